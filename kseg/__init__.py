@@ -1,0 +1,35 @@
+"""kseg: train, compare and ship semantic-segmentation models of road scenes with Keras 3.
+
+Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "build_model": "kseg.models",
+    "MODELS": "kseg.models",
+    "load_dataset": "kseg.data.pipeline",
+    "prepare_dataset": "kseg.data.prepare",
+    "train": "kseg.training",
+    "evaluate": "kseg.evaluation",
+    "predict": "kseg.prediction",
+    "load_model": "kseg.prediction",
+    "export_saved_model": "kseg.export",
+}
+_SUBMODULES = ("blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
+
+__all__ = ["__version__", *_MODULES, *_SUBMODULES]
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"kseg.{name}")
+    raise AttributeError(f"module 'kseg' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

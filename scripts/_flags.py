@@ -1,0 +1,137 @@
+"""What every script shares: flagfiles, --help, and one clear line for bad input."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import traceback
+
+from absl import flags
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a script imports it, speaks of errors only
+
+
+def expand_flagfiles(arguments, folder=None, opened=()):
+    """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
+
+    The command line therefore wins wherever it stands. A path inside a flagfile is relative to that file. A line
+    is a flag, blank, or a comment starting with #.
+
+    Args:
+        arguments: list of str, the command line without the program's name.
+        folder: the folder that paths in `arguments` are relative to; None is the current one.
+        opened: the flagfiles being read, to find a circle.
+    Returns:
+        list of str without any --flagfile.
+    Raises:
+        flags.Error: a file that is missing, a circle, a line that is no flag, a trailing comment.
+    """
+    from_files, others = [], []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, path = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or name != "flagfile":
+            others.append(argument)
+            continue
+        if not equals:
+            if not waiting:
+                raise flags.Error("--flagfile needs a path.")
+            path = waiting.pop(0)
+        file = (pathlib.Path(folder or ".") / path).resolve()
+        if file in opened:
+            raise flags.Error(f"Flagfile {path} includes itself.")
+        from_files += expand_flagfiles(_flagfile_lines(file, path), file.parent, (*opened, file))
+    return from_files + others
+
+
+def _flagfile_lines(file, shown):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise flags.Error(f"Cannot read flagfile {shown}: {error.strerror}.") from error
+    result = []
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        if not line.startswith("--"):
+            raise flags.Error(f"{shown}:{number}: a line is --flag=value or a # comment, got {line!r}.")
+        if " #" in line:
+            raise flags.Error(f"{shown}:{number}: move the comment to a line of its own, got {line!r}.")
+        result.append(line)
+    return result
+
+
+def define_fields(dataclass, flag_values):
+    """Define one flag for each field of a settings dataclass: default, type, help and choices come from it."""
+    for field in dataclasses.fields(dataclass):
+        options = dict(field.metadata)
+        shared = {"name": field.name, "default": field.default, "help": options["help"]}
+        if "choices" in options:
+            flags.DEFINE_enum(enum_values=options["choices"], flag_values=flag_values, **shared)
+        elif field.type.startswith("bool"):
+            flags.DEFINE_boolean(flag_values=flag_values, **shared)
+        elif field.type.startswith("int"):
+            flags.DEFINE_integer(lower_bound=options.get("lower"), flag_values=flag_values, **shared)
+        elif field.type.startswith("float"):
+            flags.DEFINE_float(lower_bound=options.get("lower"), flag_values=flag_values, **shared)
+        else:
+            flags.DEFINE_string(flag_values=flag_values, **shared)
+
+
+def require(flag_values, *names):
+    """Stop with one line if a flag that has no sensible default was not given."""
+    missing = [f"--{name}" for name in names if not flag_values[name].value]
+    if missing:
+        raise flags.Error(f"{' and '.join(missing)} must be given. See --help.")
+
+
+def parse_json(flag_values, name):
+    """Return the value of a flag that holds a JSON object."""
+    try:
+        value = json.loads(flag_values[name].value)
+    except json.JSONDecodeError as error:
+        raise flags.Error(f"--{name} must be a JSON object, got {flag_values[name].value!r}: {error}.") from error
+    if not isinstance(value, dict):
+        raise flags.Error(f"--{name} must be a JSON object, got {flag_values[name].value!r}.")
+    return value
+
+
+def run(main, flag_values):
+    """Parse the command line into `flag_values` and call `main(flag_values)`; bad input exits with code 2."""
+    program = pathlib.Path(sys.argv[0]).name
+    try:
+        arguments = expand_flagfiles(sys.argv[1:])
+        if {"--help", "-h", "-help"} & set(arguments):
+            print(f"{sys.modules['__main__'].__doc__ or program}\n{flag_values.get_help()}")
+            return
+        rest = flag_values([program, *arguments])[1:]
+        if rest:
+            raise flags.Error(f"Every argument is --flag=value, got {rest[0]!r}.")
+        main(flag_values)
+    except flags.Error as error:
+        _stop(program, error)
+    except (ValueError, OSError) as error:
+        if not _raised_by_kseg(error):
+            raise
+        _stop(program, error)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted. The same command goes on from what is finished.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _stop(program, error):
+    if os.environ.get("KSEG_TRACEBACK"):
+        traceback.print_exc()
+    print(f"{program}: error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _raised_by_kseg(error):
+    """Whether kseg itself raised this error on purpose; any other is a defect and keeps its traceback."""
+    package = importlib.util.find_spec("kseg").submodule_search_locations[0]
+    own = (package, str(pathlib.Path(__file__).parent))
+    raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
+    return isinstance(error, OSError) or any(raised_in.is_relative_to(folder) for folder in own)

@@ -1,0 +1,26 @@
+"""What every test shares. The environment is set before TensorFlow is imported."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # two lines of noise per process, and results that differ
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The repository's root folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def camvid():
+    """The folder of the real CamVid scenes, or a skip that says where they were looked for."""
+    folder = pathlib.Path(os.environ.get("KSEG_CAMVID", ROOT.parent / "shared" / "data" / "camvid"))
+    if not (folder / "train" / "images").is_dir():
+        pytest.skip(f"CamVid is not at {folder}; set KSEG_CAMVID to its folder")
+    return folder
