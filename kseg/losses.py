@@ -98,16 +98,12 @@ def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
     Raises: ValueError for counts that are negative, all zero, or of different lengths.
     """
     counts = np.asarray(pixel_counts, np.float64)
-    totals = (
-        np.full_like(counts, counts.sum()) if present_pixels is None else np.asarray(present_pixels, float)
-    )
+    totals = np.full_like(counts, counts.sum()) if present_pixels is None else np.asarray(present_pixels, float)
     if counts.ndim != 1 or counts.shape != totals.shape or not (counts >= 0).all() or not counts.any():
         came = f"{counts.tolist()} of {totals.tolist()}"
         raise ValueError(f"Pixel counts must be one per class, >= 0 and not all 0, got {came}.")
     if (totals < counts).any():
-        raise ValueError(
-            f"A class cannot have more pixels than its images: {counts.tolist()}, {totals.tolist()}."
-        )
+        raise ValueError(f"A class cannot have more pixels than its images: {counts.tolist()}, {totals.tolist()}.")
     held = counts > 0
     frequencies = counts[held] / totals[held]
     weights = np.zeros(counts.shape, np.float32)

@@ -103,9 +103,7 @@ def _tile(cell, palette, width, ignore_label):
     if tile.width > width:
         scale = width / tile.width
     size = (round(tile.width * scale), max(1, round(tile.height * scale)))
-    return tile.resize(
-        size, Image.Resampling.LANCZOS if scale < 1 and not is_label else Image.Resampling.NEAREST
-    )
+    return tile.resize(size, Image.Resampling.LANCZOS if scale < 1 and not is_label else Image.Resampling.NEAREST)
 
 
 def _checked_image(image):

@@ -126,9 +126,7 @@ def test_median_frequency_by_hand():
     weights = losses.median_frequency_weights([60, 30, 0, 10], present_pixels=[100, 100, 0, 20])
     np.testing.assert_allclose(weights, [5 / 6, 5 / 3, 0, 1], rtol=1e-6)
     # An even number of classes: the median is the mean of the middle two, (.4 + .2) / 2 = .3.
-    np.testing.assert_allclose(
-        losses.median_frequency_weights([4, 1, 3, 2])[[0, 3]], [0.625, 1.25], rtol=1e-6
-    )
+    np.testing.assert_allclose(losses.median_frequency_weights([4, 1, 3, 2])[[0, 3]], [0.625, 1.25], rtol=1e-6)
 
 
 def test_class_weights_by_name():

@@ -33,9 +33,7 @@ def test_confusion_matrix_counts_outside_predictions_ignored_and_out_of_range_la
     np.testing.assert_array_equal(matrix, MATRIX)
     assert matrix.dtype == np.int64 and out_of_range == 3
     # Negative ids are outside too; an ignored id may lie among the classes.
-    matrix, out_of_range = metrics.confusion_matrix(
-        np.array([0, 1, -1]), np.array([-1, 1, 0]), 2, ignore_label=1
-    )
+    matrix, out_of_range = metrics.confusion_matrix(np.array([0, 1, -1]), np.array([-1, 1, 0]), 2, ignore_label=1)
     np.testing.assert_array_equal(matrix, [[0, 0, 1], [0, 0, 0]])
     assert out_of_range == 1
 
@@ -83,9 +81,7 @@ def test_agrees_with_scikit_learn():
         scores = metrics.five_scores(matrix, average)
         np.testing.assert_allclose(scores["jaccard"], sk.jaccard_score(labels, predictions, average=average))
         np.testing.assert_allclose(scores["f1"], sk.f1_score(labels, predictions, average=average))
-        np.testing.assert_allclose(
-            scores["sensitivity"], sk.recall_score(labels, predictions, average=average)
-        )
+        np.testing.assert_allclose(scores["sensitivity"], sk.recall_score(labels, predictions, average=average))
 
 
 def test_a_class_absent_from_truth_and_prediction_is_left_out_of_every_mean():
@@ -112,9 +108,7 @@ def test_f1_is_the_harmonic_mean_of_precision_and_sensitivity():
 
 def test_scores_hold_more_pixels_than_int32():
     # Twice Cityscapes' training set in one cell: 1.2e10 pixels.
-    scores = metrics.Scores.from_confusion_matrix(
-        np.array([[12 * 10**9, 0], [1, 1]]), ["a", "b"], images=5950
-    )
+    scores = metrics.Scores.from_confusion_matrix(np.array([[12 * 10**9, 0], [1, 1]]), ["a", "b"], images=5950)
     assert scores.per_class["b"]["sensitivity"] == 0.5 and scores.confusion_matrix.sum() == 12 * 10**9 + 2
     assert scores.pixel_accuracy == 1 - 1 / (12 * 10**9 + 2)
 
@@ -213,9 +207,7 @@ def test_metric_sums_batches_and_resets(average):
         **metrics.five_scores(total, average),
         "mean_iou": metrics.five_scores(total, "macro")["jaccard"],
     }
-    assert {name: float(value) for name, value in metric.result().items()} == pytest.approx(
-        expected, rel=1e-6
-    )
+    assert {name: float(value) for name, value in metric.result().items()} == pytest.approx(expected, rel=1e-6)
     scores = metric.scores(CLASSES, images=6)
     assert scores.out_of_range > 0 and scores.images == 6 and scores.classes == CLASSES
     assert len(metric.variables) == 1 and metric.variables[0].dtype == "int64"
@@ -237,12 +229,8 @@ def test_metric_in_fit_equals_the_matrix_of_the_predictions(jit):
     images = np.random.default_rng(2).normal(size=(5, 4, 4, 3)).astype(np.float32)
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(3, 1, use_bias=False)])
     # The kernel stays as it is: the loss is constant, so the training scores are those of the predictions.
-    model.compile(
-        "sgd", lambda y, z: keras.ops.sum(z) * 0, metrics=[metrics.SegmentationScores(3)], jit_compile=jit
-    )
-    logs = model.fit(
-        images, labels, validation_data=(images[:2], labels[:2]), batch_size=2, verbose=0
-    ).history
+    model.compile("sgd", lambda y, z: keras.ops.sum(z) * 0, metrics=[metrics.SegmentationScores(3)], jit_compile=jit)
+    logs = model.fit(images, labels, validation_data=(images[:2], labels[:2]), batch_size=2, verbose=0).history
     predictions = np.argmax(model(images), -1)
     for prefix, n in [("", 5), ("val_", 2)]:  # 5 images in batches of 2: the ragged last one counts
         macro = metrics.five_scores(metrics.confusion_matrix(labels[:n], predictions[:n], 3)[0], "macro")

@@ -81,9 +81,7 @@ def test_gallery_leaves_a_missing_image_blank(tmp_path):
         ),
         (lambda path: visualization.overlay(np.zeros((2, 2, 3)), np.zeros((2, 2), int), PALETTE), "uint8"),
         (
-            lambda path: visualization.overlay(
-                np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), int), PALETTE, 2
-            ),
+            lambda path: visualization.overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), int), PALETTE, 2),
             "alpha",
         ),
         (lambda path: visualization.prediction_gallery([], CLASSES, PALETTE, path), "0 rows"),

@@ -1,0 +1,136 @@
+"""Cityscapes (Cordts et al. 2016, arXiv 1604.01685): its 34 ids and its reader, folders or zips."""
+
+import os
+import re
+
+from kseg.data.info import DatasetInfo, label_set_of
+from kseg.data.source import Source, archive_names, in_two_splits, pair
+
+# (name, RGB, is a training class); the position is the id. Licence plates (id -1) are in no label image.
+_IDS = (
+    ("unlabeled", (0, 0, 0), False),
+    ("ego vehicle", (0, 0, 0), False),
+    ("rectification border", (0, 0, 0), False),
+    ("out of roi", (0, 0, 0), False),
+    ("static", (0, 0, 0), False),
+    ("dynamic", (111, 74, 0), False),
+    ("ground", (81, 0, 81), False),
+    ("road", (128, 64, 128), True),
+    ("sidewalk", (244, 35, 232), True),
+    ("parking", (250, 170, 160), False),
+    ("rail track", (230, 150, 140), False),
+    ("building", (70, 70, 70), True),
+    ("wall", (102, 102, 156), True),
+    ("fence", (190, 153, 153), True),
+    ("guard rail", (180, 165, 180), False),
+    ("bridge", (150, 100, 100), False),
+    ("tunnel", (150, 120, 90), False),
+    ("pole", (153, 153, 153), True),
+    ("polegroup", (153, 153, 153), False),
+    ("traffic light", (250, 170, 30), True),
+    ("traffic sign", (220, 220, 0), True),
+    ("vegetation", (107, 142, 35), True),
+    ("terrain", (152, 251, 152), True),
+    ("sky", (70, 130, 180), True),
+    ("person", (220, 20, 60), True),
+    ("rider", (255, 0, 0), True),
+    ("car", (0, 0, 142), True),
+    ("truck", (0, 0, 70), True),
+    ("bus", (0, 60, 100), True),
+    ("caravan", (0, 0, 90), False),
+    ("trailer", (0, 0, 110), False),
+    ("train", (0, 80, 100), True),
+    ("motorcycle", (0, 0, 230), True),
+    ("bicycle", (119, 11, 32), True),
+)
+
+
+def info() -> DatasetInfo:
+    """Return Cityscapes' ids and label sets.
+
+    Label sets: "train_ids" (19 classes, the rest void), "all_ids" (ids 0..33 as they are) and "seed_r2unet"
+    (min(id, 20): 21 classes, the last of them everything from traffic sign to bicycle).
+    """
+    names, colours = [row[0] for row in _IDS], [row[1] for row in _IDS]
+    train = [i for i, row in enumerate(_IDS) if row[2]]
+    void = [i for i, row in enumerate(_IDS) if not row[2]]
+    train_ids = label_set_of("train_ids", train, [names[i] for i in train], [colours[i] for i in train], void)
+    all_ids = label_set_of("all_ids", range(len(_IDS)), names, colours)
+    merged = label_set_of("seed_r2unet", range(21), names[:20] + ["the rest"], colours[:21])
+    table = merged.table.copy()
+    table[20 : len(_IDS)] = 20
+    seed = type(merged)(merged.name, merged.classes, merged.palette, table)
+    return DatasetInfo(
+        name="cityscapes",
+        id_names=dict(enumerate(names)) | {255: "void"},
+        id_palette=dict(enumerate(colours)) | {255: (0, 0, 0)},
+        void_ids=(*void, 255),
+        label_sets={s.name: s for s in (train_ids, all_ids, seed)},
+    )
+
+
+_ZIPS = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")
+_FILE = re.compile(
+    r"^(?P<kind>leftImg8bit|gtFine)/(?P<split>train|val)/(?P<city>[^/]+)/(?P<name>[^/]+)"
+    r"_(?P<what>leftImg8bit|gtFine_labelIds|gtFine_instanceIds)\.png$"
+)
+_IMAGE = re.compile(r"^leftImg8bit/(train|val)/.*[.](png|jpe?g|tiff?|bmp|webp)$", re.IGNORECASE)
+
+
+def read(source) -> Source:
+    """List Cityscapes' train and val splits, from folders or from the zips without unpacking.
+
+    The test split is left out: its public labels are dummies, scored on the benchmark's server only.
+
+    Args:
+        source: folder that holds leftImg8bit/ and gtFine/, or leftImg8bit_trainvaltest.zip and
+            gtFine_trainvaltest.zip (the folders win where it holds both).
+
+    Returns:
+        A Source whose frames are named like "aachen_000000_000019", with instance maps where there are any.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds neither. ValueError: a zip is damaged.
+    """
+    root = os.path.abspath(os.fspath(source))
+    if not os.path.isdir(root):
+        raise FileNotFoundError(f"There is no source folder {root}.")
+    images = {split: {} for split in ("train", "val")}
+    labels, instances = ({split: {} for split in images} for _ in range(2))
+    problems = []
+    for relative, reference in sorted(_files(root)):
+        match = _FILE.match(relative)
+        if match is None:
+            if _IMAGE.match(relative):
+                problems.append(f"no Cityscapes name (CITY_SEQUENCE_FRAME_leftImg8bit.png): {relative}")
+            continue
+        table = {"leftImg8bit": images, "gtFine_labelIds": labels, "gtFine_instanceIds": instances}[match["what"]]
+        table[match["split"]][match["name"]] = reference
+    listing, splits = Source(info(), root, {}), {}
+    for split in images:
+        splits[split], found = pair(split, images[split], labels[split], listing.shown, instances[split])
+        problems += found
+    return Source(listing.info, root, splits, tuple(problems + in_two_splits(images)))
+
+
+def _files(root: str):
+    """Yield (path inside the dataset, reference) of all files."""
+    if os.path.isdir(os.path.join(root, "leftImg8bit")) or os.path.isdir(os.path.join(root, "gtFine")):
+        for kind in ("leftImg8bit", "gtFine"):
+            if not os.path.isdir(os.path.join(root, kind)):
+                raise FileNotFoundError(f"{root} has no {kind}/ beside the other folder of Cityscapes.")
+            for folder, _, files in os.walk(os.path.join(root, kind)):
+                for file in files:
+                    path = os.path.join(folder, file)
+                    yield os.path.relpath(path, root).replace(os.sep, "/"), path
+        return
+    paths = [os.path.join(root, name) for name in _ZIPS]
+    missing = [name for name, path in zip(_ZIPS, paths, strict=True) if not os.path.isfile(path)]
+    if missing:
+        raise FileNotFoundError(
+            f"{root} holds neither leftImg8bit/ and gtFine/ nor {' and '.join(missing)}. Download both zips "
+            "from https://www.cityscapes-dataset.com/downloads/ (registration) and put them there."
+        )
+    for path in paths:
+        for name in archive_names(path):
+            yield name, (path, name)

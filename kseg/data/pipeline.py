@@ -1,0 +1,219 @@
+"""tf.data over record folders: executes the rows of an epoch plan, or every image once in file-name order."""
+
+import contextlib
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+from kseg.data import records
+from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest
+from kseg.data.info import IGNORE_LABEL
+
+_ROW_SIGNATURE = {
+    "record": tf.TensorSpec((None,), tf.int64),
+    "scale": tf.TensorSpec((None,), tf.float32),
+    "top": tf.TensorSpec((None,), tf.float32),
+    "left": tf.TensorSpec((None,), tf.float32),
+    "flip": tf.TensorSpec((None,), tf.bool),
+    "color": tf.TensorSpec((None, 3, 4), tf.float32),
+}
+
+
+def load_dataset(
+    data_dir,
+    split,
+    *,
+    label_set=None,
+    height=None,
+    width=None,
+    batch_size=1,
+    training=False,
+    seed=0,
+    augmentation=None,
+    label_space=None,
+):
+    """Read a record folder as a tf.data.Dataset of (uint8 [B, H, W, 3] RGB, uint8 [B, H, W] labels, 255 = ignore).
+
+    Args:
+        data_dir: folder written by scripts/prepare_data.py or by DeepLab's converter; may be a gs:// address.
+        split: "train", "val", or another split of the folder.
+        label_set: name of the label set that the labels are in; None is the dataset's training classes.
+        height, width: resize the whole image (bilinear, antialiased) and label (nearest) to this many pixels; None
+            keeps the images' sizes, which must then agree within a batch.
+        batch_size: images of a batch. Evaluation (training=False) gives every image once, in file-name order, with a
+            smaller last batch; nothing is dropped or padded.
+        training: give the rows of `augment.epoch_plan`: shuffled whole batches, augmented. Each pass over the dataset
+            is the next epoch of the plan, so `model.fit(dataset, epochs=n)` sees n different ones.
+        seed: seed of order and augmentation. augmentation: augment.Augmentation; None changes nothing.
+        label_space: what ids the labels of records without dataset.json hold: "train_ids" or "label_ids".
+    Returns:
+        tf.data.Dataset; the same bytes whatever the parallelism.
+    Raises:
+        ValueError: no finished record folder; unknown split or label set; sizes that differ within a batch. A corrupt
+            record stops the iteration with an error that names shard and position (see `readable_errors`).
+    """
+    source = RecordSource(data_dir, split, label_set=label_set, label_space=label_space)
+    if training:
+        epochs = itertools.count()
+
+        def plans():
+            yield epoch_plan(len(source), batch_size, seed, next(epochs), augmentation or Augmentation())
+
+        return training_batches(source, plans, batch_size, height, width, steps=len(source) // batch_size)
+    return source.batches(height, width, batch_size)
+
+
+def training_batches(source, plans, batch_size, height, width, steps=None):
+    """Execute plans: `plans()` yields arrays of augment.ROW, (steps, batch_size).
+
+    Args:
+        source: RecordSource. height, width: size of every image and label in pixels, or None: the records' own, which must agree.
+        steps: the number of batches, where it is known and finite.
+    Returns:
+        tf.data.Dataset of batches, one for each step of each plan.
+    """
+    if height is None:
+        height, width = source.common_size()
+
+    def rows():
+        for plan in plans():
+            for step in plan:
+                yield {name: step[name] for name in ROW.names}
+
+    def example(row):
+        return apply_row(*source.read(row["record"]), row, height, width)
+
+    data = tf.data.Dataset.from_generator(rows, output_signature=_ROW_SIGNATURE).unbatch()
+    data = data.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    data = data.batch(batch_size, drop_remainder=True)
+    if steps is not None:
+        data = data.apply(tf.data.experimental.assert_cardinality(steps))
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+class RecordSource:
+    """Random access to the examples of one split: `read(i)` gives the i-th in file-name order, inside tf.data."""
+
+    def __init__(self, data_dir, split, *, label_set=None, label_space=None):
+        self.manifest = records.load_manifest(data_dir, label_space=label_space)
+        self.split = self.manifest.split(split)
+        self.label_set = self.manifest.info.label_set(label_set)
+        self._table = tf.constant(self.label_set.table)
+
+    def __len__(self):
+        return len(self.split)
+
+    def common_size(self):
+        """Return the (height, width) of all images, or raise ValueError if they have several."""
+        sizes = sorted(set(zip(self.split.heights.tolist(), self.split.widths.tolist(), strict=True)))
+        if len(sizes) > 1:
+            shown = ", ".join(f"{w}x{h}" for h, w in sizes[:4])
+            raise ValueError(f"The images have {len(sizes)} sizes ({shown}, ...). Give height and width.")
+        return sizes[0]
+
+    def batches(self, height=None, width=None, batch_size=1):
+        """Give every example once, in file-name order, the last batch smaller; sizes as in `load_dataset`."""
+        if height is None:
+            self._check_batches(batch_size)
+        data = tf.data.Dataset.range(len(self)).map(self.read, num_parallel_calls=tf.data.AUTOTUNE)
+        if height is not None:
+            data = data.map(
+                lambda image, label: (_resize(image, height, width), _resize_label(label, height, width)),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+        count = -(-len(self) // batch_size)
+        return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+
+    def training_pixel_counts(self):
+        """Return how many pixels each class of the label set has in the split: int64 (classes,)."""
+        if not self.split.pixel_counts:
+            raise ValueError("These records have no dataset.json, so no pixel counts: class weights need those.")
+        counts = np.zeros(256, np.int64)
+        for raw_id, pixels in self.split.pixel_counts.items():
+            counts[self.label_set.table[raw_id]] += pixels
+        return counts[: self.label_set.num_classes]
+
+    def _check_batches(self, batch_size):
+        for start in range(0, len(self) if batch_size > 1 else 0, batch_size):
+            batch = slice(start, start + batch_size)
+            if np.ptp(self.split.heights[batch]) or np.ptp(self.split.widths[batch]):
+                raise ValueError(
+                    f"Images {self.split.names[batch][0]} and following differ in size and cannot share a batch of "
+                    f"{batch_size}. Give height and width, or batch_size=1."
+                )
+
+    def read(self, index):
+        """Return (image, label) of one record, decoded, labels in the label set; `index` is an int64 tensor."""
+        serialized = tf.numpy_function(lambda i: self.split.read(int(i)), [index], tf.string, stateful=False)
+        features = tf.io.parse_single_example(
+            serialized,
+            {
+                "image/encoded": tf.io.FixedLenFeature((), tf.string),
+                "image/segmentation/class/encoded": tf.io.FixedLenFeature((), tf.string),
+            },
+        )
+        image = decode_image(features["image/encoded"])
+        label = tf.io.decode_png(features["image/segmentation/class/encoded"], channels=1)[..., 0]
+        return image, tf.gather(self._table, tf.cast(label, tf.int32))
+
+    @contextlib.contextmanager
+    def readable_errors(self):
+        """Turn TensorFlow's error about a record into one line that names shard and position (ValueError)."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            for index in range(len(self)):  # slow, but only after something broke
+                encoded = self.split.read(index)  # names the place by itself
+                try:
+                    records.decode(encoded)
+                except (ValueError, OSError) as cause:
+                    raise ValueError(f"{self.split.place(index)} does not decode: {cause}") from error
+            raise
+
+
+def decode_image(encoded):
+    """Decode PNG or JPEG bytes to uint8 (H, W, 3) RGB, JPEG with the accurate transform that Pillow uses too."""
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    image.set_shape((None, None, 3))
+    return image
+
+
+def apply_row(image, label, row, height, width):
+    """Execute a plan row in TensorFlow; augment.apply_row is its twin in NumPy and says what comes out."""
+    scaled_height, top, rows, above = _placement(height, row["scale"], row["top"])
+    scaled_width, left, columns, before = _placement(width, row["scale"], row["left"])
+    image = _resize_float(image, scaled_height, scaled_width)[top : top + rows, left : left + columns]
+    label = _resize_label(label, scaled_height, scaled_width)[top : top + rows, left : left + columns]
+    if row["flip"]:
+        image, label = image[:, ::-1], label[:, ::-1]
+    image = tf.round(image)
+    image = tf.linalg.matmul(tf.reshape(image, (-1, 3)), row["color"][:, :3], transpose_b=True)
+    image = tf.reshape(image + row["color"][:, 3], (rows, columns, 3))
+    image = tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
+    padding = [(above, height - rows - above), (before, width - columns - before)]
+    shift = tf.constant(PADDING, tf.uint8)  # tf.pad takes one value: pad with 0 around a shifted image (uint8 wraps)
+    image = tf.pad(image - shift, [*padding, (0, 0)]) + shift
+    label = tf.pad(label, padding, constant_values=IGNORE_LABEL)
+    return tf.ensure_shape(image, (height, width, 3)), tf.ensure_shape(label, (height, width))
+
+
+def _placement(size, scale, share):
+    scaled = tf.maximum(1, tf.cast(tf.cast(size, tf.float32) * scale + 0.5, tf.int32))
+    offset = tf.cast(share * tf.cast(tf.abs(scaled - size) + 1, tf.float32), tf.int32)
+    larger = scaled >= size
+    return scaled, tf.where(larger, offset, 0), tf.minimum(scaled, size), tf.where(larger, 0, offset)
+
+
+def _resize_float(image, height, width):
+    return tf.image.resize(image, (height, width), antialias=True)
+
+
+def _resize(image, height, width):
+    return tf.cast(tf.round(_resize_float(image, height, width)), tf.uint8)
+
+
+def _resize_label(label, height, width):
+    size = tf.shape(label)
+    rows = tf.gather(label, nearest(size[0], height, tf.range))
+    return tf.gather(rows, nearest(size[1], width, tf.range), axis=1)

@@ -1,0 +1,231 @@
+"""Record folders: TFRecord shards and dataset.json, the manifest of what they hold and where."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from kseg.data import cityscapes
+from kseg.data.codec import decode_image, decode_label
+from kseg.data.files import join, list_files, open_binary, sha256_of
+from kseg.data.info import DatasetInfo, label_set_of
+from kseg.data.tfrecord import SHARD_NAME, parse_example, read_record, scan
+
+__all__ = ["Manifest", "Split", "decode", "load_manifest", "parse_example", "read_record", "scan"]
+
+MANIFEST = "dataset.json"
+FORMAT_VERSION = 1
+LABEL_SPACES = ("train_ids", "label_ids")  # of records that do not say themselves which ids they hold
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The records of one split, in file-name order; all lists are as long as the split, but `shards`.
+
+    shards: paths (or URLs) of the shard files. shard: int (n,), which of them holds a record. offset: int64
+    (n,), its first byte there. names, heights, widths: of the frames (pixels as stored). pixel_counts: raw id
+    -> pixels in the split's labels; empty where unknown (records that have no dataset.json).
+    """
+
+    name: str
+    shards: tuple[str, ...]
+    shard: np.ndarray
+    offset: np.ndarray
+    names: tuple[str, ...]
+    heights: np.ndarray
+    widths: np.ndarray
+    pixel_counts: dict[int, int] = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.names)
+
+    @cached_property
+    def position(self) -> np.ndarray:
+        """Int (n,): the number of each record in its shard, as error messages name it."""
+        return np.arange(len(self)) - np.searchsorted(self.shard, self.shard)
+
+    def place(self, index: int) -> str:
+        """Return "Record 17 of shard PATH" for record `index`."""
+        return f"Record {self.position[index]} of shard {self.shards[self.shard[index]]}"
+
+    def read(self, index: int) -> bytes:
+        """Return the Example bytes of record `index`, checksums checked (ValueError names the shard)."""
+        return read_record(self.shards[self.shard[index]], self.offset[index], int(self.position[index]))
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """What a record folder holds: the dataset's ids and label sets, its splits, and a digest to compare by.
+
+    data_dir: the folder. info: DatasetInfo. splits: name -> Split. label_space: which ids the labels hold
+    ("cityscapes/raw"). kseg_version: that wrote it ("" for foreign records). digest: sha256 of dataset.json
+    (of the listing for foreign records). options: how it was prepared. checksums: shard path ->
+    sha256.
+    """
+
+    data_dir: str
+    info: DatasetInfo
+    splits: dict[str, Split]
+    label_space: str
+    kseg_version: str
+    digest: str
+    options: dict = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    def split(self, name: str) -> Split:
+        """Return the split of that name; an unknown one is a ValueError that lists the splits."""
+        if name not in self.splits:
+            raise ValueError(f"{self.data_dir} has no split {name!r}. Choose one of: {', '.join(self.splits)}.")
+        return self.splits[name]
+
+    def verify(self) -> None:
+        """Read all shards whole; ValueError names one whose sha256 is not the manifest's."""
+        for path, wanted in self.checksums.items():
+            found = sha256_of(path)
+            if found != wanted:
+                raise ValueError(f"Shard {path} is corrupt (sha256 {found[:12]}..., stored {wanted[:12]}...).")
+
+    @classmethod
+    def load(cls, data_dir, *, label_space: str | None = None) -> "Manifest":
+        """As `load_manifest`."""
+        return load_manifest(data_dir, label_space=label_space)
+
+
+def decode(payload: bytes) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return (name, uint8 RGB image (H, W, 3), uint8 label (H, W) of the ids as stored) of a record.
+
+    Raises:
+        ValueError: the bytes are no record of an image and a label, or either does not decode.
+    """
+    example = parse_example(payload)
+    missing = [k for k in ("image/encoded", "image/segmentation/class/encoded") if k not in example]
+    if missing:
+        raise ValueError(f"The record is no image with a label: it lacks {', '.join(missing)}.")
+    name = example.get("image/filename", b"").decode()
+    image = decode_image(example["image/encoded"], f"image of record {name}")[0]
+    return (
+        name,
+        image,
+        decode_label(example["image/segmentation/class/encoded"], f"label of record {name}")[0],
+    )
+
+
+def load_manifest(data_dir, *, label_space: str | None = None) -> Manifest:
+    """Read the manifest of a record folder, or index shards that another tool's converter wrote.
+
+    Args:
+        data_dir: folder or URL ("gs://...") with dataset.json and shards. Without dataset.json, shards named
+            as DeepLab's converter does ("train-00000-of-00010", with or without .tfrecord) are indexed.
+        label_space: only for the latter, which hold Cityscapes labels as "train_ids" (0..18, 255 void) or
+            "label_ids" (0..33).
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: not a finished record folder, another format version, a shard missing or of another size,
+            a corrupt shard, a label space missing, unknown or given for a folder that has its own.
+    """
+    data_dir = os.fspath(data_dir)
+    if label_space not in (None, *LABEL_SPACES):
+        raise ValueError(f"label_space must be one of {', '.join(LABEL_SPACES)}, got {label_space!r}.")
+    sizes = list_files(data_dir)
+    if MANIFEST in sizes:
+        if label_space is not None:
+            raise ValueError(f"{data_dir}/{MANIFEST} says which ids its labels hold; leave label_space out.")
+        return _read_manifest(data_dir, sizes)
+    return _index_foreign(data_dir, sizes, label_space)
+
+
+def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
+    path = join(data_dir, MANIFEST)
+    with open_binary(path) as file:
+        content = file.read()
+    try:
+        data = json.loads(content)
+        version = data["format_version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"its format version is {version!r}, this kseg reads {FORMAT_VERSION}")
+        info = DatasetInfo.from_json(data["dataset"])
+        splits = {name: _split(data_dir, name, rows, sizes) for name, rows in data["splits"].items()}
+        space, made_by, options = data["label_space"], data["kseg_version"], data["options"]
+        files = [f for rows in data["splits"].values() for f in rows["shards"]]
+        checksums = {join(data_dir, f["file"]): f["sha256"] for f in files}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        why = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is not usable: {why}. Prepare the data again with scripts/prepare_data.py.") from None
+    digest = hashlib.sha256(content).hexdigest()
+    return Manifest(data_dir, info, splits, space, made_by, digest, options, checksums)
+
+
+def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split:
+    files = data["shards"]
+    for file in files:
+        if file["file"] not in sizes:
+            raise ValueError(f"shard {file['file']} is missing")
+        if sizes[file["file"]] != file["bytes"]:
+            raise ValueError(f"shard {file['file']} has {sizes[file['file']]} bytes instead of {file['bytes']}")
+    shard, offset, _, names, heights, widths = zip(*data["records"], strict=True)
+    return Split(
+        name=name,
+        shards=tuple(join(data_dir, f["file"]) for f in files),
+        shard=np.array(shard, np.int64),
+        offset=np.array(offset, np.int64),
+        names=tuple(names),
+        heights=np.array(heights, np.int64),
+        widths=np.array(widths, np.int64),
+        pixel_counts={int(i): n for i, n in data["pixel_counts"].items()},
+    )
+
+
+def _index_foreign(data_dir: str, sizes: dict[str, int], label_space: str | None) -> Manifest:
+    """Index shards without dataset.json by walking their framing."""
+    groups: dict[str, dict[int, tuple[str, int]]] = {}
+    for file in sizes:
+        if match := SHARD_NAME.match(file):
+            groups.setdefault(match["split"], {})[int(match["i"])] = (file, int(match["n"]))
+    unfinished = f"{data_dir} is not a finished record folder: it has no {MANIFEST}, run scripts/prepare_data.py"
+    if not groups:
+        raise ValueError(f"{unfinished}.")
+    if label_space is None:
+        raise ValueError(
+            f"{unfinished}; for shards of DeepLab's converter say which ids they hold: label_space "
+            f"{' or '.join(LABEL_SPACES)}."
+        )
+    splits = {}
+    for name, files in groups.items():
+        missing = sorted(set(range(next(iter(files.values()))[1])) - set(files))
+        if missing:
+            raise ValueError(f"{data_dir}: shards {missing} of split {name!r} are missing.")
+        splits[name] = _scan_split(data_dir, name, [files[i][0] for i in sorted(files)], unfinished)
+    info = cityscapes.info() if label_space == "label_ids" else _train_ids_info()
+    listing = json.dumps([label_space, sorted((f, n) for f, n in sizes.items() if SHARD_NAME.match(f))])
+    digest = hashlib.sha256(listing.encode()).hexdigest()
+    return Manifest(data_dir, info, splits, f"cityscapes/{label_space}", "", digest)
+
+
+def _scan_split(data_dir: str, name: str, files: list[str], unfinished: str) -> Split:
+    rows = []
+    for i, file in enumerate(files):
+        for position, (offset, _, small) in enumerate(scan(join(data_dir, file))):
+            if "image/segmentation/class/label_space" in small:
+                raise ValueError(f"{unfinished} again: the shards there are of a preparation that did not end.")
+            height, width = small.get("image/height"), small.get("image/width")
+            if not isinstance(height, int) or not isinstance(width, int):
+                raise ValueError(f"Record {position} of shard {file} in {data_dir} lacks image/height or image/width.")
+            rows.append((i, offset, small.get("image/filename", b"").decode() or f"{file}/{position}", height, width))
+    if not rows:
+        raise ValueError(f"{data_dir}: split {name!r} has no record.")
+    shard, offset, names, heights, widths = zip(*rows, strict=True)
+    paths = tuple(join(data_dir, f) for f in files)
+    numbers = [np.array(v, np.int64) for v in (shard, offset, heights, widths)]
+    return Split(name, paths, numbers[0], numbers[1], names, numbers[2], numbers[3])
+
+
+def _train_ids_info() -> DatasetInfo:
+    """Cityscapes as converters that store training ids have it: ids 0..18 as they are, 255 void."""
+    known = cityscapes.info().label_set()
+    names, colours = dict(enumerate(known.classes)), dict(enumerate(known.palette))
+    same = label_set_of("train_ids", range(known.num_classes), known.classes, known.palette)
+    return DatasetInfo("cityscapes", names | {255: "void"}, colours | {255: (0, 0, 0)}, (255,), {"train_ids": same})

@@ -1,0 +1,73 @@
+"""Processes that share the work on a dataset's files, with a progress bar; they end with their parent."""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+import tqdm
+
+_state = {}  # of a worker process: the source, sent once instead of with every item
+
+
+class Workers:
+    """Run `function(source, item)` over items in spawned processes (in this one where `count` is 1).
+
+    Spawned, not forked: the parent may have threads (TensorFlow's). So a calling script needs the usual
+    `if __name__ == "__main__":`.
+    """
+
+    def __init__(self, source, count: int, progress: bool):
+        self._source, self._progress, self._pool = source, progress, None
+        if count > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = concurrent.futures.ProcessPoolExecutor(count, context, _start_worker, (source,))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable, items: Sequence, what: str, weight: Callable | None = None) -> Iterator:
+        """Yield function(source, item) in the items' order; the bar counts weight(item), 1 by default.
+
+        Raises:
+            ChildProcessError: a worker was killed, most often for lack of memory.
+        """
+        weigh = weight or (lambda item: 1)
+        if self._pool is None:
+            results = map(functools.partial(function, self._source), items)
+        else:
+            chunk = max(1, min(8, len(items) // 32))
+            results = self._pool.map(functools.partial(_call, function), items, chunksize=chunk)
+        total = sum(map(weigh, items))
+        try:
+            with tqdm.tqdm(total=total, desc=what, unit="image", disable=not self._progress or not total) as bar:
+                for item, result in zip(items, results, strict=True):
+                    bar.update(weigh(item))
+                    yield result
+        except ValueError as error:  # raised in another process: say it here, where its reader looks
+            raise ValueError(str(error)) from error
+        except BrokenProcessPool:
+            raise ChildProcessError("A worker process was killed (memory?). Run it again with fewer workers.") from None
+
+
+def _call(function: Callable, item):
+    return function(_state["source"], item)
+
+
+def _start_worker(source) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _state["source"] = source
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()  # returns when the parent is gone, even killed
+    os._exit(1)

@@ -1,0 +1,149 @@
+"""The work of preparing one frame or one shard, as worker processes do it: check, convert, write."""
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from kseg.data import codec
+from kseg.data.files import write_atomic
+from kseg.data.source import Frame, Source, read_bytes, size_text
+from kseg.data.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame, serialize_example
+
+STATS = ".stats.json"  # a finished shard's sidecar, until dataset.json takes its content
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write: where, from what, and the options. `fingerprint` changes when any of it does."""
+
+    path: str
+    split: str
+    frames: tuple[Frame, ...]
+    fingerprint: str
+    store_size: tuple[int, int] | None
+    image_format: str | None
+
+
+def check_frame(source: Source, item: Frame) -> list[str]:
+    """Decode all files of a frame and return its problems, one line each, by file name."""
+    problems, sizes = [], {}
+    with _noting(problems):
+        data, shown = read_bytes(item.image), source.shown(item.image)
+        sizes["image"] = codec.decode_image(data, shown)[0].shape[:2]
+    with _noting(problems):
+        ids = source.label(item.label)[0]
+        sizes["label"] = ids.shape
+        problems += unknown_ids(source, item, ids)
+    if item.instance is not None:
+        with _noting(problems):
+            shown = source.shown(item.instance)
+            sizes["instance map"] = codec.image_size(read_bytes(item.instance), shown)
+    if len(set(sizes.values())) > 1:
+        sizes_text = ", ".join(f"{what} {size_text(size)}" for what, size in sizes.items())
+        problems.append(f"{source.shown(item.image)}: sizes differ: {sizes_text}")
+    return problems
+
+
+def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[str]:
+    """Return a problem where a label holds ids that the dataset does not have."""
+    counts = np.bincount(ids.ravel(), minlength=256)
+    wrong = [i for i in np.flatnonzero(counts).tolist() if i not in source.info.known_ids]
+    if not wrong:
+        return []
+    shown = ", ".join(f"{i} in {counts[i]} pixels" for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+    return [f"{source.shown(item.label)}: ids that {source.info.name} does not have: {shown}"]
+
+
+@contextlib.contextmanager
+def _noting(problems: list[str]):
+    try:
+        yield
+    except ValueError as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+
+def write_shard(source: Source, task: ShardTask) -> dict:
+    """Write a shard under a temporary name, sync, rename, then its sidecar; return the sidecar's content.
+
+    Sidecar: fingerprint, bytes, sha256, records ([offset, length, name, height, width]) and pixel counts.
+    """
+    temporary, digest = f"{task.path}.tmp-{os.getpid()}", hashlib.sha256()
+    records, counts, offset = [], np.zeros(256, np.int64), 0
+    try:
+        with open(temporary, "wb") as file:
+            for item in task.frames:
+                values, ids = _record(source, task, item)
+                counts += np.bincount(ids.ravel(), minlength=256)
+                framed = frame(serialize_example(values))
+                file.write(framed)
+                digest.update(framed)
+                length = len(framed) - HEADER_BYTES - FOOTER_BYTES
+                records.append([offset, length, item.name, values["image/height"], values["image/width"]])
+                offset += len(framed)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, task.path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+    stats = {
+        "fingerprint": task.fingerprint,
+        "bytes": offset,
+        "sha256": digest.hexdigest(),
+        "records": records,
+        "pixel_counts": {str(i): int(counts[i]) for i in np.flatnonzero(counts)},
+    }
+    write_atomic(task.path + STATS, json.dumps(stats).encode())
+    return stats
+
+
+def finished_stats(task: ShardTask) -> dict | None:
+    """Return the sidecar of a shard that an earlier run finished from the same origin, else None."""
+    try:
+        with open(task.path + STATS, encoding="utf-8") as file:
+            stats = json.load(file)
+        whole = stats["fingerprint"] == task.fingerprint and os.path.getsize(task.path) == stats["bytes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no shard, or not ours: it is written again
+    return stats if whole else None
+
+
+def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndarray]:
+    """Return (Example values, uint8 raw ids) of a frame; bytes as they came where nothing changes."""
+    image_bytes = read_bytes(item.image)
+    ids, label_bytes = source.label(item.label)
+    (height, width), image_format = codec.header(image_bytes, source.shown(item.image))
+    instance = read_bytes(item.instance) if item.instance is not None else None
+    size = task.store_size if task.store_size not in (None, (height, width)) else None
+    if size or task.image_format not in (None, image_format):
+        image = codec.decode_image(image_bytes, source.shown(item.image))[0]
+        image_format = task.image_format or image_format
+        image_bytes = codec.encode(codec.resize(image, size) if size else image, image_format)
+    if size:
+        height, width = size
+        ids = codec.resize(ids, size, nearest=True)
+        label_bytes = codec.encode(ids)
+        instance = instance and codec.resize_png(instance, size)
+    if ids.shape != (height, width):
+        raise ValueError(f"{source.shown(item.image)} changed while it was read. Run the same command again.")
+    values = {
+        "image/encoded": image_bytes,
+        "image/filename": item.name,
+        "image/format": image_format,
+        "image/height": height,
+        "image/width": width,
+        "image/channels": 3,
+        "image/segmentation/class/encoded": label_bytes,
+        "image/segmentation/class/format": "png",
+        "image/segmentation/class/label_space": f"{source.info.name}/raw",
+    }
+    if instance is not None:
+        values["image/segmentation/instance/encoded"] = instance
+        values["image/segmentation/instance/format"] = "png"
+    return values, ids

@@ -1,0 +1,218 @@
+"""Preparing record folders: problems together, nothing half, the same bytes however the work is cut."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from scenes import (
+    CLASSES,
+    H,
+    W,
+    image,
+    label,
+    make_camvid,
+    make_cityscapes,
+    make_folder,
+    save,
+    zip_cityscapes,
+)
+
+from kseg.data import records
+from kseg.data.prepare import prepare_dataset
+
+
+def prepare(dataset, source, output, **options):
+    return prepare_dataset(dataset, source, output, **({"workers": 1, "progress": False} | options))
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_every_problem_is_reported_together(tmp_path):
+    root = make_camvid(tmp_path / "camvid", train=8, val=3)
+    images, labels = root / "train" / "images", root / "train" / "labels"
+    (labels / "train_0.png").unlink()
+    (images / "train_1.jpg").unlink()
+    for kind, file in ((images, "val_0.jpg"), (labels, "val_0.png")):
+        (kind / file).write_bytes((root / "val" / kind.name / file).read_bytes())
+    jpeg, png = (images / "train_2.jpg").read_bytes(), (labels / "train_3.png").read_bytes()
+    (images / "train_2.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (labels / "train_3.png").write_bytes(png[:-20])
+    (images / "train_4.jpg").write_text("<html>404</html>")
+    save(labels / "train_4.png", np.full((H, W), 40, np.uint8))  # the image's fault does not hide the label's
+    save(labels / "train_5.png", label(0, range(12), (H, W + 1)))
+    ids = label(6, range(12))
+    ids[0, :3], ids[1, 0] = 12, 200
+    save(labels / "train_6.png", ids)
+    save(labels / "train_7.png", image(7))
+    (root / "val/images/val_1.jpg").write_bytes(b"")
+    with pytest.raises(ValueError) as error:
+        prepare("camvid", root, tmp_path / "out", workers=2)
+    patterns = [
+        rf"11 problems in {re.escape(str(root))}:",
+        r"train: image without label: train/images/train_0.jpg",
+        r"train: label without image: train/labels/train_1.png",
+        r"image in 2 splits \(train, val\): val_0",
+        r"train/images/train_2.jpg: truncated or damaged \(.*\)",
+        r"train/labels/train_3.png: truncated or damaged \(.*\)",
+        r"train/images/train_4.jpg: not a PNG or JPEG file \(16 bytes\)",
+        rf"train/labels/train_4.png: ids that camvid does not have: 40 in {H * W} pixels",
+        rf"train/images/train_5.jpg: sizes differ: image {W}x{H}, label {W + 1}x{H}",
+        r"train/labels/train_6.png: ids that camvid does not have: 12 in 3 pixels, 200 in 1 pixels",
+        r"train/labels/train_7.png: labels must be 8-bit ids, got mode RGB; .*",
+        r"val/images/val_1.jpg: not a PNG or JPEG file \(0 bytes\)",
+    ]
+    lines = str(error.value).split("\n")
+    assert len(lines) == len(patterns)
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), line
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_colours_and_a_damaged_zip_member_are_problems(tmp_path):
+    root = make_folder(tmp_path / "own", classes={**CLASSES, "labels": "color"}, splits=("train",))
+    for i in range(2):
+        save(root / f"train/labels/train{i}.png", np.full((H, W, 3), (0, i, 255), np.uint8))
+    message = rf"1 problem in .*\n.*train1.png: colours .* \(0, 1, 255\) in {H * W} pixels"
+    with pytest.raises(ValueError, match=message):
+        prepare("folder", root, tmp_path / "out")
+    unpacked = make_cityscapes(tmp_path / "city")
+    zips = zip_cityscapes(unpacked, tmp_path / "zips")
+    path, name = (
+        zips / "gtFine_trainvaltest.zip",
+        "gtFine/train/zurich/zurich_000002_000019_gtFine_labelIds.png",
+    )
+    member = (unpacked / name).read_bytes()  # stored uncompressed, so it can be found and hurt
+    path.write_bytes(path.read_bytes().replace(member, member[:60] + b"\x00\x01" + member[62:]))
+    with pytest.raises(ValueError, match=f"1 problem in .*\n.*zip:{name}: damaged in the zip .Bad CRC-32"):
+        prepare("cityscapes", zips, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_split_is_a_problem(tmp_path):
+    root = make_camvid(tmp_path / "camvid", train=1, val=1)
+    for file in ("images/val_0.jpg", "labels/val_0.png"):
+        (root / "val" / file).unlink()
+    with pytest.raises(ValueError, match="split val has no image with a label"):
+        prepare("camvid", root, tmp_path / "out")
+
+
+def test_cityscapes_stores_the_files_own_bytes(tmp_path):
+    unpacked = make_cityscapes(tmp_path / "city")
+    manifest = prepare("cityscapes", unpacked, tmp_path / "out")
+    example = records.parse_example(manifest.split("val").read(0))
+    name = "lindau_000001_000019"
+    folder = unpacked / "gtFine/val/lindau"
+    assert example["image/filename"] == name.encode()
+    assert example["image/encoded"] == (unpacked / f"leftImg8bit/val/lindau/{name}_leftImg8bit.png").read_bytes()
+    labels, instances = ("image/segmentation/class/encoded", "image/segmentation/instance/encoded")
+    assert example[labels] == (folder / f"{name}_gtFine_labelIds.png").read_bytes()
+    assert example[instances] == (folder / f"{name}_gtFine_instanceIds.png").read_bytes()
+    assert example["image/segmentation/class/label_space"] == b"cityscapes/raw"
+    assert example["image/segmentation/instance/format"] == b"png"
+    zips = zip_cityscapes(unpacked, tmp_path / "zips")
+    again = prepare("cityscapes", zips, tmp_path / "from_zips")
+    assert again.digest == manifest.digest and again.checksums.keys() != manifest.checksums.keys()
+    assert list(again.checksums.values()) == list(manifest.checksums.values())
+
+
+def test_store_size_is_for_training_only(tmp_path):
+    root = make_cityscapes(tmp_path / "city")
+    manifest = prepare("cityscapes", root, tmp_path / "out", store_size=(8, 12), image_format="jpeg")
+    train, val = manifest.split("train"), manifest.split("val")
+    assert set(train.heights) == {8} and set(train.widths) == {12}
+    assert set(val.heights) == {H} and set(val.widths) == {W}
+    example = records.parse_example(train.read(0))
+    _, rgb, ids = records.decode(train.read(0))
+    raw = label(1, range(34))  # aachen_000001 is the first in file-name order
+    # half the size: nearest takes the pixel at the centre (2i + 1), of labels and instances alike
+    np.testing.assert_array_equal(ids, raw[1::2, 1::2])
+    stored = Image.open(io.BytesIO(example["image/segmentation/instance/encoded"]))
+    np.testing.assert_array_equal(np.asarray(stored), ids.astype(int) * 1000)
+    assert rgb.shape == (8, 12, 3) and example["image/format"] == b"jpeg"
+    # antialiased: the mean of 384 random values over twice-reduced pixels stays, their spread shrinks
+    assert abs(rgb.mean() - image(1).mean()) < 3 and rgb.std() < 0.8 * image(1).std()
+    assert sum(train.pixel_counts.values()) == 3 * 8 * 12 and sum(val.pixel_counts.values()) == 2 * H * W
+
+
+def test_labels_of_other_kinds_are_stored_as_grey_png(tmp_path):
+    root = make_folder(tmp_path / "own", splits=("train",))
+    ids = label(0, (3, 7, 9))
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette(bytes(range(30)))
+    palette.save(root / "train/labels/train0.png")
+    split = prepare("folder", root, tmp_path / "out").split("train")
+    png = records.parse_example(split.read(0))["image/segmentation/class/encoded"]
+    assert Image.open(io.BytesIO(png)).mode == "L"
+    np.testing.assert_array_equal(records.decode(split.read(0))[2], ids)
+
+
+def test_processes_and_shards_change_no_record(tmp_path):
+    root = make_camvid(tmp_path / "camvid")
+    one = prepare("camvid", root, tmp_path / "one", shards=3)
+    two = prepare("camvid", root, tmp_path / "two", shards=3, workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    many = prepare("camvid", root, tmp_path / "many", shards=50).split("train")
+    assert len(many.shards) == 5  # at most one a frame
+    assert [many.read(i) for i in range(5)] == [one.split("train").read(i) for i in range(5)]
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == sorted(
+        ["dataset.json", "source.json"]
+        + [f"train-{i:05}-of-00003.tfrecord" for i in range(3)]
+        + [f"val-{i:05}-of-00002.tfrecord" for i in range(2)]
+    )
+    assert two.split("train").shard.tolist() == [0, 1, 1, 2, 2]
+
+
+def test_bad_options_are_errors_before_anything_is_read(tmp_path):
+    for options, message in (
+        ({"dataset": "kitti"}, "no dataset 'kitti'. Choose one of: cityscapes, camvid, folder"),
+        ({"store_size": (0, 4)}, "a height and a width in pixels"),
+        ({"store_size": (8,)}, "a height and a width in pixels"),
+        ({"image_format": "bmp"}, '"png" or "jpeg"'),
+        ({"shards": 0}, "at least one of shards, got 0"),
+        ({"workers": 0}, "at least one of workers, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepare(options.pop("dataset", "camvid"), tmp_path / "nowhere", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def script(root):
+    def run(*arguments):
+        command = [sys.executable, str(root / "scripts" / "prepare_data.py"), *map(str, arguments)]
+        environment = os.environ | {"PYTHONPATH": str(root)}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    return run
+
+
+def test_the_script_prepares_with_several_processes(tmp_path, script):
+    source = make_camvid(tmp_path / "camvid")
+    done = script("--dataset=camvid", f"--source={source}", f"--output={tmp_path / 'out'}", "--workers=2", "--shards=2")
+    assert done.returncode == 0, done.stderr
+    assert "camvid, 5 train, 2 val" in done.stdout and "write" in done.stderr  # the bar
+    assert len(records.load_manifest(tmp_path / "out").split("train")) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--dataset and --output must be given"),
+        (("--dataset=kitti", "--output=x"), "cityscapes|camvid|folder|synthetic"),
+        (("--dataset=camvid", "--output=x"), "--source must be given"),
+        (("--dataset=camvid", "--output=x", "--source=nowhere"), "There is no source folder"),
+        (("--dataset=camvid", "--output=x", "--source=y", "--store_width=3"), "go together"),
+        (("--dataset=camvid", "--output=x", "--source=y", "--workers=0"), "--workers"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_code_2(script, arguments, message):
+    done = script(*arguments)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stdout == "" and done.stderr.count("\n") == 1
