@@ -1,0 +1,37 @@
+"""The models by name. A builder: (input_shape, num_classes, *, options) -> keras.Model of float32 logits."""
+
+import inspect
+
+from kseg.models import segnet
+
+MODELS = {
+    "segnet": segnet.segnet,
+    "segnet_aspp": segnet.segnet_aspp,
+}
+
+
+def build_model(name, input_shape, num_classes, **options):
+    """Builds a model of `MODELS`.
+
+    Args: `name`: a key of `MODELS`. `input_shape`: (H, W, 3), H and W None where the model takes any size.
+        `num_classes`: at least 2. `options`: the keyword arguments of that builder.
+    Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
+    Raises: ValueError for an unknown model or option (it lists them), a bad shape or class count.
+    """
+    if name not in MODELS:
+        raise ValueError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(MODELS))}.")
+    known = [
+        parameter.name
+        for parameter in inspect.signature(MODELS[name]).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
+    input_shape = tuple(input_shape)
+    sizes = input_shape[:2]
+    if len(input_shape) != 3 or input_shape[2] != 3 or any(size is not None and size < 1 for size in sizes):
+        raise ValueError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape}.")
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+    return MODELS[name](input_shape, num_classes, **options)
