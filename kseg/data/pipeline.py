@@ -3,11 +3,10 @@
 import contextlib
 import itertools
 
-import numpy as np
 import tensorflow as tf
 
-from kseg.data import records
 from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest
+from kseg.data.examples import Examples
 from kseg.data.info import IGNORE_LABEL
 
 _ROW_SIGNATURE = {
@@ -60,62 +59,23 @@ def load_dataset(
         def plans():
             yield epoch_plan(len(source), batch_size, seed, next(epochs), augmentation or Augmentation())
 
-        return training_batches(source, plans, batch_size, height, width, steps=len(source) // batch_size)
-    return source.batches(height, width, batch_size)
+        size = (height, width) if height is not None else source.common_size()
+        data = source.training_batches(plans, batch_size, *size)
+        return data.apply(tf.data.experimental.assert_cardinality(len(source) // batch_size))
+    return source.batches(batch_size, height, width)
 
 
-def training_batches(source, plans, batch_size, height, width, steps=None):
-    """Execute plans: `plans()` yields arrays of augment.ROW, (steps, batch_size).
+class RecordSource(Examples):
+    """Examples that tf.data reads: `read(i)` is `self[i]` inside a graph, decoded by TensorFlow."""
 
-    Args:
-        source: RecordSource. height, width: size of every image and label in pixels, or None: the records' own, which must agree.
-        steps: the number of batches, where it is known and finite.
-    Returns:
-        tf.data.Dataset of batches, one for each step of each plan.
-    """
-    if height is None:
-        height, width = source.common_size()
-
-    def rows():
-        for plan in plans():
-            for step in plan:
-                yield {name: step[name] for name in ROW.names}
-
-    def example(row):
-        return apply_row(*source.read(row["record"]), row, height, width)
-
-    data = tf.data.Dataset.from_generator(rows, output_signature=_ROW_SIGNATURE).unbatch()
-    data = data.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    data = data.batch(batch_size, drop_remainder=True)
-    if steps is not None:
-        data = data.apply(tf.data.experimental.assert_cardinality(steps))
-    return data.prefetch(tf.data.AUTOTUNE)
-
-
-class RecordSource:
-    """Random access to the examples of one split: `read(i)` gives the i-th in file-name order, inside tf.data."""
-
-    def __init__(self, data_dir, split, *, label_set=None, label_space=None):
-        self.manifest = records.load_manifest(data_dir, label_space=label_space)
-        self.split = self.manifest.split(split)
-        self.label_set = self.manifest.info.label_set(label_set)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self._table = tf.constant(self.label_set.table)
 
-    def __len__(self):
-        return len(self.split)
-
-    def common_size(self):
-        """Return the (height, width) of all images, or raise ValueError if they have several."""
-        sizes = sorted(set(zip(self.split.heights.tolist(), self.split.widths.tolist(), strict=True)))
-        if len(sizes) > 1:
-            shown = ", ".join(f"{w}x{h}" for h, w in sizes[:4])
-            raise ValueError(f"The images have {len(sizes)} sizes ({shown}, ...). Give height and width.")
-        return sizes[0]
-
-    def batches(self, height=None, width=None, batch_size=1):
+    def batches(self, batch_size=1, height=None, width=None):
         """Give every example once, in file-name order, the last batch smaller; sizes as in `load_dataset`."""
         if height is None:
-            self._check_batches(batch_size)
+            self.check_batches(batch_size)
         data = tf.data.Dataset.range(len(self)).map(self.read, num_parallel_calls=tf.data.AUTOTUNE)
         if height is not None:
             data = data.map(
@@ -125,23 +85,20 @@ class RecordSource:
         count = -(-len(self) // batch_size)
         return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
 
-    def training_pixel_counts(self):
-        """Return how many pixels each class of the label set has in the split: int64 (classes,)."""
-        if not self.split.pixel_counts:
-            raise ValueError("These records have no dataset.json, so no pixel counts: class weights need those.")
-        counts = np.zeros(256, np.int64)
-        for raw_id, pixels in self.split.pixel_counts.items():
-            counts[self.label_set.table[raw_id]] += pixels
-        return counts[: self.label_set.num_classes]
+    def training_batches(self, plans, batch_size, height, width):
+        """Execute plans as a tf.data.Dataset; the parent's method says what comes."""
 
-    def _check_batches(self, batch_size):
-        for start in range(0, len(self) if batch_size > 1 else 0, batch_size):
-            batch = slice(start, start + batch_size)
-            if np.ptp(self.split.heights[batch]) or np.ptp(self.split.widths[batch]):
-                raise ValueError(
-                    f"Images {self.split.names[batch][0]} and following differ in size and cannot share a batch of "
-                    f"{batch_size}. Give height and width, or batch_size=1."
-                )
+        def rows():
+            for plan in plans():
+                for step in plan:
+                    yield {name: step[name] for name in ROW.names}
+
+        def example(row):
+            return apply_row(*self.read(row["record"]), row, height, width)
+
+        data = tf.data.Dataset.from_generator(rows, output_signature=_ROW_SIGNATURE).unbatch()
+        data = data.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return data.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
     def read(self, index):
         """Return (image, label) of one record, decoded, labels in the label set; `index` is an int64 tensor."""
@@ -164,12 +121,8 @@ class RecordSource:
             yield
         except tf.errors.OpError as error:
             for index in range(len(self)):  # slow, but only after something broke
-                encoded = self.split.read(index)  # names the place by itself
-                try:
-                    records.decode(encoded)
-                except (ValueError, OSError) as cause:
-                    raise ValueError(f"{self.split.place(index)} does not decode: {cause}") from error
-            raise
+                self[index]
+            raise error
 
 
 def decode_image(encoded):

@@ -1,10 +1,10 @@
-import json
 import pathlib
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 from PIL import Image
 
 import kseg
@@ -13,30 +13,12 @@ from kseg.data.augment import Augmentation
 from kseg.data.prepare import prepare_dataset
 
 WILD = Augmentation(scale_min=0.5, scale_max=2.0, flip=True, brightness=0.1, contrast=0.2, saturation=0.2, hue=0.05)
-CLASSES = [{"id": i, "name": name, "color": [90 * i, 50, 20]} for i, name in enumerate(("road", "car", "sky"))]
-
-
-def write_folder(root, train=7, val=5, size=(32, 48)):
-    """A folder dataset whose labels follow from the images' brightness, smooth so that codecs agree."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val)):
-        for kind in ("images", "labels"):
-            (root / split / kind).mkdir(parents=True)
-        for i in range(count):
-            coarse = Image.fromarray(random.integers(0, 256, (4, 6, 3), np.uint8))
-            image = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC))
-            label = np.digitize(image.mean(-1), [90, 160]).astype(np.uint8)
-            label[:2] = 255
-            Image.fromarray(image).save(root / split / "images" / f"{split}_{i}.png")
-            Image.fromarray(label).save(root / split / "labels" / f"{split}_{i}.png")
-    (root / "classes.json").write_text(json.dumps({"classes": CLASSES}))
-    return root
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("pipeline")
-    prepare_dataset("folder", write_folder(root / "source"), root / "records", shards=2, workers=1, progress=False)
+    tiny.write_records(root)
     return root
 
 
@@ -105,7 +87,7 @@ def test_tensorflow_and_numpy_execute_a_row_alike(data):
 
 
 def test_record_sizes_need_a_common_size(tmp_path):
-    source = write_folder(tmp_path / "source", train=2, val=2)
+    source = tiny.write_folder(tmp_path / "source", train=2, val=2)
     path = source / "val" / "images" / "val_1.png"
     for kind in ("images", "labels"):
         path = source / "val" / kind / "val_1.png"
@@ -153,4 +135,4 @@ def test_unknown_split_and_label_set(data):
 def test_class_pixel_counts_follow_the_label_set(data):
     source = pipeline.RecordSource(data / "records", "train")
     labels = np.stack([read(data, f"train_{i}")[1] for i in range(7)])
-    assert source.training_pixel_counts().tolist() == [int((labels == c).sum()) for c in range(3)]
+    assert source.pixel_counts().tolist() == [int((labels == c).sum()) for c in range(3)]

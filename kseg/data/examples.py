@@ -1,0 +1,106 @@
+"""The examples of one split of a record folder, in a label set: what every backend reads, without TensorFlow."""
+
+import collections
+import concurrent.futures
+import contextlib
+import os
+
+import numpy as np
+
+from kseg.data import records
+from kseg.data.augment import apply_row
+
+
+class Examples:
+    """Random access to (image, label): `examples[i]` is the i-th in file-name order, uint8 RGB and training ids.
+
+    Args:
+        data_dir, label_space: as in `records.load_manifest`. split: "train", "val", ...
+        label_set: name of the label set; None is the dataset's training classes.
+    Raises:
+        ValueError: no finished record folder; unknown split or label set; on reading, a corrupt record.
+    """
+
+    def __init__(self, data_dir, split, *, label_set=None, label_space=None):
+        self.manifest = records.load_manifest(data_dir, label_space=label_space)
+        self.split = self.manifest.split(split)
+        self.label_set = self.manifest.info.label_set(label_set)
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getitem__(self, index):
+        serialized = self.split.read(index)  # a broken record names its place by itself
+        try:
+            _, image, label = records.decode(serialized)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{self.split.place(index)} does not decode: {error}") from error
+        return image, self.label_set.table[label]
+
+    def common_size(self):
+        """Return the (height, width) of all images, or raise ValueError if they have several."""
+        sizes = sorted(set(zip(self.split.heights.tolist(), self.split.widths.tolist(), strict=True)))
+        if len(sizes) > 1:
+            shown = ", ".join(f"{w}x{h}" for h, w in sizes[:4])
+            raise ValueError(f"The images have {len(sizes)} sizes ({shown}, ...). Give height and width.")
+        return sizes[0]
+
+    def check_batches(self, batch_size):
+        """Raise ValueError if a batch of consecutive images would hold different sizes."""
+        for start in range(0, len(self) if batch_size > 1 else 0, batch_size):
+            batch = slice(start, start + batch_size)
+            if np.ptp(self.split.heights[batch]) or np.ptp(self.split.widths[batch]):
+                raise ValueError(
+                    f"Images {self.split.names[batch][0]} and following differ in size and cannot share a batch of "
+                    f"{batch_size}. Give height and width, or batch_size=1."
+                )
+
+    def pixel_counts(self):
+        """Return how many pixels each class of the label set has in the split: int64 (classes,)."""
+        if not self.split.pixel_counts:
+            raise ValueError("These records have no dataset.json, so no pixel counts: class weights need those.")
+        counts = np.zeros(256, np.int64)
+        for raw_id, pixels in self.split.pixel_counts.items():
+            counts[self.label_set.table[raw_id]] += pixels
+        return counts[: self.label_set.num_classes]
+
+    def batches(self, batch_size=1):
+        """Give every example once, in file-name order, as (images, labels) arrays; the last batch is smaller."""
+        self.check_batches(batch_size)
+        return _stacked(_ahead(self.__getitem__, range(len(self))), batch_size)
+
+    def training_batches(self, plans, batch_size, height, width):
+        """Execute plans: `plans()` yields arrays of augment.ROW (steps, batch_size), each step becomes a batch."""
+
+        def example(row):
+            return apply_row(*self[row["record"]], row, height, width)
+
+        rows = (row for plan in plans() for step in plan for row in step)
+        return _stacked(_ahead(example, rows), batch_size)
+
+    def readable_errors(self):
+        """A context in which an error of reading is one clear line; here it is so anyway."""
+        return contextlib.nullcontext()
+
+
+def _ahead(function, arguments, ahead=32):
+    """Map in threads, in order, at most `ahead` results before they are asked for."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        waiting = collections.deque()
+        for argument in arguments:
+            waiting.append(pool.submit(function, argument))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _stacked(examples, batch_size):
+    batch = []
+    for example in examples:
+        batch.append(example)
+        if len(batch) == batch_size:
+            yield tuple(np.stack(part) for part in zip(*batch, strict=True))
+            batch = []
+    if batch:
+        yield tuple(np.stack(part) for part in zip(*batch, strict=True))

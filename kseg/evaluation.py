@@ -1,0 +1,139 @@
+"""Scoring a model: every image once, at the label's own resolution, into one confusion matrix."""
+
+import pathlib
+
+import keras
+import numpy as np
+
+from kseg.data.examples import Examples
+from kseg.metrics import Scores, confusion_matrix
+from kseg.prediction import SavedModel, label_set_of, labeller, load_model
+from kseg.visualization import prediction_gallery
+
+PROTOCOLS = ("standard",)
+
+
+def evaluate(
+    model,
+    data,
+    *,
+    protocol="standard",
+    label_set=None,
+    split="val",
+    batch_size=1,
+    label_space=None,
+    progress=False,
+):
+    """Score a model on every image of a split, at the label's own resolution.
+
+    The standard protocol: the label set's classes, void ignored, one confusion matrix over all images; a prediction
+    outside the classes on a valid pixel is a false negative.
+
+    Args:
+        model: keras.Model that gives logits, or a path that `kseg.load_model` takes.
+        data: a record folder, or an iterable (a tf.data.Dataset too) of (image, label), single (H, W, 3) and (H, W)
+            or batched, uint8 RGB and uint8 training ids, 255 = ignore.
+        protocol: "standard". label_set: of a record folder; None is the dataset's training classes.
+        split, batch_size, label_space: of a record folder, as in `kseg.load_dataset`.
+        progress: show a bar of images.
+    Returns:
+        kseg.metrics.Scores
+    Raises:
+        ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing;
+            labels outside the classes in an iterable without a label set are counted in Scores.out_of_range.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+    if isinstance(model, (str, pathlib.Path)):
+        model = load_model(model)
+    known = label_set_of(model)
+    if not isinstance(data, (str, pathlib.Path)):
+        classes = known["classes"] if known else [str(i) for i in range(class_count(model))]
+        return score_batches(labeller(model), data, classes, None, progress)
+
+    source = open_split(data, split, label_set, label_space)
+    check_classes(model, source.label_set, data)
+    with source.readable_errors():
+        batches = source.batches(batch_size)
+        return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress)
+
+
+def open_split(data_dir, split, label_set=None, label_space=None):
+    """Return the examples of a split, read by tf.data where the backend is TensorFlow, else by NumPy and Pillow."""
+    kind = Examples
+    if keras.backend.backend() == "tensorflow":
+        from kseg.data.pipeline import RecordSource as kind
+    return kind(data_dir, split, label_set=label_set, label_space=label_space or None)
+
+
+def draw_predictions(label, source, path, images=6):
+    """Draw a gallery (image | prediction | truth) of a few images of a split, evenly spread.
+
+    Args:
+        label: of `kseg.prediction.labeller`. source: of `open_split`. path: of the picture.
+    """
+    rows = []
+    for index in np.unique(np.linspace(0, len(source) - 1, images).astype(int)):
+        image, truth = source[int(index)]
+        rows.append((image, np.asarray(label(image[np.newaxis], *truth.shape))[0], truth))
+    prediction_gallery(rows, source.label_set.classes, source.label_set.palette, path)
+
+
+def check_classes(model, label_set, data):
+    """Raise ValueError if the model's classes are not those of the label set."""
+    known, count = label_set_of(model), class_count(model)
+    if count != label_set.num_classes:
+        raise ValueError(
+            f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
+            f"Choose the label set that the model was trained on{': ' + known['name'] if known else ''}."
+        )
+    if known and list(known["classes"]) != list(label_set.classes):
+        first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)
+        raise ValueError(
+            f"The model's classes ({known['name']}) are not those of label set {label_set.name} of {data}: "
+            f"{first[0]!r} against {first[1]!r} at the same id."
+        )
+
+
+def class_count(model):
+    """Return how many classes a model gives."""
+    return model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
+
+
+def score_batches(label, batches, classes, expected=None, progress=False):
+    """Score a labeller (`kseg.prediction.labeller`) on an iterable of (image, label), single or batched.
+
+    Args:
+        classes: their names. expected: how many images must come, where that is known. progress: show a bar.
+    Returns:
+        kseg.metrics.Scores
+    Raises:
+        ValueError: a pair that is none, no image at all, or another number than expected.
+    """
+    matrix, out_of_range, images = 0, 0, 0
+    for image, truth in _bar(batches, expected, progress):
+        image, truth = np.asarray(image), np.asarray(truth)
+        if image.ndim == 3:
+            image, truth = image[None], truth[None]
+        if image.ndim != 4 or truth.ndim != 3 or len(image) != len(truth):
+            raise ValueError(
+                f"Data must be pairs of images (B, H, W, 3) and labels (B, H, W), got {image.shape} and {truth.shape}."
+            )
+        predicted = np.asarray(label(image.astype(np.uint8, copy=False), *truth.shape[1:]))
+        counts, strange = confusion_matrix(truth, predicted, len(classes))
+        matrix, out_of_range, images = matrix + counts, out_of_range + strange, images + len(image)
+    if not images or (expected is not None and images != expected):
+        raise ValueError(f"Every image must be scored, but only {images} of {expected or 'the data'} came.")
+    return Scores.from_confusion_matrix(matrix, classes, images, out_of_range, expected_images=expected)
+
+
+def _bar(batches, expected, progress):
+    if not progress:
+        yield from batches
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=expected, desc="evaluate", unit=" images", dynamic_ncols=True, mininterval=0.5) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch[1]) if np.ndim(batch[1]) == 3 else 1)

@@ -1,0 +1,128 @@
+"""What training needs of a backend: build in a scope, give batches, run steps, tell when something is not finite."""
+
+import contextlib
+import math
+
+import keras
+import numpy as np
+
+from kseg.metrics import five_scores
+
+
+class Loop:
+    """The accounting that backends share. A subclass has `scope`, `attach`, `batches`, `_run` and `_read`.
+
+    It adds up the epoch's loss and confusion matrix, and looks at steps some time after they were started, so that a
+    device need not wait. `devices` is the number of replicas.
+    """
+
+    devices = 1
+
+    def __init__(self):
+        self.model = self.optimizer = self.metric = None
+        self._waiting = []  # (step, what `_run` gave)
+        self._before, self.loss_sum, self.steps = 0, 0.0, 0
+
+    def restart(self, loss_sum=0.0, steps=0, matrix=None):
+        """Begin an epoch, or go on in the middle of one with what it had added up."""
+        self.metric.reset_state()
+        self._before = 0 if matrix is None else np.asarray(matrix, np.int64)
+        self.loss_sum, self.steps = loss_sum, steps
+
+    @property
+    def matrix(self):
+        """The epoch's confusion matrix so far, int64 (C, C + 1)."""
+        return self.metric.matrix() + self._before
+
+    @property
+    def learning_rate(self):
+        """The rate of the next step."""
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
+    def logs(self):
+        """Return the epoch's mean loss and training mean IoU so far."""
+        return {"loss": self.loss_sum / max(self.steps, 1), "mean_iou": five_scores(self.matrix, "macro")["jaccard"]}
+
+    def step(self, number, batch):
+        """Start the step of that number (from 1) on a batch of `batches`."""
+        self._waiting.append((number, self._run(batch)))
+
+    def check(self):
+        """Wait for the steps so far; FloatingPointError names the first whose loss or gradient is not finite."""
+        for number, result in self._waiting:
+            loss, broken = self._read(result)
+            if broken or not math.isfinite(loss):
+                what = "gradient" if math.isfinite(loss) else "loss"
+                raise FloatingPointError(f"The {what} of step {number} is not finite (loss {loss}).")
+            self.loss_sum += loss
+            self.steps += 1
+        self._waiting.clear()
+
+    def synchronize_batch_norm(self, synchronized):
+        """Let every BN layer share its batch statistics over the replicas, or not (a no-op on one device)."""
+
+    @contextlib.contextmanager
+    def savable(self):
+        """The model as a file should hold it: averaged weights if there are any, local batch norm, no optimizer."""
+        self.synchronize_batch_norm(False)
+        self.model.optimizer = None
+        with self.averaged_weights():
+            yield
+        self.model.optimizer = self.optimizer
+        self.synchronize_batch_norm(True)
+
+    @contextlib.contextmanager
+    def averaged_weights(self):
+        """Put the moving average of the weights in place for a while, if the optimizer keeps one."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not inner.use_ema or not int(inner.iterations):
+            yield
+            return
+        variables = self.model.trainable_variables
+        kept = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        inner.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, kept, strict=True):
+                variable.assign(value)
+
+
+def make_loop(strategy, batch_size, deterministic=False):
+    """Return the Loop of Keras' backend.
+
+    Args:
+        strategy: "auto" (the most GPUs that divide the batch), "one", "mirrored" (all GPUs; without a GPU all logical
+            CPU devices). batch_size: the global batch. deterministic: bit-identical repeats on a GPU.
+    Raises:
+        ValueError: unknown strategy; "mirrored" over devices that do not divide the batch; a backend without a loop.
+    """
+    if strategy not in ("auto", "one", "mirrored"):
+        raise ValueError(f"strategy must be one of auto, one, mirrored, got {strategy!r}.")
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        from kseg.loop_tensorflow import TensorFlowLoop as kind
+    elif backend == "jax":
+        from kseg.loop_jax import JaxLoop as kind
+    else:
+        raise ValueError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")
+    return kind(strategy, batch_size, deterministic)
+
+
+def choose_devices(strategy, batch_size, accelerators, others):
+    """Return the devices to train on: a list of one or more, of the accelerators if there are any.
+
+    Args:
+        strategy, batch_size: as in `make_loop`. accelerators, others: lists of devices.
+    """
+    devices = accelerators or others
+    if strategy == "one" or (strategy == "auto" and not accelerators):
+        return devices[:1]
+    if strategy == "auto":
+        return devices[: max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)]
+    if batch_size % len(devices):
+        raise ValueError(
+            f"A batch must divide by the {len(devices)} devices, got batch_size {batch_size}. "
+            f"Take {-(-batch_size // len(devices)) * len(devices)}, or strategy auto."
+        )
+    return devices

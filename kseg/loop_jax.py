@@ -1,0 +1,65 @@
+"""The training step on JAX: Keras' own compiled `train_on_batch`, over one device or all of them."""
+
+import contextlib
+
+import jax
+import keras
+
+from kseg import losses
+from kseg.loop import Loop, choose_devices
+from kseg.metrics import SegmentationScores
+
+
+class JaxLoop(Loop):
+    """Runs steps under `keras.distribution`; batch norm and loss are global there by themselves.
+
+    A gradient that is not finite shows in the loss of the next step.
+    """
+
+    def __init__(self, strategy, batch_size, deterministic):
+        super().__init__()
+        if deterministic:
+            raise ValueError("deterministic is TensorFlow's; under JAX set XLA_FLAGS=--xla_gpu_deterministic_ops=true.")
+        present = jax.local_devices()
+        accelerators = [device for device in present if device.platform != "cpu"]
+        devices = choose_devices(strategy, batch_size, accelerators, present)
+        self.devices = len(devices)
+        self._distribution = None
+        if self.devices > 1:
+            names = [f"{device.platform}:{device.id}" for device in devices]
+            self._distribution = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
+
+    @contextlib.contextmanager
+    def scope(self):
+        """Where model and optimizer are built."""
+        with self._distribution.scope() if self._distribution else contextlib.nullcontext():
+            yield
+
+    def attach(self, model, optimizer, num_classes, class_weights=None):
+        """Take the model and the optimizer, both built in `scope`; class_weights: floats, one a class, or None."""
+        self.model, self.optimizer = model, optimizer
+        with self.scope():
+            self.metric = SegmentationScores(num_classes)
+            weights = None if class_weights is None else [float(weight) for weight in class_weights]
+            model.compile(optimizer, losses.CrossEntropy(weights), metrics=[self.metric], auto_scale_loss=False)
+            optimizer.build(model.trainable_variables)
+        self.restart()
+
+    def batches(self, source, plans, batch_size, size):
+        """Iterate over the batches of the plans."""
+        return source.training_batches(plans, batch_size, *size)
+
+    def restart(self, loss_sum=0.0, steps=0, matrix=None):
+        self.model.reset_metrics()
+        super().restart(loss_sum, steps, matrix)
+        self._mean, self._count = 0.0, 0
+
+    def _run(self, batch):
+        with self.scope():
+            return float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
+
+    def _read(self, result):
+        """Keras gives the mean loss since `restart`; a step's own is the difference of the sums."""
+        loss = result * (self._count + 1) - self._mean * self._count
+        self._mean, self._count = result, self._count + 1
+        return loss, 0

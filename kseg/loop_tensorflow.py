@@ -1,0 +1,78 @@
+"""The training step on TensorFlow: one device or the replicas of a MirroredStrategy, one code path."""
+
+import keras
+import tensorflow as tf
+
+from kseg import losses
+from kseg.loop import Loop, choose_devices
+from kseg.metrics import SegmentationScores
+
+
+class TensorFlowLoop(Loop):
+    """Runs steps over `tf.distribute`; `make_loop` says what the arguments mean."""
+
+    def __init__(self, strategy, batch_size, deterministic):
+        super().__init__()
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
+        kinds = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
+        devices = choose_devices(strategy, batch_size, *([device.name for device in kind] for kind in kinds))
+        self.devices = len(devices)
+        self.strategy = tf.distribute.get_strategy()
+        if self.devices > 1:
+            self.strategy = tf.distribute.MirroredStrategy(devices)
+        self.scope = self.strategy.scope
+
+    def attach(self, model, optimizer, num_classes, class_weights=None):
+        """Take the model and the optimizer, both built in `scope`; class_weights: floats, one a class, or None."""
+        self.model, self.optimizer, self.class_weights = model, optimizer, class_weights
+        with self.scope():
+            self.metric = SegmentationScores(num_classes)
+            optimizer.build(model.trainable_variables)
+        self.synchronize_batch_norm(True)
+        self._step = tf.function(self._distributed_step)
+        self.restart()
+
+    def batches(self, source, plans, batch_size, size):
+        """Iterate over the batches of the plans, spread over the replicas."""
+        data = source.training_batches(plans, batch_size, *size)
+        return iter(self.strategy.experimental_distribute_dataset(data))
+
+    def synchronize_batch_norm(self, synchronized):
+        """Unsynchronised, Keras 3 keeps moving statistics of its own on each replica and saves the first's.
+
+        A saved file has it off, for it loads under TensorFlow only otherwise.
+        """
+        for layer in self.model._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = synchronized and self.devices > 1
+
+    def _run(self, batch):
+        return self._step(*batch)
+
+    def _read(self, result):
+        return float(result[0]), int(result[1])
+
+    def _distributed_step(self, images, labels):
+        parts = self.strategy.run(self._replica_step, (images, labels))
+        loss, broken = (self.strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None) for part in parts)
+        return loss, broken
+
+    def _replica_step(self, images, labels):
+        context = tf.distribute.get_replica_context()
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            total, count = losses.cross_entropy(labels, logits, self.class_weights)
+            # The mean is over the valid pixels of all replicas: a mean of the replicas' means is another loss.
+            count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
+            loss = total / tf.maximum(count, 1.0)
+            if self.model.losses:  # each replica adds its share, once over all of them
+                loss += tf.add_n(self.model.losses) / self.devices
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.model.trainable_variables)
+        broken = tf.constant(0)  # how many replicas have a gradient that is not finite
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # that one skips such steps itself
+            broken = 1 - tf.cast(tf.math.is_finite(tf.linalg.global_norm(gradients)), tf.int32)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        self.metric.update_state(labels, logits)
+        return loss, broken

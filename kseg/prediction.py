@@ -1,0 +1,218 @@
+"""From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
+
+import json
+import os
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+from keras import ops
+from PIL import Image
+
+from kseg.data.augment import PADDING
+from kseg.data.codec import decode_image
+from kseg.layers import Preprocess
+from kseg.visualization import colorize
+
+
+def load_model(path):
+    """Load a run folder (its selected weights), a .keras file, or a SavedModel folder of `export_saved_model`.
+
+    Args:
+        path: str or path.
+    Returns:
+        keras.Model, or SavedModel, which has no layers but predicts and evaluates alike.
+    Raises:
+        FileNotFoundError: nothing there. ValueError: something else, or a damaged file.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"No model at {path}: give a run folder, a .keras file or a SavedModel folder.")
+    if (path / "saved_model.pb").exists():
+        return SavedModel(path)
+    if path.is_dir():
+        found = [path / name for name in ("best.keras", "last.keras") if (path / name).exists()]
+        if not found:
+            raise ValueError(f"{path} holds neither saved_model.pb nor best.keras: it is no model and no finished run.")
+        path = found[0]
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} is damaged or no .keras file: {reason}") from error
+
+
+class SavedModel:
+    """A model exported by `export_saved_model`, read back. TensorFlow only."""
+
+    def __init__(self, path):
+        import tensorflow as tf
+
+        path = pathlib.Path(path)
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+            self._serve = self._loaded.signatures["serving_default"]
+            self.label_set = json.loads((path / "classes.json").read_text(encoding="utf-8"))
+            self.num_classes = len(self.label_set["classes"])
+        except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+            raise ValueError(f"{path} is no SavedModel that kseg exported: {error}") from error
+
+    def labels(self, images):
+        """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
+        return self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))["labels"]
+
+
+def preprocess_layer(model):
+    """Return the model's Preprocess layer, or None for a model that kseg did not build."""
+    return next((layer for layer in model.layers if isinstance(layer, Preprocess)), None)
+
+
+def label_set_of(model):
+    """Return the dict of name, classes and palette that the model carries, or None."""
+    if isinstance(model, SavedModel):
+        return model.label_set
+    layer = preprocess_layer(model)
+    return layer.label_set if layer else None
+
+
+def logits_at(model, images, height, width):
+    """Run a model on images of any size and give logits at a size.
+
+    A model of fixed size gets the image resized to it (bilinear, antialiased), a model of free size gets it padded
+    with the mean pixel (as in training) to the multiple it needs; any keras.Model that gives logits will do.
+
+    Args:
+        model: keras.Model giving logits (B, h, w, C). images: uint8 or float (B, H, W, 3), RGB 0..255.
+        height, width: of the logits wanted.
+    Returns:
+        float32 (B, height, width, C), resized bilinearly where the model's own differ.
+    """
+    images = ops.cast(images, "float32")
+    rows, columns = model.input_shape[1:3]
+    image_height, image_width = ops.shape(images)[1:3]
+    if rows and columns:
+        logits = ops.cast(model(_resize(images, rows, columns, antialias=True), training=False), "float32")
+    else:
+        layer = preprocess_layer(model)
+        multiple = layer.multiple if layer else 1
+        below, right = -image_height % multiple, -image_width % multiple
+        shift = ops.convert_to_tensor(PADDING, dtype="float32")  # whole numbers: the way there and back is exact
+        padded = ops.pad(images - shift, [(0, 0), (0, below), (0, right), (0, 0)]) + shift
+        logits = ops.cast(model(padded, training=False), "float32")[:, :image_height, :image_width]
+    return _resize(logits, height, width)
+
+
+def _resize(images, height, width, antialias=False, interpolation="bilinear"):
+    if keras.backend.backend() == "tensorflow":  # Keras' own takes no sizes that are tensors
+        import tensorflow as tf
+
+        return tf.image.resize(images, (height, width), method=interpolation, antialias=antialias)
+    return ops.image.resize(images, (height, width), interpolation=interpolation, antialias=antialias)
+
+
+def first_maximum(logits):
+    """Class of the largest logit (B, H, W, C) -> (B, H, W), the first of equals, in ops that every exporter knows."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+    return ops.argmax(logits, axis=-1)
+
+
+def predict(model, image):
+    """Label an image, or a list of images of any sizes.
+
+    Args:
+        model: keras.Model that gives logits, or what `load_model` takes.
+        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG or JPEG; a list of those gives a list.
+    Returns:
+        uint8 array (H, W) of training ids, of the image's own size.
+    Raises:
+        ValueError: an array of another shape or type, bytes that are no image, a model without these logits.
+    """
+    if isinstance(model, (str, pathlib.Path)):
+        model = load_model(model)
+    label = labeller(model)
+    if isinstance(image, (list, tuple)):
+        return [_predict_one(label, one) for one in image]
+    return _predict_one(label, image)
+
+
+def _predict_one(label, image):
+    pixels = read_image(image)
+    return np.asarray(label(pixels[None], *pixels.shape[:2]))[0].astype(np.uint8)
+
+
+def predict_files(model, paths, output):
+    """Label image files and write NAME.png (training ids) and NAME_color.png for each into a folder.
+
+    Args:
+        model: as in `predict`. paths: image files of different stems. output: folder, made if missing.
+    Returns:
+        list of the label maps' paths.
+    Raises:
+        ValueError: two images of one stem, a file that is no image, a model without class colours.
+    """
+    if isinstance(model, (str, pathlib.Path)):
+        model = load_model(model)
+    paths, output, known = [pathlib.Path(path) for path in paths], pathlib.Path(output), label_set_of(model)
+    stems = [path.stem for path in paths]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(f"Images need different names, for NAME.png is written for each: {', '.join(twice)}.")
+    if not known:
+        raise ValueError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
+    output.mkdir(parents=True, exist_ok=True)
+    label, written = labeller(model), []
+    for path in paths:
+        ids = _predict_one(label, path)
+        for name, picture in ((f"{path.stem}_color", colorize(ids, known["palette"])), (path.stem, ids)):
+            temporary = output / f".tmp-{name}.png"
+            Image.fromarray(picture).save(temporary)
+            os.replace(temporary, output / f"{name}.png")
+        written.append(output / f"{path.stem}.png")
+    return written
+
+
+def labeller(model):
+    """Return a function (uint8 images (B, H, W, 3), height, width) -> class ids (B, height, width), compiled once."""
+    if isinstance(model, SavedModel):
+        return lambda images, *size: _resize(model.labels(images)[..., None], *size, interpolation="nearest")[..., 0]
+
+    def label(images, height, width):
+        return first_maximum(logits_at(model, images, height, width))
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        size = tf.TensorSpec((), tf.int32)
+        images = tf.TensorSpec((None, None, None, 3), tf.uint8)
+        return tf.function(label, input_signature=(images, size, size))
+    if keras.backend.backend() == "jax":
+        return _jax_labeller(model, label)
+    return label
+
+
+def _jax_labeller(model, label):
+    """Compile for each size; the weights are arguments, so that a model in training is always the present one."""
+    import jax
+
+    def with_weights(values, images, height, width):
+        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
+            return label(images, height, width)
+
+    compiled = jax.jit(with_weights, static_argnums=(2, 3))
+    return lambda images, height, width: compiled([v.value for v in model.variables], images, int(height), int(width))
+
+
+def read_image(image):
+    """Return uint8 (H, W, 3) RGB of an array, a path or the bytes of a PNG or JPEG; ValueError says what came."""
+    if isinstance(image, (str, pathlib.Path)):
+        return decode_image(pathlib.Path(image).read_bytes(), str(image))[0]
+    if isinstance(image, (bytes, bytearray)):
+        return decode_image(bytes(image), "image")[0]
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape}.")
+    return image

@@ -1,0 +1,176 @@
+"""The folder of a training run: its settings, history, and what tells a finished run from a broken one."""
+
+import ast
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import time
+
+from PIL import Image
+from tqdm import tqdm
+
+import kseg
+from kseg.settings import Settings
+
+FLAGS_FILE = "flags.txt"
+_NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps")  # they change no result
+
+
+def describe(model, data_dir, model_options, strategy, settings, records):
+    """Return a run's settings as {flag: text}, None and empty ones left out; `records` is the manifest's digest."""
+    values = {
+        "model": model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__),
+        "data_dir": data_dir,
+        "model_options": json.dumps(model_options, sort_keys=True),
+        "strategy": strategy,
+        **dataclasses.asdict(settings),
+        "records": records,
+    }
+    return {name: str(value) for name, value in values.items() if value not in (None, "") and name != "on_conflict"}
+
+
+def parse_settings(stored):
+    """Return keyword arguments of Settings from what `RunFolder.stored` read."""
+    kinds = {field.name: field.type for field in dataclasses.fields(Settings)}
+    return {
+        name: text if kinds[name] == "str" else ast.literal_eval(text) for name, text in stored.items() if name in kinds
+    }
+
+
+def write_atomically(path, text):
+    """Write a text file that is there whole or not at all."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".tmp-{path.name}")
+    with open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run under its workdir; `settle` compares what was asked for with what is stored there."""
+
+    workdir: pathlib.Path
+
+    @property
+    def checkpoints(self):
+        return self.workdir / "checkpoints"
+
+    @property
+    def finished(self):
+        """Whether the run was trained, scored and exported to its end (scores.json comes last)."""
+        return (self.workdir / "scores.json").exists()
+
+    def stored(self):
+        """Return the stored settings as {name: text}, or None for a folder without a run.
+
+        Raises:
+            ValueError: the workdir is a file, or holds files but no run of kseg's.
+        """
+        path = self.workdir / FLAGS_FILE
+        if self.workdir.exists() and not self.workdir.is_dir():
+            raise ValueError(f"workdir must be a folder, but {self.workdir} is a file.")
+        if not path.exists():
+            if self.workdir.exists() and any(not name.startswith(".") for name in os.listdir(self.workdir)):
+                raise ValueError(f"{self.workdir} holds files but no run of kseg's. Use an empty or new workdir.")
+            return None
+        lines = path.read_text(encoding="utf-8").splitlines()
+        pairs = [line[2:].partition("=") for line in lines if line.startswith(("--", "# records="))]
+        return {name: value for name, _, value in pairs}
+
+    def check(self, wanted):
+        """Raise ValueError with the differences if the folder holds a run of other settings than `wanted`."""
+        stored = self.stored()
+        if stored is None:
+            return
+        names = sorted((set(stored) | set(wanted)).difference(_NOT_COMPARED))
+        different = [name for name in names if stored.get(name) != wanted.get(name)]
+        if different:
+            rows = [f"  --{n}: stored {stored.get(n)!r}, now {wanted.get(n)!r}" for n in different]
+            raise ValueError(
+                f"{self.workdir} holds a run of other settings:\n" + "\n".join(rows) + "\nUse another workdir, or say "
+                "--on_conflict=stored (go on with the stored settings) or --on_conflict=new (with these)."
+            )
+
+    def open(self, wanted):
+        """Make the folder, clear what a killed run left half-written, and store the settings as a flagfile."""
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        for path in (*self.workdir.glob(".tmp-*"), *self.checkpoints.glob(".tmp-*")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        header = f"# kseg {kseg.__version__}. scripts/train.py --flagfile=THIS --workdir=NEW repeats this run."
+        # The digest of the records is no flag, so it stands in a comment.
+        lines = [f"{'# ' if name == 'records' else '--'}{name}={value}" for name, value in wanted.items()]
+        lines.insert(0, header)
+        write_atomically(self.workdir / FLAGS_FILE, "\n".join(lines) + "\n")
+
+    def selected_model(self, select):
+        """Return the path of the "best" or the "last" weights."""
+        return self.workdir / f"{select}.keras"
+
+    def read_history(self):
+        """Return the rows of history.csv, numbers as floats, missing ones left out."""
+        with open(self.workdir / "history.csv", newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+    def write_history(self, rows):
+        """Write history.csv, a row per epoch; columns are the union of the rows' keys."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        path = self.workdir / "history.csv"
+        temporary = path.with_name(f".tmp-{path.name}")
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+
+    def save_model(self, model, name):
+        """Save a Keras model under its final name only when it is whole."""
+        path = self.workdir / name
+        temporary = path.with_name(f".tmp-{name}")
+        model.save(temporary)
+        os.replace(temporary, path)
+        return path
+
+
+class TensorBoardLog:
+    """Event files for TensorBoard, written without TensorFlow, so that every backend has them."""
+
+    def __init__(self, folder):
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(folder))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._writer.close()
+
+    def scalars(self, step, values):
+        """Add numbers by tag."""
+        self._add(step, [{"tag": tag, "simple_value": float(value)} for tag, value in values.items()])
+
+    def picture(self, step, tag, path):
+        """Add a PNG file as it is."""
+        width, height = Image.open(path).size
+        encoded = pathlib.Path(path).read_bytes()
+        image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": encoded}
+        self._add(step, [{"tag": tag, "image": image}])
+        self._writer.flush()
+
+    def _add(self, step, values):
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(**value) for value in values])
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def progress_bar(description, images, done=0):
+    """A bar that counts images: rate, time left, and what `set_postfix` adds."""
+    return tqdm(total=images, initial=done, desc=description, unit=" images", dynamic_ncols=True, mininterval=0.5)

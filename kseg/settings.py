@@ -1,0 +1,94 @@
+"""The settings of a training run: one definition for `kseg.train` and for the flags of scripts/train.py."""
+
+from __future__ import annotations  # field types are read as text
+
+import dataclasses
+
+
+def _setting(default, help, **options):
+    return dataclasses.field(default=default, metadata={"help": help, **options})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What `kseg.train` takes by keyword; the help of each is in its metadata. Raises ValueError for bad values."""
+
+    height: int | None = _setting(None, "Rows the images are resized to; empty: the records' own.", lower=1)
+    width: int | None = _setting(None, "Columns the images are resized to; empty: the records' own.", lower=1)
+    label_set: str = _setting("train_ids", "Which classes are learnt: a label set of the records.")
+    label_space: str = _setting("", "For records without dataset.json: train_ids or label_ids.")
+    batch_size: int = _setting(4, "Images of one step over all devices together.", lower=1)
+    epochs: int = _setting(0, "Passes over the training images; or give --train_steps.", lower=0)
+    train_steps: int = _setting(0, "Optimizer steps; or give --epochs.", lower=0)
+    optimizer: str = _setting("adam", "Update rule.", choices=("adam", "adamw", "sgd"))
+    learning_rate: float = _setting(1e-3, "Learning rate after warm-up.", lower=0.0)
+    lr_schedule: str = _setting(
+        "constant",
+        "Decay to 0 over the run: poly is (1 - step/steps)^0.9 (DeepLab), cosine half a period.",
+        choices=("constant", "poly", "cosine"),
+    )
+    warmup_steps: int = _setting(0, "Steps over which the learning rate rises linearly from 0.", lower=0)
+    momentum: float = _setting(0.9, "Momentum of sgd.", lower=0.0)
+    weight_decay: float = _setting(0.0, "Decoupled weight decay of adamw; added to the others too.", lower=0.0)
+    ema_momentum: float = _setting(0.0, "Average the weights over steps and score that; 0: off.", lower=0.0)
+    class_weights: str = _setting(
+        "none",
+        "Weights of the classes in the loss, from the training pixels' counts.",
+        choices=("none", "median_frequency", "sqrt_median_frequency"),
+    )
+    scale_min: float = _setting(0.5, "Smallest random scale of image and label.", lower=0.01)
+    scale_max: float = _setting(2.0, "Largest random scale of image and label.", lower=0.01)
+    flip: bool = _setting(True, "Mirror half of the training images.")
+    brightness: float = _setting(0.1, "Largest shift of brightness, as a share of 255.", lower=0.0)
+    contrast: float = _setting(0.2, "Largest relative change of contrast.", lower=0.0)
+    saturation: float = _setting(0.2, "Largest relative change of saturation.", lower=0.0)
+    hue: float = _setting(0.02, "Largest turn of hue, as a share of the full circle.", lower=0.0)
+    seed: int = _setting(0, "Seed of weights, order, augmentation and dropout.", lower=0)
+    mixed_precision: str = _setting(
+        "none",
+        "Arithmetic of the layers; weights, loss and scores stay float32.",
+        choices=("none", "bfloat16", "float16"),
+    )
+    deterministic: bool = _setting(False, "Bit-identical repeats on a GPU, slower (CPU runs are so anyway).")
+    validate_every_epochs: int = _setting(1, "Score the validation split this often, and at the end.", lower=1)
+    log_every_steps: int = _setting(10, "Steps between two looks at the loss.", lower=1)
+    checkpoint_every_steps: int = _setting(500, "Steps between checkpoints; each epoch's end has one.", lower=1)
+    keep_checkpoints: int = _setting(2, "How many of the newest checkpoints stay.", lower=1)
+    select: str = _setting(
+        "best",
+        "Which weights are scored at the end and exported: best validation mean IoU, or the last.",
+        choices=("best", "last"),
+    )
+    on_conflict: str = _setting(
+        "stop",
+        "If the workdir holds a run with other settings: stop, or go on with the stored or the new ones.",
+        choices=("stop", "stored", "new"),
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            choices, lower = field.metadata.get("choices"), field.metadata.get("lower")
+            if choices and value not in choices:
+                raise ValueError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}.")
+            if lower is not None and value is not None and not value >= lower:
+                raise ValueError(f"{field.name} must be at least {lower}, got {value!r}.")
+        if bool(self.epochs) == bool(self.train_steps):
+            raise ValueError(
+                f"Give either epochs or train_steps, got epochs={self.epochs} and train_steps={self.train_steps}."
+            )
+        if (self.height is None) != (self.width is None):
+            raise ValueError(f"Give both height and width or neither, got {self.height} and {self.width}.")
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min must not exceed scale_max, got {self.scale_min} and {self.scale_max}.")
+        if not self.ema_momentum < 1:
+            raise ValueError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
+
+
+def make_settings(**values):
+    """Build Settings from keyword arguments; an unknown name is a ValueError that lists the known ones."""
+    known = [field.name for field in dataclasses.fields(Settings)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"Unknown setting {name!r}. Settings are: {', '.join(known)}.")
+    return Settings(**values)

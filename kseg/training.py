@@ -1,0 +1,240 @@
+"""From a model's name and a record folder to a trained, scored and exported model."""
+
+import contextlib
+import json
+import math
+import pathlib
+
+import keras
+
+from kseg import checkpoints, losses
+from kseg.data.augment import Augmentation, epoch_plan
+from kseg.evaluation import check_classes, draw_predictions, evaluate, open_split, score_batches
+from kseg.export import export_saved_model
+from kseg.loop import make_loop
+from kseg.models import build_model
+from kseg.optimizers import make_optimizer
+from kseg.prediction import labeller, load_model, preprocess_layer
+from kseg.runs import RunFolder, TensorBoardLog, describe, parse_settings, progress_bar
+from kseg.settings import make_settings
+
+POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_WHAT = {
+    "scores.json": "the five scores, macro, micro and per class",
+    "predictions.png": "image | prediction | truth",
+    "saved_model": "the model for use without kseg",
+    "best.keras": "the weights of the best validation mean IoU",
+    "last.keras": "the weights of the last step",
+    "history.csv": "loss and scores of each epoch",
+    "logs": "the same for TensorBoard",
+}
+
+
+def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
+    """Train a model, then score it on every validation image, draw predictions.png and export a SavedModel.
+
+    Args:
+        model: a name of `kseg.MODELS`, or a function without arguments that builds a keras.Model giving logits; it
+            is called inside the strategy's scope and under the precision policy.
+        data_dir: record folder with the splits train and val.
+        workdir: the run's folder. The same call with the same workdir goes on where a killed run stopped, to
+            bit-identical weights; a finished run is loaded and said to be finished.
+        model_options: keyword arguments of the model's builder.
+        strategy: "auto", "one" or "mirrored" (`kseg.loop.make_loop`).
+        callbacks: keras.callbacks.Callback objects; their own state is not restored on resume.
+        settings: fields of `kseg.settings.Settings`.
+    Returns:
+        (keras.Model, list of dict): the trained model (of the selected weights) and a row per epoch.
+    Raises:
+        ValueError: bad settings, data, options or a workdir of another configuration; nothing is written then.
+        FloatingPointError: the loss or a gradient was not finite; names the step, the last good checkpoint stays.
+    """
+    settings = make_settings(**settings)
+    folder = RunFolder(pathlib.Path(workdir))
+    if settings.on_conflict == "stored" and (stored := folder.stored()):
+        settings = make_settings(**parse_settings(stored))
+        model = stored["model"] if isinstance(model, str) else model
+        model_options, strategy = json.loads(stored["model_options"]), stored["strategy"]
+    train_split, val_split = (
+        open_split(data_dir, split, settings.label_set, settings.label_space) for split in ("train", "val")
+    )
+    wanted = describe(model, data_dir, model_options or {}, strategy, settings, records=train_split.manifest.digest)
+    if settings.on_conflict != "new":
+        folder.check(wanted)
+        if folder.finished:
+            print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
+            return load_model(folder.selected_model(settings.select)), folder.read_history()
+    run = _Run(model, model_options or {}, strategy, settings, train_split, val_split, folder)
+    folder.open(wanted)
+    run.train(callbacks)
+    return _finish(run, data_dir), run.history
+
+
+class _Run:
+    """Everything a run holds while it lasts: the data, the model in its loop, and where it stands."""
+
+    def __init__(self, model, model_options, strategy, settings, train_split, val_split, folder):
+        self.settings, self.train_split, self.val_split, self.folder = settings, train_split, val_split, folder
+        self.label_set = train_split.label_set
+        self.size = (settings.height, settings.width) if settings.height else train_split.common_size()
+        self.epoch_steps = len(self._plan(0))
+        self.total_steps = settings.train_steps or settings.epochs * self.epoch_steps
+        self.step, self.best, self.history, self.stopped = 0, -math.inf, [], False
+        self.loop = make_loop(strategy, settings.batch_size, settings.deterministic)
+        keras.utils.set_random_seed(settings.seed)
+        with self.loop.scope(), _precision(POLICIES[settings.mixed_precision]):
+            self.model = self._build(model, model_options)
+            check_classes(self.model, self.label_set, "the records")
+            optimizer = make_optimizer(settings, self.total_steps)
+        kind = settings.class_weights
+        counts = () if kind == "none" else train_split.pixel_counts()
+        weights = losses.class_weights(kind, counts, self.label_set.num_classes)
+        self.loop.attach(self.model, optimizer, self.label_set.num_classes, weights)
+        self._label = labeller(self.model)
+        self._restore()
+
+    def _build(self, model, options):
+        if isinstance(model, str):
+            options = {"seed": self.settings.seed, **options}
+            built = build_model(model, (*self.size, 3), self.label_set.num_classes, **options)
+        else:
+            built = model()
+        layer = preprocess_layer(built)
+        if layer is not None:
+            facts = self.label_set.to_json()
+            layer.label_set = {name: facts[name] for name in ("name", "classes", "palette")}
+        return built
+
+    def _plan(self, epoch):
+        s = self.settings
+        ranges = (s.scale_min, s.scale_max, s.flip, s.brightness, s.contrast, s.saturation, s.hue)
+        return epoch_plan(len(self.train_split), s.batch_size, s.seed, epoch, Augmentation(*ranges))
+
+    def _plans(self):
+        """The plans of what is left: the rest of this epoch, then whole epochs without end."""
+        epoch, done = divmod(self.step, self.epoch_steps)
+        yield self._plan(epoch)[done:]
+        while True:
+            epoch += 1
+            yield self._plan(epoch)
+
+    def _variables(self):
+        return {"model": self.model.variables, "optimizer": self.loop.optimizer.variables}
+
+    def _restore(self):
+        found = checkpoints.list_checkpoints(self.folder.checkpoints)
+        if not found:
+            return
+        self.step, state = checkpoints.restore_checkpoint(found[-1], self._variables())
+        self.best, self.history, self.stopped = state["best"], state["history"], state["stopped"]
+        self.loop.restart(**state["epoch"])
+        print(f"Going on from step {self.step} of {self.total_steps}.")
+
+    def _save(self):
+        epoch = {"loss_sum": self.loop.loss_sum, "steps": self.loop.steps, "matrix": self.loop.matrix.tolist()}
+        state = {"best": self.best, "history": self.history, "stopped": self.stopped, "epoch": epoch}
+        keep = self.settings.keep_checkpoints
+        checkpoints.save_checkpoint(self.folder.checkpoints, self.step, self._variables(), state, keep)
+
+    def train(self, callbacks):
+        """Run the steps that are left; ordinary Keras callbacks are driven along."""
+        callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        self.model.optimizer, self.model.stop_training = self.loop.optimizer, False
+        batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, self.size)
+        print(f"{self.model.name}: {self.total_steps} steps of {self.settings.batch_size} images, ", end="")
+        print(f"{self.loop.devices} device{'s' * (self.loop.devices > 1)}", flush=True)
+        with TensorBoardLog(self.folder.workdir / "logs") as self.log, self.train_split.readable_errors():
+            callbacks.on_train_begin()
+            while self.step < self.total_steps and not self.stopped:
+                self._epoch(batches, callbacks)
+            callbacks.on_train_end()
+
+    def _epoch(self, batches, callbacks):
+        settings, epoch = self.settings, self.step // self.epoch_steps
+        first, end = epoch * self.epoch_steps, min((epoch + 1) * self.epoch_steps, self.total_steps)
+        size, epochs = settings.batch_size, math.ceil(self.total_steps / self.epoch_steps)
+        callbacks.on_epoch_begin(epoch)
+        title = f"epoch {epoch + 1}/{epochs}"
+        with progress_bar(title, (end - first) * size, (self.step - first) * size) as bar:
+            while self.step < end:
+                position = self.step - first
+                callbacks.on_train_batch_begin(position)
+                self.loop.step(self.step + 1, next(batches))
+                self.step += 1
+                logs = self._look(bar) if self.step % settings.log_every_steps == 0 or self.step == end else None
+                callbacks.on_train_batch_end(position, logs)
+                bar.update(size)
+                if self.step % settings.checkpoint_every_steps == 0 and self.step < end:
+                    self.loop.check()
+                    self._save()
+        self._end_epoch(epoch, callbacks)
+
+    def _look(self, bar):
+        self.loop.check()
+        logs = self.loop.logs()
+        bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
+        train_logs = {f"train/{name}": value for name, value in logs.items()}
+        self.log.scalars(self.step, {**train_logs, "learning_rate": self.loop.learning_rate})
+        return logs
+
+    def _end_epoch(self, epoch, callbacks):
+        row = {"epoch": epoch + 1, "step": self.step, "learning_rate": self.loop.learning_rate, **self.loop.logs()}
+        last = self.step == self.total_steps
+        if last or (epoch + 1) % self.settings.validate_every_epochs == 0:
+            row |= self._validate()
+        callbacks.on_epoch_end(epoch, {name: value for name, value in row.items() if name not in ("epoch", "step")})
+        self.history.append(row)
+        self.stopped = bool(self.model.stop_training)
+        self.loop.restart()
+        self.folder.write_history(self.history)
+        if last or self.stopped:
+            self._save_model("last.keras")
+        self._save()
+
+    def _validate(self):
+        split, picture = self.val_split, self.folder.workdir / "predictions.png"
+        with self.loop.averaged_weights(), split.readable_errors():
+            scores = score_batches(self._label, split.batches(), self.label_set.classes, len(split), True)
+            draw_predictions(self._label, split, picture)
+        if not scores.mean_iou <= self.best:  # the first counts, even if it is nan
+            self.best = scores.mean_iou
+            self._save_model("best.keras")
+        row = {f"val_{name}": getattr(scores, name) for name in ("mean_iou", "pixel_accuracy", *scores.micro)}
+        self.log.scalars(self.step, {name.replace("val_", "val/"): value for name, value in row.items()})
+        self.log.picture(self.step, "image | prediction | truth", picture)
+        print(f"validation: mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}", flush=True)
+        return row
+
+    def _save_model(self, name):
+        with self.loop.savable():
+            self.folder.save_model(self.model, name)
+
+
+def _finish(run, data_dir):
+    """Score what the selected file holds, draw, export; scores.json comes last and says that all is done."""
+    settings, workdir = run.settings, run.folder.workdir
+    path = run.folder.selected_model(settings.select)
+    model = load_model(path)
+    options = {"label_set": settings.label_set, "label_space": settings.label_space or None}
+    scores = evaluate(model, data_dir, progress=True, **options)
+    print(f"\n{path.name} on the validation split:\n{scores}\n")
+    draw_predictions(labeller(model), run.val_split, workdir / "predictions.png")
+    if keras.backend.backend() == "tensorflow":
+        export_saved_model(model, workdir / "saved_model")
+    else:
+        print(f"No SavedModel: {keras.backend.backend()} cannot write one. Under TensorFlow: scripts/export.py.")
+    scores.to_json(workdir / "scores.json")
+    for name, what in _WHAT.items():
+        if (workdir / name).exists():
+            print(f"{workdir / name}  {what}")
+    return model
+
+
+@contextlib.contextmanager
+def _precision(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,242 @@
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+import kseg
+from kseg import checkpoints
+from kseg.metrics import Scores
+from kseg.runs import RunFolder
+from kseg.settings import make_settings
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return tiny.write_records(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def whole(records, tmp_path_factory):
+    """A run that was never stopped: its folder and its history."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    _, history = kseg.train(tiny.build_tiny, records, workdir, **tiny.SETTINGS)
+    return workdir, history
+
+
+def weights(path):
+    return [np.asarray(variable.value) for variable in keras.models.load_model(path, compile=False).variables]
+
+
+def test_a_run_leaves_what_the_design_says(whole):
+    workdir, history = whole
+    names = {path.name for path in workdir.iterdir()}
+    files = {"best.keras", "last.keras", "flags.txt", "history.csv", "predictions.png", "scores.json"}
+    assert names == files | {"checkpoints", "logs", "saved_model"}  # and no temporary file
+    assert [row["step"] for row in history] == [3, 6, 9]  # 7 images, whole batches of 2
+    assert list((workdir / "logs").glob("events*"))
+    scores = Scores.from_json(workdir / "scores.json")
+    assert scores.images == 5 and scores.classes == ("road", "car", "sky")
+    best = max(row["val_mean_iou"] for row in history)
+    assert scores.mean_iou == pytest.approx(best, abs=1e-12)  # what the exported file scores is what was measured
+
+
+def test_it_learns(whole):
+    losses = [row["loss"] for row in whole[1]]
+    assert losses[-1] < losses[0] < 2  # ln 3 = 1.1 is chance
+
+
+def test_a_finished_run_says_so_and_trains_nothing(whole, records, capsys):
+    before = (whole[0] / "last.keras").stat().st_mtime_ns
+    model, history = kseg.train(tiny.build_tiny, records, whole[0], **tiny.SETTINGS)
+    assert "is finished" in capsys.readouterr().out
+    assert (whole[0] / "last.keras").stat().st_mtime_ns == before
+    assert [row["step"] for row in history] == [3, 6, 9] and isinstance(model, keras.Model)
+
+
+@pytest.mark.parametrize("die_after_step", [5, 7])  # within an epoch, past and before a checkpoint of its own
+def test_a_killed_run_ends_with_the_same_bits(whole, records, tmp_path, die_after_step, root):
+    workdir = tmp_path / "run"
+    command = [sys.executable, str(root / "tests" / "tiny.py"), str(records), str(workdir), str(die_after_step)]
+    killed = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": str(root)})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert not (workdir / "scores.json").exists() and checkpoints.list_checkpoints(workdir / "checkpoints")
+    _, history = kseg.train(tiny.build_tiny, records, workdir, **tiny.SETTINGS)
+    assert history == whole[1]  # losses and training scores of the cut epoch too
+    for name in ("last.keras", "best.keras"):
+        for got, expected in zip(weights(workdir / name), weights(whole[0] / name), strict=True):
+            assert np.array_equal(got, expected)
+
+
+def test_contradicting_settings_stop_with_the_difference(whole, records):
+    before = sorted(path.name for path in whole[0].iterdir())
+    with pytest.raises(ValueError, match=r"other settings:\n  --learning_rate: stored '0.01', now '0.1'\n"):
+        kseg.train(tiny.build_tiny, records, whole[0], **{**tiny.SETTINGS, "learning_rate": 0.1})
+    assert sorted(path.name for path in whole[0].iterdir()) == before
+
+
+def test_on_conflict_stored_and_new(whole, records, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole[0], workdir)
+    other = {**tiny.SETTINGS, "epochs": 4}
+    kseg.train(tiny.build_tiny, records, workdir, on_conflict="stored", **other)
+    assert "is finished" in capsys.readouterr().out  # the stored 3 epochs are done
+    _, history = kseg.train(tiny.build_tiny, records, workdir, on_conflict="new", **other)
+    assert [row["step"] for row in history] == [3, 6, 9, 12]
+    assert "--epochs=4" in (workdir / "flags.txt").read_text()
+
+
+def test_a_torn_checkpoint_names_the_one_before(whole, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(whole[0] / "checkpoints", folder)
+    earlier, last = checkpoints.list_checkpoints(folder)
+    last.write_bytes(last.read_bytes()[:-200])
+    model = tiny.build_tiny()
+    with pytest.raises(ValueError, match=f"{last.name} is torn .*go on from {earlier.name}"):
+        checkpoints.restore_checkpoint(last, {"model": model.variables})
+
+
+def test_a_foreign_checkpoint_changes_nothing(whole, tmp_path):
+    path = checkpoints.list_checkpoints(whole[0] / "checkpoints")[-1]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="another model or optimizer"):
+        checkpoints.restore_checkpoint(path, {"model": model.variables})
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+class Poison(keras.callbacks.Callback):
+    """Makes a weight NaN when that many steps are done."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after, self.steps = after, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if self.steps == self.after:
+            kernel = self.model.get_layer("logits").kernel
+            kernel.assign(kernel * np.nan)
+
+
+def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(records, tmp_path):
+    settings = {**tiny.SETTINGS, "log_every_steps": 4}  # looked at after step 6: the end of the second epoch
+    with pytest.raises(FloatingPointError, match="loss of step 5 "):
+        kseg.train(tiny.build_tiny, records, tmp_path / "run", callbacks=[Poison(after=4)], **settings)
+    last = checkpoints.list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    assert last.name == "step-00000003.npz"
+    with np.load(last) as arrays:
+        assert all(np.isfinite(arrays[name]).all() for name in arrays.files)
+
+
+def test_keras_callbacks_are_driven(records, tmp_path):
+    calls = []
+
+    class Recorder(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            calls.append((epoch, sorted(logs)[:2]))
+            self.model.stop_training = epoch == 0
+
+    _, history = kseg.train(
+        tiny.build_tiny, records, tmp_path / "run", callbacks=[Recorder()], **{**tiny.SETTINGS, "epochs": 50}
+    )
+    assert calls == [(0, ["learning_rate", "loss"])] and len(history) == 1
+    assert (tmp_path / "run" / "scores.json").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4},
+        {"optimizer": "adamw", "weight_decay": 1e-2, "lr_schedule": "cosine", "warmup_steps": 2},
+        {"ema_momentum": 0.5, "class_weights": "median_frequency", "select": "last"},
+        {"mixed_precision": "bfloat16", "class_weights": "sqrt_median_frequency"},
+        {"mixed_precision": "float16"},
+    ],
+    ids=lambda settings: "-".join(str(value) for value in settings.values()),
+)
+def test_settings_train_and_score(settings, records, tmp_path):
+    common = {**tiny.SETTINGS, "epochs": 0, "train_steps": 4, **settings}
+    _, history = kseg.train(tiny.build_tiny, records, tmp_path / "run", **common)
+    assert [row["step"] for row in history] == [3, 4] and np.isfinite(history[-1]["loss"])
+    assert Scores.from_json(tmp_path / "run" / "scores.json").images == 5
+
+
+def test_the_average_is_what_is_scored_and_saved(records, tmp_path):
+    kseg.train(tiny.build_tiny, records, tmp_path / "plain", **tiny.SETTINGS)
+    kseg.train(tiny.build_tiny, records, tmp_path / "average", ema_momentum=0.5, **tiny.SETTINGS)
+    plain, average = (weights(tmp_path / name / "last.keras") for name in ("plain", "average"))
+    assert not np.array_equal(plain[0], average[0])
+    # The averaging changes no step: both runs took the same ones.
+    rows = [(tmp_path / name / "history.csv").read_text().split("\n") for name in ("plain", "average")]
+    assert [row.split(",")[3] for row in rows[0][1:4]] == [row.split(",")[3] for row in rows[1][1:4]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 1, "train_steps": 1}, "either epochs or train_steps"),
+        ({}, "either epochs or train_steps"),
+        ({"epochs": 1, "optimizer": "lion"}, "adam, adamw, sgd"),
+        ({"epochs": 1, "height": 32}, "both height and width"),
+        ({"epochs": 1, "scale_min": 3.0}, "scale_min must not exceed"),
+        ({"epochs": 1, "batch_size": 0}, "batch_size must be at least 1"),
+        ({"epochs": 1, "learning_rate": float("nan")}, "learning_rate must be at least"),
+        ({"epochs": 1, "ema_momentum": 1.0}, "ema_momentum must be below 1"),
+        ({"epochs": 1, "rate": 1}, "Unknown setting 'rate'. Settings are: height"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("segnot", {}, "Unknown model 'segnot'"),
+        ("segnet", {"height": 48}, "multiples of 32"),
+        (tiny.build_tiny, {"batch_size": 9}, "batch of 9 needs"),
+        (tiny.build_tiny, {"label_set": "all_ids"}, "all_ids"),
+        (lambda: keras.Sequential([keras.Input((32, 64, 3)), keras.layers.Conv2D(7, 1)]), {}, "7 classes"),
+    ],
+)
+def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        kseg.train(model, records, tmp_path / "run", **{**tiny.SETTINGS, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_of_something_else_is_refused(records, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="holds files but no run"):
+        kseg.train(tiny.build_tiny, records, tmp_path, **tiny.SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_flags_file_repeats_the_run(whole):
+    stored = RunFolder(whole[0]).stored()
+    assert stored["model"] == "build_tiny" and stored["lr_schedule"] == "poly" and stored["epochs"] == "3"
+    assert "on_conflict" not in stored and len(stored["records"]) == 64
+
+
+def test_tensorboard_holds_scores_and_pictures(whole):
+    (path,) = (whole[0] / "logs").glob("events*")
+    tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(path)) for value in event.summary.value}
+    assert {"train/loss", "learning_rate", "val/mean_iou"} <= tags
+    assert any(tag.startswith("image | prediction | truth") for tag in tags)
+
+
+def test_two_replicas_equal_one(records, tmp_path, root):
+    """Needs two logical devices from the start of the process, so it runs in one of its own."""
+    command = [sys.executable, str(root / "tests" / "replicas.py"), str(records), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert pathlib.Path(tmp_path, "two", "scores.json").exists()
