@@ -1,0 +1,41 @@
+"""Score a model: python scripts/evaluate.py --model=runs/segnet_aspp --data_dir=data/cityscapes"""
+
+import pathlib
+
+import _flags
+from absl import flags
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
+flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
+flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
+flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
+flags.DEFINE_string("label_space", None, "For records without dataset.json: train_ids or label_ids.", flag_values=FLAGS)
+flags.DEFINE_string("protocol", "standard", "How scores are taken (kseg.evaluate).", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("output", None, "JSON file of the scores; empty: beside the model.", flag_values=FLAGS)
+
+
+def main(args):
+    _flags.require(args, "model", "data_dir")
+    import kseg
+
+    scores = kseg.evaluate(
+        args.model,
+        args.data_dir,
+        protocol=args.protocol,
+        label_set=args.label_set,
+        split=args.split,
+        batch_size=args.batch_size,
+        label_space=args.label_space,
+        progress=True,
+    )
+    print(scores)
+    model = pathlib.Path(args.model)
+    output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.scores.json"))
+    scores.to_json(output)
+    print(f"{output}  the same table")
+
+
+if __name__ == "__main__":
+    _flags.run(main, FLAGS)

@@ -1,0 +1,192 @@
+"""The scripts as a user meets them: help, bad input, flagfiles; `import kseg` and one-way imports."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tiny
+from absl import flags
+
+
+def run(root, script, *arguments):
+    """Run a script in a process of its own; gives (exit code, stdout, stderr)."""
+    command = [sys.executable, str(root / "scripts" / script), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def expand(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import _flags
+
+    return _flags.expand_flagfiles
+
+
+@pytest.mark.parametrize("script", ["prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py"])
+def test_help_tells_the_flags(root, script):
+    code, out, _ = run(root, script, "--help")
+    assert code == 0 and "python scripts/" in out and "--" in out
+
+
+def test_import_and_help_load_no_framework(root):
+    program = (
+        "import sys, runpy, kseg; kseg.__version__\n"
+        "sys.argv = ['train.py', '--help']\n"
+        f"sys.path.insert(0, {str(root / 'scripts')!r})\n"
+        f"runpy.run_path({str(root / 'scripts' / 'train.py')!r}, run_name='__main__')\n"
+        "print({'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_every_config_parses(root, expand):
+    from kseg.settings import Settings
+
+    configs = sorted((root / "configs").rglob("*.flags"))
+    assert len(configs) >= 3
+    for config in configs:
+        names = {flag[2:].partition("=")[0].removeprefix("no") for flag in expand([f"--flagfile={config}"])}
+        known = set(Settings.__dataclass_fields__) | {
+            *("model", "dataset", "data_dir", "workdir", "base_filters", "encoder_weights", "model_options", "strategy")
+        }
+        assert names <= known and {"model", "data_dir", "workdir"} <= names
+
+
+def test_the_command_line_wins_in_any_order(tmp_path, expand):
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "a.flags").write_text("# a comment\n\n--rate=1\n--flagfile=nested/b.flags\n")
+    (tmp_path / "nested" / "b.flags").write_text("--rate=2\n--flagfile=../c.flags\n")
+    (tmp_path / "c.flags").write_text("--size=3\n")
+    assert expand(["--rate=9", f"--flagfile={tmp_path}/a.flags"]) == ["--rate=1", "--rate=2", "--size=3", "--rate=9"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("rate=0.7", "2: a line is --flag=value"),
+        ("--rate=0.7 # fast", "2: move the comment"),
+        ("--flagfile=a.flags", "includes itself"),
+        ("--flagfile=missing.flags", "Cannot read flagfile missing.flags"),
+    ],
+)
+def test_bad_flagfile_lines(tmp_path, expand, line, message):
+    (tmp_path / "a.flags").write_text(f"--size=3\n{line}\n")
+    with pytest.raises(flags.Error, match=message):
+        expand([f"--flagfile={tmp_path}/a.flags"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "--model=segnet"], "--data_dir and --workdir must be given"),
+        (["train.py", "--learning_rat=1"], "Unknown command line flag 'learning_rat'"),
+        (["train.py", "learning_rate=1"], "Every argument is --flag=value, got 'learning_rate=1'"),
+        (["train.py", "--optimizer=lion"], "optimizer"),
+        (["train.py", "--flagfile=nothing.flags"], "Cannot read flagfile"),
+        (["train.py", "--model=segnet", "--data_dir=d", "--workdir=w"], "either epochs or train_steps"),
+        (["train.py", "--model_options=[1]", "--model=m", "--data_dir=d", "--workdir=w", "--epochs=1"], "JSON object"),
+        (["prepare_data.py", "--dataset=kitti", "--output=o"], "dataset"),
+        (["evaluate.py", "--model=no/such/run", "--data_dir=d"], "No model at no/such/run"),
+        (["predict.py", "--model=m", "--images=none*.png", "--output=o"], "No file matches none*.png"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0] + value[-1],
+)
+def test_bad_input_is_one_line_and_exit_code_2(root, arguments, message):
+    code, _, error = run(root, *arguments)
+    assert code == 2
+    (line,) = [line for line in error.splitlines() if "error:" in line]
+    assert message in line and "Traceback" not in error
+
+
+def test_missing_records_say_what_to_download_in_three_lines(root):
+    code, _, error = run(root, "train.py", "--flagfile=configs/segnet_aspp.flags", "--data_dir=no/records")
+    lines = error.strip().splitlines()
+    assert code == 2 and len(lines) == 3
+    assert "leftImg8bit_trainvaltest.zip" in lines[0] and "cityscapes-dataset.com" in lines[0]
+    assert lines[2] == "python scripts/prepare_data.py --dataset=cityscapes --source=THAT_FOLDER --output=no/records"
+
+
+def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path):
+    """One narrow SegNet-ASPP for one step, through every script."""
+    source = tiny.write_folder(tmp_path / "source", train=4, val=2, size=(32, 32))
+    code, out, error = run(
+        root, "prepare_data.py", "--dataset=folder", f"--source={source}", f"--output={tmp_path}/data"
+    )
+    assert code == 0 and "4 train, 2 val" in out, error
+    workdir = tmp_path / "run"
+    common = (f"--data_dir={tmp_path}/data", f"--workdir={workdir}", "--batch_size=2", "--train_steps=1")
+    code, out, error = run(root, "train.py", "--model=segnet_aspp", "--base_filters=2", *common)
+    assert code == 0, error[-3000:]
+    assert "mean IoU" in out and "2/2 images" in out and f"{workdir}/saved_model" in out
+    tables = []
+    for model in (workdir, workdir / "best.keras", workdir / "saved_model"):
+        output = tmp_path / f"{model.name}.json"
+        code, out, error = run(
+            root, "evaluate.py", f"--model={model}", f"--data_dir={tmp_path}/data", f"--output={output}"
+        )
+        assert code == 0, error[-3000:]
+        tables.append(output.read_text())
+    assert tables[0] == tables[1] == tables[2] == (workdir / "scores.json").read_text()
+    image = source / "val" / "images" / "val_0.png"
+    code, out, error = run(root, "predict.py", f"--model={workdir}", f"--images={image}", f"--output={tmp_path}/labels")
+    assert code == 0 and {path.name for path in (tmp_path / "labels").iterdir()} == {"val_0.png", "val_0_color.png"}
+    (workdir / "best.keras").write_bytes((workdir / "best.keras").read_bytes()[:1000])
+    code, _, error = run(root, "export.py", f"--model={workdir}/best.keras", f"--output={tmp_path}/export")
+    assert code == 2 and "best.keras is damaged" in error and not (tmp_path / "export").exists()
+
+
+def imports_of(path):
+    """The rooms of kseg that a file imports: {"data", "metrics", ...}."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "kseg":
+            parts = node.module.split(".")[1:]
+            rooms |= {parts[0]} if parts else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kseg.")}
+    return rooms - {"__version__"}
+
+
+def test_imports_run_one_way(root):
+    package = root / "kseg"
+    allowed = {
+        "layers": set(),
+        "metrics": set(),
+        "losses": set(),
+        "settings": set(),
+        "visualization": set(),
+        "blocks": {"layers"},
+        "models": {"models", "blocks", "layers"},
+        "data": {"data"},
+    }
+    top = {"training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
+    top |= {"runs", "checkpoints", "optimizers"}
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        rooms = imports_of(path)
+        assert rooms <= allowed.get(room, top | set(allowed)), f"{path} imports {rooms}"
+        assert room in allowed or room in top, f"{room} has no place in the order of imports"
+
+
+def test_flags_stay_in_scripts_and_tensorflow_out_of_the_portable_rooms(root):
+    package = root / "kseg"
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = [
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in ([ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names)
+        ]
+        assert not any(name.startswith("absl") for name in names), path
+        top_level = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+        if pathlib.Path(path).name not in ("pipeline.py", "loop_tensorflow.py"):
+            assert "tensorflow" not in top_level, path
