@@ -101,7 +101,7 @@ class MaxPooling2DWithArgmax(keras.layers.Layer):
 
     The position is that of the first maximum of the window in row-major order (0..3, uint8), as in
     `tf.nn.max_pool_with_argmax`. Exact in float32, bfloat16 and float16. On TensorFlow with
-    `training=True` XLA compiles just this; otherwise it is plain ops, which export anywhere.
+    `training=True` XLA compiles just this; otherwise it is plain ops.
 
     Call: x (B, H, W, C). Returns: (pooled, indices), both (B, H/2, W/2, C).
     Raises: ValueError where H or W is odd.

@@ -85,6 +85,7 @@ class _Run:
         with self.loop.scope(), _precision(POLICIES[settings.mixed_precision]):
             self.model = self._build(model, model_options)
             check_classes(self.model, self.label_set, "the records")
+            _check_batch_norm(self.model, settings.batch_size)
             optimizer = make_optimizer(settings, self.total_steps)
         kind = settings.class_weights
         counts = () if kind == "none" else train_split.pixel_counts()
@@ -208,6 +209,16 @@ class _Run:
     def _save_model(self, name):
         with self.loop.savable():
             self.folder.save_model(self.model, name)
+
+
+def _check_batch_norm(model, batch_size):
+    """Raise ValueError if a layer (the pooled branch of ASPP) would normalise over a single value per channel."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    alone = [layer.name for layer in layers if tuple(layer.input.shape[1:-1]) in ((1, 1), ())]
+    if batch_size == 1 and alone:
+        raise ValueError(
+            f"{model.name} needs a batch of at least 2 images: {alone[0]} normalises over the batch alone."
+        )
 
 
 def _finish(run, data_dir):

@@ -204,6 +204,7 @@ def test_bad_settings(settings, message):
         ("segnot", {}, "Unknown model 'segnot'"),
         ("segnet", {"height": 48}, "multiples of 32"),
         (tiny.build_tiny, {"batch_size": 9}, "batch of 9 needs"),
+        ("segnet_aspp", {"batch_size": 1}, "batch of at least 2 images: aspp_image_bn"),
         (tiny.build_tiny, {"label_set": "all_ids"}, "all_ids"),
         (lambda: keras.Sequential([keras.Input((32, 64, 3)), keras.layers.Conv2D(7, 1)]), {}, "7 classes"),
     ],

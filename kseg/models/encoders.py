@@ -70,9 +70,11 @@ def _download():
         return pathlib.Path(keras.utils.get_file(VGG16_FILE, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5))
     except Exception as error:  # Keras raises plain Exception where the network fails
         home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+        reason = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
-            f"Cannot download the encoder weights ({error}). Get {VGG16_URL} (md5 {VGG16_MD5}) where there "
-            f"is a network and put it at {home / 'models' / VGG16_FILE}, or pass the path of the file."
+            f"Cannot download the encoder weights {VGG16_FILE} ({reason}).\n"
+            f"Download {VGG16_URL} (md5 {VGG16_MD5}) where there is a network and put it at\n"
+            f"{home / 'models' / VGG16_FILE}, or start with --encoder_weights=PATH (without weights: '')."
         ) from error
 
 

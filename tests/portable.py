@@ -1,0 +1,94 @@
+"""What must work where there is no TensorFlow: `KERAS_BACKEND=jax python tests/portable.py SOURCE RECORDS OUTPUT`."""
+
+import json
+import pathlib
+import sys
+
+sys.modules["tensorflow"] = None  # importing it raises ImportError from here on
+
+import keras
+import numpy as np
+import tiny
+
+import kseg
+from kseg.data import augment, folder
+
+
+class PlanBatches(keras.utils.PyDataset):
+    """Batches of an epoch plan over a reader: the way to train without record folders and without TensorFlow."""
+
+    def __init__(self, split, table, batch_size, size):
+        super().__init__()
+        self.split, self.table, self.batch_size, self.size, self.epoch = split, table, batch_size, size, 0
+        self.on_epoch_begin()
+
+    def on_epoch_begin(self):
+        ranges = augment.Augmentation(scale_min=0.75, scale_max=1.5, flip=True)
+        self.plan = augment.epoch_plan(len(self.split), self.batch_size, 0, self.epoch, ranges)
+        self.epoch += 1
+
+    def __len__(self):
+        return len(self.plan)
+
+    def __getitem__(self, step):
+        pairs = []
+        for row in self.plan[step]:
+            _, image, label = self.split[int(row["record"])]
+            pairs.append(augment.apply_row(image, self.table[label], row, *self.size))
+        return tuple(np.stack(part) for part in zip(*pairs, strict=True))
+
+
+def fit_on_a_reader(source):
+    """compile and fit on batches from a reader, then score on its validation split."""
+    reader = folder.read(source)
+    labels = reader.info.label_set()
+    keras.utils.set_random_seed(0)
+    model = kseg.build_model("segnet_aspp", (32, 64, 3), 3, base_filters=4, dropout=0.0)
+    model.compile(
+        keras.optimizers.Adam(0.01), loss=kseg.losses.CrossEntropy(), metrics=[kseg.metrics.SegmentationScores(3)]
+    )
+    batches = PlanBatches(reader.split("train"), labels.table, 2, (32, 64))
+    history = model.fit(batches, epochs=8, verbose=0).history
+    pairs = [(image, labels.table[label]) for _, image, label in reader.split("val")]
+    scores = kseg.evaluate(model, pairs)
+    return {"losses": history["loss"], "train_iou": history["mean_iou"], "images": scores.images}
+
+
+def train_on_records(records, output):
+    """kseg.train over both devices, killed half-way by an exception, then finished; and the same in one go."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    settings = {**tiny.SETTINGS, "strategy": "mirrored", "ema_momentum": 0.5}
+    try:
+        kseg.train(tiny.build_tiny, records, output / "cut", callbacks=[Stop()], **settings)
+    except KeyboardInterrupt:
+        pass
+    ended = {}
+    for name in ("cut", "whole"):
+        model, history = kseg.train(tiny.build_tiny, records, output / name, **settings)
+        ended[name] = [np.asarray(variable.value) for variable in model.variables]
+    same = all(np.array_equal(a, b) for a, b in zip(*ended.values(), strict=True))
+    scores = kseg.evaluate(output / "whole", records)
+    return {"same": same, "steps": [row["step"] for row in history], "mean_iou": scores.mean_iou}
+
+
+def main(source, records, output):
+    """Print what was found as JSON on the last line."""
+    import jax
+
+    found = {"devices": jax.device_count(), "backend": keras.backend.backend()}
+    found |= fit_on_a_reader(source) | train_on_records(records, pathlib.Path(output))
+    found["files"] = sorted(path.name for path in pathlib.Path(output, "whole").iterdir())
+    try:
+        kseg.export_saved_model(pathlib.Path(output, "whole"), pathlib.Path(output, "exported"))
+    except ValueError as error:
+        found["export"] = str(error)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
