@@ -13,38 +13,49 @@ from absl import flags
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a script imports it, speaks of errors only
 
 
-def expand_flagfiles(arguments, folder=None, opened=()):
+def expand_flagfiles(arguments):
     """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
 
-    The command line therefore wins wherever it stands. A path inside a flagfile is relative to that file. A line
-    is a flag, blank, or a comment starting with #.
+    The command line therefore wins wherever it stands. Inside a flagfile others are opened in place, at a path
+    relative to that file, and the last line wins. A line is a flag, blank, or a comment starting with #.
 
     Args:
         arguments: list of str, the command line without the program's name.
-        folder: the folder that paths in `arguments` are relative to; None is the current one.
-        opened: the flagfiles being read, to find a circle.
     Returns:
         list of str without any --flagfile.
     Raises:
         flags.Error: a file that is missing, a circle, a line that is no flag, a trailing comment.
     """
-    from_files, others = [], []
-    waiting = list(arguments)
+    from_files, others, waiting = [], [], list(arguments)
     while waiting:
         argument = waiting.pop(0)
-        name, equals, path = argument.lstrip("-").partition("=")
-        if not argument.startswith("-") or name != "flagfile":
+        path = _flagfile_path(argument, waiting)
+        if path is None:
             others.append(argument)
-            continue
-        if not equals:
-            if not waiting:
-                raise flags.Error("--flagfile needs a path.")
-            path = waiting.pop(0)
-        file = (pathlib.Path(folder or ".") / path).resolve()
-        if file in opened:
-            raise flags.Error(f"Flagfile {path} includes itself.")
-        from_files += expand_flagfiles(_flagfile_lines(file, path), file.parent, (*opened, file))
+        else:
+            from_files += _read_flagfile(path, pathlib.Path("."), ())
     return from_files + others
+
+
+def _flagfile_path(argument, following):
+    """Return the path of a --flagfile argument, which may be the next argument, or None for any other."""
+    name, equals, path = argument.lstrip("-").partition("=")
+    if not argument.startswith("-") or name != "flagfile":
+        return None
+    if not equals and not following:
+        raise flags.Error("--flagfile needs a path.")
+    return path if equals else following.pop(0)
+
+
+def _read_flagfile(path, folder, opened):
+    file = (folder / path).resolve()
+    if file in opened:
+        raise flags.Error(f"Flagfile {path} includes itself.")
+    result = []
+    for line in _flagfile_lines(file, path):
+        nested = _flagfile_path(line, [])
+        result += [line] if nested is None else _read_flagfile(nested, file.parent, (*opened, file))
+    return result
 
 
 def _flagfile_lines(file, shown):
