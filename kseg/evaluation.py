@@ -1,13 +1,15 @@
 """Scoring a model: every image once, at the label's own resolution, into one confusion matrix."""
 
 import pathlib
+import warnings
 
 import keras
 import numpy as np
 
+from kseg.checks import check_classes, class_count
 from kseg.data.examples import Examples
 from kseg.metrics import Scores, confusion_matrix
-from kseg.prediction import SavedModel, label_set_of, labeller, load_model
+from kseg.prediction import label_set_of, labeller, load_model
 from kseg.visualization import prediction_gallery
 
 PROTOCOLS = ("standard",)
@@ -53,6 +55,8 @@ def evaluate(
 
     source = open_split(data, split, label_set, label_space)
     check_classes(model, source.label_set, data)
+    if known and known.get("records", source.manifest.digest) != source.manifest.digest:
+        warnings.warn(f"The model was trained on other records than {data}.", stacklevel=2)
     with source.readable_errors():
         batches = source.batches(batch_size)
         return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress)
@@ -79,27 +83,6 @@ def draw_predictions(label, source, path, images=6):
     prediction_gallery(rows, source.label_set.classes, source.label_set.palette, path)
 
 
-def check_classes(model, label_set, data):
-    """Raise ValueError if the model's classes are not those of the label set."""
-    known, count = label_set_of(model), class_count(model)
-    if count != label_set.num_classes:
-        raise ValueError(
-            f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
-            f"Choose the label set that the model was trained on{': ' + known['name'] if known else ''}."
-        )
-    if known and list(known["classes"]) != list(label_set.classes):
-        first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)
-        raise ValueError(
-            f"The model's classes ({known['name']}) are not those of label set {label_set.name} of {data}: "
-            f"{first[0]!r} against {first[1]!r} at the same id."
-        )
-
-
-def class_count(model):
-    """Return how many classes a model gives."""
-    return model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
-
-
 def score_batches(label, batches, classes, expected=None, progress=False):
     """Score a labeller (`kseg.prediction.labeller`) on an iterable of (image, label), single or batched.
 
@@ -119,7 +102,9 @@ def score_batches(label, batches, classes, expected=None, progress=False):
             raise ValueError(
                 f"Data must be pairs of images (B, H, W, 3) and labels (B, H, W), got {image.shape} and {truth.shape}."
             )
-        predicted = np.asarray(label(image.astype(np.uint8, copy=False), *truth.shape[1:]))
+        if image.dtype != np.uint8:
+            raise ValueError(f"Images must be uint8 RGB (models normalise inside), got {image.dtype}.")
+        predicted = np.asarray(label(image, *truth.shape[1:]))
         counts, strange = confusion_matrix(truth, predicted, len(classes))
         matrix, out_of_range, images = matrix + counts, out_of_range + strange, images + len(image)
     if not images or (expected is not None and images != expected):

@@ -51,8 +51,12 @@ def export_saved_model(model, path, *, label_set=None):
         "kseg_version": kseg.__version__,
     }
     (temporary / "classes.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(path, ignore_errors=True)
+    old = path.with_name(f".tmp-old-{path.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.replace(path, old)
     os.replace(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)
     return path
 
 

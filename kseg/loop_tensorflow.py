@@ -70,9 +70,12 @@ class TensorFlowLoop(Loop):
                 loss += tf.add_n(self.model.losses) / self.devices
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.model.trainable_variables)
-        broken = tf.constant(0)  # how many replicas have a gradient that is not finite
-        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # that one skips such steps itself
-            broken = 1 - tf.cast(tf.math.is_finite(tf.linalg.global_norm(gradients)), tf.int32)
+        broken = 1 - tf.cast(tf.math.is_finite(tf.linalg.global_norm(gradients)), tf.int32)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # It skips a step whose gradients are not finite, but looks at the first replica's only: tell it of all.
+            skip = context.all_reduce(tf.distribute.ReduceOp.SUM, broken) > 0
+            gradients = [tf.where(skip, tf.cast(float("nan"), g.dtype), g) for g in gradients]
+            broken = tf.zeros_like(broken)
         self.optimizer.apply(gradients, self.model.trainable_variables)
         self.metric.update_state(labels, logits)
         return loss, broken

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -13,7 +14,10 @@ from PIL import Image
 from kseg.data.augment import PADDING
 from kseg.data.codec import decode_image
 from kseg.layers import Preprocess
+from kseg.runs import RunFolder
 from kseg.visualization import colorize
+
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, AttributeError)
 
 
 def load_model(path):
@@ -32,13 +36,16 @@ def load_model(path):
     if (path / "saved_model.pb").exists():
         return SavedModel(path)
     if path.is_dir():
-        found = [path / name for name in ("best.keras", "last.keras") if (path / name).exists()]
-        if not found:
-            raise ValueError(f"{path} holds neither saved_model.pb nor best.keras: it is no model and no finished run.")
-        path = found[0]
+        folder = RunFolder(path)
+        selected = folder.selected_model((folder.stored_or_none() or {}).get("select", "best"))
+        if not selected.exists():
+            raise ValueError(
+                f"{path} holds neither saved_model.pb nor {selected.name}: it is no model and no scored run."
+            )
+        path = selected
     try:
         return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*_DAMAGED, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} is damaged or no .keras file: {reason}") from error
 
@@ -176,10 +183,19 @@ def predict_files(model, paths, output):
 
 
 def labeller(model):
-    """Return a function (uint8 images (B, H, W, 3), height, width) -> class ids (B, height, width), compiled once."""
+    """Return a function (uint8 images (B, H, W, 3), height, width) -> class ids (B, height, width).
+
+    It is compiled once for each model and kept with it.
+    """
     if isinstance(model, SavedModel):
         return lambda images, *size: _resize(model.labels(images)[..., None], *size, interpolation="nearest")[..., 0]
 
+    if not hasattr(model, "kseg_labeller"):
+        model.kseg_labeller = _compiled_labeller(model)
+    return model.kseg_labeller
+
+
+def _compiled_labeller(model):
     def label(images, height, width):
         return first_maximum(logits_at(model, images, height, width))
 

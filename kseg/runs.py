@@ -16,6 +16,15 @@ import kseg
 from kseg.settings import Settings
 
 FLAGS_FILE = "flags.txt"
+_CONTENTS = {
+    "scores.json": "the five scores, macro, micro and per class",
+    "predictions.png": "image | prediction | truth",
+    "saved_model": "the model for use without kseg",
+    "best.keras": "the weights of the best validation mean IoU",
+    "last.keras": "the weights of the last step",
+    "history.csv": "loss and scores of each epoch",
+    "logs": "the same for TensorBoard",
+}
 _NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps")  # they change no result
 
 
@@ -35,9 +44,14 @@ def describe(model, data_dir, model_options, strategy, settings, records):
 def parse_settings(stored):
     """Return keyword arguments of Settings from what `RunFolder.stored` read."""
     kinds = {field.name: field.type for field in dataclasses.fields(Settings)}
-    return {
-        name: text if kinds[name] == "str" else ast.literal_eval(text) for name, text in stored.items() if name in kinds
-    }
+    values = {}
+    for name, text in stored.items():
+        if name in kinds:
+            try:
+                values[name] = text if kinds[name] == "str" else ast.literal_eval(text)
+            except (ValueError, SyntaxError) as error:
+                raise ValueError(f"{FLAGS_FILE} is damaged: --{name}={text}. Use a new workdir.") from error
+    return values
 
 
 def write_atomically(path, text):
@@ -53,7 +67,7 @@ def write_atomically(path, text):
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run under its workdir; `settle` compares what was asked for with what is stored there."""
+    """Paths of a run under its workdir; `check` compares what is asked for with what is stored there."""
 
     workdir: pathlib.Path
 
@@ -79,6 +93,16 @@ class RunFolder:
             if self.workdir.exists() and any(not name.startswith(".") for name in os.listdir(self.workdir)):
                 raise ValueError(f"{self.workdir} holds files but no run of kseg's. Use an empty or new workdir.")
             return None
+        found = self.stored_or_none()
+        if not {"model", "model_options", "strategy"} <= set(found):
+            raise ValueError(f"{path} is damaged: it does not name the run's model and settings. Use a new workdir.")
+        return found
+
+    def stored_or_none(self):
+        """Return what flags.txt holds as {name: text}, or None where there is none; nothing is checked."""
+        path = self.workdir / FLAGS_FILE
+        if not path.exists():
+            return None
         lines = path.read_text(encoding="utf-8").splitlines()
         pairs = [line[2:].partition("=") for line in lines if line.startswith(("--", "# records="))]
         return {name: value for name, _, value in pairs}
@@ -89,8 +113,11 @@ class RunFolder:
         if stored is None:
             return
         names = sorted((set(stored) | set(wanted)).difference(_NOT_COMPARED))
-        different = [name for name in names if stored.get(name) != wanted.get(name)]
+        defaults = {field.name: str(field.default) for field in dataclasses.fields(Settings)}  # for runs of older kseg
+        different = [n for n in names if stored.get(n, defaults.get(n, "")) != wanted.get(n, defaults.get(n, ""))]
         if different:
+            if different == ["records"]:
+                raise ValueError(f"{self.workdir} was trained on other records than these. Use another workdir.")
             rows = [f"  --{n}: stored {stored.get(n)!r}, now {wanted.get(n)!r}" for n in different]
             raise ValueError(
                 f"{self.workdir} holds a run of other settings:\n" + "\n".join(rows) + "\nUse another workdir, or say "
@@ -100,13 +127,20 @@ class RunFolder:
     def open(self, wanted):
         """Make the folder, clear what a killed run left half-written, and store the settings as a flagfile."""
         self.workdir.mkdir(parents=True, exist_ok=True)
-        for path in (*self.workdir.glob(".tmp-*"), *self.checkpoints.glob(".tmp-*")):
+        for path in (*self.workdir.glob(".*tmp*"), *self.checkpoints.glob(".tmp-*")):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (self.workdir / "scores.json").unlink(missing_ok=True)  # from here on the run is not finished
         header = f"# kseg {kseg.__version__}. scripts/train.py --flagfile=THIS --workdir=NEW repeats this run."
         # The digest of the records is no flag, so it stands in a comment.
         lines = [f"{'# ' if name == 'records' else '--'}{name}={value}" for name, value in wanted.items()]
         lines.insert(0, header)
         write_atomically(self.workdir / FLAGS_FILE, "\n".join(lines) + "\n")
+
+    def print_contents(self):
+        """Say where everything is."""
+        for name, what in _CONTENTS.items():
+            if (self.workdir / name).exists():
+                print(f"{self.workdir / name}  {what}")
 
     def selected_model(self, select):
         """Return the path of the "best" or the "last" weights."""

@@ -71,6 +71,8 @@ class Settings:
             choices, lower = field.metadata.get("choices"), field.metadata.get("lower")
             if choices and value not in choices:
                 raise ValueError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}.")
+            if field.name == "seed" and value >= 2**32:
+                raise ValueError(f"seed must be below 2**32, got {value}.")
             if lower is not None and value is not None and not value >= lower:
                 raise ValueError(f"{field.name} must be at least {lower}, got {value!r}.")
         if bool(self.epochs) == bool(self.train_steps):

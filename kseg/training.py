@@ -6,10 +6,12 @@ import math
 import pathlib
 
 import keras
+import numpy as np
 
 from kseg import checkpoints, losses
+from kseg.checks import check_batch_norm, check_classes, check_input
 from kseg.data.augment import Augmentation, epoch_plan
-from kseg.evaluation import check_classes, draw_predictions, evaluate, open_split, score_batches
+from kseg.evaluation import draw_predictions, evaluate, open_split, score_batches
 from kseg.export import export_saved_model
 from kseg.loop import make_loop
 from kseg.models import build_model
@@ -19,15 +21,6 @@ from kseg.runs import RunFolder, TensorBoardLog, describe, parse_settings, progr
 from kseg.settings import make_settings
 
 POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-_WHAT = {
-    "scores.json": "the five scores, macro, micro and per class",
-    "predictions.png": "image | prediction | truth",
-    "saved_model": "the model for use without kseg",
-    "best.keras": "the weights of the best validation mean IoU",
-    "last.keras": "the weights of the last step",
-    "history.csv": "loss and scores of each epoch",
-    "logs": "the same for TensorBoard",
-}
 
 
 def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
@@ -50,8 +43,15 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         FloatingPointError: the loss or a gradient was not finite; names the step, the last good checkpoint stays.
     """
     settings = make_settings(**settings)
+    if isinstance(model, keras.Model) or not (isinstance(model, str) or callable(model)):
+        raise ValueError(
+            "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
+        )
+    if model_options and not isinstance(model, str):
+        raise ValueError(f"model_options are for a model given by name, got {model_options} with a function.")
     folder = RunFolder(pathlib.Path(workdir))
-    if settings.on_conflict == "stored" and (stored := folder.stored()):
+    stored = folder.stored()
+    if settings.on_conflict == "stored" and stored:
         settings = make_settings(**parse_settings(stored))
         model = stored["model"] if isinstance(model, str) else model
         model_options, strategy = json.loads(stored["model_options"]), stored["strategy"]
@@ -76,6 +76,8 @@ class _Run:
     def __init__(self, model, model_options, strategy, settings, train_split, val_split, folder):
         self.settings, self.train_split, self.val_split, self.folder = settings, train_split, val_split, folder
         self.label_set = train_split.label_set
+        facts = {name: self.label_set.to_json()[name] for name in ("name", "classes", "palette")}
+        self.class_facts = {**facts, "records": train_split.manifest.digest}
         self.size = (settings.height, settings.width) if settings.height else train_split.common_size()
         self.epoch_steps = len(self._plan(0))
         self.total_steps = settings.train_steps or settings.epochs * self.epoch_steps
@@ -85,7 +87,7 @@ class _Run:
         with self.loop.scope(), _precision(POLICIES[settings.mixed_precision]):
             self.model = self._build(model, model_options)
             check_classes(self.model, self.label_set, "the records")
-            _check_batch_norm(self.model, settings.batch_size)
+            check_batch_norm(self.model, settings.batch_size)
             optimizer = make_optimizer(settings, self.total_steps)
         kind = settings.class_weights
         counts = () if kind == "none" else train_split.pixel_counts()
@@ -100,10 +102,10 @@ class _Run:
             built = build_model(model, (*self.size, 3), self.label_set.num_classes, **options)
         else:
             built = model()
+            check_input(built, self.size)
         layer = preprocess_layer(built)
         if layer is not None:
-            facts = self.label_set.to_json()
-            layer.label_set = {name: facts[name] for name in ("name", "classes", "palette")}
+            layer.label_set = self.class_facts
         return built
 
     def _plan(self, epoch):
@@ -142,8 +144,8 @@ class _Run:
         callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
         self.model.optimizer, self.model.stop_training = self.loop.optimizer, False
         batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, self.size)
-        print(f"{self.model.name}: {self.total_steps} steps of {self.settings.batch_size} images, ", end="")
-        print(f"{self.loop.devices} device{'s' * (self.loop.devices > 1)}", flush=True)
+        steps = f"{self.total_steps} steps of {self.settings.batch_size} images"
+        print(f"{self.model.name}: {steps} on {self.loop.devices} device(s)", flush=True)
         with TensorBoardLog(self.folder.workdir / "logs") as self.log, self.train_split.readable_errors():
             callbacks.on_train_begin()
             while self.step < self.total_steps and not self.stopped:
@@ -153,9 +155,8 @@ class _Run:
     def _epoch(self, batches, callbacks):
         settings, epoch = self.settings, self.step // self.epoch_steps
         first, end = epoch * self.epoch_steps, min((epoch + 1) * self.epoch_steps, self.total_steps)
-        size, epochs = settings.batch_size, math.ceil(self.total_steps / self.epoch_steps)
+        size, title = settings.batch_size, f"epoch {epoch + 1}/{math.ceil(self.total_steps / self.epoch_steps)}"
         callbacks.on_epoch_begin(epoch)
-        title = f"epoch {epoch + 1}/{epochs}"
         with progress_bar(title, (end - first) * size, (self.step - first) * size) as bar:
             while self.step < end:
                 position = self.step - first
@@ -166,9 +167,16 @@ class _Run:
                 callbacks.on_train_batch_end(position, logs)
                 bar.update(size)
                 if self.step % settings.checkpoint_every_steps == 0 and self.step < end:
-                    self.loop.check()
+                    self._check()
                     self._save()
         self._end_epoch(epoch, callbacks)
+
+    def _check(self):
+        """Nothing is saved of a run whose loss or weights are not finite."""
+        self.loop.check()
+        for variable in self.model.variables:
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                raise FloatingPointError(f"{variable.path} is not finite after step {self.step}.")
 
     def _look(self, bar):
         self.loop.check()
@@ -179,6 +187,7 @@ class _Run:
         return logs
 
     def _end_epoch(self, epoch, callbacks):
+        self._check()
         row = {"epoch": epoch + 1, "step": self.step, "learning_rate": self.loop.learning_rate, **self.loop.logs()}
         last = self.step == self.total_steps
         if last or (epoch + 1) % self.settings.validate_every_epochs == 0:
@@ -203,22 +212,14 @@ class _Run:
         row = {f"val_{name}": getattr(scores, name) for name in ("mean_iou", "pixel_accuracy", *scores.micro)}
         self.log.scalars(self.step, {name.replace("val_", "val/"): value for name, value in row.items()})
         self.log.picture(self.step, "image | prediction | truth", picture)
+        if scores.out_of_range:
+            print(f"WARNING: {scores.out_of_range} pixels have a label that is neither a class nor ignored.")
         print(f"validation: mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}", flush=True)
         return row
 
     def _save_model(self, name):
         with self.loop.savable():
             self.folder.save_model(self.model, name)
-
-
-def _check_batch_norm(model, batch_size):
-    """Raise ValueError if a layer (the pooled branch of ASPP) would normalise over a single value per channel."""
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    alone = [layer.name for layer in layers if tuple(layer.input.shape[1:-1]) in ((1, 1), ())]
-    if batch_size == 1 and alone:
-        raise ValueError(
-            f"{model.name} needs a batch of at least 2 images: {alone[0]} normalises over the batch alone."
-        )
 
 
 def _finish(run, data_dir):
@@ -231,13 +232,11 @@ def _finish(run, data_dir):
     print(f"\n{path.name} on the validation split:\n{scores}\n")
     draw_predictions(labeller(model), run.val_split, workdir / "predictions.png")
     if keras.backend.backend() == "tensorflow":
-        export_saved_model(model, workdir / "saved_model")
+        export_saved_model(model, workdir / "saved_model", label_set=run.class_facts)
     else:
         print(f"No SavedModel: {keras.backend.backend()} cannot write one. Under TensorFlow: scripts/export.py.")
     scores.to_json(workdir / "scores.json")
-    for name, what in _WHAT.items():
-        if (workdir / name).exists():
-            print(f"{workdir / name}  {what}")
+    run.folder.print_contents()
     return model
 
 

@@ -145,4 +145,5 @@ def _raised_by_kseg(error):
     package = importlib.util.find_spec("kseg").submodule_search_locations[0]
     own = (package, str(pathlib.Path(__file__).parent))
     raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-    return isinstance(error, OSError) or any(raised_in.is_relative_to(folder) for folder in own)
+    folders = [pathlib.Path(folder).resolve() for folder in own]
+    return isinstance(error, OSError) or any(raised_in.is_relative_to(folder) for folder in folders)

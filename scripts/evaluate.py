@@ -18,6 +18,10 @@ flags.DEFINE_string("output", None, "JSON file of the scores; empty: beside the 
 
 def main(args):
     _flags.require(args, "model", "data_dir")
+    model = pathlib.Path(args.model).absolute()
+    output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.scores.json"))
+    if args.output and not output.parent.is_dir():
+        raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
     import kseg
 
     scores = kseg.evaluate(
@@ -31,8 +35,6 @@ def main(args):
         progress=True,
     )
     print(scores)
-    model = pathlib.Path(args.model)
-    output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.scores.json"))
     scores.to_json(output)
     print(f"{output}  the same table")
 

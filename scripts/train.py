@@ -16,7 +16,7 @@ flags.DEFINE_enum(
     "What --data_dir should hold. synthetic: streets are drawn there if it is empty; the others: what to download.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("base_filters", None, "Filters of the first block; empty: the paper's.", flag_values=FLAGS)
+flags.DEFINE_integer("base_filters", None, "Filters of the first block; empty: the paper's.", 1, flag_values=FLAGS)
 flags.DEFINE_string(
     "encoder_weights", "", "ImageNet weights of the encoder: imagenet, a file, or empty.", flag_values=FLAGS
 )
@@ -43,11 +43,13 @@ def main(args):
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
     options = _flags.parse_json(args, "model_options")
     options |= {name: args[name].value for name in ("base_filters", "encoder_weights") if args[name].value}
+    import kseg
     from kseg.data.origins import ensure_records
 
+    if args.dataset == "synthetic" and settings.height:  # a mistake shows before any street is drawn
+        narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
+        kseg.build_model(args.model, (settings.height, settings.width, 3), 2, **narrow)
     ensure_records(args.dataset, args.data_dir)
-    import kseg
-
     try:
         kseg.train(
             args.model,
@@ -58,7 +60,7 @@ def main(args):
             **vars(settings),
         )
     except FloatingPointError as error:
-        raise ValueError(f"{error} The last good checkpoint is in {args.workdir}.") from error
+        raise ValueError(f"{error} Checkpoints up to there, if any, are in {args.workdir}/checkpoints.") from error
 
 
 if __name__ == "__main__":

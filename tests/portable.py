@@ -58,8 +58,11 @@ def train_on_records(records, output):
     """kseg.train over both devices, killed half-way by an exception, then finished; and the same in one go."""
 
     class Stop(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
+        steps = 0
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.steps += 1
+            if self.steps == 9:  # in the middle of the third epoch, one step after a checkpoint
                 raise KeyboardInterrupt
 
     settings = {**tiny.SETTINGS, "strategy": "mirrored", "ema_momentum": 0.5}

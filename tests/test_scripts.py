@@ -124,6 +124,8 @@ def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path):
     code, out, error = run(root, "train.py", "--model=segnet_aspp", "--base_filters=2", *common)
     assert code == 0, error[-3000:]
     assert "mean IoU" in out and "2/2 images" in out and f"{workdir}/saved_model" in out
+    code, out, error = run(root, "train.py", f"--flagfile={workdir}/flags.txt", f"--workdir={workdir}")
+    assert code == 0 and "is finished" in out, error[-3000:]  # the stored flags are those of the run
     tables = []
     for model in (workdir, workdir / "best.keras", workdir / "saved_model"):
         output = tmp_path / f"{model.name}.json"
@@ -166,7 +168,7 @@ def test_imports_run_one_way(root):
         "data": {"data"},
     }
     top = {"training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
-    top |= {"runs", "checkpoints", "optimizers"}
+    top |= {"runs", "checkpoints", "optimizers", "checks"}
     for path in package.rglob("*.py"):
         room = path.relative_to(package).parts[0].removesuffix(".py")
         if room == "__init__":

@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import shutil
@@ -13,7 +14,9 @@ import tiny
 
 import kseg
 from kseg import checkpoints
+from kseg.loop import choose_devices
 from kseg.metrics import Scores
+from kseg.optimizers import Schedule, make_optimizer
 from kseg.runs import RunFolder
 from kseg.settings import make_settings
 
@@ -61,13 +64,15 @@ def test_a_finished_run_says_so_and_trains_nothing(whole, records, capsys):
     assert [row["step"] for row in history] == [3, 6, 9] and isinstance(model, keras.Model)
 
 
-@pytest.mark.parametrize("die_after_step", [5, 7])  # within an epoch, past and before a checkpoint of its own
-def test_a_killed_run_ends_with_the_same_bits(whole, records, tmp_path, die_after_step, root):
+# Epochs end at steps 3, 6, 9; checkpoints are at 2, 3, 4, 6, 8, 9: one goes on in mid-epoch, one at its end.
+@pytest.mark.parametrize(("die_after_step", "last"), [(5, 4), (7, 6)])
+def test_a_killed_run_ends_with_the_same_bits(whole, records, tmp_path, die_after_step, last, root):
     workdir = tmp_path / "run"
     command = [sys.executable, str(root / "tests" / "tiny.py"), str(records), str(workdir), str(die_after_step)]
     killed = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": str(root)})
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    assert not (workdir / "scores.json").exists() and checkpoints.list_checkpoints(workdir / "checkpoints")
+    assert not (workdir / "scores.json").exists()
+    assert checkpoints.list_checkpoints(workdir / "checkpoints")[-1].name == f"step-{last:08}.npz"
     _, history = kseg.train(tiny.build_tiny, records, workdir, **tiny.SETTINGS)
     assert history == whole[1]  # losses and training scores of the cut epoch too
     for name in ("last.keras", "best.keras"):
@@ -91,6 +96,97 @@ def test_on_conflict_stored_and_new(whole, records, tmp_path, capsys):
     _, history = kseg.train(tiny.build_tiny, records, workdir, on_conflict="new", **other)
     assert [row["step"] for row in history] == [3, 6, 9, 12]
     assert "--epochs=4" in (workdir / "flags.txt").read_text()
+
+
+def test_a_finished_run_that_was_reopened_and_killed_is_not_finished(whole, records, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole[0], workdir)
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise KeyboardInterrupt
+
+    longer = {**tiny.SETTINGS, "epochs": 4}
+    with pytest.raises(KeyboardInterrupt):
+        kseg.train(tiny.build_tiny, records, workdir, on_conflict="new", callbacks=[Kill()], **longer)
+    _, history = kseg.train(tiny.build_tiny, records, workdir, **longer)
+    assert [row["step"] for row in history] == [3, 6, 9, 12]
+
+
+def test_a_plain_keras_model_is_trained_scored_and_exported(records, tmp_path):
+    def build():
+        return keras.Sequential([keras.Input((32, 64, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(3, 1)])
+
+    kseg.train(build, records, tmp_path / "run", **{**tiny.SETTINGS, "epochs": 1})
+    facts = json.loads((tmp_path / "run" / "saved_model" / "classes.json").read_text())
+    assert facts["classes"] == ["road", "car", "sky"]
+    assert Scores.from_json(tmp_path / "run" / "scores.json").images == 5
+
+
+def test_a_run_is_loaded_by_its_selected_weights(records, tmp_path):
+    kseg.train(tiny.build_tiny, records, tmp_path / "run", select="last", **tiny.SETTINGS)
+    loaded = [np.asarray(variable.value) for variable in kseg.load_model(tmp_path / "run").variables]
+    assert all(np.array_equal(a, b) for a, b in zip(loaded, weights(tmp_path / "run" / "last.keras"), strict=True))
+    (tmp_path / "run" / "last.keras").unlink()
+    with pytest.raises(ValueError, match="nor last.keras"):
+        kseg.load_model(tmp_path / "run")
+
+
+def test_class_weights_reach_the_loss(records, tmp_path):
+    """The first step's loss, before any update, by hand: the weighted sum over the valid pixels' count."""
+    losses = []
+    for name in ("none", "median_frequency"):
+        settings = {**tiny.SETTINGS, "epochs": 0, "train_steps": 1, "class_weights": name}
+        losses.append(kseg.train(tiny.build_tiny, records, tmp_path / name, **settings)[1][0]["loss"])
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+class InfiniteSlope(keras.layers.Layer):
+    """Adds sqrt(w) with w = 0: the output is finite, the gradient of w is not."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(), initializer="zeros")
+
+    def call(self, x):
+        return x + keras.ops.sqrt(self.w)
+
+
+def test_a_gradient_that_is_not_finite_stops_too(records, tmp_path):
+    def build():
+        layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(3, 1), InfiniteSlope()]
+        return keras.Sequential([keras.Input((32, 64, 3)), *layers, keras.layers.Conv2D(3, 1)])
+
+    with pytest.raises(FloatingPointError, match="gradient of step 1 "):
+        kseg.train(build, records, tmp_path / "run", **tiny.SETTINGS)
+    assert not checkpoints.list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_the_schedule_by_hand():
+    poly = Schedule(0.1, 100, "poly", warmup_steps=10)
+    assert float(poly(0)) == pytest.approx(0.01)  # a tenth of the way up, (1 - 0)^.9
+    assert float(poly(50)) == pytest.approx(0.1 * 0.5**0.9)
+    assert float(poly(100)) == 0
+    cosine = Schedule(0.1, 100, "cosine")
+    assert float(cosine(0)) == pytest.approx(0.1) and float(cosine(50)) == pytest.approx(0.05)
+
+
+def test_weight_decay_leaves_out_bias_and_batch_norm():
+    model = tiny.build_tiny()
+    settings = make_settings(epochs=1, optimizer="adamw", learning_rate=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(settings, 10)
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables], model.trainable_variables)
+    for variable in model.trainable_variables:
+        factor = 1 - 0.1 * 0.5 if variable.name == "kernel" else 1  # decoupled: w - rate * decay * w
+        np.testing.assert_allclose(variable.numpy(), factor * before[variable.path], rtol=1e-5)
+
+
+def test_auto_takes_the_most_devices_that_divide_the_batch():
+    assert choose_devices("auto", 6, ["g0", "g1", "g2", "g3"], ["cpu"]) == ["g0", "g1", "g2"]
+    assert choose_devices("auto", 6, [], ["cpu0", "cpu1"]) == ["cpu0"]
+    assert choose_devices("one", 6, ["g0", "g1"], ["cpu"]) == ["g0"]
+    with pytest.raises(ValueError, match="4 devices, got batch_size 6. Take 8"):
+        choose_devices("mirrored", 6, ["g0", "g1", "g2", "g3"], ["cpu"])
 
 
 def test_a_torn_checkpoint_names_the_one_before(whole, tmp_path):
@@ -127,7 +223,8 @@ class Poison(keras.callbacks.Callback):
 
 
 def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(records, tmp_path):
-    settings = {**tiny.SETTINGS, "log_every_steps": 4}  # looked at after step 6: the end of the second epoch
+    # Looked at after step 6, the end of the second epoch; no checkpoint before.
+    settings = {**tiny.SETTINGS, "log_every_steps": 4, "checkpoint_every_steps": 100}
     with pytest.raises(FloatingPointError, match="loss of step 5 "):
         kseg.train(tiny.build_tiny, records, tmp_path / "run", callbacks=[Poison(after=4)], **settings)
     last = checkpoints.list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
@@ -207,6 +304,10 @@ def test_bad_settings(settings, message):
         ("segnet_aspp", {"batch_size": 1}, "batch of at least 2 images: aspp_image_bn"),
         (tiny.build_tiny, {"label_set": "all_ids"}, "all_ids"),
         (lambda: keras.Sequential([keras.Input((32, 64, 3)), keras.layers.Conv2D(7, 1)]), {}, "7 classes"),
+        (tiny.build_tiny, {"width": 96}, r"takes images of \(32, 64\) .* the run's are \(32, 96\)"),
+        (tiny.build_tiny, {"model_options": {"base_filters": 4}}, "model_options are for a model given by name"),
+        ("segnet", {"model_options": {"rates": 3}}, "has no option rates"),
+        ("segnet_aspp", {"model_options": {"rates": 3}}, "cannot be built"),
     ],
 )
 def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):
@@ -215,10 +316,11 @@ def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_of_something_else_is_refused(records, tmp_path):
+@pytest.mark.parametrize("on_conflict", ["stop", "stored", "new"])
+def test_a_workdir_of_something_else_is_refused(records, tmp_path, on_conflict):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match="holds files but no run"):
-        kseg.train(tiny.build_tiny, records, tmp_path, **tiny.SETTINGS)
+        kseg.train(tiny.build_tiny, records, tmp_path, on_conflict=on_conflict, **tiny.SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -20,7 +20,7 @@ SETTINGS = {
     "width": 64,
     "learning_rate": 0.01,
     "lr_schedule": "poly",
-    "checkpoint_every_steps": 3,
+    "checkpoint_every_steps": 2,
     "log_every_steps": 2,
 }
 

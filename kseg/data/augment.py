@@ -66,7 +66,8 @@ def epoch_plan(records, batch_size, seed, epoch, augmentation):
     rows = np.zeros(steps * batch_size, ROW)
     rows["record"] = random.permutation(records)[: len(rows)]
     rows["scale"] = random.uniform(augmentation.scale_min, augmentation.scale_max, len(rows))
-    rows["top"], rows["left"] = random.uniform(size=(2, len(rows)))
+    below_one = np.nextafter(np.float32(1), np.float32(0))  # rounding to float32 must not reach 1
+    rows["top"], rows["left"] = np.minimum(random.uniform(size=(2, len(rows))), below_one)
     rows["flip"] = (random.uniform(size=len(rows)) < 0.5) & augmentation.flip
     shifts = random.uniform(-1, 1, (len(rows), 4)) * (
         augmentation.brightness,

@@ -6,6 +6,7 @@ import itertools
 import tensorflow as tf
 
 from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest
+from kseg.data.codec import decode_label
 from kseg.data.examples import Examples
 from kseg.data.info import IGNORE_LABEL
 
@@ -52,6 +53,10 @@ def load_dataset(
         ValueError: no finished record folder; unknown split or label set; sizes that differ within a batch. A corrupt
             record stops the iteration with an error that names shard and position (see `readable_errors`).
     """
+    if (height is None) != (width is None) or batch_size < 1:
+        raise ValueError(
+            f"Give both height and width or neither, and a batch of 1 or more, got {height}, {width} and {batch_size}."
+        )
     source = RecordSource(data_dir, split, label_set=label_set, label_space=label_space)
     if training:
         epochs = itertools.count()
@@ -111,14 +116,23 @@ class RecordSource(Examples):
             },
         )
         image = decode_image(features["image/encoded"])
-        label = tf.io.decode_png(features["image/segmentation/class/encoded"], channels=1)[..., 0]
+        label = self._decode_label(features["image/segmentation/class/encoded"])
         return image, tf.gather(self._table, tf.cast(label, tf.int32))
+
+    def _decode_label(self, encoded):
+        if self.manifest.kseg_version:
+            return tf.io.decode_png(encoded, channels=1)[..., 0]
+        # Other tools may have stored palette images, whose indices TensorFlow would turn into grey levels.
+        label = tf.numpy_function(lambda png: decode_label(png, "label")[0], [encoded], tf.uint8, stateful=False)
+        return tf.ensure_shape(label, (None, None))
 
     @contextlib.contextmanager
     def readable_errors(self):
         """Turn TensorFlow's error about a record into one line that names shard and position (ValueError)."""
         try:
             yield
+        except tf.errors.ResourceExhaustedError:
+            raise  # out of memory: no record's fault
         except tf.errors.OpError as error:
             for index in range(len(self)):  # slow, but only after something broke
                 self[index]

@@ -34,4 +34,7 @@ def build_model(name, input_shape, num_classes, **options):
         raise ValueError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape}.")
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-    return MODELS[name](input_shape, num_classes, **options)
+    try:
+        return MODELS[name](input_shape, num_classes, **options)
+    except TypeError as error:
+        raise ValueError(f"Model {name!r} cannot be built with {options}: {error}.") from error

@@ -80,6 +80,13 @@ def test_placement_by_hand():
     assert placement(10, 1.0, 0.999) == (10, 0, 10, 0)
 
 
+def test_the_largest_share_stays_inside():
+    largest = np.nextafter(np.float32(1), np.float32(0))
+    for size, scale in ((160, 1.25), (1024, 2.0), (97, 0.51)):
+        scaled, start, length, before = placement(size, np.float32(scale), largest)
+        assert start + length <= scaled and before + length <= size
+
+
 def test_nearest_takes_the_pixel_under_the_centre():
     assert nearest(4, 2).tolist() == [1, 3]  # centres at 1.0 and 3.0
     assert nearest(2, 4).tolist() == [0, 0, 1, 1]
