@@ -1,0 +1,46 @@
+"""kseg, as it trains."""
+
+import keras
+
+from benchmarks.peers import inputs, steps
+from kseg import blocks, layers, losses
+from kseg.models.segnet import segnet_aspp
+
+versions = steps.versions
+
+
+def pool_pair(shape):
+    """2x2 max pooling with positions, then unpooling by them; forward and backward."""
+    pool, unpool = layers.MaxPooling2DWithArgmax(), layers.MaxUnpooling2D()
+    return steps.gradient_run(lambda x: unpool(pool(x, training=True), training=True), inputs.maps(shape)), {}
+
+
+def batch_norm(shape):
+    """Batch normalisation in training and ReLU; forward and backward."""
+    norm, relu = layers.BatchNormalization(), keras.layers.ReLU()
+    return steps.gradient_run(lambda x: relu(norm(x, training=True)), inputs.maps(shape), norm), {}
+
+
+def aspp(shape, filters):
+    """ASPP with its projection, no dropout; forward and backward."""
+    x = keras.Input(shape[1:])
+    model = keras.Model(x, blocks.aspp(x, filters, dropout=0.0))
+    return steps.gradient_run(lambda x: model(x, training=True), inputs.maps(shape), model), steps.facts(model)
+
+
+def train_step(precision, batch, height, width, num_classes, base_filters):
+    """SegNet-ASPP: cross entropy, backward, Adam."""
+    steps.set_precision(precision)
+    model = segnet_aspp((height, width, 3), num_classes, base_filters=base_filters)
+    loss = losses.CrossEntropy()
+    run = steps.train_run(model, loss, *inputs.scene(batch, height, width, num_classes))
+    return run, steps.facts(model)
+
+
+CASES = {
+    "pool_pair": pool_pair,
+    "batch_norm": batch_norm,
+    "aspp": aspp,
+    "train_step": train_step,
+    "conv_rate": steps.conv_rate,
+}

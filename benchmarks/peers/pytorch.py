@@ -1,0 +1,168 @@
+"""The same operations and network in PyTorch: eager, channels last, fused Adam. Imports neither kseg nor Keras."""
+
+import platform
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.peers import inputs
+
+CONTEXTS = {"float32": False, "bfloat16": True}  # whether torch.autocast is on
+
+
+def versions():
+    """What runs here."""
+    return {"Python": platform.python_version(), "PyTorch": torch.__version__}
+
+
+def as_maps(array):
+    """NumPy (B, H, W, C) to a channels-last tensor of shape (B, C, H, W), which is the same memory."""
+    return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+def unit(channels, filters, size, rate=1):
+    """Convolution, batch norm, ReLU."""
+    convolution = nn.Conv2d(channels, filters, size, padding=rate * (size // 2), dilation=rate)
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    return nn.Sequential(convolution, nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1), nn.ReLU(inplace=True))
+
+
+class Pyramid(nn.Module):
+    """ASPP by concatenation."""
+
+    def __init__(self, channels, filters, dropout):
+        super().__init__()
+        self.conv, self.image = unit(channels, filters, 1), unit(channels, filters, 1)
+        self.atrous = nn.ModuleList(unit(channels, filters, 3, rate) for rate in (6, 12, 18))
+        self.projection = unit(5 * filters, filters, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        image = self.image(x.mean((2, 3), keepdim=True))
+        branches = [self.conv(x), *(branch(x) for branch in self.atrous), image.expand(-1, -1, *x.shape[2:])]
+        return self.dropout(self.projection(torch.cat(branches, 1)))
+
+
+class SegNetASPP(nn.Module):
+    """The network of kseg.models.segnet.segnet_aspp."""
+
+    def __init__(self, num_classes, base_filters=64, dropout=0.5):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1))
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        channels = 3
+        for factors in ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)):
+            self.encoder.append(nn.Sequential())
+            for factor in factors:
+                self.encoder[-1].append(unit(channels, factor * base_filters, 3))
+                channels = factor * base_filters
+        for factors in ((8, 8, 8), (8, 8, 4), (4, 4, 2), (2, 1), (1,)):
+            self.decoder.append(nn.Sequential())
+            for factor in factors:
+                self.decoder[-1].append(unit(channels, factor * base_filters, 3))
+                channels = factor * base_filters
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+        self.aspp = Pyramid(channels, 4 * base_filters, dropout)
+        self.tail = unit(4 * base_filters, 4 * base_filters, 3)
+        self.logits = nn.Conv2d(4 * base_filters, num_classes, 1)
+
+    def forward(self, images):
+        x = ((images - self.mean) / self.scale).contiguous(memory_format=torch.channels_last)
+        kept = []
+        for block in self.encoder:
+            x, indices = self.pool(block(x))
+            kept.append(indices)
+        for block in self.decoder:
+            x = block(self.unpool(x, kept.pop()))
+        return self.logits(self.tail(self.aspp(x)))
+
+
+def gradient_run(module, x):
+    """As steps.gradient_run; `run()` gives y and the gradient of x as (B, H, W, C), then those of the weights."""
+    x = as_maps(x).requires_grad_()
+    weights = list(module.parameters())
+    with torch.no_grad():
+        shape = module(x).shape
+    upstream = as_maps(inputs.maps((shape[0], *shape[2:], shape[1]), seed=1))
+
+    def run():
+        y = module(x)
+        gradient, *others = torch.autograd.grad(y, [x, *weights], upstream)
+        return y.detach().permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1), *others
+
+    return run
+
+
+class PoolPair(nn.Module):
+    """2x2 max pooling with positions, then unpooling by them."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+    def forward(self, x):
+        return self.unpool(*self.pool(x))
+
+
+def pool_pair(shape):
+    """As ours.pool_pair."""
+    return gradient_run(PoolPair(), inputs.maps(shape)), {}
+
+
+def batch_norm(shape):
+    """As ours.batch_norm."""
+    return gradient_run(nn.Sequential(nn.BatchNorm2d(shape[-1]), nn.ReLU(inplace=True)), inputs.maps(shape)), {}
+
+
+def aspp(shape, filters):
+    """As ours.aspp."""
+    module = Pyramid(shape[-1], filters, 0.0).to(memory_format=torch.channels_last)
+    return gradient_run(module, inputs.maps(shape)), facts(module)
+
+
+def facts(module):
+    """Parameters; the multiplications are counted in our network alone."""
+    return {"parameters": sum(weight.numel() for weight in module.parameters())}
+
+
+def train_step(precision, batch, height, width, num_classes, base_filters):
+    """As ours.train_step; bfloat16 is torch.autocast."""
+    module = SegNetASPP(num_classes, base_filters).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
+    images, labels = inputs.scene(batch, height, width, num_classes)
+    images, labels = as_maps(images), torch.from_numpy(labels).long()
+
+    def run():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=CONTEXTS[precision]):
+            logits = module(images)
+        loss = functional.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return run, facts(module)
+
+
+def conv_rate(precision, batch, height, width, channels):
+    """A 3x3 convolution as PyTorch does it (oneDNN)."""
+    dtype = getattr(torch, precision)
+    x = as_maps(inputs.maps((batch, height, width, channels))).to(dtype)
+    kernel = as_maps(inputs.maps((channels, 3, 3, channels))).to(dtype)
+
+    def run():
+        with torch.no_grad():
+            return functional.conv2d(x, kernel, padding=1)
+
+    return run, {"flop": inputs.convolution_flop(batch, height, width, channels)}
+
+
+CASES = {
+    "pool_pair": pool_pair,
+    "batch_norm": batch_norm,
+    "aspp": aspp,
+    "train_step": train_step,
+    "conv_rate": conv_rate,
+}

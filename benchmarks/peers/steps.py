@@ -1,0 +1,76 @@
+"""What kseg and the naive Keras network share: how TensorFlow is made to run a case, and nothing else."""
+
+import platform
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.peers import inputs
+
+
+def versions():
+    """What runs here."""
+    return {"Python": platform.python_version(), "TensorFlow": tf.__version__, "Keras": keras.__version__}
+
+
+def gradient_run(function, x, layer=None):
+    """A compiled call of `function(x)` forward and backward; `run()` gives y and the gradients of x and weights."""
+    x = tf.constant(x)
+    shape = function(x).shape  # builds the layers
+    weights = layer.trainable_variables if layer else []
+    upstream = tf.constant(inputs.maps(shape, seed=1))
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return y, *tape.gradient(y, [x, *weights], output_gradients=upstream)
+
+    return step
+
+
+def train_run(model, loss, images, labels):
+    """One optimizer step (Adam) of a built model; `run()` gives the loss before the step."""
+    images, labels = tf.constant(images), tf.constant(labels)
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            value = loss(labels, model(images, training=True))
+        gradients = tape.gradient(value, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        return value
+
+    return lambda: float(step())
+
+
+def set_precision(precision):
+    """float32, or bfloat16 arithmetic with float32 weights."""
+    keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
+
+
+def facts(model):
+    """Trainable parameters of a Keras model and the multiplications of its convolutions for one image."""
+    weights = model.trainable_variables
+    multiplications = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose):
+            _, height, width, _ = layer.output.shape
+            multiplications += height * width * int(np.prod(layer.kernel.shape))
+    return {"parameters": sum(int(np.prod(w.shape)) for w in weights), "multiplications": multiplications}
+
+
+def conv_rate(precision, batch, height, width, channels):
+    """A 3x3 convolution as TensorFlow does it (oneDNN)."""
+    x = tf.cast(inputs.maps((batch, height, width, channels)), precision)
+    kernel = tf.cast(inputs.maps((3, 3, channels, channels)), precision)
+
+    @tf.function
+    def step():
+        return tf.nn.conv2d(x, kernel, 1, "SAME")
+
+    return step, {"flop": inputs.convolution_flop(batch, height, width, channels)}

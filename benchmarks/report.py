@@ -1,0 +1,157 @@
+"""Medians, ratios, goals, and how they are shown."""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+
+import kseg
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What must hold of a case: our median time in seconds, or the ratio of ours to a peer's, is at most `limit`.
+
+    Args: `case`: title of rows. `measure`: "time" or "memory" (peak resident). `peer`: None for absolute seconds.
+    """
+
+    case: str
+    measure: str
+    peer: str | None
+    limit: float
+
+    def __str__(self):
+        if self.peer is None:
+            return f"{self.case}: kseg at most {self.limit} s"
+        return f"{self.case}: {self.measure} of kseg / {self.peer} at most {self.limit}"
+
+
+def load_average():
+    """Processes that ran or waited during the last minute, 1 among them our own; None where it is unknown."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def surroundings():
+    """Date, machine and version, as JSON values."""
+    cpu, features = platform.processor(), []
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        fields = {key.strip(): value.strip() for key, value in fields.items()}
+        cpu = fields.get("model name", cpu)
+        flags = fields.get("flags", "").split()
+        features = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "kseg": kseg.__version__,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+        "machine": {"cpu": cpu, "cores": cores, "features": features, "system": platform.platform()},
+        "load_average": load_average(),
+    }
+
+
+def row(case, who, seconds, ours):
+    """One line of the table: median and spread of `seconds`, and the ratio of our times to them.
+
+    The ratio is that of the medians; its spread is over the rounds, whose runs were neighbours in time.
+    """
+    ratios = [a / b for a, b in zip(ours, seconds, strict=True)]
+    return {
+        "case": case,
+        "who": who,
+        "seconds": seconds,
+        "median": statistics.median(seconds),
+        "spread": [min(seconds), max(seconds)],
+        "ours_to_this": statistics.median(ours) / statistics.median(seconds),
+        "ours_to_this_spread": [min(ratios), max(ratios)],
+    }
+
+
+def add_shares(result):
+    """Give every row the share of the machine's limit that its median reaches."""
+    for line in result["rows"]:
+        if "work" in line:
+            line["share"] = line["work"] / line["median"] / result["ceilings"][line["limit"]]
+
+
+def judge(goals, result):
+    """Each goal with what was measured; `met` is None where the peer is missing or the case was not run."""
+    lines = {(line["case"], line["who"]): line for line in result["rows"]}
+    verdicts = []
+    for goal in goals:
+        ours, peer = lines.get((goal.case, "kseg")), lines.get((goal.case, goal.peer))
+        value = None
+        if goal.peer is None and ours:
+            value = ours["median"]
+        elif ours and peer:
+            memory = goal.measure == "memory"
+            value = ours["peak_bytes"] / peer["peak_bytes"] if memory else peer["ours_to_this"]
+        met = None if value is None else value <= goal.limit
+        verdicts.append({"goal": str(goal), "limit": goal.limit, "value": value, "met": met})
+    return verdicts
+
+
+def missed(result):
+    """The goals that were measured and do not hold."""
+    return [verdict for verdict in result["goals"] if verdict["met"] is False]
+
+
+def _spread(values, digits=3):
+    return "-".join(f"{value:.{digits}g}" for value in values)
+
+
+def _cells(line):
+    work = "share" in line
+    per_second = line["work"] / line["median"] / 1e9 if work else None
+    unit = "GB/s" if line.get("limit") == "copy" else "GFLOP/s"
+    return (
+        line["case"],
+        line["who"],
+        f"{line['median']:.3g} s",
+        _spread(line["spread"]),
+        f"{line['ours_to_this']:.2f} ({_spread(line['ours_to_this_spread'], 2)})" if line["who"] != "kseg" else "",
+        f"{per_second:.3g} {unit}, {line['share']:.0%}" if work else "",
+        f"{line['peak_bytes'] / 1e9:.2f} GB" if line.get("peak_bytes") else "",
+    )
+
+
+def text(result):
+    """The report as a Markdown table and lines around it."""
+    machine = result["machine"]
+    lines = [
+        f"Suite {result['suite']} ({result['size']}), {result['rounds']} rounds, "
+        f"kseg {result['kseg']}, {result['date']}",
+        f"Machine: {machine['cpu']}, {machine['cores']} cores ({', '.join(machine['features'])}); "
+        f"load average {result['load_average']} before, {result['load_average_after']} after",
+    ]
+    for who, versions in result["versions"].items():
+        lines.append(f"{who}: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    lines += [f"{who}: {reason}" for who, reason in result["missing"].items()]
+    if result["ceilings"]:
+        rates = [
+            f"{limit} {rate / 1e9:.3g} {'GB/s' if limit == 'copy' else 'GFLOP/s'}"
+            for limit, rate in result["ceilings"].items()
+        ]
+        lines.append("Ceilings, best of the run: " + ", ".join(rates))
+    head = ("case", "who", "median", "min-max", "kseg / this", "rate, share of ceiling", "peak memory")
+    table = [head, *map(_cells, result["rows"])]
+    widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+    table.insert(1, tuple("-" * width for width in widths))
+    lines += ["", *("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in table), ""]
+    for verdict in result["goals"]:
+        word = {True: "met", False: "MISSED", None: "not measured"}[verdict["met"]]
+        value = "" if verdict["value"] is None else f" (measured {verdict['value']:.3g})"
+        lines.append(f"{word}: {verdict['goal']}{value}")
+    return "\n".join(lines)
+
+
+def write(result, path):
+    """Write the report as JSON; whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial{os.getpid()}")
+    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,53 @@
+"""Measure kseg against its peers: python scripts/benchmark.py --suite=train --check
+
+layers: pooling with positions, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
+Peers: the same written in Keras without kseg, and PyTorch (pip install 'kseg[bench]'). Each framework has a process
+of its own; they take turns. Nothing else should run meanwhile: the load average is printed.
+"""
+
+import pathlib
+import sys
+
+import _flags
+from absl import flags
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_enum("suite", None, ("layers", "train", "startup"), "What is measured.", flag_values=FLAGS)
+flags.DEFINE_bool("check", False, "Exit with 1 if a goal is missed.", flag_values=FLAGS)
+flags.DEFINE_string("output", "", "JSON file of the results; empty: none.", flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 5, "Measured runs of each contestant.", 1, flag_values=FLAGS)
+flags.DEFINE_multi_enum(
+    "precision",
+    ["float32", "bfloat16"],
+    ["float32", "bfloat16"],
+    "train: arithmetic of the step; repeat the flag for both.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum("size", "full", ("full", "tiny"), "tiny: only to see that it runs; no goals.", flag_values=FLAGS)
+flags.DEFINE_string("torch_python", "", "Python interpreter that has PyTorch; empty: this one.", flag_values=FLAGS)
+
+
+def main(args):
+    _flags.require(args, "suite")
+    if args.check and args.size != "full":
+        raise flags.Error("--check needs --size=full: goals are set for that size.")
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    from benchmarks import report, suites
+
+    result = suites.run(
+        args.suite,
+        size=args.size,
+        rounds=args.rounds,
+        precisions=tuple(args.precision),
+        torch_python=args.torch_python or None,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(report.text(result))
+    if args.output:
+        report.write(result, args.output)
+    if args.check and report.missed(result):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    _flags.run(main, FLAGS)
