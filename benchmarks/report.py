@@ -56,18 +56,21 @@ def surroundings():
 def row(case, who, seconds, ours):
     """One line of the table: median and spread of `seconds`, and the ratio of our times to them.
 
-    The ratio is that of the medians; its spread is over the rounds, whose runs were neighbours in time.
+    The ratio is that of the medians; its spread is over the rounds, whose runs were neighbours in time. Without
+    `ours` (None) there is no ratio.
     """
-    ratios = [a / b for a, b in zip(ours, seconds, strict=True)]
-    return {
+    line = {
         "case": case,
         "who": who,
         "seconds": seconds,
         "median": statistics.median(seconds),
         "spread": [min(seconds), max(seconds)],
-        "ours_to_this": statistics.median(ours) / statistics.median(seconds),
-        "ours_to_this_spread": [min(ratios), max(ratios)],
     }
+    if ours:
+        ratios = [a / b for a, b in zip(ours, seconds, strict=True)]
+        line["ours_to_this"] = statistics.median(ours) / statistics.median(seconds)
+        line["ours_to_this_spread"] = [min(ratios), max(ratios)]
+    return line
 
 
 def add_shares(result):
@@ -106,13 +109,14 @@ def _spread(values, digits=3):
 def _cells(line):
     work = "share" in line
     per_second = line["work"] / line["median"] / 1e9 if work else None
+    compared = line["who"] != "kseg" and "ours_to_this" in line
     unit = "GB/s" if line.get("limit") == "copy" else "GFLOP/s"
     return (
         line["case"],
         line["who"],
         f"{line['median']:.3g} s",
         _spread(line["spread"]),
-        f"{line['ours_to_this']:.2f} ({_spread(line['ours_to_this_spread'], 2)})" if line["who"] != "kseg" else "",
+        f"{line['ours_to_this']:.2f} ({_spread(line['ours_to_this_spread'], 2)})" if compared else "",
         f"{per_second:.3g} {unit}, {line['share']:.0%}" if work else "",
         f"{line['peak_bytes'] / 1e9:.2f} GB" if line.get("peak_bytes") else "",
     )

@@ -186,10 +186,12 @@ def _startup(rounds, progress):
 
     def measure(arguments):
         start = time.perf_counter()
-        command = [sys.executable, *arguments]
-        subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, check=True)
-        return time.perf_counter() - start
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise RuntimeError(f"python {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+        return seconds
 
     runs = {key: functools.partial(measure, arguments) for key, arguments in _COMMANDS.items()}
     seconds = alternate(runs, rounds, 1, progress)
-    return [report.row(case, who, values, seconds.get((case, OURS), values)) for (case, who), values in seconds.items()]
+    return [report.row(case, who, values, seconds.get((case, OURS))) for (case, who), values in seconds.items()]

@@ -89,6 +89,21 @@ def test_layers_suite_has_its_three_cases(fakes):
     assert [line["limit"] for line in result["rows"][::2]] == ["copy", "copy", "convolution float32"]
 
 
+def test_startup_times_whole_processes_and_says_what_failed(monkeypatch):
+    commands = {("import", "kseg"): ("-c", "pass"), ("nothing", "python"): ("-c", "pass")}
+    monkeypatch.setattr(suites, "_COMMANDS", commands)
+    result = suites.run("startup", rounds=2)
+    assert [(line["case"], line["who"], len(line["seconds"])) for line in result["rows"]] == [
+        ("import", "kseg", 2),
+        ("nothing", "python", 2),
+    ]
+    assert [verdict["value"] is None for verdict in result["goals"]] == [False, True]
+    report.text(result)
+    commands["import", "kseg"] = ("-c", "raise SystemExit('broken')")
+    with pytest.raises(RuntimeError, match="failed:\nbroken"):
+        suites.run("startup", rounds=1)
+
+
 def test_networks_that_differ_are_not_compared(fakes):
     fakes["Keras naive"] = "fake_other"
     with pytest.raises(RuntimeError, match=r"must be one network.*'kseg': 7, 'Keras naive': 8"):
@@ -125,6 +140,7 @@ def test_rows_ratios_and_shares_are_the_arithmetic():
     assert ours_row["ours_to_this"] == 1 and ours_row["share"] == 0.5  # 6e9 / 3 s of 4e9
     assert peer["median"] == 5 and peer["spread"] == [4, 6] and peer["ours_to_this"] == 0.6
     assert peer["ours_to_this_spread"] == [0.5, pytest.approx(2 / 3)]
+    assert "ours_to_this" not in report.row("nothing", "python", [1.0], None)  # nothing of ours to compare
 
 
 def test_goals_are_met_missed_or_not_measured():

@@ -112,8 +112,9 @@ def eager(monkeypatch):
 
 @pytest.mark.parametrize("module", [ours, naive])
 def test_training_steps_lower_the_loss(eager, module):
+    keras.utils.set_random_seed(0)
     run, facts = module.CASES["train_step"](precision="float32", **suites.SIZES["tiny"]["train_step"])
-    losses = [run() for _ in range(3)]
+    losses = [run() for _ in range(10)]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     assert facts["parameters"] > 0 and facts["multiplications"] > 0
 
