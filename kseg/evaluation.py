@@ -9,7 +9,8 @@ import numpy as np
 from kseg.checks import check_classes, class_count
 from kseg.data.examples import Examples
 from kseg.metrics import Scores, confusion_matrix
-from kseg.prediction import label_set_of, labeller, load_model
+from kseg.prediction import as_model, label_set_of, labeller
+from kseg.runs import progress_bar
 from kseg.visualization import prediction_gallery
 
 PROTOCOLS = ("standard",)
@@ -46,8 +47,7 @@ def evaluate(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
-    if isinstance(model, (str, pathlib.Path)):
-        model = load_model(model)
+    model = as_model(model)
     known = label_set_of(model)
     if not isinstance(data, (str, pathlib.Path)):
         classes = known["classes"] if known else [str(i) for i in range(class_count(model))]
@@ -116,9 +116,7 @@ def _bar(batches, expected, progress):
     if not progress:
         yield from batches
         return
-    from tqdm import tqdm
-
-    with tqdm(total=expected, desc="evaluate", unit=" images", dynamic_ncols=True, mininterval=0.5) as bar:
+    with progress_bar("evaluate", expected) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch[1]) if np.ndim(batch[1]) == 3 else 1)

@@ -8,7 +8,7 @@ import shutil
 import keras
 
 import kseg
-from kseg.prediction import first_maximum, label_set_of, load_model, logits_at, preprocess_layer
+from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, preprocess_layer
 
 
 def export_saved_model(model, path, *, label_set=None):
@@ -29,8 +29,7 @@ def export_saved_model(model, path, *, label_set=None):
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
-    if isinstance(model, (str, pathlib.Path)):
-        model = load_model(model)
+    model = as_model(model)
     if not isinstance(model, keras.Model):
         raise ValueError("The model is a SavedModel already: export the .keras file of its run.")
     label_set = label_set or label_set_of(model)

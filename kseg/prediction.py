@@ -50,6 +50,11 @@ def load_model(path):
         raise ValueError(f"{path} is damaged or no .keras file: {reason}") from error
 
 
+def as_model(model):
+    """Return a model as it is, and what `load_model` gives for a path."""
+    return load_model(model) if isinstance(model, (str, pathlib.Path)) else model
+
+
 class SavedModel:
     """A model exported by `export_saved_model`, read back. TensorFlow only."""
 
@@ -138,8 +143,7 @@ def predict(model, image):
     Raises:
         ValueError: an array of another shape or type, bytes that are no image, a model without these logits.
     """
-    if isinstance(model, (str, pathlib.Path)):
-        model = load_model(model)
+    model = as_model(model)
     label = labeller(model)
     if isinstance(image, (list, tuple)):
         return [_predict_one(label, one) for one in image]
@@ -161,8 +165,7 @@ def predict_files(model, paths, output):
     Raises:
         ValueError: two images of one stem, a file that is no image, a model without class colours.
     """
-    if isinstance(model, (str, pathlib.Path)):
-        model = load_model(model)
+    model = as_model(model)
     paths, output, known = [pathlib.Path(path) for path in paths], pathlib.Path(output), label_set_of(model)
     stems = [path.stem for path in paths]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})

@@ -3,6 +3,7 @@
 import ast
 import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import kseg
+from kseg.data.files import write_atomic
 from kseg.settings import Settings
 
 FLAGS_FILE = "flags.txt"
@@ -52,17 +54,6 @@ def parse_settings(stored):
             except (ValueError, SyntaxError) as error:
                 raise ValueError(f"{FLAGS_FILE} is damaged: --{name}={text}. Use a new workdir.") from error
     return values
-
-
-def write_atomically(path, text):
-    """Write a text file that is there whole or not at all."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".tmp-{path.name}")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +125,7 @@ class RunFolder:
         # The digest of the records is no flag, so it stands in a comment.
         lines = [f"{'# ' if name == 'records' else '--'}{name}={value}" for name, value in wanted.items()]
         lines.insert(0, header)
-        write_atomically(self.workdir / FLAGS_FILE, "\n".join(lines) + "\n")
+        write_atomic(str(self.workdir / FLAGS_FILE), ("\n".join(lines) + "\n").encode())
 
     def print_contents(self):
         """Say where everything is."""
@@ -154,13 +145,11 @@ class RunFolder:
     def write_history(self, rows):
         """Write history.csv, a row per epoch; columns are the union of the rows' keys."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        path = self.workdir / "history.csv"
-        temporary = path.with_name(f".tmp-{path.name}")
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(str(self.workdir / "history.csv"), text.getvalue().encode())
 
     def save_model(self, model, name):
         """Save a Keras model under its final name only when it is whole."""

@@ -49,7 +49,8 @@ def sha256_of(path: str) -> str:
 
 def write_atomic(path: str, content: bytes) -> None:
     """Write a local file under a temporary name in its folder, sync, rename: all of it is seen or nothing."""
-    temporary = f"{path}.tmp-{os.getpid()}"
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".tmp-{name}-{os.getpid()}")
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()
