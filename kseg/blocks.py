@@ -12,31 +12,98 @@ def conv_bn_relu(
     filters,
     kernel_size=3,
     *,
+    strides=1,
     dilation_rate=1,
     transposed=False,
-    use_bias=True,
+    norm=None,
     initializer=HE_NORMAL,
     name,
 ):
     """Same-padded convolution, batch normalisation, ReLU.
 
-    Args: `x`: (B, H, W, C). `filters`: output channels. `transposed`: a transposed convolution of stride 1.
+    Args: `x`: (B, H, W, C). `filters`: output channels. `transposed`: a transposed convolution.
+        `strides`: of the convolution. `norm`: a normalisation layer that several convolutions share, None for an own.
         `initializer`: a Keras initialiser for the kernel.
         `name`: of the convolution; the other two are `{name}_bn` and `{name}_relu`.
-    Returns: (B, H, W, filters).
+    Returns: (B, H, W, filters), H and W divided by the strides, or multiplied where transposed.
     """
     layer = keras.layers.Conv2DTranspose if transposed else keras.layers.Conv2D
     x = layer(
         filters,
         kernel_size,
+        strides=strides,
         padding="same",
         dilation_rate=dilation_rate,
-        use_bias=use_bias,
         kernel_initializer=initializer,
         name=name,
     )(x)
-    x = BatchNormalization(name=f"{name}_bn")(x)
+    x = (norm or BatchNormalization(name=f"{name}_bn"))(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def double_conv(x, filters, *, initializer=HE_NORMAL, name):
+    """U-Net's pair of 3x3 convolutions (Ronneberger et al. 2015, arXiv 1505.04597), padded, with batch norm.
+
+    Args: `x`: (B, H, W, C). Returns: (B, H, W, filters).
+    """
+    for i in (1, 2):
+        x = conv_bn_relu(x, filters, initializer=initializer, name=f"{name}_conv{i}")
+    return x
+
+
+def recurrent_conv(x, *, steps=2, recurrence="shared", norm="per_step", initializer=HE_NORMAL, name):
+    """A recurrent convolutional layer (Liang and Hu 2015; Alom et al. 2018, arXiv 1802.06955, section III).
+
+    h(0) = f(x), then `steps` times h(t) = f(x + h(t-1)), f being one 3x3 convolution, batch norm and ReLU. With
+    recurrence="separate", as the papers write it, h(t) = ReLU(BN(w_f * x + w_r * h(t-1) + b)) with two kernels.
+    Deviation: each step has a batch norm of its own, for the steps differ in their distributions and one set of moving
+    statistics fits none of them (what inference then scores is noise); norm="shared" is that of most implementations.
+
+    Args: `x`: (B, H, W, C). `steps`: recurrences after the first application. `recurrence`: "shared" or "separate".
+        `norm`: "per_step" or "shared". Returns: (B, H, W, C).
+    Raises: ValueError for other options or a negative number of steps.
+    """
+    if (
+        not isinstance(steps, int)
+        or steps < 0
+        or recurrence not in ("shared", "separate")
+        or norm not in ("per_step", "shared")
+    ):
+        raise ValueError(
+            "A recurrent convolution has a whole number of steps, at least 0, recurrence 'shared' or 'separate', norm "
+            f"'per_step' or 'shared', got {steps}, {recurrence!r} and {norm!r}."
+        )
+    filters = x.shape[-1]
+    options = {"padding": "same", "kernel_initializer": initializer}
+    forward = keras.layers.Conv2D(filters, 3, name=name, **options)
+    if recurrence == "separate" and steps:
+        backward = keras.layers.Conv2D(filters, 3, use_bias=False, name=f"{name}_recurrent", **options)
+    if norm == "per_step":
+        norms = [BatchNormalization(name=f"{name}_bn{t}") for t in range(steps + 1)]
+    else:
+        norms = [BatchNormalization(name=f"{name}_bn")] * (steps + 1)
+    first = forward(x)
+    h = keras.layers.ReLU(name=f"{name}_relu0")(norms[0](first))
+    for t in range(1, steps + 1):
+        if recurrence == "shared":
+            z = forward(keras.layers.Add(name=f"{name}_add{t}")([x, h]))
+        else:
+            z = keras.layers.Add(name=f"{name}_add{t}")([first, backward(h)])
+        h = keras.layers.ReLU(name=f"{name}_relu{t}")(norms[t](z))
+    return h
+
+
+def double_recurrent(x, filters, *, steps=2, recurrence="shared", norm="per_step", initializer=HE_NORMAL, name):
+    """Two recurrent convolutions one after the other, of a map that has `filters` channels: (B, H, W, filters)."""
+    options = {"steps": steps, "recurrence": recurrence, "norm": norm, "initializer": initializer}
+    for i in (1, 2):
+        x = recurrent_conv(x, name=f"{name}_conv{i}", **options)
+    return x
+
+
+def project(x, filters, *, initializer=HE_NORMAL, name):
+    """A 1x1 convolution to `filters` channels, with bias: (B, H, W, C) -> (B, H, W, filters)."""
+    return keras.layers.Conv2D(filters, 1, kernel_initializer=initializer, name=f"{name}_projection")(x)
 
 
 def part_initializer(initializer, channels, total_channels, filters):

@@ -2,12 +2,18 @@
 
 import keras
 
+from kseg.layers import check_divides
 from kseg.prediction import SavedModel, label_set_of, preprocess_layer
 
 
-def check_classes(model, label_set, data):
-    """Raise ValueError if the model's classes are not those of the label set."""
-    known, count = label_set_of(model), class_count(model)
+def check_classes(model, label_set, data, outputs=None):
+    """Raise ValueError if the model's classes are not those of the label set.
+
+    Only a model that carries its label set may have more outputs than that has classes (`num_outputs`); `outputs`: how
+    many it must have, where that is known.
+    """
+    known, channels = label_set_of(model), class_count(model)
+    count = len(known["classes"]) if known else channels
     if count != label_set.num_classes:
         raise ValueError(
             f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
@@ -19,6 +25,11 @@ def check_classes(model, label_set, data):
             f"The model's classes ({known['name']}) are not those of label set {label_set.name} of {data}: "
             f"{first[0]!r} against {first[1]!r} at the same id."
         )
+    if channels < count or outputs not in (None, channels):
+        raise ValueError(
+            f"The model has {channels} outputs, but {outputs or count} are needed for the {count} classes of label set "
+            f"{label_set.name}. Build it with so many, or set num_outputs if it is to have more than classes."
+        )
 
 
 def class_count(model):
@@ -26,23 +37,45 @@ def class_count(model):
     return model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
 
 
-def check_input(model, size):
-    """Raise ValueError unless a model that the user built takes images of `size`, (height, width) in pixels."""
+def check_input(model, size, crop=None):
+    """Raise ValueError unless a model takes images of `size`, or crops out of it, both (height, width) in pixels."""
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError("The function must give a keras.Model of one input (images) and one output (logits).")
     wanted, layer = tuple(model.inputs[0].shape[1:3]), preprocess_layer(model)
     multiple = layer.multiple if layer else 1
-    if any(a not in (None, b) or b % multiple for a, b in zip(wanted, size, strict=True)):
+    if crop:
+        if layer is None or wanted != (None, None):
+            raise ValueError(
+                f"{model.name} takes images of {wanted}. To train on crops a model must be built for free sizes, "
+                "(None, None, 3), and begin with kseg.layers.Preprocess, which carries the size of the whole image."
+            )
+        check_divides(*crop, multiple)
+    elif any(a not in (None, b) or b % multiple for a, b in zip(wanted, size, strict=True)):
         raise ValueError(
             f"{model.name} takes images of {wanted} (height, width; multiples of {multiple}), the run's are {size}."
         )
 
 
-def check_batch_norm(model, batch_size):
-    """Raise ValueError if a layer (the pooled branch of ASPP) would normalise over a single value per channel."""
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    alone = [layer.name for layer in layers if tuple(layer.input.shape[1:-1]) in ((1, 1), ())]
+def check_batch_norm(model, batch_size, crop=None):
+    """Raise ValueError if a layer (the pooled branch of ASPP) would normalise over a single value per channel.
+
+    crop: (height, width) trained on where the model is of free size.
+    """
+    layer = preprocess_layer(model)
+    if batch_size == 1 and crop and layer and set(crop) == {layer.multiple}:
+        raise ValueError(
+            f"{model.name} needs a batch of at least 2 images: a crop of {crop[1]}x{crop[0]} is one pixel of its "
+            "deepest map, and batch norm would normalise over that alone."
+        )
+    # All of them, also inside layers: keras-cv's ASPP holds its own.
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    alone = [layer.path for layer in layers if _spatial_shape(layer) in ((1, 1), ())]
     if batch_size == 1 and alone:
         raise ValueError(
             f"{model.name} needs a batch of at least 2 images: {alone[0]} normalises over the batch alone."
         )
+
+
+def _spatial_shape(layer):
+    """Height and width of what a layer was built for; unlike `layer.input` also where it is called by another layer."""
+    return tuple((layer.get_build_config() or {"input_shape": (None,) * 4})["input_shape"][1:-1])

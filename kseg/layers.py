@@ -1,98 +1,15 @@
-"""What Keras lacks: pooling with indices, fused batch norm, input normalisation that describes itself.
+"""What Keras lacks: pooling with indices, fused batch norm, L2 normalisation with a scale, bilinear kernels, and input
+normalisation that describes itself.
 
 All of it is `keras.ops`; training on TensorFlow takes faster paths (XLA islands, the fused kernel).
 """
 
-import functools
 import json
 
 import keras
 from keras import ops
 
-
-def _windows(x):
-    """(B, H, W, C) -> the four cells of every 2x2 window in row-major order, each (B * H/2, W/2, C)."""
-    _, _, width, channels = ops.shape(x)
-    rows = ops.reshape(x, (-1, 2, width // 2, 2, channels))
-    return rows[:, 0, :, 0], rows[:, 0, :, 1], rows[:, 1, :, 0], rows[:, 1, :, 1]
-
-
-def _pool(x):
-    """(B, H, W, C) -> maxima and uint8 window positions, both (B, H/2, W/2, C); the first maximum wins."""
-    batch, height, width, channels = ops.shape(x)
-    a, b, c, d = _windows(x)
-    upper, lower = ops.where(b > a, b, a), ops.where(d > c, d, c)  # not maximum: JAX splits its gradient at ties
-    pooled = ops.where(lower > upper, lower, upper)
-    zero, one, two, three = (ops.cast(k, "int32") for k in range(4))  # TFLite cannot select uint8
-    indices = ops.where(a == pooled, zero, ops.where(b == pooled, one, ops.where(c == pooled, two, three)))
-    half = (batch, height // 2, width // 2, channels)  # an odd size cannot take this shape
-    return ops.reshape(pooled, half), ops.reshape(ops.cast(indices, "uint8"), half)
-
-
-def _unpool(pooled, indices):
-    """Maps (B, H, W, C) to (B, 2H, 2W, C): each value at its window position, zeros elsewhere."""
-    batch, height, width, channels = ops.shape(pooled)
-    values = ops.reshape(pooled, (-1, 1, width, 1, channels))
-    places = ops.reshape(indices, (-1, 1, width, 1, channels))
-    cells = ops.reshape(ops.cast(ops.arange(4), "uint8"), (2, 1, 2, 1))
-    spread = ops.where(places == cells, values, ops.zeros((), dtype=values.dtype))  # (B * H, 2, W, 2, C)
-    return ops.reshape(spread, (batch, 2 * height, 2 * width, channels))
-
-
-def _select(x, indices):
-    """Picks from each 2x2 window of (B, 2H, 2W, C) the value at its position: the transpose of `_unpool`."""
-    a, b, c, d = _windows(x)
-    places = ops.reshape(indices, ops.shape(a))
-    zero, two = (ops.cast(k, places.dtype) for k in (0, 2))
-    values = ops.where(places < two, ops.where(places == zero, a, b), ops.where(places == two, c, d))
-    return ops.reshape(values, ops.shape(indices))
-
-
-@functools.cache
-def _compiled(function, *specs):
-    """One XLA island per function, shapes and dtypes: traced once each, so no retracing to warn of."""
-    import tensorflow as tf
-
-    return tf.function(lambda *tensors: function(*tensors), autograph=False, jit_compile=True)
-
-
-def _run_compiled(function, *tensors):
-    return _compiled(function, *((tuple(tensor.shape), tensor.dtype) for tensor in tensors))(*tensors)
-
-
-def _pool_compiled(x):
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def pool(x):
-        pooled, indices = _run_compiled(_pool, x)
-        return (pooled, indices), lambda upstream, _: _run_compiled(_unpool, upstream, indices)
-
-    return pool(x)
-
-
-def _unpool_compiled(pooled, indices):
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def unpool(pooled, indices):
-        return _run_compiled(_unpool, pooled, indices), lambda up: (_run_compiled(_select, up, indices), None)
-
-    return unpool(pooled, indices)
-
-
-def _compiles(training, shape):
-    """True where the pair runs as an XLA island: TensorFlow, training, sizes known; else plain ops."""
-    return keras.backend.backend() == "tensorflow" and training is True and None not in tuple(shape)[1:]
-
-
-def _halved(shape):
-    batch, height, width, channels = shape
-    if (height or 0) % 2 or (width or 0) % 2:
-        got = f"{height or '?'}x{width or '?'}"
-        even = "x".join(str(size + size % 2) if size else "?" for size in (height, width))
-        raise ValueError(f"Height and width must be even for 2x2 pooling, got {got}. Pad or crop to {even}.")
-    return (batch, height and height // 2, width and width // 2, channels)
+from kseg import windows
 
 
 @keras.saving.register_keras_serializable("kseg")
@@ -108,14 +25,14 @@ class MaxPooling2DWithArgmax(keras.layers.Layer):
     """
 
     def build(self, input_shape):
-        _halved(input_shape)
+        windows.halved(input_shape)
 
     def call(self, x, training=None):
-        _halved(x.shape)
-        return _pool_compiled(x) if _compiles(training, x.shape) else _pool(x)
+        windows.halved(x.shape)
+        return windows.pool_compiled(x) if windows.compiles(training, x.shape) else windows.pool(x)
 
     def compute_output_spec(self, x, training=None):
-        shape = _halved(x.shape)
+        shape = windows.halved(x.shape)
         return keras.KerasTensor(shape, dtype=x.dtype), keras.KerasTensor(shape, dtype="uint8")
 
 
@@ -130,7 +47,7 @@ class MaxUnpooling2D(keras.layers.Layer):
     def call(self, inputs, training=None):
         pooled, indices = inputs
         self.compute_output_shape([pooled.shape, indices.shape])
-        unpool = _unpool_compiled if _compiles(training, pooled.shape) else _unpool
+        unpool = windows.unpool_compiled if windows.compiles(training, pooled.shape) else windows.unpool
         return unpool(pooled, indices)
 
     def compute_output_shape(self, input_shape):
@@ -209,6 +126,66 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 @keras.saving.register_keras_serializable("kseg")
+class ScaledL2Normalization(keras.layers.Layer):
+    """Gives every pixel's vector the length 1, then a learned scale per channel (arXiv 1506.04579, section 3.3).
+
+    Computed in float32: y = scale * x / sqrt(sum over channels of x^2 + epsilon). Deviation: the epsilon, under which a
+    vector of zeros, as ReLU makes them, gives zeros and a gradient of scale / sqrt(epsilon) and no nan.
+
+    Args: `scale`: initial value for every channel. `epsilon`: positive, in the units of x squared.
+    Call: (..., C), any float dtype. Returns: the same shape in the layer's compute dtype.
+    Raises: ValueError where epsilon is not positive.
+    """
+
+    def __init__(self, scale=10.0, epsilon=1e-6, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        if epsilon <= 0:
+            raise ValueError(f"epsilon must be positive, got {epsilon}. Try 1e-6.")
+        self.scale, self.epsilon = float(scale), float(epsilon)
+
+    def build(self, input_shape):
+        initial = keras.initializers.Constant(self.scale)
+        self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=initial)
+
+    def call(self, x):
+        x = ops.cast(x, "float32")
+        squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+        y = x * ops.rsqrt(squares + self.epsilon) * ops.cast(self.gamma, "float32")
+        return ops.cast(y, self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("kseg")
+class BilinearInitializer(keras.initializers.Initializer):
+    """Makes a transposed convolution of stride k / 2 upsample every channel bilinearly (arXiv 1411.4038, section 3.3).
+
+    Call: shape (k, k, C, C), k even. Returns: the kernel, 0 between different channels.
+    Raises: ValueError for another shape.
+    """
+
+    def __call__(self, shape, dtype=None):
+        height, width, filters, channels = shape
+        if height != width or height % 2 or filters != channels:
+            raise ValueError(f"A bilinear kernel has shape (k, k, C, C) with even k, got {tuple(shape)}.")
+        half = height / 2
+        line = 1 - ops.abs(ops.arange(height, dtype="float32") + 0.5 - half) / half  # k = 4: 1/4, 3/4, 3/4, 1/4
+        window = ops.reshape(ops.outer(line, line), (height, width, 1, 1))
+        return ops.cast(window * ops.eye(channels), dtype or keras.config.floatx())
+
+
+def check_divides(height, width, multiple):
+    """Raise ValueError about images of a size that a model cannot take; None is a size that is not known."""
+    if not (height or 0) % multiple and not (width or 0) % multiple:
+        return
+    fit = "x".join(str(max(round(size / multiple), 1) * multiple) if size else "?" for size in (height, width))
+    raise ValueError(
+        f"Height and width must be multiples of {multiple}, got {height or '?'}x{width or '?'}. Pad or crop to {fit}."
+    )
+
+
+@keras.saving.register_keras_serializable("kseg")
 class Preprocess(keras.layers.Layer):
     """Normalises RGB 0..255 inside the model, and carries what a saved model must say about itself.
 
@@ -217,7 +194,8 @@ class Preprocess(keras.layers.Layer):
         `label_set`: dict of "name", "classes", "palette" (JSON values), or None. All can be set
         afterwards and are saved with the model.
     Call: uint8 or float (B, H, W, 3), RGB. Returns: the same shape in the layer's compute dtype.
-    Raises: ValueError where mean or scale are not three numbers or a scale is not positive.
+    Raises: ValueError where mean or scale are not three numbers or a scale is not positive; for images whose height or
+        width is known and does not divide.
     """
 
     def __init__(self, mean, scale, multiple=1, label_set=None, size=None, **kwargs):
@@ -239,6 +217,8 @@ class Preprocess(keras.layers.Layer):
         self._label_set = json.dumps(value)  # as text, so that Keras does not wrap the dict in its tracking types
 
     def call(self, x):
+        sizes = (size if isinstance(size, int) else None for size in x.shape[1:3])  # JAX traces free ones as symbols
+        check_divides(*sizes, self.multiple)
         x = ops.cast(x, "float32")
         mean, scale = (ops.convert_to_tensor(values, dtype="float32") for values in (self.mean, self.scale))
         return ops.cast((x - mean) / scale, self.compute_dtype)
@@ -246,3 +226,21 @@ class Preprocess(keras.layers.Layer):
     def get_config(self):
         own = {name: getattr(self, name) for name in ("mean", "scale", "multiple", "label_set", "size")}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("kseg")
+class UpSampling2D(keras.layers.UpSampling2D):
+    """Keras' `UpSampling2D` that on TensorFlow also interpolates maps whose size is known only when the graph runs.
+
+    Keras' own compares sizes in Python: a model of free size would fail in `predict` and in a SavedModel.
+    Arguments, call and result as `keras.layers.UpSampling2D`.
+    """
+
+    def call(self, inputs):
+        if keras.backend.backend() != "tensorflow" or self.interpolation == "nearest":
+            return super().call(inputs)
+        import tensorflow as tf
+
+        _, height, width, _ = ops.shape(inputs)
+        size = (height * self.size[0], width * self.size[1])
+        return ops.cast(tf.image.resize(inputs, size, self.interpolation), self.compute_dtype)

@@ -11,7 +11,7 @@ from kseg import blocks, layers
 def test_conv_bn_relu_is_three_layers_by_name():
     image = keras.Input((8, 8, 3))
     for transposed, layer in ((False, keras.layers.Conv2D), (True, keras.layers.Conv2DTranspose)):
-        y = blocks.conv_bn_relu(image, 5, transposed=transposed, use_bias=False, name="a")
+        y = blocks.conv_bn_relu(image, 5, transposed=transposed, name="a")
         model = keras.Model(image, y)
         assert [type(part) for part in model.layers[1:]] == [
             layer,
@@ -19,7 +19,7 @@ def test_conv_bn_relu_is_three_layers_by_name():
             keras.layers.ReLU,
         ]
         assert [part.name for part in model.layers[1:]] == ["a", "a_bn", "a_relu"]
-        assert y.shape == (None, 8, 8, 5) and len(model.get_layer("a").weights) == 1
+        assert y.shape == (None, 8, 8, 5) and len(model.get_layer("a").weights) == 2
 
 
 def _randomise(model):

@@ -2,12 +2,27 @@
 
 import inspect
 
-from kseg.models import segnet
+from kseg.models import deeplabv3, fcn, segnet, unet
 
 MODELS = {
+    "unet": unet.unet,
+    "runet": unet.runet,
+    "resunet": unet.resunet,
+    "r2unet": unet.r2unet,
+    "fcn32s": fcn.fcn32s,
+    "fcn16s": fcn.fcn16s,
+    "fcn8s": fcn.fcn8s,
+    "parsenet": fcn.parsenet,
     "segnet": segnet.segnet,
     "segnet_aspp": segnet.segnet_aspp,
+    "deeplabv3": deeplabv3.deeplabv3,
 }
+
+
+def options_of(name):
+    """The names of the options that the builder of a model takes."""
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def build_model(name, input_shape, num_classes, **options):
@@ -20,11 +35,7 @@ def build_model(name, input_shape, num_classes, **options):
     """
     if name not in MODELS:
         raise ValueError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(MODELS))}.")
-    known = [
-        parameter.name
-        for parameter in inspect.signature(MODELS[name]).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
+    known = options_of(name)
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
@@ -32,6 +43,8 @@ def build_model(name, input_shape, num_classes, **options):
     sizes = input_shape[:2]
     if len(input_shape) != 3 or input_shape[2] != 3 or any(size is not None and size < 1 for size in sizes):
         raise ValueError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape}.")
+    if (sizes[0] is None) != (sizes[1] is None):
+        raise ValueError(f"Height and width must both be given or both be None, got {input_shape}.")
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
     try:

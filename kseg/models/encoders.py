@@ -1,15 +1,16 @@
-"""VGG16 weights (Simonyan and Zisserman 2015) for encoders with layers `block{1..5}_conv{1..3}`."""
+"""ImageNet weights for encoders: VGG16 (Simonyan and Zisserman 2015) and ResNet (He et al. 2016).
+
+Layers have the names of keras.applications, and for FCN `fc6` and `fc7`, VGG16's dense layers as convolutions.
+"""
 
 import logging
 import os
 import pathlib
-import re
 
-import h5py
 import keras
 import numpy as np
 
-from kseg.models import torch_file
+from kseg.models import keras_file, torch_file
 
 # Normalisation of torchvision's weights, and of a model without weights: RGB 0..255.
 IMAGENET_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
@@ -17,128 +18,199 @@ IMAGENET_SCALE = tuple(255 * value for value in (0.229, 0.224, 0.225))
 # Keras' own weights are Caffe's: BGR minus the mean, not scaled. Here in RGB order.
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 
-VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-VGG16_MD5 = "6d6bbae143d832006294945121d1f1fc"
-VGG16_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{VGG16_FILE}"
+_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
+_VARIABLES = {
+    "conv": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+    "norm": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
 
-_CONVOLUTIONS = [f"block{block}_conv{i}" for block, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
-_TORCH_INDEX = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # of torchvision's `features`
+
+def _vgg16_layers():
+    names = [f"block{block}_conv{i}" for block, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
+    features = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # of torchvision's `features`
+    layers = {name: ("conv", name, f"features.{i}") for name, i in zip(names, features, strict=True)}
+    return layers | {"fc6": ("dense", "fc1", "classifier.0"), "fc7": ("dense", "fc2", "classifier.3")}
 
 
-def load_vgg16_weights(model, source):
-    """Loads ImageNet weights into a model's 13 VGG16 convolutions and sets `preprocess` to what they expect.
+def _resnet_layers(depths):
+    names = {"conv1_conv": "conv", "conv1_bn": "norm"}
+    for stage, depth in enumerate(depths, 2):
+        for block in range(1, depth + 1):
+            for i in range(0 if block == 1 else 1, 4):  # 0 is the projection of the shortcut
+                names |= {f"conv{stage}_block{block}_{i}_{kind}": kind for kind in ("conv", "bn")}
+    return {name: ("norm" if kind == "bn" else kind, name, None) for name, kind in names.items()}
 
-    Kernels are put into RGB order: the first maps equal those of the network that the weights are from.
 
-    Args: `model`: keras.Model of 64 base filters with layers `block{1..5}_conv{1..3}` and `preprocess`.
-        `source`: "imagenet" (Keras' published file, downloaded once), or a path: Keras' VGG16 as .h5 or
-        .weights.h5, or torchvision's as .pth.
-    Returns: {"used": [...], "unused": [...]}: names of the file's arrays.
+# Layer of the model: (kind, layer of Keras' file, prefix in torchvision's or None), from the image on; the weights
+# that Keras publishes, without and with the classifier; `chain`: each layer follows the one before it.
+ARCHITECTURES = {
+    "vgg16": {
+        "layers": _vgg16_layers(),
+        "files": {
+            "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5": "6d6bbae143d832006294945121d1f1fc",
+            "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5": "64373286793e3c8b2b4e3219cbf3544b",
+        },
+        "chain": True,
+        "formats": "VGG16 as Keras' .h5 or torchvision's .pth",
+    },
+    "resnet50": {
+        "layers": _resnet_layers((3, 4, 6, 3)),
+        "files": {"resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5": "4d473c1dd8becc155b73f8504c6f6626"},
+        "chain": False,
+        "formats": "ResNet-50 as Keras' .h5",
+    },
+    "resnet101": {
+        "layers": _resnet_layers((3, 4, 23, 3)),
+        "files": {"resnet/resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5": "88cf7a10940856eca736dc7b7e228a21"},
+        "chain": False,
+        "formats": "ResNet-101 as Keras' .h5",
+    },
+}
+_CLASSIFIER = ("fc6", "fc7")  # weights that a file may lack
+
+
+def load_encoder_weights(model, architecture, source, *, keep_preprocess=False):
+    """Loads ImageNet weights into a model's encoder and sets `preprocess` to what they expect.
+
+    Kernels are put into RGB order: the first maps equal those of the network that the weights are from. VGG16's dense
+    layers become the convolutions `fc6` and `fc7` where the model has them (Long et al. 2015, arXiv 1411.4038, 3.1).
+
+    Args: `model`: keras.Model with `preprocess` and the layers of `ARCHITECTURES[architecture]`.
+        `architecture`: "vgg16", "resnet50" or "resnet101". `source`: "imagenet" (Keras' published file, downloaded
+        once), or a path: Keras' .h5 or .weights.h5, or for VGG16 torchvision's .pth.
+        `keep_preprocess`: leave the model's own normalisation.
+    Returns: {"used": [...], "unused": [...], "initial": [...]}: names of the file's arrays, and of those layers
+        (`fc6`, `fc7`) that it has no weights for.
     Raises: ValueError that names arrays missing or of another shape; FileNotFoundError without the file.
     """
-    path = _download() if source == "imagenet" else pathlib.Path(os.path.expanduser(source))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No encoder weights at {path}. Give 'imagenet', or VGG16 as Keras' .h5 or torchvision's .pth."
-        )
-    if path.suffix in (".pth", ".pt"):
-        arrays, names = torch_file.read_state_dict(path), _torch_names()
-        mean, scale = IMAGENET_MEAN, IMAGENET_SCALE
-    else:
-        arrays, names = _read_keras(path)
-        mean, scale = CAFFE_MEAN, (1.0, 1.0, 1.0)
-    values = _take(model, arrays, names, path)
-    for layer, (kernel, bias) in values.items():
-        if path.suffix in (".pth", ".pt"):
-            kernel = kernel.transpose(2, 3, 1, 0)  # OIHW -> HWIO
-        elif layer == _CONVOLUTIONS[0]:
-            kernel = kernel[:, :, ::-1]  # BGR -> RGB
-        model.get_layer(layer).set_weights([kernel, bias])
-    preprocess = model.get_layer("preprocess")
-    preprocess.mean, preprocess.scale = mean, scale
-    used = [name for pair in names.values() for name in pair]
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}.")
+    layers = _layers_of(model, architecture)
+    path = _find(architecture, source, "fc6" in layers)
+    torch = path.suffix in (".pth", ".pt")
+    arrays, names = (_read_torch if torch else _read_keras)(path, architecture, layers)
+    initial = [layer for layer in _CLASSIFIER if layer in layers and not set(names[layer].values()) & set(arrays)]
+    total = sum(map(len, names.values()))
+    names = {layer: variables for layer, variables in names.items() if layer not in initial}
+    _check(model, architecture, names, arrays, path)
+    for layer, variables in names.items():
+        values = {variable: arrays[name] for variable, name in variables.items()}
+        _assign(model.get_layer(layer), layers[layer][0], values, torch, first=layer == next(iter(layers)))
+    if not keep_preprocess:
+        preprocess = model.get_layer("preprocess")
+        preprocess.mean = IMAGENET_MEAN if torch else CAFFE_MEAN
+        preprocess.scale = IMAGENET_SCALE if torch else (1.0, 1.0, 1.0)
+    used = [name for variables in names.values() for name in variables.values()]
     unused = sorted(set(arrays) - set(used))
-    logging.getLogger("kseg").info(
-        "%d of %d encoder arrays from %s; unused: %s", len(used), 26, path, ", ".join(unused) or "none"
-    )
-    return {"used": used, "unused": unused}
+    message = "%d of %d encoder arrays from %s; unused: %s"
+    if initial:
+        message += f"; not in the file and left at their initial values: {', '.join(initial)}"
+    level = logging.WARNING if initial else logging.INFO
+    logging.getLogger("kseg").log(level, message, len(used), total, path, ", ".join(unused) or "none")
+    return {"used": used, "unused": unused, "initial": initial}
 
 
-def _download():
+def _layers_of(model, architecture):
+    """The part of the table that the model has: all of it, or all but VGG16's dense layers."""
+    present = {layer.name for layer in model.layers}
+    layers = ARCHITECTURES[architecture]["layers"]
+    missing = [layer for layer in layers if layer not in present and layer not in _CLASSIFIER]
+    if missing:
+        raise ValueError(
+            f"Model '{model.name}' has no encoder {architecture}: it lacks {len(missing)} of its layers, "
+            f"first '{missing[0]}'. Load weights of the encoder that it has."
+        )
+    return {layer: value for layer, value in layers.items() if layer in present}
+
+
+def _find(architecture, source, classifier):
+    table = ARCHITECTURES[architecture]
+    if source == "imagenet":
+        return _download(*list(table["files"].items())[-1 if classifier else 0])
+    path = pathlib.Path(os.path.expanduser(source))
+    if not path.is_file():
+        raise FileNotFoundError(f"No encoder weights at {path}. Give 'imagenet', or {table['formats']}.")
+    return path
+
+
+def _download(place, md5):
     """Keras' file in the Keras home, fetched on first use."""
+    url, name = f"{_URL}/{place}", place.rpartition("/")[2]
     try:
-        return pathlib.Path(keras.utils.get_file(VGG16_FILE, VGG16_URL, cache_subdir="models", file_hash=VGG16_MD5))
+        return pathlib.Path(keras.utils.get_file(name, url, cache_subdir="models", file_hash=md5))
     except Exception as error:  # Keras raises plain Exception where the network fails
         home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
         reason = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
-            f"Cannot download the encoder weights {VGG16_FILE} ({reason}).\n"
-            f"Download {VGG16_URL} (md5 {VGG16_MD5}) where there is a network and put it at\n"
-            f"{home / 'models' / VGG16_FILE}, or start with --encoder_weights=PATH (without weights: '')."
+            f"Cannot download the encoder weights {name} ({reason}).\n"
+            f"Download {url} (md5 {md5}) where there is a network and put it at\n"
+            f"{home / 'models' / name}, or start with --encoder_weights=PATH (without weights: '')."
         ) from error
 
 
-def _torch_names():
-    return {
-        layer: (f"features.{index}.weight", f"features.{index}.bias")
-        for layer, index in zip(_CONVOLUTIONS, _TORCH_INDEX, strict=True)
-    }
+def _read_keras(path, architecture, layers):
+    """The arrays of a file by name, and for each layer the names of its variables."""
+    arrays, titles = keras_file.read_arrays(path)
+    wanted = {source: (kind, _VARIABLES[kind]) for kind, source, _ in layers.values()}
+    found = keras_file.find_variables(arrays, titles, wanted, in_order=ARCHITECTURES[architecture]["chain"])
+    return arrays, {layer: found[source] for layer, (_, source, _) in layers.items()}
 
 
-def _read_keras(path):
-    """The arrays of a Keras weights file by path, and per convolution the paths of kernel and bias."""
-    try:
-        with h5py.File(path) as file:
-            arrays, titles = {}, {}
+def _read_torch(path, architecture, layers):
+    if None in (prefix for _, _, prefix in layers.values()):
+        raise ValueError(f"{architecture} takes no PyTorch weights, got {path}. Give {_formats(architecture)}.")
+    names = {x: {"kernel": f"{prefix}.weight", "bias": f"{prefix}.bias"} for x, (_, _, prefix) in layers.items()}
+    return torch_file.read_state_dict(path), names
 
-            def visit(name, item):
-                if isinstance(item, h5py.Dataset):
-                    arrays[name] = item[()]
-                elif "name" in item.attrs:
-                    titles[name] = item.attrs["name"]
 
-            file.visititems(visit)
-    except OSError as error:
-        raise ValueError(f"Cannot read {path} as HDF5: {error}. Is the download complete?") from error
-    names = _names_by_class(arrays, titles) if any(re.search(r"/vars/\d+$", key) for key in arrays) else {}
-    for layer in _CONVOLUTIONS:
-        if layer in names:
+def _formats(architecture):
+    return ARCHITECTURES[architecture]["formats"]
+
+
+def _file_shape(shape, kind, torch):
+    """The shape that a file keeps a convolution's kernel (height, width, in, out) in."""
+    height, width, channels, filters = shape
+    if kind == "dense":
+        flat = height * width * channels
+        return (filters, flat) if torch else (flat, filters)
+    return (filters, channels, height, width) if torch else shape
+
+
+def _check(model, architecture, names, arrays, path):
+    """Raises ValueError that names every array that is missing or unfit."""
+    problems = []
+    torch = path.suffix in (".pth", ".pt")
+    for layer, variables in names.items():
+        kind = ARCHITECTURES[architecture]["layers"][layer][0]
+        shapes = {weight.name: tuple(weight.shape) for weight in model.get_layer(layer).weights}
+        if set(shapes) != set(variables):
+            problems.append(f"'{layer}' has {', '.join(shapes)}, the file {', '.join(variables)}")
             continue
-        keys = [key for key in arrays if layer in key.split("/")]
-        kernels = [key for key in keys if arrays[key].ndim == 4]
-        biases = [key for key in keys if arrays[key].ndim == 1]
-        names[layer] = (kernels + [f"{layer}/kernel"])[0], (biases + [f"{layer}/bias"])[0]
-    return arrays, names
-
-
-def _names_by_class(arrays, titles):
-    """Keras 3's `.weights.h5`: groups conv2d, conv2d_1, ... with the layer's name as an attribute."""
-    groups = sorted(
-        {key[: -len("/vars/0")] for key in arrays if re.search(r"conv2d(_\d+)?/vars/0$", key)},
-        key=lambda group: int(group.rpartition("conv2d")[2].lstrip("_") or 0),
-    )
-    named = {titles.get(f"{group}/vars", titles.get(group)): group for group in groups}
-    if not set(_CONVOLUTIONS) <= set(named):
-        named = dict(zip(_CONVOLUTIONS, groups, strict=False))  # VGG16 has no other convolutions: in order
-    return {layer: (f"{group}/vars/0", f"{group}/vars/1") for layer, group in named.items() if layer in _CONVOLUTIONS}
-
-
-def _take(model, arrays, names, path):
-    """The arrays that the convolutions need; every one that is missing or unfit is named in one error."""
-    problems, values = [], {}
-    for layer in _CONVOLUTIONS:
-        kernel, bias = (tuple(weight.shape) for weight in model.get_layer(layer).weights)
-        if path.suffix in (".pth", ".pt"):
-            kernel = tuple(np.array(kernel)[[3, 2, 0, 1]].tolist())  # HWIO -> OIHW, as the file has it
-        for name, shape in zip(names[layer], (kernel, bias), strict=True):
+        for variable, name in variables.items():
+            needs = _file_shape(shapes[variable], kind, torch) if variable == "kernel" else shapes[variable]
             if name not in arrays:
                 problems.append(f"{name} is missing")
-            elif arrays[name].shape != shape:
-                problems.append(f"{name} has shape {arrays[name].shape}, '{layer}' needs {shape}")
-        values[layer] = [arrays.get(name) for name in names[layer]]
+            elif arrays[name].shape != needs:
+                problems.append(f"{name} has shape {arrays[name].shape}, '{layer}' needs {needs}")
     if problems:
         raise ValueError(
-            f"{path} does not fit the encoder (VGG16, base_filters=64): {'; '.join(problems)}. "
-            "Give weights of VGG16, or build with base_filters=64."
+            f"{path} does not fit the encoder ({architecture}, base_filters=64): {'; '.join(problems)}. "
+            f"Give {_formats(architecture)}, or build with base_filters=64."
         )
-    return values
+
+
+def _assign(layer, kind, values, torch, first):
+    """Sets the variables of a layer; the first one's kernel comes to RGB order."""
+    variables = {weight.name: weight for weight in layer.weights}
+    kernel = values.get("kernel")
+    if kernel is not None:
+        height, width, channels, filters = variables["kernel"].shape
+        if torch:  # flattened channels first, which for a convolution changes nothing
+            kernel = kernel.reshape(filters, channels, height, width).transpose(2, 3, 1, 0)
+        else:
+            kernel = kernel.reshape(height, width, channels, filters)
+            kernel = kernel[:, :, ::-1] if first else kernel  # BGR -> RGB
+        values = {**values, "kernel": kernel}
+    for name, value in values.items():
+        variables[name].assign(np.ascontiguousarray(value))

@@ -1,0 +1,71 @@
+"""DeepLabV3: a dilated backbone and keras-cv's atrous spatial pyramid pooling. The one model that needs TensorFlow."""
+
+import keras
+
+from kseg import blocks
+from kseg.layers import UpSampling2D
+from kseg.models import encoders, ends, resnet, vgg
+
+BACKBONES = (*resnet.BLOCKS, "vgg16")
+RATES = {16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride, in pixels of the backbone's map
+MULTI_GRID = (1, 2, 4)
+
+
+def deeplabv3(
+    input_shape,
+    num_classes,
+    *,
+    backbone="resnet50",
+    output_stride=16,
+    base_filters=64,
+    multi_grid=None,
+    dropout=0.1,
+    initializer=blocks.HE_NORMAL,
+    encoder_weights=None,
+    seed=0,
+    name="deeplabv3",
+):
+    """DeepLabV3 (Chen et al. 2017, arXiv 1706.05587, section 3): dilated backbone, ASPP, 1x1 scores, upsampled.
+
+    Deviations: ResNet's strides are where Keras has them, for its weights. ASPP is keras-cv's: its batch norms have
+    momentum .99 and epsilon 1e-3, its kernels Glorot's initialiser; training it needs batches of 2.
+
+    Args: `input_shape`: (H, W, 3), multiples of `output_stride` or None. `num_classes`: channels of the scores.
+        `backbone`: "resnet50", "resnet101" or "vgg16". `output_stride`: 16 or 8; ASPP's rates are 6, 12, 18 or twice
+        that. `base_filters`: of the backbone; ASPP has four times as many. `multi_grid`: dilation factors of the last
+        stage's three blocks, None for the paper's (1, 2, 4); ResNets only. `dropout`: rate after ASPP's projection (not
+        in the paper, .1 in the authors' code), 0 for none, drawn from `seed`. `initializer`: of kernels outside ASPP.
+        `encoder_weights`: None, "imagenet" or a file (`encoders.load_encoder_weights`).
+    Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
+    Raises: ValueError for sizes that do not divide, unfit options or weights, no TensorFlow or keras-cv.
+    """
+    ends.choose("backbone", backbone, BACKBONES)
+    ends.choose("output_stride", output_stride, RATES)
+    pooling = _pyramid_pooling(RATES[output_stride], 4 * base_filters)
+    image, x = ends.image_input(input_shape, output_stride)
+    options = {"output_stride": output_stride, "initializer": initializer}
+    if backbone != "vgg16":
+        x = resnet.resnet(x, backbone, base_filters, multi_grid=multi_grid or MULTI_GRID, **options)
+    elif multi_grid is None:
+        x = vgg.vgg16(x, base_filters, **options)["out"]
+    else:
+        raise ValueError(f"multi_grid is an option of the ResNets, got {multi_grid} with backbone vgg16. Leave it out.")
+    x = ends.dropout(pooling(x), dropout, seed, "aspp_dropout")
+    x = ends.logits(x, num_classes, initializer=initializer)
+    x = UpSampling2D(output_stride, interpolation="bilinear", dtype="float32", name="upsampling")(x)
+    model = keras.Model(image, x, name=name)
+    if encoder_weights:
+        encoders.load_encoder_weights(model, backbone, encoder_weights)
+    return model
+
+
+def _pyramid_pooling(rates, filters):
+    """keras-cv's layer, imported here: it costs two seconds and runs on TensorFlow alone."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(f"deeplabv3 needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
+    try:
+        from keras_cv.layers import SpatialPyramidPooling
+    except ImportError as error:
+        raise ValueError(f"deeplabv3 needs keras-cv: pip install keras-cv ({error}).") from error
+    # Its own dropout takes no seed.
+    return SpatialPyramidPooling(dilation_rates=list(rates), num_channels=filters, dropout=0.0, name="aspp")

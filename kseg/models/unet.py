@@ -1,0 +1,177 @@
+"""U-Net, RU-Net, ResU-Net and R2U-Net: one skeleton and four blocks."""
+
+import functools
+
+import keras
+
+from kseg import blocks
+from kseg.models import ends
+
+UPSAMPLINGS, SKIPS, HEAD_ACTIVATIONS = ("nearest", "transposed"), ("concat", "add"), (None, "relu")
+
+
+def unet(
+    input_shape,
+    num_classes,
+    *,
+    base_filters=64,
+    depth=5,
+    upsampling="nearest",
+    skip="concat",
+    head_activation=None,
+    initializer=blocks.HE_NORMAL,
+    name="unet",
+):
+    """U-Net (Ronneberger, Fischer and Brox 2015, arXiv 1505.04597, section 2): two 3x3 convolutions a level.
+
+    Deviations, as most implementations have them: padded convolutions with batch norm, so that the scores have the
+    image's size; upsampling by the nearest neighbour and a 3x3 convolution.
+
+    Args: `input_shape`: (H, W, 3), multiples of 2^(depth - 1) or None. `num_classes`: channels of the scores.
+        `base_filters`: of the first level, doubled at each. `depth`: levels. `upsampling`: "nearest", followed by a
+        3x3 convolution, or "transposed" (2x2, stride 2), both with batch norm and ReLU. `skip`: "concat" or "add".
+        `head_activation`: None or "relu", of the scores. `initializer`: of the kernels.
+    Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
+    Raises: ValueError for sizes that do not divide or another choice of an option.
+    """
+    block = functools.partial(blocks.double_conv, initializer=initializer)
+    up = _upsampling(upsampling, initializer)
+    return _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name)
+
+
+def resunet(
+    input_shape,
+    num_classes,
+    *,
+    base_filters=64,
+    depth=5,
+    upsampling="nearest",
+    skip="concat",
+    head_activation=None,
+    initializer=blocks.HE_NORMAL,
+    name="resunet",
+):
+    """ResU-Net: U-Net with residual units and no recurrence (Alom et al. 2018, arXiv 1802.06955, figure 4c).
+
+    Every level projects to its width by a 1x1 convolution, whose result is added to that of its two convolutions.
+
+    Args: as in `unet`. Returns, Raises: as `unet`.
+    """
+    block = _residual(functools.partial(blocks.double_conv, initializer=initializer), initializer)
+    up = _upsampling(upsampling, initializer)
+    return _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name)
+
+
+def runet(
+    input_shape,
+    num_classes,
+    *,
+    base_filters=64,
+    depth=5,
+    steps=2,
+    recurrence="shared",
+    norm="per_step",
+    upsampling="nearest",
+    skip="concat",
+    head_activation=None,
+    initializer=blocks.HE_NORMAL,
+    name="runet",
+):
+    """RU-Net: U-Net with recurrent convolutions and no residual (Alom et al. 2018, arXiv 1802.06955, figure 4b).
+
+    Args: as in `unet`; `steps`, `recurrence`, `norm`: of `blocks.recurrent_conv`. Returns, Raises: as `unet`.
+    """
+    block = _projected(_recurrent(steps, recurrence, norm, initializer), initializer)
+    up = _upsampling(upsampling, initializer)
+    return _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name)
+
+
+def r2unet(
+    input_shape,
+    num_classes,
+    *,
+    base_filters=64,
+    depth=5,
+    steps=2,
+    recurrence="shared",
+    norm="per_step",
+    upsampling="nearest",
+    skip="concat",
+    head_activation=None,
+    initializer=blocks.HE_NORMAL,
+    name="r2unet",
+):
+    """R2U-Net: recurrent residual U-Net (Alom et al. 2018, arXiv 1802.06955, section III, figures 3 and 4d).
+
+    Every level projects to its width by a 1x1 convolution, whose result is added to that of two recurrent convolutions.
+    Deviations: a batch norm per step (`blocks.recurrent_conv` says why), norm="shared" being for weights made
+    elsewhere; by default one kernel for input and recurrence, as most implementations have it, where the paper writes
+    two (recurrence="separate"); those of `unet`.
+
+    Args: as in `unet`; `steps`, `recurrence`, `norm`: of `blocks.recurrent_conv`. Returns, Raises: as `unet`.
+    """
+    block = _residual(_recurrent(steps, recurrence, norm, initializer), initializer)
+    up = _upsampling(upsampling, initializer)
+    return _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name)
+
+
+def _recurrent(steps, recurrence, norm, initializer):
+    options = {"steps": steps, "recurrence": recurrence, "norm": norm, "initializer": initializer}
+    return functools.partial(blocks.double_recurrent, **options)
+
+
+def _projected(block, initializer):
+    """The block on a projection of its input to its width."""
+
+    def projected(x, filters, *, name):
+        return block(blocks.project(x, filters, initializer=initializer, name=name), filters, name=name)
+
+    return projected
+
+
+def _residual(block, initializer):
+    """The same plus the projection."""
+
+    def residual(x, filters, *, name):
+        x = blocks.project(x, filters, initializer=initializer, name=name)
+        return keras.layers.Add(name=f"{name}_residual")([x, block(x, filters, name=name)])
+
+    return residual
+
+
+def _upsampling(kind, initializer):
+    """A function (x, filters, name) that doubles height and width and halves the channels."""
+    ends.choose("upsampling", kind, UPSAMPLINGS)
+
+    def nearest(x, filters, *, name):
+        x = keras.layers.UpSampling2D(2, name=f"{name}_nearest")(x)
+        return blocks.conv_bn_relu(x, filters, initializer=initializer, name=name)
+
+    transposed = functools.partial(
+        blocks.conv_bn_relu, kernel_size=2, strides=2, transposed=True, initializer=initializer
+    )
+    return nearest if kind == "nearest" else transposed
+
+
+def _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name):
+    ends.choose("skip", skip, SKIPS)
+    ends.choose("head_activation", head_activation, HEAD_ACTIVATIONS)
+    if not all(isinstance(value, int) and value >= 1 for value in (depth, base_filters)):
+        raise ValueError(
+            f"depth and base_filters must be whole numbers of at least 1, got {depth!r}, {base_filters!r}."
+        )
+    join = keras.layers.Concatenate if skip == "concat" else keras.layers.Add
+    image, x = ends.image_input(input_shape, 2 ** (depth - 1))
+    skips = {}
+    for level in range(1, depth + 1):
+        x = block(x, base_filters * 2 ** (level - 1), name=f"encoder{level}")  # (B, H / 2^(level - 1), ...)
+        if level < depth:
+            skips[level] = x
+            x = keras.layers.MaxPooling2D(2, name=f"encoder{level}_pool")(x)
+    for level in range(depth - 1, 0, -1):
+        filters = base_filters * 2 ** (level - 1)
+        x = up(x, filters, name=f"decoder{level}_up")
+        x = join(name=f"decoder{level}_skip")([skips[level], x])
+        x = block(x, filters, name=f"decoder{level}")
+    x = ends.logits(x, num_classes, initializer=initializer, activation=head_activation)
+    return keras.Model(image, x, name=name)

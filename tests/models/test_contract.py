@@ -1,0 +1,130 @@
+"""What every model of MODELS keeps: one parametrised test of each promise, on narrow networks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kseg
+from kseg.export import export_saved_model
+from kseg.models import MODELS, build_model, options_of, resnet
+
+SIZE = (64, 64)
+# Every model by its name, and DeepLabV3 also with VGG16; three levels of the U-Nets, since XLA compiles each layer.
+CASES = {name: {"depth": 3} if "depth" in options_of(name) else {} for name in MODELS}
+CASES["deeplabv3-vgg16"] = {"backbone": "vgg16"}
+
+
+def _build(case, size=SIZE, classes=3, **options):
+    name = case.partition("-")[0]
+    if "dropout" in options_of(name):
+        options = {"dropout": 0.0, **options}
+    return build_model(name, (*size, 3), classes, **{"base_filters": 4, **CASES[case], **options})
+
+
+def _image(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    """ResNets of six blocks: XLA compiles each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(resnet.BLOCKS, "resnet50", (1, 1, 1, 3))
+        yield
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(case):
+    """With moving statistics that are not the initial ones."""
+    keras.utils.set_random_seed(0)
+    model = _build(case)
+    model(_image(2, *SIZE, 3), training=True)
+    return model
+
+
+def test_shape_name_and_type(case, model):
+    logits = model(_image(2, *SIZE, 3))
+    assert model.name == case.partition("-")[0]
+    assert logits.shape == (2, *SIZE, 3) and logits.dtype == "float32"
+    assert model.layers[1].name == "preprocess" and model.get_layer("preprocess").size == SIZE
+    with pytest.raises(ValueError, match=r"multiples of \d+, got 65x64. Pad or crop to"):
+        _build(case, (65, 64))
+
+
+def _gradients(model, images, labels):
+    with tf.GradientTape() as tape:
+        logits = model(images, training=True)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    return loss, tape.gradient(loss, model.trainable_variables)
+
+
+def test_trains_under_xla_to_overfit_two_half_planes(case):
+    """One image is split left and right, the other top and bottom; what tells the halves apart is brightness."""
+    keras.utils.set_random_seed(0)
+    model = _build(case, classes=2)
+    labels = np.zeros((2, *SIZE), "int32")
+    labels[0, :, 32:], labels[1, 32:] = 1, 1
+    images = tf.constant((_image(2, *SIZE, 3) * 0.5 + 100 * labels[..., None]).astype("uint8"))
+    start = model.get_weights()
+    loss, gradients = _gradients(model, images, labels)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        # The bias of a convolution in front of a batch norm has no gradient by construction; all else has.
+        if not variable.path.endswith("bias") or "logits" in variable.path or "score" in variable.path:
+            assert np.abs(gradient).max() > 0, variable.path
+    model.set_weights(start)
+    optimizer = keras.optimizers.Adam(0.01)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function(jit_compile=True)
+    def step():
+        loss, gradients = _gradients(model, images, labels)
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    assert float(step()) == pytest.approx(float(loss), rel=1e-3)
+    for _ in range(99):
+        step()
+    assert np.mean(np.argmax(model(images), -1) == labels) > 0.95
+
+
+def test_logits_are_float32_under_mixed_precision(case):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = _build(case)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    kernels = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Conv2D)]
+    assert {"bfloat16"} <= {layer.compute_dtype for layer in kernels}
+    assert model(_image(2, *SIZE, 3)).dtype == "float32"
+    assert all(variable.dtype == "float32" for variable in model.trainable_variables)
+
+
+def test_free_size_equals_fixed(case, model):
+    free = _build(case, (None, None))
+    free.set_weights(model.get_weights())
+    images = _image(2, *SIZE, 3)
+    np.testing.assert_allclose(free(images), model(images), rtol=1e-4, atol=1e-4)
+    assert free(_image(1, 64, 96, 3)).shape == (1, 64, 96, 3)
+
+
+def test_saved_files_are_equal(case, model, tmp_path):
+    images = _image(2, *SIZE, 3)
+    label_set = {"name": "three", "classes": list("abc"), "palette": [[9, 9, 9]] * 3}
+    model.get_layer("preprocess").label_set = label_set
+    model.save(tmp_path / "model.keras")
+    loaded = kseg.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images), model(images))
+    export_saved_model(model, tmp_path / "saved_model")
+    served = tf.saved_model.load(tmp_path / "saved_model").signatures["serving_default"](images=tf.constant(images))
+    probabilities = tf.nn.softmax(model(images)).numpy()
+    np.testing.assert_allclose(served["confidence"], probabilities.max(-1), atol=5e-3)
+    labels = served["labels"].numpy()
+    assert np.mean(labels == kseg.predict(model, list(images))) > 0.999  # ties and rounding alone
+    chosen = np.take_along_axis(probabilities, labels[..., None].astype(int), -1)[..., 0]
+    np.testing.assert_allclose(chosen, probabilities.max(-1), atol=5e-3)
