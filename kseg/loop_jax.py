@@ -45,9 +45,9 @@ class JaxLoop(Loop):
             optimizer.build(model.trainable_variables)
         self.restart()
 
-    def batches(self, source, plans, batch_size, size):
-        """Iterate over the batches of the plans."""
-        return source.training_batches(plans, batch_size, *size)
+    def batches(self, source, plans, batch_size, result):
+        """Iterate over the batches of the plans; the arguments are those of TensorFlow's loop."""
+        return source.training_batches(plans, batch_size, *result)
 
     def restart(self, loss_sum=0.0, steps=0, matrix=None):
         self.model.reset_metrics()

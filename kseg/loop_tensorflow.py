@@ -33,9 +33,13 @@ class TensorFlowLoop(Loop):
         self._step = tf.function(self._distributed_step)
         self.restart()
 
-    def batches(self, source, plans, batch_size, size):
-        """Iterate over the batches of the plans, spread over the replicas."""
-        data = source.training_batches(plans, batch_size, *size)
+    def batches(self, source, plans, batch_size, result):
+        """Iterate over the batches of the plans, spread over the replicas.
+
+        Args: source: Examples. plans, batch_size: as `source.training_batches` takes them. result: what follows them
+            there, (height, width, crop, label_resize).
+        """
+        data = source.training_batches(plans, batch_size, *result)
         return iter(self.strategy.experimental_distribute_dataset(data))
 
     def synchronize_batch_norm(self, synchronized):

@@ -21,7 +21,7 @@ _DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, At
 
 
 def load_model(path):
-    """Load a run folder (its selected weights), a .keras file, or a SavedModel folder of `export_saved_model`.
+    """Load a run folder (the weights it kept), a .keras file, or a SavedModel folder of `export_saved_model`.
 
     Args:
         path: str or path.
@@ -37,12 +37,10 @@ def load_model(path):
         return SavedModel(path)
     if path.is_dir():
         folder = RunFolder(path)
-        selected = folder.selected_model((folder.stored_or_none() or {}).get("select", "best"))
-        if not selected.exists():
-            raise ValueError(
-                f"{path} holds neither saved_model.pb nor {selected.name}: it is no model and no scored run."
-            )
-        path = selected
+        kept = folder.kept_model((folder.stored_or_none() or {}).get("keep", "best"))
+        if not kept.exists():
+            raise ValueError(f"{path} holds neither saved_model.pb nor {kept.name}: it is no model and no scored run.")
+        path = kept
     try:
         return keras.models.load_model(path, compile=False)
     except (*_DAMAGED, zipfile.BadZipFile, zlib.error) as error:
@@ -91,8 +89,9 @@ def label_set_of(model):
 def logits_at(model, images, height, width):
     """Run a model on images of any size and give logits at a size.
 
-    A model of fixed size gets the image resized to it (bilinear, antialiased), a model of free size gets it padded
-    with the mean pixel (as in training) to the multiple it needs; any keras.Model that gives logits will do.
+    A model of fixed size gets the image resized to it (bilinear, antialiased). A model of free size that was trained
+    at a size of the settings (or on crops out of it) gets the image resized to that, any other at its own; then padded
+    with the mean pixel (as in training) to the multiple it needs. Any keras.Model that gives logits will do.
 
     Args:
         model: keras.Model giving logits (B, h, w, C). images: uint8 or float (B, H, W, 3), RGB 0..255.
@@ -102,14 +101,16 @@ def logits_at(model, images, height, width):
     """
     images = ops.cast(images, "float32")
     rows, columns = model.input_shape[1:3]
-    image_height, image_width = ops.shape(images)[1:3]
     if rows and columns:
         logits = ops.cast(model(_resize(images, rows, columns, antialias=True), training=False), "float32")
     else:
         layer = preprocess_layer(model)
         multiple = layer.multiple if layer else 1
+        if layer and layer.size:
+            images = _resize(images, *layer.size, antialias=True)
+        image_height, image_width = ops.shape(images)[1:3]
         below, right = -image_height % multiple, -image_width % multiple
-        shift = ops.convert_to_tensor(PADDING, dtype="float32")  # whole numbers: the way there and back is exact
+        shift = ops.convert_to_tensor(PADDING, dtype="float32")  # whole numbers: whole pixel values come back exact
         padded = ops.pad(images - shift, [(0, 0), (0, below), (0, right), (0, 0)]) + shift
         logits = ops.cast(model(padded, training=False), "float32")[:, :image_height, :image_width]
     return _resize(logits, height, width)
@@ -157,6 +158,8 @@ def _predict_one(label, image):
 
 def predict_files(model, paths, output):
     """Label image files and write NAME.png (training ids) and NAME_color.png for each into a folder.
+
+    An id without a colour (a model of more outputs than classes) is white.
 
     Args:
         model: as in `predict`. paths: image files of different stems. output: folder, made if missing.

@@ -22,11 +22,13 @@ _CONTENTS = {
     "scores.json": "the five scores, macro, micro and per class",
     "predictions.png": "image | prediction | truth",
     "saved_model": "the model for use without kseg",
-    "best.keras": "the weights of the best validation mean IoU",
+    "best.keras": "the weights of the best epoch, by validation mean IoU or --keep=lowest_loss",
     "last.keras": "the weights of the last step",
     "history.csv": "loss and scores of each epoch",
     "logs": "the same for TensorBoard",
 }
+_NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", "records")  # what else flags.txt holds
+_RENAMED = {"select": "keep"}  # in runs of kseg 0.1.0's first days
 _NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps")  # they change no result
 
 
@@ -87,6 +89,13 @@ class RunFolder:
         found = self.stored_or_none()
         if not {"model", "model_options", "strategy"} <= set(found):
             raise ValueError(f"{path} is damaged: it does not name the run's model and settings. Use a new workdir.")
+        known = {field.name for field in dataclasses.fields(Settings)}.union(_NO_SETTINGS)
+        unknown = [f"--{name}" for name in found if name not in known]
+        if unknown:
+            raise ValueError(
+                f"{path} names {', '.join(unknown)}, which this kseg has not: another version wrote the run. "
+                "Use a new workdir; its weights can be loaded as best.keras or last.keras."
+            )
         return found
 
     def stored_or_none(self):
@@ -96,7 +105,7 @@ class RunFolder:
             return None
         lines = path.read_text(encoding="utf-8").splitlines()
         pairs = [line[2:].partition("=") for line in lines if line.startswith(("--", "# records="))]
-        return {name: value for name, _, value in pairs}
+        return {_RENAMED.get(name, name): value for name, _, value in pairs}
 
     def check(self, wanted):
         """Raise ValueError with the differences if the folder holds a run of other settings than `wanted`."""
@@ -113,6 +122,15 @@ class RunFolder:
             raise ValueError(
                 f"{self.workdir} holds a run of other settings:\n" + "\n".join(rows) + "\nUse another workdir, or say "
                 "--on_conflict=stored (go on with the stored settings) or --on_conflict=new (with these)."
+            )
+
+    def check_keep(self, keep):
+        """Raise ValueError if the run has kept its best epoch by another criterion than `keep` asks for."""
+        stored = (self.stored() or {}).get("keep", keep)
+        if (stored == "lowest_loss") != (keep == "lowest_loss"):
+            raise ValueError(
+                f"{self.workdir} has kept epochs by --keep={stored}, which cannot become --keep={keep}: the weights of "
+                "earlier epochs are gone. Use another workdir."
             )
 
     def open(self, wanted):
@@ -133,9 +151,9 @@ class RunFolder:
             if (self.workdir / name).exists():
                 print(f"{self.workdir / name}  {what}")
 
-    def selected_model(self, select):
-        """Return the path of the "best" or the "last" weights."""
-        return self.workdir / f"{select}.keras"
+    def kept_model(self, keep):
+        """Return the path of the weights that the setting `keep` chooses."""
+        return self.workdir / ("last.keras" if keep == "last" else "best.keras")
 
     def read_history(self):
         """Return the rows of history.csv, numbers as floats, missing ones left out."""

@@ -15,8 +15,20 @@ class Settings:
 
     height: int | None = _setting(None, "Rows the images are resized to; empty: the records' own.", lower=1)
     width: int | None = _setting(None, "Columns the images are resized to; empty: the records' own.", lower=1)
+    crop_height: int | None = _setting(
+        None, "Rows of the random crops trained on, out of --height x --width; empty: the whole.", lower=1
+    )
+    crop_width: int | None = _setting(None, "Columns of the random crops; give both or neither.", lower=1)
+    label_resize: str = _setting(
+        "nearest",
+        "How training labels are resized; smooth: raw ids as if grey levels, which invents ids (the paper's code).",
+        choices=("nearest", "smooth"),
+    )
     label_set: str = _setting("train_ids", "Which classes are learnt: a label set of the records.")
     label_space: str = _setting("", "For records without dataset.json: train_ids or label_ids.")
+    num_outputs: int | None = _setting(
+        None, "Channels of the scores, if more than the label set's classes (the paper's code); at most 254.", lower=2
+    )
     batch_size: int = _setting(4, "Images of one step over all devices together.", lower=1)
     epochs: int = _setting(0, "Passes over the training images; or give --train_steps.", lower=0)
     train_steps: int = _setting(0, "Optimizer steps; or give --epochs.", lower=0)
@@ -54,10 +66,10 @@ class Settings:
     log_every_steps: int = _setting(10, "Steps between two looks at the loss.", lower=1)
     checkpoint_every_steps: int = _setting(500, "Steps between checkpoints; each epoch's end has one.", lower=1)
     keep_checkpoints: int = _setting(2, "How many of the newest checkpoints stay.", lower=1)
-    select: str = _setting(
+    keep: str = _setting(
         "best",
-        "Which weights are scored at the end and exported: best validation mean IoU, or the last.",
-        choices=("best", "last"),
+        "Epoch that is scored at the end and exported: best validation mean IoU, the last, or lowest training loss.",
+        choices=("best", "last", "lowest_loss"),
     )
     on_conflict: str = _setting(
         "stop",
@@ -79,12 +91,21 @@ class Settings:
             raise ValueError(
                 f"Give either epochs or train_steps, got epochs={self.epochs} and train_steps={self.train_steps}."
             )
-        if (self.height is None) != (self.width is None):
-            raise ValueError(f"Give both height and width or neither, got {self.height} and {self.width}.")
+        for rows, columns in (("height", "width"), ("crop_height", "crop_width")):
+            pair = getattr(self, rows), getattr(self, columns)
+            if (pair[0] is None) != (pair[1] is None):
+                raise ValueError(f"Give both {rows} and {columns} or neither, got {pair[0]} and {pair[1]}.")
+        if (self.num_outputs or 0) > 254:  # labels 254 and 255 are no classes
+            raise ValueError(f"num_outputs must be at most 254, got {self.num_outputs}.")
         if self.scale_min > self.scale_max:
             raise ValueError(f"scale_min must not exceed scale_max, got {self.scale_min} and {self.scale_max}.")
         if not self.ema_momentum < 1:
             raise ValueError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
+
+    @property
+    def crop(self):
+        """(height, width) of the random crops, or None."""
+        return (self.crop_height, self.crop_width) if self.crop_height else None
 
 
 def make_settings(**values):

@@ -9,14 +9,14 @@ import keras
 import numpy as np
 
 from kseg import checkpoints, losses
-from kseg.checks import check_batch_norm, check_classes, check_input
+from kseg.building import build_for_run, carried
+from kseg.checks import check_batch_norm
 from kseg.data.augment import Augmentation, epoch_plan
 from kseg.evaluation import draw_predictions, evaluate, open_split, score_batches
 from kseg.export import export_saved_model
 from kseg.loop import make_loop
-from kseg.models import build_model
 from kseg.optimizers import make_optimizer
-from kseg.prediction import labeller, load_model, preprocess_layer
+from kseg.prediction import labeller, load_model
 from kseg.runs import RunFolder, TensorBoardLog, describe, parse_settings, progress_bar
 from kseg.settings import make_settings
 
@@ -37,7 +37,7 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         callbacks: keras.callbacks.Callback objects; their own state is not restored on resume.
         settings: fields of `kseg.settings.Settings`.
     Returns:
-        (keras.Model, list of dict): the trained model (of the selected weights) and a row per epoch.
+        (keras.Model, list of dict): the trained model (of the epoch that `keep` names) and a row per epoch.
     Raises:
         ValueError: bad settings, data, options or a workdir of another configuration; nothing is written then.
         FloatingPointError: the loss or a gradient was not finite; names the step, the last good checkpoint stays.
@@ -59,11 +59,13 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         open_split(data_dir, split, settings.label_set, settings.label_space) for split in ("train", "val")
     )
     wanted = describe(model, data_dir, model_options or {}, strategy, settings, records=train_split.manifest.digest)
-    if settings.on_conflict != "new":
+    if settings.on_conflict == "new":
+        folder.check_keep(settings.keep)
+    else:
         folder.check(wanted)
         if folder.finished:
             print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
-            return load_model(folder.selected_model(settings.select)), folder.read_history()
+            return load_model(folder.kept_model(settings.keep)), folder.read_history()
     run = _Run(model, model_options or {}, strategy, settings, train_split, val_split, folder)
     folder.open(wanted)
     run.train(callbacks)
@@ -76,8 +78,6 @@ class _Run:
     def __init__(self, model, model_options, strategy, settings, train_split, val_split, folder):
         self.settings, self.train_split, self.val_split, self.folder = settings, train_split, val_split, folder
         self.label_set = train_split.label_set
-        facts = {name: self.label_set.to_json()[name] for name in ("name", "classes", "palette")}
-        self.class_facts = {**facts, "records": train_split.manifest.digest}
         self.size = (settings.height, settings.width) if settings.height else train_split.common_size()
         self.epoch_steps = len(self._plan(0))
         self.total_steps = settings.train_steps or settings.epochs * self.epoch_steps
@@ -85,28 +85,17 @@ class _Run:
         self.loop = make_loop(strategy, settings.batch_size, settings.deterministic)
         keras.utils.set_random_seed(settings.seed)
         with self.loop.scope(), _precision(POLICIES[settings.mixed_precision]):
-            self.model = self._build(model, model_options)
-            check_classes(self.model, self.label_set, "the records")
-            check_batch_norm(self.model, settings.batch_size)
+            self.model = build_for_run(model, model_options, settings, train_split, self.size)
+            check_batch_norm(self.model, settings.batch_size, settings.crop)
             optimizer = make_optimizer(settings, self.total_steps)
         kind = settings.class_weights
         counts = () if kind == "none" else train_split.pixel_counts()
         weights = losses.class_weights(kind, counts, self.label_set.num_classes)
+        if weights is not None:  # an output beyond the classes is never the truth: any weight would do
+            weights = np.pad(weights, (0, self.model.output_shape[-1] - len(weights)))
         self.loop.attach(self.model, optimizer, self.label_set.num_classes, weights)
         self._label = labeller(self.model)
         self._restore()
-
-    def _build(self, model, options):
-        if isinstance(model, str):
-            options = {"seed": self.settings.seed, **options}
-            built = build_model(model, (*self.size, 3), self.label_set.num_classes, **options)
-        else:
-            built = model()
-            check_input(built, self.size)
-        layer = preprocess_layer(built)
-        if layer is not None:
-            layer.label_set = self.class_facts
-        return built
 
     def _plan(self, epoch):
         s = self.settings
@@ -143,7 +132,8 @@ class _Run:
         """Run the steps that are left; ordinary Keras callbacks are driven along."""
         callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
         self.model.optimizer, self.model.stop_training = self.loop.optimizer, False
-        batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, self.size)
+        result = (*self.size, self.settings.crop, self.settings.label_resize)  # as `training_batches` takes them
+        batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, result)
         steps = f"{self.total_steps} steps of {self.settings.batch_size} images"
         print(f"{self.model.name}: {steps} on {self.loop.devices} device(s)", flush=True)
         with TensorBoardLog(self.folder.workdir / "logs") as self.log, self.train_split.readable_errors():
@@ -192,9 +182,13 @@ class _Run:
         last = self.step == self.total_steps
         if last or (epoch + 1) % self.settings.validate_every_epochs == 0:
             row |= self._validate()
+        if self.settings.keep == "lowest_loss":
+            self._save_best(-row["loss"])
         callbacks.on_epoch_end(epoch, {name: value for name, value in row.items() if name not in ("epoch", "step")})
         self.history.append(row)
         self.stopped = bool(self.model.stop_training)
+        if self.stopped and "val_mean_iou" not in row:  # a callback ends it here: this is the last epoch
+            row |= self._validate()
         self.loop.restart()
         self.folder.write_history(self.history)
         if last or self.stopped:
@@ -206,9 +200,8 @@ class _Run:
         with self.loop.averaged_weights(), split.readable_errors():
             scores = score_batches(self._label, split.batches(), self.label_set.classes, len(split), True)
             draw_predictions(self._label, split, picture)
-        if not scores.mean_iou <= self.best:  # the first counts, even if it is nan
-            self.best = scores.mean_iou
-            self._save_model("best.keras")
+        if self.settings.keep != "lowest_loss":
+            self._save_best(scores.mean_iou)
         row = {f"val_{name}": getattr(scores, name) for name in ("mean_iou", "pixel_accuracy", *scores.micro)}
         self.log.scalars(self.step, {name.replace("val_", "val/"): value for name, value in row.items()})
         self.log.picture(self.step, "image | prediction | truth", picture)
@@ -217,22 +210,27 @@ class _Run:
         print(f"validation: mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}", flush=True)
         return row
 
+    def _save_best(self, value):
+        if not value <= self.best:  # the first counts, even if it is nan
+            self.best = value
+            self._save_model("best.keras")
+
     def _save_model(self, name):
         with self.loop.savable():
             self.folder.save_model(self.model, name)
 
 
 def _finish(run, data_dir):
-    """Score what the selected file holds, draw, export; scores.json comes last and says that all is done."""
+    """Score what the kept file holds, draw, export; scores.json comes last and says that all is done."""
     settings, workdir = run.settings, run.folder.workdir
-    path = run.folder.selected_model(settings.select)
+    path = run.folder.kept_model(settings.keep)
     model = load_model(path)
     options = {"label_set": settings.label_set, "label_space": settings.label_space or None}
     scores = evaluate(model, data_dir, progress=True, **options)
     print(f"\n{path.name} on the validation split:\n{scores}\n")
     draw_predictions(labeller(model), run.val_split, workdir / "predictions.png")
     if keras.backend.backend() == "tensorflow":
-        export_saved_model(model, workdir / "saved_model", label_set=run.class_facts)
+        export_saved_model(model, workdir / "saved_model", label_set=carried(run.train_split))
     else:
         print(f"No SavedModel: {keras.backend.backend()} cannot write one. Under TensorFlow: scripts/export.py.")
     scores.to_json(workdir / "scores.json")

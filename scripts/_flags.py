@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -121,6 +122,7 @@ def run(main, flag_values):
         rest = flag_values([program, *arguments])[1:]
         if rest:
             raise flags.Error(f"Every argument is --flag=value, got {rest[0]!r}.")
+        _show_log()
         main(flag_values)
     except flags.Error as error:
         _stop(program, error)
@@ -131,6 +133,15 @@ def run(main, flag_values):
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted. The same command goes on from what is finished.", file=sys.stderr)
         sys.exit(130)
+
+
+def _show_log():
+    """What kseg has to report (which encoder weights were used) goes among what it prints."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("kseg")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
 
 
 def _stop(program, error):

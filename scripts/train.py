@@ -46,9 +46,10 @@ def main(args):
     import kseg
     from kseg.data.origins import ensure_records
 
-    if args.dataset == "synthetic" and settings.height:  # a mistake shows before any street is drawn
+    size = settings.crop or (settings.height, settings.width)
+    if args.dataset == "synthetic" and size[0]:  # a mistake shows before any street is drawn
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
-        kseg.build_model(args.model, (settings.height, settings.width, 3), 2, **narrow)
+        kseg.build_model(args.model, (*size, 3), 2, **narrow)
     ensure_records(args.dataset, args.data_dir)
     try:
         kseg.train(

@@ -79,12 +79,23 @@ def train_on_records(records, output):
     return {"same": same, "steps": [row["step"] for row in history], "mean_iou": scores.mean_iou}
 
 
+def train_on_crops(records, output):
+    """kseg.train of a model of free size on crops, with smoothed labels and more outputs than classes."""
+    settings = {**tiny.SETTINGS, "epochs": 0, "train_steps": 1, "strategy": "one", "height": 42, "width": 70}
+    settings |= {"crop_height": 16, "crop_width": 20, "num_outputs": 5, "label_resize": "smooth"}
+    settings |= {"keep": "lowest_loss", "class_weights": "median_frequency"}
+    options = {"base_filters": 2, "depth": 2}
+    model, _ = kseg.train("unet", records, output, model_options=options, **settings)
+    return {"crops": [model.input_shape, model.output_shape, model.get_layer("preprocess").size]}
+
+
 def main(source, records, output):
     """Print what was found as JSON on the last line."""
     import jax
 
     found = {"devices": jax.device_count(), "backend": keras.backend.backend()}
     found |= fit_on_a_reader(source) | train_on_records(records, pathlib.Path(output))
+    found |= train_on_crops(records, pathlib.Path(output, "crops"))
     found["files"] = sorted(path.name for path in pathlib.Path(output, "whole").iterdir())
     try:
         kseg.export_saved_model(pathlib.Path(output, "whole"), pathlib.Path(output, "exported"))

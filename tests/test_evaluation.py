@@ -7,7 +7,7 @@ from PIL import Image
 import kseg
 from kseg.layers import Preprocess
 from kseg.metrics import Scores
-from kseg.prediction import logits_at
+from kseg.prediction import logits_at, predict_files
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,36 @@ def test_every_image_must_come(records):
         score_batches(labeller(brightness_model()), pairs[:4], ("a", "b", "c"), expected=5)
     with pytest.raises(ValueError, match="only 0"):
         kseg.evaluate(brightness_model(), [])
+
+
+def test_a_model_of_free_size_works_at_the_size_that_it_carries(records):
+    free = brightness_model(multiple=16)
+    free.layers[1].size = (40, 72)  # no multiple of 16: resized, then padded to 48x80
+    expected = kseg.evaluate(brightness_model((40, 72, 3)), records).confusion_matrix
+    assert np.array_equal(kseg.evaluate(free, records).confusion_matrix, expected)
+    assert not np.array_equal(kseg.evaluate(brightness_model(), records).confusion_matrix, expected)
+
+
+def test_outputs_beyond_the_classes_are_false_negatives(records, tmp_path):
+    """The rule of brightness_model with channels 1 and 5 exchanged: the model says 5 where car would be right."""
+    facts = kseg.evaluation.open_split(records, "val").label_set.to_json()
+    model = brightness_model(classes=7)
+    kernel, bias = model.layers[2].get_weights()
+    order = [0, 5, 2, 3, 4, 1, 6]
+    model.layers[2].set_weights([kernel[..., order], bias[order]])
+    with pytest.raises(ValueError, match="model has 7 classes"):  # without a label set every output is a class
+        kseg.evaluate(model, records)
+    model.layers[1].label_set = {name: facts[name] for name in ("name", "classes", "palette")}
+    perfect = kseg.evaluate(brightness_model(), records).confusion_matrix
+    expected = perfect.copy()
+    expected[1, 3], expected[1, 1] = perfect[1, 1], 0  # the last column is outside the classes
+    kseg.export_saved_model(model, tmp_path / "saved_model")
+    for form in (model, tmp_path / "saved_model"):
+        assert np.array_equal(kseg.evaluate(form, records).confusion_matrix, expected)
+    Image.fromarray(np.full((4, 4, 3), 120, np.uint8)).save(tmp_path / "image.png")  # 120: between 90 and 160
+    (path,) = predict_files(model, [tmp_path / "image.png"], tmp_path / "labels")
+    assert (np.asarray(Image.open(path)) == 5).all()
+    assert (np.asarray(Image.open(tmp_path / "labels" / "image_color.png")) == 255).all()  # white: no class' colour
 
 
 def test_classes_must_fit(records):

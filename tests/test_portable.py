@@ -38,6 +38,10 @@ def test_train_resumes_to_the_same_bits(found):
     assert 0 <= found["mean_iou"] <= 1
 
 
+def test_crops_outputs_and_smooth_labels_work(found):
+    assert found["crops"] == [[None, None, None, 3], [None, None, None, 5], [42, 70]]
+
+
 def test_what_this_backend_cannot_do_is_said(found):
     assert "saved_model" not in found["files"] and {"best.keras", "scores.json", "logs"} <= set(found["files"])
     assert "KERAS_BACKEND=tensorflow" in found["export"]

@@ -123,13 +123,84 @@ def test_a_plain_keras_model_is_trained_scored_and_exported(records, tmp_path):
     assert Scores.from_json(tmp_path / "run" / "scores.json").images == 5
 
 
-def test_a_run_is_loaded_by_its_selected_weights(records, tmp_path):
-    kseg.train(tiny.build_tiny, records, tmp_path / "run", select="last", **tiny.SETTINGS)
+def test_a_run_is_loaded_by_the_weights_it_kept(records, tmp_path):
+    kseg.train(tiny.build_tiny, records, tmp_path / "run", keep="last", **tiny.SETTINGS)
     loaded = [np.asarray(variable.value) for variable in kseg.load_model(tmp_path / "run").variables]
     assert all(np.array_equal(a, b) for a, b in zip(loaded, weights(tmp_path / "run" / "last.keras"), strict=True))
     (tmp_path / "run" / "last.keras").unlink()
     with pytest.raises(ValueError, match="nor last.keras"):
         kseg.load_model(tmp_path / "run")
+
+
+class Shake(keras.callbacks.Callback):
+    """Spoils the third epoch (steps 7 to 9) from its first step on, notes each epoch's weights, dies at a step."""
+
+    def __init__(self, die_before_step=None):
+        super().__init__()
+        self.die_before_step, self.ends = die_before_step, []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) + 1 == self.die_before_step:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == 7:
+            kernel = self.model.get_layer("logits").kernel
+            kernel.assign(kernel * -30)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ends.append(self.model.get_weights())
+
+
+def test_the_epoch_of_lowest_training_loss_is_kept_and_resumed(records, tmp_path):
+    settings = {**tiny.SETTINGS, "keep": "lowest_loss", "validate_every_epochs": 2}
+    watch = Shake(die_before_step=9)
+    with pytest.raises(KeyboardInterrupt):  # it goes on from the checkpoint of step 8, in the spoilt epoch
+        kseg.train(tiny.build_tiny, records, tmp_path / "run", callbacks=[watch], **settings)
+    _, history = kseg.train(tiny.build_tiny, records, tmp_path / "run", callbacks=[Shake()], **settings)
+    lowest = int(np.argmin([row["loss"] for row in history]))
+    assert lowest < 2 and "val_mean_iou" not in history[0]  # chosen without validation, and not the last epoch
+    kept = kseg.load_model(tmp_path / "run").get_weights()
+    assert all(np.array_equal(got, expected) for got, expected in zip(kept, watch.ends[lowest], strict=True))
+
+
+def test_crops_more_outputs_and_smooth_labels_through_a_whole_run(records, tmp_path):
+    """A model of free size, trained on 16x16 out of 41x70, works on whole images at 41x70 (padded to 44x72)."""
+    settings = {"height": 41, "width": 70, "crop_height": 16, "crop_width": 16, "num_outputs": 7}
+    settings |= {"label_resize": "smooth", "class_weights": "median_frequency", "scale_min": 0.5}
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            layer = self.model.get_layer("preprocess")
+            original = layer.call
+            layer.call = lambda x: (seen.append(tuple(x.shape)), original(x))[1]
+
+    options = {"base_filters": 2, "depth": 3}
+    common = {**tiny.SETTINGS, **settings, "epochs": 1}
+    kseg.train("unet", records, tmp_path / "run", model_options=options, callbacks=[Look()], **common)
+    assert set(seen) == {(2, 16, 16, 3), (None, 44, 72, 3)}
+    model = kseg.load_model(tmp_path / "run")
+    assert model.input_shape == (None, None, None, 3) and model.output_shape[-1] == 7
+    assert model.get_layer("preprocess").size == (41, 70)
+    table = (tmp_path / "run" / "scores.json").read_text()
+    kseg.evaluate(tmp_path / "run" / "saved_model", records).to_json(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == table
+    flags = (tmp_path / "run" / "flags.txt").read_text().splitlines()
+    assert {"--crop_height=16", "--num_outputs=7", "--label_resize=smooth", "--keep=best"} <= set(flags)
+
+
+def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(whole, records, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole[0], workdir)
+    with open(workdir / "flags.txt", "a") as file:
+        file.write("--select=last\n")
+    message = r"flags.txt names --select, which this kseg has not: another version wrote the run. Use a new workdir"
+    for on_conflict in ("stop", "stored", "new"):
+        with pytest.raises(ValueError, match=message):
+            kseg.train(tiny.build_tiny, records, workdir, on_conflict=on_conflict, **tiny.SETTINGS)
+    with pytest.raises(ValueError, match=message):  # else the wrong weights would be taken
+        kseg.load_model(workdir)
 
 
 def test_class_weights_reach_the_loss(records, tmp_path):
@@ -253,7 +324,7 @@ def test_keras_callbacks_are_driven(records, tmp_path):
     [
         {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4},
         {"optimizer": "adamw", "weight_decay": 1e-2, "lr_schedule": "cosine", "warmup_steps": 2},
-        {"ema_momentum": 0.5, "class_weights": "median_frequency", "select": "last"},
+        {"ema_momentum": 0.5, "class_weights": "median_frequency", "keep": "last"},
         {"mixed_precision": "bfloat16", "class_weights": "sqrt_median_frequency"},
         {"mixed_precision": "float16"},
     ],
@@ -283,6 +354,10 @@ def test_the_average_is_what_is_scored_and_saved(records, tmp_path):
         ({}, "either epochs or train_steps"),
         ({"epochs": 1, "optimizer": "lion"}, "adam, adamw, sgd"),
         ({"epochs": 1, "height": 32}, "both height and width"),
+        ({"epochs": 1, "crop_width": 32}, "both crop_height and crop_width or neither, got None and 32"),
+        ({"epochs": 1, "num_outputs": 255}, "num_outputs must be at most 254"),
+        ({"epochs": 1, "keep": "first"}, "keep must be one of best, last, lowest_loss"),
+        ({"epochs": 1, "label_resize": "bilinear"}, "label_resize must be one of nearest, smooth"),
         ({"epochs": 1, "scale_min": 3.0}, "scale_min must not exceed"),
         ({"epochs": 1, "batch_size": 0}, "batch_size must be at least 1"),
         ({"epochs": 1, "learning_rate": float("nan")}, "learning_rate must be at least"),
@@ -307,6 +382,10 @@ def test_bad_settings(settings, message):
         (tiny.build_tiny, {"width": 96}, r"takes images of \(32, 64\) .* the run's are \(32, 96\)"),
         (tiny.build_tiny, {"model_options": {"base_filters": 4}}, "model_options are for a model given by name"),
         ("segnet", {"model_options": {"rates": 3}}, "has no option rates"),
+        ("unet", {"crop_height": 8, "crop_width": 32}, "multiples of 16, got 8x32. Pad or crop to 16x32"),
+        (tiny.build_tiny, {"crop_height": 32, "crop_width": 32}, r"\(32, 64\). To train on crops .*free sizes"),
+        ("segnet", {"num_outputs": 2}, "num_outputs must be at least the 3 classes of label set train_ids, got 2"),
+        (tiny.build_tiny, {"num_outputs": 7}, "The model has 3 outputs, but 7 are needed"),
         ("segnet_aspp", {"model_options": {"rates": 3}}, "cannot be built"),
     ],
 )

@@ -94,15 +94,16 @@ def color_matrix(brightness, contrast, saturation, hue):
     return np.concatenate([matrix, shift], axis=1)
 
 
-def placement(size, scale, share):
+def placement(size, scale, share, result):
     """Return (scaled size, start of the crop, cropped size, padding before it) along one axis.
 
-    A scaled image larger than `size` is cropped, a smaller one is padded; `share` in [0, 1) says where.
+    An image of `size` is scaled; one that is then larger than `result` is cropped to it, a smaller one padded;
+    `share` in [0, 1) says where.
     """
     scaled = max(1, int(size * scale + 0.5))
-    offset = int(share * (abs(scaled - size) + 1))
-    if scaled >= size:
-        return scaled, offset, size, 0
+    offset = int(share * (abs(scaled - result) + 1))
+    if scaled >= result:
+        return scaled, offset, result, 0
     return scaled, 0, scaled, offset
 
 
@@ -111,27 +112,43 @@ def nearest(size, scaled, arange=np.arange):
     return (2 * arange(scaled) + 1) * size // (2 * scaled)
 
 
-def apply_row(image, label, row, height, width):
+def nearest_label(label, height, width):
+    """Resize a label map without making new ids."""
+    return label[nearest(label.shape[0], height)][:, nearest(label.shape[1], width)]
+
+
+def smooth_label(label, height, width):
+    """Resize a map of raw ids as if they were grey levels (bilinear, antialiased), which makes ids that are not there.
+
+    What the paper's authors did to the labels (Fischer and Malhotra 2021, their code); Pillow rounds to whole ids.
+    """
+    return np.asarray(Image.fromarray(label).resize((int(width), int(height)), Image.Resampling.BILINEAR))
+
+
+def apply_row(image, label, row, height, width, crop=None, resize_label=nearest_label):
     """Execute a plan row with NumPy and Pillow: the path of backends without TensorFlow.
 
     Args:
         image: uint8 (h, w, 3) RGB. label: uint8 (h, w), 255 = ignore. row: one element of `epoch_plan`.
-        height, width: the size of the result in pixels.
+        height, width: the size in pixels that the image is brought to, times the row's scale.
+        crop: (height, width) of the result, None for height and width. resize_label: (label, height, width) -> label,
+            of the ids that the result is to hold.
     Returns:
-        uint8 (height, width, 3) and uint8 (height, width); padding is PADDING and 255.
+        uint8 (H, W, 3) and uint8 (H, W) of the crop's size; padding is PADDING and 255.
     """
-    scaled_height, top, rows, above = placement(height, row["scale"], row["top"])
-    scaled_width, left, columns, before = placement(width, row["scale"], row["left"])
+    result_height, result_width = crop or (height, width)
+    scaled_height, top, rows, above = placement(height, row["scale"], row["top"], result_height)
+    scaled_width, left, columns, before = placement(width, row["scale"], row["left"], result_width)
     window = (slice(top, top + rows), slice(left, left + columns))
     place = (slice(above, above + rows), slice(before, before + columns))
     size = (scaled_width, scaled_height)
-    crop = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))[window]
-    crop_label = label[nearest(label.shape[0], scaled_height)][:, nearest(label.shape[1], scaled_width)][window]
+    part = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))[window]
+    part_label = resize_label(label, scaled_height, scaled_width)[window]
     if row["flip"]:
-        crop, crop_label = crop[:, ::-1], crop_label[:, ::-1]
-    crop = crop.astype(np.float32) @ row["color"][:, :3].T + row["color"][:, 3]
-    result = np.full((height, width, 3), PADDING, np.uint8)
-    result[place] = np.rint(np.clip(crop, 0, 255))
-    result_label = np.full((height, width), IGNORE_LABEL, np.uint8)
-    result_label[place] = crop_label
+        part, part_label = part[:, ::-1], part_label[:, ::-1]
+    part = part.astype(np.float32) @ row["color"][:, :3].T + row["color"][:, 3]
+    result = np.full((result_height, result_width, 3), PADDING, np.uint8)
+    result[place] = np.rint(np.clip(part, 0, 255))
+    result_label = np.full((result_height, result_width), IGNORE_LABEL, np.uint8)
+    result_label[place] = part_label
     return result, result_label

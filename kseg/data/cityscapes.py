@@ -3,7 +3,7 @@
 import os
 import re
 
-from kseg.data.info import DatasetInfo, label_set_of
+from kseg.data.info import IGNORE_LABEL, DatasetInfo, label_set_of
 from kseg.data.source import Source, archive_names, in_two_splits, pair
 
 # (name, RGB, is a training class); the position is the id. Licence plates (id -1) are in no label image.
@@ -59,6 +59,7 @@ def info() -> DatasetInfo:
     merged = label_set_of("seed_r2unet", range(21), names[:20] + ["the rest"], colours[:21])
     table = merged.table.copy()
     table[20 : len(_IDS)] = 20
+    table[IGNORE_LABEL] = 0  # as the authors' code does before the min; it ignores nothing
     seed = type(merged)(merged.name, merged.classes, merged.palette, table)
     return DatasetInfo(
         name="cityscapes",

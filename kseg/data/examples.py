@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from kseg.data import records
-from kseg.data.augment import apply_row
+from kseg.data.augment import apply_row, nearest_label, smooth_label
 
 
 class Examples:
@@ -30,12 +30,17 @@ class Examples:
         return len(self.split)
 
     def __getitem__(self, index):
+        image, label = self.raw(index)
+        return image, self.label_set.table[label]
+
+    def raw(self, index):
+        """Return (image, label) of one record, the label as the dataset's own ids."""
         serialized = self.split.read(index)  # a broken record names its place by itself
         try:
             _, image, label = records.decode(serialized)
         except (ValueError, OSError) as error:
             raise ValueError(f"{self.split.place(index)} does not decode: {error}") from error
-        return image, self.label_set.table[label]
+        return image, label
 
     def common_size(self):
         """Return the (height, width) of all images, or raise ValueError if they have several."""
@@ -69,14 +74,24 @@ class Examples:
         self.check_batches(batch_size)
         return _stacked(_ahead(self.__getitem__, range(len(self))), batch_size)
 
-    def training_batches(self, plans, batch_size, height, width):
-        """Execute plans: `plans()` yields arrays of augment.ROW (steps, batch_size), each step becomes a batch."""
+    def training_batches(self, plans, batch_size, height, width, crop=None, label_resize="nearest"):
+        """Execute plans: `plans()` yields arrays of augment.ROW (steps, batch_size), each step becomes a batch.
+
+        Args:
+            height, width, crop: as in `augment.apply_row`. label_resize: "nearest", or "smooth": augment.smooth_label
+                on the dataset's own ids, before they become training ids.
+        """
+        smooth = label_resize == "smooth"
+        read, resize = (self.raw, self._smooth_label) if smooth else (self.__getitem__, nearest_label)
 
         def example(row):
-            return apply_row(*self[row["record"]], row, height, width)
+            return apply_row(*read(row["record"]), row, height, width, crop, resize)
 
         rows = (row for plan in plans() for step in plan for row in step)
         return _stacked(_ahead(example, rows), batch_size)
+
+    def _smooth_label(self, label, height, width):
+        return self.label_set.table[smooth_label(label, height, width)]
 
     def readable_errors(self):
         """A context in which an error of reading is one clear line; here it is so anyway."""

@@ -5,7 +5,7 @@ import itertools
 
 import tensorflow as tf
 
-from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest
+from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest, smooth_label
 from kseg.data.codec import decode_label
 from kseg.data.examples import Examples
 from kseg.data.info import IGNORE_LABEL
@@ -84,14 +84,16 @@ class RecordSource(Examples):
         data = tf.data.Dataset.range(len(self)).map(self.read, num_parallel_calls=tf.data.AUTOTUNE)
         if height is not None:
             data = data.map(
-                lambda image, label: (_resize(image, height, width), _resize_label(label, height, width)),
+                lambda image, label: (_resize(image, height, width), nearest_label(label, height, width)),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
         count = -(-len(self) // batch_size)
         return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
 
-    def training_batches(self, plans, batch_size, height, width):
+    def training_batches(self, plans, batch_size, height, width, crop=None, label_resize="nearest"):
         """Execute plans as a tf.data.Dataset; the parent's method says what comes."""
+        smooth = label_resize == "smooth"
+        read, resize = (self.read_raw, self._smooth_label) if smooth else (self.read, nearest_label)
 
         def rows():
             for plan in plans():
@@ -99,7 +101,7 @@ class RecordSource(Examples):
                     yield {name: step[name] for name in ROW.names}
 
         def example(row):
-            return apply_row(*self.read(row["record"]), row, height, width)
+            return apply_row(*read(row["record"]), row, height, width, crop, resize)
 
         data = tf.data.Dataset.from_generator(rows, output_signature=_ROW_SIGNATURE).unbatch()
         data = data.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -107,6 +109,11 @@ class RecordSource(Examples):
 
     def read(self, index):
         """Return (image, label) of one record, decoded, labels in the label set; `index` is an int64 tensor."""
+        image, label = self.read_raw(index)
+        return image, self._training_ids(label)
+
+    def read_raw(self, index):
+        """Return the same with the label as the dataset's own ids."""
         serialized = tf.numpy_function(lambda i: self.split.read(int(i)), [index], tf.string, stateful=False)
         features = tf.io.parse_single_example(
             serialized,
@@ -116,8 +123,15 @@ class RecordSource(Examples):
             },
         )
         image = decode_image(features["image/encoded"])
-        label = self._decode_label(features["image/segmentation/class/encoded"])
-        return image, tf.gather(self._table, tf.cast(label, tf.int32))
+        return image, self._decode_label(features["image/segmentation/class/encoded"])
+
+    def _training_ids(self, label):
+        return tf.gather(self._table, tf.cast(label, tf.int32))
+
+    def _smooth_label(self, label, height, width):
+        # The parent's own function, so that both give the same ids: TensorFlow rounds otherwise here and there.
+        resized = tf.numpy_function(smooth_label, [label, height, width], tf.uint8, stateful=False)
+        return self._training_ids(tf.ensure_shape(resized, (None, None)))
 
     def _decode_label(self, encoded):
         if self.manifest.kseg_version:
@@ -146,30 +160,39 @@ def decode_image(encoded):
     return image
 
 
-def apply_row(image, label, row, height, width):
+def nearest_label(label, height, width):
+    """Resize a label map in TensorFlow as augment.nearest_label does."""
+    size = tf.shape(label)
+    rows = tf.gather(label, nearest(size[0], height, tf.range))
+    return tf.gather(rows, nearest(size[1], width, tf.range), axis=1)
+
+
+def apply_row(image, label, row, height, width, crop=None, resize_label=nearest_label):
     """Execute a plan row in TensorFlow; augment.apply_row is its twin in NumPy and says what comes out."""
-    scaled_height, top, rows, above = _placement(height, row["scale"], row["top"])
-    scaled_width, left, columns, before = _placement(width, row["scale"], row["left"])
+    result_height, result_width = crop or (height, width)
+    scaled_height, top, rows, above = _placement(height, row["scale"], row["top"], result_height)
+    scaled_width, left, columns, before = _placement(width, row["scale"], row["left"], result_width)
     image = _resize_float(image, scaled_height, scaled_width)[top : top + rows, left : left + columns]
-    label = _resize_label(label, scaled_height, scaled_width)[top : top + rows, left : left + columns]
+    label = resize_label(label, scaled_height, scaled_width)[top : top + rows, left : left + columns]
     if row["flip"]:
         image, label = image[:, ::-1], label[:, ::-1]
     image = tf.round(image)
     image = tf.linalg.matmul(tf.reshape(image, (-1, 3)), row["color"][:, :3], transpose_b=True)
     image = tf.reshape(image + row["color"][:, 3], (rows, columns, 3))
     image = tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
-    padding = [(above, height - rows - above), (before, width - columns - before)]
+    padding = [(above, result_height - rows - above), (before, result_width - columns - before)]
     shift = tf.constant(PADDING, tf.uint8)  # tf.pad takes one value: pad with 0 around a shifted image (uint8 wraps)
     image = tf.pad(image - shift, [*padding, (0, 0)]) + shift
     label = tf.pad(label, padding, constant_values=IGNORE_LABEL)
-    return tf.ensure_shape(image, (height, width, 3)), tf.ensure_shape(label, (height, width))
+    size = (result_height, result_width)
+    return tf.ensure_shape(image, (*size, 3)), tf.ensure_shape(label, size)
 
 
-def _placement(size, scale, share):
+def _placement(size, scale, share, result):
     scaled = tf.maximum(1, tf.cast(tf.cast(size, tf.float32) * scale + 0.5, tf.int32))
-    offset = tf.cast(share * tf.cast(tf.abs(scaled - size) + 1, tf.float32), tf.int32)
-    larger = scaled >= size
-    return scaled, tf.where(larger, offset, 0), tf.minimum(scaled, size), tf.where(larger, 0, offset)
+    offset = tf.cast(share * tf.cast(tf.abs(scaled - result) + 1, tf.float32), tf.int32)
+    larger = scaled >= result
+    return scaled, tf.where(larger, offset, 0), tf.minimum(scaled, result), tf.where(larger, 0, offset)
 
 
 def _resize_float(image, height, width):
@@ -178,9 +201,3 @@ def _resize_float(image, height, width):
 
 def _resize(image, height, width):
     return tf.cast(tf.round(_resize_float(image, height, width)), tf.uint8)
-
-
-def _resize_label(label, height, width):
-    size = tf.shape(label)
-    rows = tf.gather(label, nearest(size[0], height, tf.range))
-    return tf.gather(rows, nearest(size[1], width, tf.range), axis=1)

@@ -12,6 +12,7 @@ from kseg.data.augment import (
     epoch_plan,
     nearest,
     placement,
+    smooth_label,
 )
 
 WILD = Augmentation(scale_min=0.5, scale_max=2.0, flip=True, brightness=0.2, contrast=0.3, saturation=0.4, hue=0.1)
@@ -73,17 +74,20 @@ def test_color_matrix_by_hand():
 
 
 def test_placement_by_hand():
-    assert placement(10, 2.0, 0.0) == (20, 0, 10, 0)  # the first crop
-    assert placement(10, 2.0, 0.999) == (20, 10, 10, 0)  # the last one: rows 10..19
-    assert placement(10, 0.5, 0.0) == (5, 0, 5, 0)  # padded behind
-    assert placement(10, 0.5, 0.999) == (5, 0, 5, 5)  # padded before
-    assert placement(10, 1.0, 0.999) == (10, 0, 10, 0)
+    assert placement(10, 2.0, 0.0, 10) == (20, 0, 10, 0)  # the first crop
+    assert placement(10, 2.0, 0.999, 10) == (20, 10, 10, 0)  # the last one: rows 10..19
+    assert placement(10, 0.5, 0.0, 10) == (5, 0, 5, 0)  # padded behind
+    assert placement(10, 0.5, 0.999, 10) == (5, 0, 5, 5)  # padded before
+    assert placement(10, 1.0, 0.999, 10) == (10, 0, 10, 0)
+    assert placement(10, 1.0, 0.999, 4) == (10, 6, 4, 0)  # rows 6..9, the last four
+    assert placement(10, 0.5, 0.999, 4) == (5, 1, 4, 0)  # scaled to 5 first
+    assert placement(10, 0.2, 0.999, 4) == (2, 0, 2, 2)
 
 
 def test_the_largest_share_stays_inside():
     largest = np.nextafter(np.float32(1), np.float32(0))
     for size, scale in ((160, 1.25), (1024, 2.0), (97, 0.51)):
-        scaled, start, length, before = placement(size, np.float32(scale), largest)
+        scaled, start, length, before = placement(size, np.float32(scale), largest, size)
         assert start + length <= scaled and before + length <= size
 
 
@@ -109,6 +113,26 @@ def test_flip_mirrors_image_and_label_together():
     label = random.integers(0, 3, (4, 6), np.uint8)
     got, got_label = apply_row(image, label, row(flip=True), 4, 6)
     assert np.array_equal(got, image[:, ::-1]) and np.array_equal(got_label, label[:, ::-1])
+
+
+def test_a_crop_is_a_window_of_the_whole():
+    random = np.random.default_rng(2)
+    image, label = random.integers(0, 256, (16, 24, 3), np.uint8), random.integers(0, 3, (16, 24), np.uint8)
+    whole = apply_row(image, label, row(), 8, 12)
+    got = apply_row(image, label, row(top=0.5, left=0.999), 8, 12, crop=(4, 6))
+    for part, expected in zip(got, whole, strict=True):
+        assert np.array_equal(part, expected[2:6, 6:12])  # int(0.5 * (8 - 4 + 1)) rows down, the last 6 columns
+    got, got_label = apply_row(image, label, row(), 8, 12, crop=(10, 6))
+    assert got.shape == (10, 6, 3) and (got[8:] == PADDING).all() and (got_label[8:] == 255).all()
+
+
+def test_smooth_labels_are_mixed_like_grey_levels():
+    label = np.array([[7, 11, 20, 21], [7, 11, 20, 21]], np.uint8)
+    # Half the size: a pixel in the middle is the triangle 1/8, 3/8, 3/8, 1/8 over four; at the edge the one outside
+    # falls away and 3/7, 3/7, 1/7 remain.
+    expected = [(3 * 7 + 3 * 11 + 20) / 7, (11 + 3 * 20 + 3 * 21) / 7]  # 10.6 and 19.1
+    assert smooth_label(label, 1, 2).tolist() == [[11, 19]] == [[round(value) for value in expected]]
+    assert np.array_equal(smooth_label(label, 2, 4), label)
 
 
 def test_scaled_labels_hold_no_new_ids():

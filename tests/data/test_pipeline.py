@@ -1,15 +1,16 @@
+import json
 import pathlib
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import tiny
 from PIL import Image
 
 import kseg
 from kseg.data import augment, pipeline, records
 from kseg.data.augment import Augmentation
+from kseg.data.examples import Examples
 from kseg.data.prepare import prepare_dataset
 
 WILD = Augmentation(scale_min=0.5, scale_max=2.0, flip=True, brightness=0.1, contrast=0.2, saturation=0.2, hue=0.05)
@@ -73,17 +74,38 @@ def test_the_same_bytes_whatever_the_parallelism(data, monkeypatch):
         assert np.array_equal(one[0], many[0]) and np.array_equal(one[1], many[1])
 
 
-def test_tensorflow_and_numpy_execute_a_row_alike(data):
-    plan = augment.epoch_plan(7, 7, seed=5, epoch=0, augmentation=WILD)[0]
-    source = pipeline.RecordSource(data / "records", "train")
-    for row in plan:
-        image, label = (np.asarray(part) for part in source.read(row["record"]))
-        tensors = {name: tf.constant(row[name]) for name in row.dtype.names}
-        got, got_label = pipeline.apply_row(image, label, tensors, 32, 64)
-        expected, expected_label = augment.apply_row(image, label, row, 32, 64)
-        assert np.array_equal(got_label, expected_label)
-        # Pillow resizes uint8 in fixed point: a level or two apart after the colours
-        assert np.abs(np.asarray(got, int) - expected).max() <= 3
+@pytest.mark.parametrize("crop", [None, (24, 40)], ids=["whole", "crop"])
+@pytest.mark.parametrize("label_resize", ["nearest", "smooth"])
+def test_tensorflow_and_numpy_execute_a_plan_alike(data, crop, label_resize):
+    plan = augment.epoch_plan(7, 7, seed=5, epoch=0, augmentation=WILD)
+    sources = (kind(data / "records", "train") for kind in (pipeline.RecordSource, Examples))
+    (got,), (expected,) = (arrays(s.training_batches(lambda: [plan], 7, 32, 64, crop, label_resize)) for s in sources)
+    assert got[1].shape == (7, *(crop or (32, 64))) and np.array_equal(got[1], expected[1])
+    # Pillow resizes uint8 in fixed point: a level or two apart after the colours
+    assert np.abs(got[0].astype(int) - expected[0]).max() <= 3
+
+
+def test_smooth_labels_are_raw_ids_mixed_before_the_label_set(tmp_path):
+    """Raw ids 10 | 30 beside each other: smoothing makes ids between, of which only 20 (car) is a class."""
+    folder = tmp_path / "source"
+    label = np.full((8, 16), 10, np.uint8)
+    label[:, 8:] = 30
+    for split in ("train", "val"):
+        for kind, array in (("images", np.zeros((8, 16, 3), np.uint8)), ("labels", label)):
+            (folder / split / kind).mkdir(parents=True)
+            Image.fromarray(array).save(folder / split / kind / f"{split}.png")
+    classes = [{"id": i, "name": name, "color": [i, 0, 0]} for i, name in ((10, "road"), (20, "car"), (30, "sky"))]
+    (folder / "classes.json").write_text(json.dumps({"classes": classes}))
+    prepare_dataset("folder", folder, tmp_path / "records", workers=1, progress=False)
+    source = pipeline.RecordSource(tmp_path / "records", "train")
+    plan = augment.epoch_plan(1, 1, seed=0, epoch=0, augmentation=Augmentation())
+    # 15 columns for 16: the middle one lies on the border, half 10 and half 30 are 20. 32 columns: the two at the
+    # border lie a quarter of the way to the other side, 15 and 25, which no class has.
+    for label_resize, width, middle in (("smooth", 15, [1]), ("smooth", 32, [254, 254]), ("nearest", 15, [2])):
+        ((_, got),) = arrays(source.training_batches(lambda: [plan], 1, 8, width, None, label_resize))
+        side = (width - len(middle)) // 2
+        assert got[0, 3].tolist() == [0] * side + middle + [2] * side
+    assert set(np.unique(arrays(source.batches())[0][1])) == {0, 2}  # only training labels are smoothed
 
 
 def test_record_sizes_need_a_common_size(tmp_path):

@@ -1,0 +1,47 @@
+"""The model of a training run: built for the run's sizes and classes, told what it must carry, and checked."""
+
+from kseg.checks import check_classes, check_input
+from kseg.models import MODELS, build_model, options_of
+from kseg.prediction import preprocess_layer
+
+
+def build_for_run(model, options, settings, split, size):
+    """Build the model of a run; the strategy's scope and the precision policy are the caller's.
+
+    Args:
+        model, options: a name of MODELS and its builder's options, or a function without arguments and nothing.
+        settings: `kseg.settings.Settings`. split: the training examples, whose label set the model learns.
+        size: (height, width) that images are brought to. Training on crops makes a model of free size, whose Preprocess
+            layer carries this, as does that of a free model trained at a size of the settings: whole images are then
+            scored at the scale that was trained.
+    Returns:
+        keras.Model, its label set and size in its Preprocess layer if it has one.
+    Raises:
+        ValueError: an option, size, class or output count that does not fit.
+    """
+    classes = split.label_set.num_classes
+    outputs = settings.num_outputs or classes
+    if outputs < classes:
+        raise ValueError(
+            f"num_outputs must be at least the {classes} classes of label set {split.label_set.name}, got {outputs}."
+        )
+    if isinstance(model, str):
+        if model in MODELS and "seed" in options_of(model):
+            options = {"seed": settings.seed, **options}
+        built = build_model(model, (None, None, 3) if settings.crop else (*size, 3), outputs, **options)
+    else:
+        built = model()
+    check_input(built, size, settings.crop)
+    layer = preprocess_layer(built)
+    if layer is not None:
+        layer.label_set = carried(split)
+        if settings.height or settings.crop:  # else a model of free size goes on taking images as they are
+            layer.size = tuple(size)
+    check_classes(built, split.label_set, "the records", outputs)
+    return built
+
+
+def carried(split):
+    """Return what a model says about itself: name, classes and palette of its label set, digest of its records."""
+    facts = split.label_set.to_json()
+    return {**{name: facts[name] for name in ("name", "classes", "palette")}, "records": split.manifest.digest}
