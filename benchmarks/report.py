@@ -56,8 +56,8 @@ def surroundings():
 def row(case, who, seconds, ours):
     """One line of the table: median and spread of `seconds`, and the ratio of our times to them.
 
-    The ratio is that of the medians; its spread is over the rounds, whose runs were neighbours in time. Without
-    `ours` (None) there is no ratio.
+    The ratio is the median of the rounds' own, whose runs were neighbours in time: a shared machine changes its speed
+    from round to round, and medians of each side may come from different ones. Without `ours` (None) there is none.
     """
     line = {
         "case": case,
@@ -68,7 +68,7 @@ def row(case, who, seconds, ours):
     }
     if ours:
         ratios = [a / b for a, b in zip(ours, seconds, strict=True)]
-        line["ours_to_this"] = statistics.median(ours) / statistics.median(seconds)
+        line["ours_to_this"] = statistics.median(ratios)
         line["ours_to_this_spread"] = [min(ratios), max(ratios)]
     return line
 
@@ -122,6 +122,27 @@ def _cells(line):
     )
 
 
+def model_cells(line):
+    """Of the table of models: name, parameters, multiply-adds of an image, memory and time of a training step."""
+    return (
+        line["case"],
+        f"{line['parameters'] / 1e6:.2f} M",
+        f"{line['multiply_adds'] / 1e9:.4g} G",
+        f"{line['peak_bytes'] / 1e9:.2f} GB",
+        f"{line['median']:.3g} s",
+    )
+
+
+_MODEL_HEAD = ("model", "parameters", "multiply-adds of an image", "peak memory of a step", "seconds per step")
+
+
+def _heading(line):
+    return (
+        f"Training step: {line['precision']}, batch {line['batch']}, {line['height']}x{line['width']}, "
+        f"{line['num_classes']} classes, {line['options']['base_filters']} base filters, Adam"
+    )
+
+
 def text(result):
     """The report as a Markdown table and lines around it."""
     machine = result["machine"]
@@ -140,8 +161,11 @@ def text(result):
             for limit, rate in result["ceilings"].items()
         ]
         lines.append("Ceilings, best of the run: " + ", ".join(rates))
-    head = ("case", "who", "median", "min-max", "kseg / this", "rate, share of ceiling", "peak memory")
-    table = [head, *map(_cells, result["rows"])]
+    head, cells = ("case", "who", "median", "min-max", "kseg / this", "rate, share of ceiling", "peak memory"), _cells
+    if result["suite"] == "models":
+        head, cells = _MODEL_HEAD, model_cells
+        lines.append(_heading(result["rows"][0]))
+    table = [head, *map(cells, result["rows"])]
     widths = [max(len(line[i]) for line in table) for i in range(len(head))]
     table.insert(1, tuple("-" * width for width in widths))
     lines += ["", *("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in table), ""]

@@ -27,6 +27,8 @@ SIZES = {
         "train_step": {"batch": 2, "height": 128, "width": 256, "num_classes": 19, "base_filters": 64},
         "conv_rate": {"batch": 1, "height": 128, "width": 256, "channels": 256},
         "copy": {"megabytes": 256},
+        # CamVid's classes; its 360x480 at the next multiple of 32
+        "model_step": {"batch": 2, "height": 352, "width": 480, "num_classes": 11, "base_filters": 64},
     },
     "tiny": {
         "pool_pair": {"shape": (2, 32, 32, 4)},
@@ -35,6 +37,7 @@ SIZES = {
         "train_step": {"batch": 2, "height": 32, "width": 64, "num_classes": 3, "base_filters": 4},
         "conv_rate": {"batch": 1, "height": 32, "width": 32, "channels": 16},
         "copy": {"megabytes": 4},
+        "model_step": {"batch": 2, "height": 32, "width": 64, "num_classes": 3, "base_filters": 4},
     },
 }
 
@@ -53,6 +56,7 @@ GOALS = {
         report.Goal("train_step float32", "memory", "PyTorch", 1.2),
         report.Goal("train_step bfloat16", "memory", "PyTorch", 1.2),
     ],
+    "models": [],
     "startup": [
         report.Goal("import", "time", None, 0.1),
         report.Goal("scripts/train.py --help", "time", None, 0.6),
@@ -70,7 +74,7 @@ _COMMANDS = {
 def run(suite, *, size="full", rounds=5, precisions=("float32", "bfloat16"), torch_python=None, progress=None):
     """Measure a suite.
 
-    Args: `suite`: layers, train or startup. `size`: a key of SIZES; goals hold for "full" alone.
+    Args: `suite`: layers, train, models or startup. `size`: a key of SIZES; goals hold for "full" alone.
         `rounds`: measured turns of each contestant. `precisions`: of the training step.
         `torch_python`: the interpreter that has PyTorch, None for this one. `progress`: called with lines of text.
     Returns: a dict for JSON: suite, size, rounds, date, machine, versions, missing, ceilings, rows, goals.
@@ -80,6 +84,8 @@ def run(suite, *, size="full", rounds=5, precisions=("float32", "bfloat16"), tor
     result |= {"versions": {}, "missing": {}, "ceilings": {}, "rows": []}
     if suite == "startup":
         result["rows"] = _startup(rounds, progress)
+    elif suite == "models":
+        _models(result, progress)
     elif suite == "layers":
         elements = {name: math.prod(SIZES[size][name]["shape"]) for name in ("pool_pair", "batch_norm")}
         with Contest(result, torch_python, progress) as contest:
@@ -160,7 +166,7 @@ class Contest:
         self._note_ceilings(seconds)
         # An operation is a multiplication or an addition; the backward pass does each convolution twice more.
         batch = options.get("batch") or options["shape"][0]
-        work = moved or 2 * 3 * batch * facts[OURS]["multiplications"]
+        work = moved or 2 * 3 * batch * facts[OURS]["multiply_adds"]
         for who, worker in self._workers.items():
             row = report.row(title, who, seconds[who], seconds[OURS])
             row |= {"limit": "copy" if moved else f"convolution {precision or 'float32'}", "work": work, **facts[who]}
@@ -179,6 +185,27 @@ def _check_parameters(title, facts):
     counts = {who: fact["parameters"] for who, fact in facts.items() if "parameters" in fact}
     if len(set(counts.values())) > 1:
         raise RuntimeError(f"{title} must be one network, but the parameters are {counts}.")
+
+
+def _models(result, progress):
+    """A training step (float32, Adam) of every model, each in a process of its own."""
+    sizes = SIZES[result["size"]]["model_step"]
+    common = {key: value for key, value in sizes.items() if key != "base_filters"} | {"precision": "float32"}
+    with Worker(PEERS[OURS]) as worker:
+        result["versions"][OURS] = worker.versions
+        names = worker.prepare("models", "models")["models"]
+    for name, options in names:
+        title = " ".join([name, *options.values()])
+        with Worker(PEERS[OURS]) as worker:
+            empty = worker.peak()
+            options = {"base_filters": sizes["base_filters"], **options}
+            facts = worker.prepare(name, "model_step", model=name, options=options, **common)
+            run = functools.partial(worker.run, name)
+            seconds = alternate({title: run}, result["rounds"], warmups=1)[title]
+            row = report.row(title, OURS, seconds, None)
+            row |= {"options": options, **facts, **common, "peak_bytes": worker.peak(), "empty_bytes": empty}
+        result["rows"].append(row)
+        progress(" | ".join(report.model_cells(row)))
 
 
 def _startup(rounds, progress):

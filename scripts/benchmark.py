@@ -1,6 +1,7 @@
 """Measure kseg against its peers: python scripts/benchmark.py --suite=train --check
 
 layers: pooling with positions, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
+models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), no peers.
 Peers: the same written in Keras without kseg, and PyTorch (pip install 'kseg[bench]'). Each framework has a process
 of its own; they take turns. Nothing else should run meanwhile: the load average is printed.
 """
@@ -12,7 +13,7 @@ import _flags
 from absl import flags
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_enum("suite", None, ("layers", "train", "startup"), "What is measured.", flag_values=FLAGS)
+flags.DEFINE_enum("suite", None, ("layers", "train", "models", "startup"), "What is measured.", flag_values=FLAGS)
 flags.DEFINE_bool("check", False, "Exit with 1 if a goal is missed.", flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file of the results; empty: none.", flag_values=FLAGS)
 flags.DEFINE_integer("rounds", 5, "Measured runs of each contestant.", 1, flag_values=FLAGS)

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from benchmarks import costs
 from benchmarks.peers import inputs, steps
 
 versions = steps.versions
@@ -93,7 +94,7 @@ def aspp(shape, filters):
     """As ours.aspp."""
     x = keras.Input(shape[1:])
     model = keras.Model(x, pyramid(x, filters, dropout=0.0))
-    return steps.gradient_run(lambda x: model(x, training=True), inputs.maps(shape), model), steps.facts(model)
+    return steps.gradient_run(lambda x: model(x, training=True), inputs.maps(shape), model), costs.facts(model)
 
 
 def train_step(precision, batch, height, width, num_classes, base_filters):
@@ -102,7 +103,7 @@ def train_step(precision, batch, height, width, num_classes, base_filters):
     model = segnet_aspp(height, width, num_classes, base_filters)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     run = steps.train_run(model, loss, *inputs.scene(batch, height, width, num_classes))
-    return run, steps.facts(model)
+    return run, costs.facts(model)
 
 
 CASES = {"pool_pair": pool_pair, "batch_norm": batch_norm, "aspp": aspp, "train_step": train_step}

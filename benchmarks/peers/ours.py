@@ -2,9 +2,10 @@
 
 import keras
 
+from benchmarks import costs
 from benchmarks.peers import inputs, steps
 from kseg import blocks, layers, losses
-from kseg.models.segnet import segnet_aspp
+from kseg.models import MODELS, build_model, deeplabv3
 
 versions = steps.versions
 
@@ -25,16 +26,28 @@ def aspp(shape, filters):
     """ASPP with its projection, no dropout; forward and backward."""
     x = keras.Input(shape[1:])
     model = keras.Model(x, blocks.aspp(x, filters, dropout=0.0))
-    return steps.gradient_run(lambda x: model(x, training=True), inputs.maps(shape), model), steps.facts(model)
+    return steps.gradient_run(lambda x: model(x, training=True), inputs.maps(shape), model), costs.facts(model)
 
 
 def train_step(precision, batch, height, width, num_classes, base_filters):
     """SegNet-ASPP: cross entropy, backward, Adam."""
+    options = {"base_filters": base_filters}
+    return model_step("segnet_aspp", options, precision, batch, height, width, num_classes)
+
+
+def models():
+    """Nothing to run; tells the names of all models, with the options that make another network of one."""
+    variants = {"deeplabv3": [{"backbone": backbone} for backbone in deeplabv3.BACKBONES]}
+    return None, {"models": [(name, options) for name in MODELS for options in variants.get(name, [{}])]}
+
+
+def model_step(model, options, precision, batch, height, width, num_classes):
+    """The same of any model of kseg."""
     steps.set_precision(precision)
-    model = segnet_aspp((height, width, 3), num_classes, base_filters=base_filters)
+    model = build_model(model, (height, width, 3), num_classes, **options)
+    facts = costs.facts(model)
     loss = losses.CrossEntropy()
-    run = steps.train_run(model, loss, *inputs.scene(batch, height, width, num_classes))
-    return run, steps.facts(model)
+    return steps.train_run(model, loss, *inputs.scene(batch, height, width, num_classes)), facts
 
 
 CASES = {
@@ -42,5 +55,7 @@ CASES = {
     "batch_norm": batch_norm,
     "aspp": aspp,
     "train_step": train_step,
+    "models": models,
+    "model_step": model_step,
     "conv_rate": steps.conv_rate,
 }

@@ -123,7 +123,7 @@ def aspp(shape, filters):
 
 
 def facts(module):
-    """Parameters; the multiplications are counted in our network alone."""
+    """Parameters; the multiply-adds are counted in our network alone."""
     return {"parameters": sum(weight.numel() for weight in module.parameters())}
 
 

@@ -3,7 +3,6 @@
 import platform
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from benchmarks.peers import inputs
@@ -51,17 +50,6 @@ def train_run(model, loss, images, labels):
 def set_precision(precision):
     """float32, or bfloat16 arithmetic with float32 weights."""
     keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
-
-
-def facts(model):
-    """Trainable parameters of a Keras model and the multiplications of its convolutions for one image."""
-    weights = model.trainable_variables
-    multiplications = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose):
-            _, height, width, _ = layer.output.shape
-            multiplications += height * width * int(np.prod(layer.kernel.shape))
-    return {"parameters": sum(int(np.prod(w.shape)) for w in weights), "multiplications": multiplications}
 
 
 def conv_rate(precision, batch, height, width, channels):

@@ -1,0 +1,64 @@
+"""What a Keras model costs, counted: parameters, and the multiply-adds of one image."""
+
+import contextlib
+import functools
+import math
+import unittest.mock
+
+import keras
+import tensorflow as tf
+
+
+def _at_outputs(layer, x, y):
+    return math.prod(layer.kernel.shape) * math.prod(y.shape[1:-1])
+
+
+def _at_inputs(layer, x, y):
+    return math.prod(layer.kernel.shape) * math.prod(x.shape[1:-1])
+
+
+COUNTED = {
+    keras.layers.Conv2D: _at_outputs,
+    keras.layers.Conv2DTranspose: _at_inputs,  # every input is spread by the whole kernel
+}
+
+
+def multiply_adds(model, input_shape=None):
+    """Multiply-adds of one image: convolutions and transposed convolutions, borders as if inside.
+
+    The model is traced once, so every application counts (a shared layer as often as it is called), also those of
+    layers inside layers. Biases, normalisation, activations, pooling and interpolation are left out.
+
+    Args: `model`: keras.Model on TensorFlow. `input_shape`: (H, W, C), None for the model's own.
+    Returns: int. Raises: ValueError where a size is free and `input_shape` does not give it.
+    """
+    shape = tuple(input_shape or model.input_shape[1:])
+    if None in shape:
+        raise ValueError(f"Multiply-adds need a fixed size, got {shape}. Give input_shape=(height, width, channels).")
+    counts = []
+    with contextlib.ExitStack() as stack:
+        for layer_class, count in COUNTED.items():
+            patch = unittest.mock.patch.object(layer_class, "call", _counting(layer_class.call, count, counts))
+            stack.enter_context(patch)
+        tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec((1, *shape)))
+    return sum(counts)
+
+
+def _counting(call, count, counts):
+    @functools.wraps(call)
+    def counted(self, inputs, *arguments, **options):
+        outputs = call(self, inputs, *arguments, **options)
+        counts.append(count(self, inputs, outputs))
+        return outputs
+
+    return counted
+
+
+def parameters(model):
+    """Number of trainable parameters."""
+    return sum(math.prod(weight.shape) for weight in model.trainable_variables)
+
+
+def facts(model):
+    """Both, as JSON values."""
+    return {"parameters": parameters(model), "multiply_adds": multiply_adds(model)}
