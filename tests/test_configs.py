@@ -1,0 +1,125 @@
+"""Every config: parsed as scripts/train.py parses it, built as it stands, and one training step of a narrow copy."""
+
+import json
+import pathlib
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kseg.data import camvid, cityscapes
+from kseg.loop import make_loop
+from kseg.models import MODELS, build_model, options_of
+from kseg.optimizers import make_optimizer
+from kseg.settings import Settings, make_settings
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.flags") if path.parent.name != "shared")
+
+
+@pytest.fixture
+def parse(root, monkeypatch):
+    """A function that gives (model, builder's options, settings, data set) of a config, weights left out."""
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import _flags
+    import train
+
+    def parse(name):
+        train.FLAGS.unparse_flags()
+        for flag in train.FLAGS:
+            train.FLAGS[flag].unparse()
+        train.FLAGS(["train.py", *_flags.expand_flagfiles([f"--flagfile={CONFIGS / name}"])])
+        given = types.SimpleNamespace(**{flag: train.FLAGS[flag].value for flag in train.FLAGS})
+        settings = make_settings(**{field: getattr(given, field) for field in Settings.__dataclass_fields__})
+        options = json.loads(given.model_options)
+        if given.base_filters:
+            options["base_filters"] = given.base_filters
+        return given.model, options, settings, given.dataset
+
+    return parse
+
+
+@pytest.fixture
+def eagerly():
+    """A single step is not worth a graph."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def _classes(settings, dataset):
+    infos = {"cityscapes": cityscapes.info, "camvid": camvid.info, "synthetic": cityscapes.info}
+    return infos[dataset]().label_set(settings.label_set).num_classes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_builds_and_takes_a_step(name, parse, eagerly):
+    model, options, settings, dataset = parse(name)
+    outputs = settings.num_outputs or _classes(settings, dataset)
+    size = (None, None) if settings.crop else (settings.height, settings.width)
+    full = build_model(model, (*size, 3), outputs, **{**options, "initializer": "zeros"})  # zeros are fast to draw
+    assert full.output_shape == (None, *size, outputs)
+
+    seed = {"seed": 0} if "seed" in options_of(model) else {}
+    narrow = build_model(model, (64, 64, 3), outputs, **{**options, **seed, "base_filters": 4})
+    before = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]
+    loop = make_loop("one", settings.batch_size)
+    loop.attach(narrow, make_optimizer(settings, 10), outputs)
+    random, batch = np.random.default_rng(0), (max(settings.batch_size, 1), 64, 64)
+    images = tf.constant(random.integers(0, 256, (*batch, 3), "uint8"))
+    loop.step(1, (images, tf.constant(random.integers(0, outputs, batch, "uint8"))))
+    loop.check()
+    assert loop.logs()["loss"] > 0
+    if settings.warmup_steps == 0:  # else the first step's rate may be 0
+        after = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]
+        assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+def test_every_model_has_its_configs():
+    for model in MODELS:
+        assert {f"{model}.flags", f"camvid/{model}.flags"} <= set(NAMES)
+    paper = {f"seed/{model}{text}.flags" for model in ("r2unet", "segnet_aspp") for text in ("", "_as_written")}
+    assert paper <= set(NAMES)
+
+
+def test_models_are_compared_like_for_like(parse):
+    """On each dataset the configs differ in architecture, place, width and rate, in nothing else of the recipe."""
+    own = {"learning_rate", "epochs"}
+    for folder in ("", "camvid/"):
+        recipes = {}
+        for model in MODELS:
+            name, _, settings, _ = parse(f"{folder}{model}.flags")
+            assert name == model
+            recipes[model] = {key: value for key, value in vars(settings).items() if key not in own}
+        assert all(recipe == recipes["segnet_aspp"] for recipe in recipes.values())
+        if not folder:
+            assert len({parse(f"{model}.flags")[2].epochs for model in MODELS}) == 1
+
+
+def test_the_paper_s_own_recipes_are_what_its_authors_did(parse):
+    model, options, settings, _ = parse("seed/r2unet.flags")
+    assert (settings.label_set, settings.num_outputs, settings.batch_size) == ("seed_r2unet", 34, 1)
+    assert (settings.height, settings.width, settings.label_resize, settings.keep) == (512, 512, "smooth", "last")
+    built = build_model(model, (64, 64, 3), 34, **{**options, "base_filters": 4})
+    applied = {layer["config"]["name"]: len(layer["inbound_nodes"]) for layer in built.get_config()["layers"]}
+    assert applied["encoder1_conv1_bn"] == 3  # one batch norm for all steps
+    model, options, settings, _ = parse("seed/segnet_aspp.flags")
+    assert (settings.label_set, settings.num_outputs, settings.batch_size) == ("all_ids", 35, 3)
+    assert (settings.height, settings.width, settings.label_resize) == (256, 512, "nearest")
+    assert settings.keep == "lowest_loss"
+    built = build_model(model, (64, 64, 3), 35, **{**options, "base_filters": 4})
+    applied = {layer["config"]["name"]: len(layer["inbound_nodes"]) for layer in built.get_config()["layers"]}
+    # By width (here 32, 16, 8, 4 for 512, 256, 128, 64): encoder 6 + 3 + 2 + 2, decoder 5 + 3 + 2 + 2 convolutions.
+    assert [applied[f"norm_{width}"] for width in (32, 16, 8, 4)] == [11, 6, 4, 4]
+    preprocess = built.get_layer("preprocess")
+    assert preprocess.mean == (0, 0, 0) and preprocess.scale == (255, 255, 255)
+    kernel = np.array(built.get_layer("decoder5_conv1").kernel)  # 3x3, 32 channels: uniform within 1 / sqrt(9 * 32)
+    assert 0.9 < np.abs(kernel).max() * np.sqrt(9 * 32) <= 1
+    options = parse("seed/segnet_aspp_as_written.flags")[1]
+    built = build_model(model, (64, 64, 3), 34, **{**options, "base_filters": 4})
+    transposed = [layer for layer in built.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
+    assert len(transposed) == 13 and "tail" not in [layer.name for layer in built.layers]
+    model, options, settings, _ = parse("seed/r2unet_as_written.flags")
+    assert settings.crop == (512, 512) and options["head_activation"] == "relu"
