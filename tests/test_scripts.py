@@ -1,6 +1,7 @@
 """The scripts as a user meets them: help, bad input, flagfiles; `import kseg` and one-way imports."""
 
 import ast
+import logging
 import os
 import pathlib
 import subprocess
@@ -143,6 +144,19 @@ def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path):
     (workdir / "best.keras").write_bytes((workdir / "best.keras").read_bytes()[:1000])
     code, _, error = run(root, "export.py", f"--model={workdir}/best.keras", f"--output={tmp_path}/export")
     assert code == 2 and "best.keras is damaged" in error and not (tmp_path / "export").exists()
+
+
+def test_what_kseg_reports_is_printed(root, monkeypatch, capsys):
+    """Which encoder weights were used is a line of the log; a script prints it."""
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import _flags
+
+    log = logging.getLogger("kseg")
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "level", logging.NOTSET)
+    _flags._show_log()
+    log.info("26 of 26 encoder arrays")
+    assert capsys.readouterr().out == "26 of 26 encoder arrays\n"
 
 
 def test_a_bad_crop_shows_before_streets_are_drawn(root, tmp_path, monkeypatch):

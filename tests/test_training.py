@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pathlib
@@ -14,6 +15,8 @@ import tiny
 
 import kseg
 from kseg import checkpoints
+from kseg.building import build_for_run
+from kseg.evaluation import open_split
 from kseg.loop import choose_devices
 from kseg.metrics import Scores
 from kseg.optimizers import Schedule, make_optimizer
@@ -194,13 +197,31 @@ def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(whole, re
     workdir = tmp_path / "run"
     shutil.copytree(whole[0], workdir)
     with open(workdir / "flags.txt", "a") as file:
-        file.write("--select=last\n")
-    message = r"flags.txt names --select, which this kseg has not: another version wrote the run. Use a new workdir"
+        file.write("--momentun=0.8\n")
+    message = r"flags.txt names --momentun, which this kseg has not: another version wrote the run. Use a new workdir"
     for on_conflict in ("stop", "stored", "new"):
         with pytest.raises(ValueError, match=message):
             kseg.train(tiny.build_tiny, records, workdir, on_conflict=on_conflict, **tiny.SETTINGS)
-    with pytest.raises(ValueError, match=message):  # else the wrong weights would be taken
-        kseg.load_model(workdir)
+    assert kseg.load_model(workdir).name == "tiny"  # its weights are none the worse
+    flags = (workdir / "flags.txt").read_text()
+    assert "--keep=best" in flags
+    (workdir / "flags.txt").write_text(flags.replace("--momentun=0.8\n", "").replace("--keep=best", "--select=last"))
+    assert RunFolder(workdir).stored()["keep"] == "last"  # as the flag was called first
+
+
+def test_a_free_model_is_bound_to_a_size_only_by_the_settings(records):
+    source = open_split(records, "train")
+    build = functools.partial(kseg.build_model, "unet", (None, None, 3), 3, base_filters=2, depth=2)
+    for values, size in (({}, None), ({"height": 64, "width": 96}, (64, 96))):
+        model = build_for_run(build, {}, make_settings(epochs=1, **values), source, (64, 96))
+        assert model.get_layer("preprocess").size == size
+
+
+def test_the_criterion_of_the_best_epoch_cannot_change_in_a_run(whole, records):
+    settings = {**tiny.SETTINGS, "keep": "lowest_loss", "on_conflict": "new"}
+    with pytest.raises(ValueError, match="kept epochs by --keep=best, which cannot become --keep=lowest_loss"):
+        kseg.train(tiny.build_tiny, records, whole[0], **settings)
+    assert RunFolder(whole[0]).finished and RunFolder(whole[0]).stored()["keep"] == "best"
 
 
 def test_class_weights_reach_the_loss(records, tmp_path):
@@ -313,10 +334,14 @@ def test_keras_callbacks_are_driven(records, tmp_path):
             self.model.stop_training = epoch == 0
 
     _, history = kseg.train(
-        tiny.build_tiny, records, tmp_path / "run", callbacks=[Recorder()], **{**tiny.SETTINGS, "epochs": 50}
+        tiny.build_tiny,
+        records,
+        tmp_path / "run",
+        callbacks=[Recorder()],
+        **{**tiny.SETTINGS, "epochs": 50, "validate_every_epochs": 9},
     )
     assert calls == [(0, ["learning_rate", "loss"])] and len(history) == 1
-    assert (tmp_path / "run" / "scores.json").exists()
+    assert (tmp_path / "run" / "scores.json").exists()  # an epoch that turns out to be the last is validated
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import tiny
 import kseg
 from kseg.checks import check_batch_norm
 from kseg.loop import make_loop
-from kseg.models import encoders, resnet
+from kseg.models import encoders, resnet, unet
 from kseg.models.deeplabv3 import deeplabv3
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype="uint8")
@@ -272,6 +272,14 @@ def test_one_image_is_too_few_for_the_pooled_branch(small, tmp_path):
     assert not (tmp_path / "run").exists()
     image = keras.Input((8, 8, 3))  # nothing pooled; and a layer that is not built yet
     check_batch_norm(keras.Model(image, keras.layers.BatchNormalization()(image)), 1)
+
+
+def test_one_crop_of_one_deepest_pixel_is_too_little():
+    free = unet.unet((None, None, 3), 3, base_filters=2, depth=3)  # multiples of 4
+    check_batch_norm(free, 2, (4, 4))
+    check_batch_norm(free, 1, (4, 8))
+    with pytest.raises(ValueError, match="a crop of 4x4 is one pixel of its deepest map"):
+        check_batch_norm(free, 1, (4, 4))
 
 
 # ---- saved and free-sized (test_contract.py has what every model keeps)

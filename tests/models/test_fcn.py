@@ -116,6 +116,12 @@ def test_another_output_stride_is_an_error():
         vgg.vgg16(keras.Input((32, 32, 3)), 2, output_stride=4, initializer="zeros")
 
 
+def test_parsenet_starts_with_two_different_kernels():
+    model = fcn.parsenet((64, 64, 3), 3, base_filters=2)
+    kernels = [np.asarray(model.get_layer(name).kernel) for name in ("score_map", "score_image")]
+    assert kernels[0].shape == kernels[1].shape and not np.isclose(*kernels).any()
+
+
 def test_parsenet_scores_the_normalised_map_beside_the_normalised_mean():
     model = _random(fcn.parsenet((64, 64, 3), 3, base_filters=2))
     for key in ("norm_map", "norm_image"):
