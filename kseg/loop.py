@@ -1,7 +1,9 @@
 """What training needs of a backend: build in a scope, give batches, run steps, tell when something is not finite."""
 
 import contextlib
+import json
 import math
+import os
 
 import keras
 import numpy as np
@@ -95,11 +97,13 @@ def make_loop(strategy, batch_size, deterministic=False):
         strategy: "auto" (the most GPUs that divide the batch), "one", "mirrored" (all GPUs; without a GPU all logical
             CPU devices). batch_size: the global batch. deterministic: bit-identical repeats on a GPU.
     Raises:
-        ValueError: unknown strategy; "mirrored" over devices that do not divide the batch; a backend without a loop.
+        ValueError: unknown strategy; "mirrored" over devices that do not divide the batch; a backend without a loop;
+            a group of workers in TF_CONFIG.
     """
     if strategy not in ("auto", "one", "mirrored"):
         raise ValueError(f"strategy must be one of auto, one, mirrored, got {strategy!r}.")
     backend = keras.backend.backend()
+    _check_one_machine(backend)
     if backend == "tensorflow":
         from kseg.loop_tensorflow import TensorFlowLoop as kind
     elif backend == "jax":
@@ -107,6 +111,16 @@ def make_loop(strategy, batch_size, deterministic=False):
     else:
         raise ValueError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")
     return kind(strategy, batch_size, deterministic)
+
+
+def _check_one_machine(backend):
+    """Workers that each train alone would look like a group and be none."""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    workers = sum(len(cluster.get(task, ())) for task in ("chief", "worker"))
+    if workers > 1:
+        raise ValueError(
+            f"Training runs on one machine (KERAS_BACKEND={backend}), but TF_CONFIG names {workers} workers. Unset it."
+        )
 
 
 def choose_devices(strategy, batch_size, accelerators, others):

@@ -1,6 +1,7 @@
 """What must work where there is no TensorFlow: `KERAS_BACKEND=jax python tests/portable.py SOURCE RECORDS OUTPUT`."""
 
 import json
+import os
 import pathlib
 import sys
 
@@ -12,6 +13,7 @@ import tiny
 
 import kseg
 from kseg.data import augment, folder
+from kseg.loop import make_loop
 
 
 class PlanBatches(keras.utils.PyDataset):
@@ -101,6 +103,11 @@ def main(source, records, output):
         kseg.export_saved_model(pathlib.Path(output, "whole"), pathlib.Path(output, "exported"))
     except ValueError as error:
         found["export"] = str(error)
+    os.environ["TF_CONFIG"] = '{"cluster": {"worker": ["a:1", "b:1", "c:1"]}}'
+    try:
+        make_loop("auto", 6)
+    except ValueError as error:
+        found["group"] = str(error)
     print(json.dumps(found))
 
 

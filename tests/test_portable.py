@@ -19,7 +19,7 @@ def found(root, tmp_path_factory):
         **os.environ,
         "KERAS_BACKEND": "jax",
         "PYTHONPATH": str(root),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
     }
     command = [sys.executable, str(root / "tests" / "portable.py"), str(folder / "source"), str(records)]
     done = subprocess.run([*command, str(folder / "out")], capture_output=True, text=True, env=environment)
@@ -45,3 +45,4 @@ def test_crops_outputs_and_smooth_labels_work(found):
 def test_what_this_backend_cannot_do_is_said(found):
     assert "saved_model" not in found["files"] and {"best.keras", "scores.json", "logs"} <= set(found["files"])
     assert "KERAS_BACKEND=tensorflow" in found["export"]
+    assert "runs on one machine (KERAS_BACKEND=jax), but TF_CONFIG names 3 workers" in found["group"]

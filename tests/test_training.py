@@ -17,7 +17,7 @@ import kseg
 from kseg import checkpoints
 from kseg.building import build_for_run
 from kseg.evaluation import open_split
-from kseg.loop import choose_devices
+from kseg.loop import choose_devices, make_loop
 from kseg.metrics import Scores
 from kseg.optimizers import Schedule, make_optimizer
 from kseg.runs import RunFolder
@@ -271,6 +271,16 @@ def test_weight_decay_leaves_out_bias_and_batch_norm():
     for variable in model.trainable_variables:
         factor = 1 - 0.1 * 0.5 if variable.name == "kernel" else 1  # decoupled: w - rate * decay * w
         np.testing.assert_allclose(variable.numpy(), factor * before[variable.path], rtol=1e-5)
+
+
+def test_a_group_of_machines_is_refused(records, tmp_path, monkeypatch):
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": task}))
+    with pytest.raises(ValueError, match=r"runs on one machine \(KERAS_BACKEND=tensorflow\), but .* names 2 workers"):
+        kseg.train(tiny.build_tiny, records, tmp_path / "run", **tiny.SETTINGS)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1"]}, "task": task}))
+    assert make_loop("one", 2).devices == 1
 
 
 def test_auto_takes_the_most_devices_that_divide_the_batch():
