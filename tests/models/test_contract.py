@@ -10,8 +10,8 @@ from kseg.export import export_saved_model
 from kseg.models import MODELS, build_model, options_of, resnet
 
 SIZE = (64, 64)
-# Every model by its name, and DeepLabV3 also with VGG16; three levels of the U-Nets, since XLA compiles each layer.
-CASES = {name: {"depth": 3} if "depth" in options_of(name) else {} for name in MODELS}
+# Every model by its name, and DeepLabV3 also with VGG16; two levels of the U-Nets, since XLA compiles each layer.
+CASES = {name: {"depth": 2} if "depth" in options_of(name) else {} for name in MODELS}
 CASES["deeplabv3-vgg16"] = {"backbone": "vgg16"}
 
 
