@@ -197,6 +197,10 @@ def test_imports_run_one_way(root):
         "models": {"models", "blocks", "layers"},
         "data": {"data"},
         "architecture": {"architecture", "data"},
+        "components": set(),
+        "boundaries": {"data"},
+        "objects": {"boundaries", "components"},
+        "confusion": {"data"},
     }
     top = {"training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
     top |= {"building", "runs", "checkpoints", "optimizers", "checks"}
