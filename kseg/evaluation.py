@@ -7,13 +7,12 @@ import keras
 import numpy as np
 
 from kseg.checks import check_classes, class_count
+from kseg.cityscapes_evaluation import evaluate_cityscapes
 from kseg.data.examples import Examples
 from kseg.metrics import Scores, confusion_matrix
 from kseg.prediction import as_model, label_set_of, labeller
 from kseg.runs import progress_bar
 from kseg.visualization import prediction_gallery
-
-PROTOCOLS = ("standard",)
 
 
 def evaluate(
@@ -30,17 +29,18 @@ def evaluate(
     """Score a model on every image of a split, at the label's own resolution.
 
     The standard protocol: the label set's classes, void ignored, one confusion matrix over all images; a prediction
-    outside the classes on a valid pixel is a false negative.
+    outside the classes on a valid pixel is a false negative. The Cityscapes protocol: the benchmark's own class and
+    category IoU and iIoU, equal to cityscapesScripts' to the bit; it needs Cityscapes records with instance maps.
 
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes.
         data: a record folder, or an iterable (a tf.data.Dataset too) of (image, label), single (H, W, 3) and (H, W)
             or batched, uint8 RGB and uint8 training ids, 255 = ignore.
-        protocol: "standard". label_set: of a record folder; None is the dataset's training classes.
+        protocol: "standard" or "cityscapes". label_set: of a record folder; None is the dataset's training classes.
         split, batch_size, label_space: of a record folder, as in `kseg.load_dataset`.
         progress: show a bar of images.
     Returns:
-        kseg.metrics.Scores
+        kseg.metrics.Scores; under "cityscapes" kseg.cityscapes_scores.CityscapesScores
     Raises:
         ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing;
             labels outside the classes in an iterable without a label set are counted in Scores.out_of_range.
@@ -50,6 +50,8 @@ def evaluate(
     model = as_model(model)
     known = label_set_of(model)
     if not isinstance(data, (str, pathlib.Path)):
+        if protocol == "cityscapes":
+            raise ValueError('Protocol "cityscapes" needs a record folder: pairs lack regular ids and instance maps.')
         classes = known["classes"] if known else [str(i) for i in range(class_count(model))]
         return score_batches(labeller(model), data, classes, None, progress)
 
@@ -58,8 +60,16 @@ def evaluate(
     if known and known.get("records", source.manifest.digest) != source.manifest.digest:
         warnings.warn(f"The model was trained on other records than {data}.", stacklevel=2)
     with source.readable_errors():
-        batches = source.batches(batch_size)
-        return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress)
+        return PROTOCOLS[protocol](model, source, batch_size, progress)
+
+
+def evaluate_standard(model, source, batch_size=1, progress=False):
+    """Score a model on every image of `open_split`'s examples: one confusion matrix of the label set's classes."""
+    batches = source.batches(batch_size)
+    return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress)
+
+
+PROTOCOLS = {"standard": evaluate_standard, "cityscapes": evaluate_cityscapes}
 
 
 def open_split(data_dir, split, label_set=None, label_space=None):

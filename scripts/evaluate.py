@@ -11,7 +11,14 @@ flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py)."
 flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
 flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
 flags.DEFINE_string("label_space", None, "For records without dataset.json: train_ids or label_ids.", flag_values=FLAGS)
-flags.DEFINE_string("protocol", "standard", "How scores are taken (kseg.evaluate).", flag_values=FLAGS)
+_PROTOCOLS = {"standard": "the classes' mean scores", "cityscapes": "the benchmark's own, equal to cityscapesScripts'"}
+flags.DEFINE_enum(
+    "protocol",
+    "standard",
+    list(_PROTOCOLS),
+    f"How scores are taken: {'; '.join(map(': '.join, _PROTOCOLS.items()))}.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_string("output", None, "JSON file of the scores; empty: beside the model.", flag_values=FLAGS)
 
@@ -19,7 +26,8 @@ flags.DEFINE_string("output", None, "JSON file of the scores; empty: beside the 
 def main(args):
     _flags.require(args, "model", "data_dir")
     model = pathlib.Path(args.model).absolute()
-    output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.scores.json"))
+    kind = "scores" if args.protocol == "standard" else args.protocol
+    output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
     if args.output and not output.parent.is_dir():
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
     import kseg

@@ -70,6 +70,14 @@ def decode_label(data: bytes, what: str) -> tuple[np.ndarray, bool]:
     return ids, (bits, colour_type) == (8, 0)
 
 
+def decode_instances(data: bytes, what: str) -> np.ndarray:
+    """Return uint16 instance ids (H, W) of a grey PNG of 16 (or 8) bits; ValueError "WHAT: why" for anything else."""
+    image = _open(data, what)
+    if image.format != "PNG" or (data[24], data[25]) not in ((16, 0), (8, 0)):  # IHDR: bits, colour type
+        raise ValueError(f"{what}: instance maps must be grey PNG of 16 bits, got {image.format} of mode {image.mode}")
+    return np.asarray(image).astype(np.uint16)
+
+
 def decode_colours(data: bytes, what: str) -> np.ndarray:
     """Return a colour-coded label as uint8 RGB (H, W, 3)."""
     image = _open(data, what)

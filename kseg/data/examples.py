@@ -9,6 +9,9 @@ import numpy as np
 
 from kseg.data import records
 from kseg.data.augment import apply_row, nearest_label, smooth_label
+from kseg.data.codec import decode_instances
+
+INSTANCES = "image/segmentation/instance/encoded"
 
 
 class Examples:
@@ -35,12 +38,31 @@ class Examples:
 
     def raw(self, index):
         """Return (image, label) of one record, the label as the dataset's own ids."""
-        serialized = self.split.read(index)  # a broken record names its place by itself
+        return self._decoded(index, self.split.read(index))  # a broken record names its place by itself
+
+    def _decoded(self, index, serialized):
         try:
             _, image, label = records.decode(serialized)
         except (ValueError, OSError) as error:
             raise ValueError(f"{self.split.place(index)} does not decode: {error}") from error
         return image, label
+
+    def scene(self, index):
+        """Return (image, raw label, uint16 instance map (H, W)) of one record; ValueError where it has no such map."""
+        serialized = self.split.read(index)
+        image, label = self._decoded(index, serialized)
+        encoded = records.parse_example(serialized).get(INSTANCES)
+        if encoded is None:
+            raise ValueError(
+                f"{self.split.place(index)} has no instance map. Prepare the records again from a source that has the "
+                "instanceIds beside the labelIds."
+            )
+        return image, label, decode_instances(encoded, f"Instance map of record {self.split.names[index]}")
+
+    def scenes(self, batch_size=1):
+        """Give every scene once, in file-name order, as stacked (images, raw labels, instance maps)."""
+        self.check_batches(batch_size)
+        return _stacked(_ahead(self.scene, range(len(self)), ahead=2 * batch_size + 2), batch_size)
 
     def common_size(self):
         """Return the (height, width) of all images, or raise ValueError if they have several."""

@@ -1,0 +1,62 @@
+"""The protocol "cityscapes": predictions as regular ids at the labels' size, counted as the benchmark does."""
+
+import contextlib
+
+import numpy as np
+
+from kseg.checks import class_count
+from kseg.cityscapes_scores import NAMES, CityscapesCounts
+from kseg.prediction import labeller
+from kseg.runs import progress_bar
+
+
+def evaluate_cityscapes(model, source, batch_size=1, progress=False):
+    """Score a model on every image of a split of Cityscapes records, as cityscapesScripts scores its files.
+
+    Memory does not grow with the number of images; no file is written.
+
+    Args:
+        model: of the classes of source.label_set ("train_ids" or "all_ids"); each becomes its regular id, an output
+            beyond the classes "unlabeled".
+        source: of `kseg.evaluation.open_split`. batch_size: images of a batch. progress: show a bar of images.
+    Returns:
+        kseg.cityscapes_scores.CityscapesScores
+    Raises:
+        ValueError: other data than Cityscapes with its own ids, a label set that merges ids, no instance map.
+    """
+    table, label, counts = regular_ids(source, class_count(model)), labeller(model), CityscapesCounts()
+    with progress_bar("evaluate", len(source)) if progress else contextlib.nullcontext() as bar:
+        for images, labels, instances in source.scenes(batch_size):
+            predicted = table[np.asarray(label(images, *labels.shape[1:]))]
+            for scene in zip(predicted, labels, instances, strict=True):
+                try:
+                    counts.add(*scene)
+                except ValueError as error:
+                    raise ValueError(f"{source.split.place(counts.images)}: {error}") from error
+            if bar:
+                bar.update(len(images))
+    return counts.scores(len(source))
+
+
+def regular_ids(source, outputs):
+    """Return the table uint8 (outputs or more,) from training ids of a source's label set to Cityscapes' regular ids.
+
+    Raises:
+        ValueError: no Cityscapes, records that hold training ids only, or a class that several ids share.
+    """
+    manifest, label_set = source.manifest, source.label_set
+    if manifest.info.name != "cityscapes" or manifest.label_space == "cityscapes/train_ids":
+        raise ValueError(
+            f'Protocol "cityscapes" needs records of Cityscapes that hold its regular ids, {manifest.data_dir} holds '
+            f"{manifest.label_space}."
+        )
+    table = np.zeros(max(outputs, label_set.num_classes), np.uint8)  # 0: "unlabeled"
+    for training_id, name in enumerate(label_set.classes):
+        ids = np.flatnonzero(label_set.table[: len(NAMES)] == training_id)
+        if len(ids) != 1:
+            raise ValueError(
+                f'Protocol "cityscapes" needs one id for each class, but {name!r} of label set {label_set.name} stands '
+                f"for {len(ids)}. Score with label set train_ids or all_ids."
+            )
+        table[training_id] = ids[0]
+    return table
