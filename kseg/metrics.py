@@ -1,7 +1,7 @@
 """Scores of semantic segmentation: everything derives from one int64 confusion matrix.
 
-The matrix has shape (C, C + 1): rows are the truth, columns the prediction, the last column counts
-predictions outside the C classes (a FN of the true class, a FP of none). Its sum is N, the valid pixels.
+The matrix has shape (C, C + 1): rows are the truth, columns the prediction, the last column counts predictions outside
+the C classes (a FN of the true class, a FP of none). Its sum is N, the valid pixels.
 """
 
 import dataclasses
@@ -49,17 +49,14 @@ def batch_confusion_matrix(labels, predictions, num_classes, ignore_label=255):
         labels: integers (B, H, W).
         predictions: logits (B, H, W, K), of which the first maximum counts, or class ids (B, H, W).
     Returns:
-        int32 (C + 1, C + 1), cells below 2**30: the module's matrix, then a row that counts the labels
-        neither a class nor `ignore_label`.
-    Raises:
-        ValueError: the shapes do not fit each other.
+        int32 (C + 1, C + 1), cells below 2**30: the module's matrix, then a row of labels neither class nor ignored.
+    Raises: ValueError where the shapes do not fit each other.
     """
     labels, predictions = ops.cast(labels, "int32"), ops.convert_to_tensor(predictions)
     is_logits = len(predictions.shape) == len(labels.shape) + 1
     wanted, given = tuple(labels.shape), tuple(predictions.shape)[: -1 if is_logits else None]
     if len(wanted) != len(given) or any(a != b for a, b in zip(wanted, given, strict=True) if a and b):
-        came = f"labels {wanted} and predictions {tuple(predictions.shape)}"
-        raise ValueError(f"Need labels (B, H, W) and logits (B, H, W, C) or ids (B, H, W), got {came}.")
+        raise ValueError(f"Need labels (B, H, W), logits (B, H, W, C) or ids, got {wanted}, {(*predictions.shape,)}.")
     if is_logits and keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # Keras' argmax tells -0.0 from 0.0, at four times the price without XLA
 
@@ -102,11 +99,10 @@ def _five(matrix, average, xp):  # xp: numpy (float64) or keras.ops (float32)
 def five_scores(matrix, average=None):
     """The five scores by name, one class against the rest, float64.
 
-    With TP, FN = row - TP, FP = column - TP and TN = N - TP - FN - FP: accuracy (TP+TN)/N, sensitivity
-    TP/(TP+FN), specificity TN/(TN+FP), f1 2TP/(2TP+FP+FN), jaccard TP/(TP+FP+FN). 0/0 is nan, and so are
-    all five for a class absent from truth and prediction.
-    `matrix`: integers (C, C + 1) or (C, C). `average`: None for arrays (C,), "macro" for means without nan
-    (jaccard: mean IoU), "micro" for TP, FN, FP, TN summed over all C first (sensitivity: pixel accuracy).
+    With TP, FN = row - TP, FP = column - TP and TN = N - TP - FN - FP: accuracy (TP+TN)/N, sensitivity TP/(TP+FN),
+    specificity TN/(TN+FP), f1 2TP/(2TP+FP+FN), jaccard TP/(TP+FP+FN). 0/0 is nan, and so are all five for a class
+    absent from truth and prediction. `matrix`: integers (C, C + 1) or (C, C). `average`: None for arrays (C,), "macro"
+    for means without nan (jaccard: mean IoU), "micro" for sums of TP, FN, FP, TN (sensitivity: pixel accuracy).
     """
     if average not in (None, "macro", "micro"):
         raise ValueError(f'average must be None, "macro" or "micro", got {average!r}.')
@@ -127,8 +123,9 @@ def _checked(matrix):
 class Scores:
     """What an evaluation found; `str()` is the table, `to_json` the file. What cannot be scored is nan.
 
-    The five are macro means; `micro` is by name, `per_class` by class and name. `confusion_matrix`: int64
-    (C, C + 1). `out_of_range` pixels, with a label neither a class nor ignored, are in no score.
+    The five are macro means; `micro` is by name, `per_class` by class and name, `per_image` by name, means over images
+    of each one's macro means ({}: not taken). `frequency_weighted_iou`: sum of (n_c / N) * IoU_c. `confusion_matrix`:
+    int64 (C, C + 1). `out_of_range` pixels, with a label neither a class nor ignored, are in no score.
     """
 
     accuracy: float
@@ -146,10 +143,12 @@ class Scores:
     out_of_range: int
     classes: tuple
     protocol: str = "standard"
+    frequency_weighted_iou: float = float("nan")
+    per_image: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_confusion_matrix(cls, matrix, classes, images, out_of_range=0, expected_images=None):
-        """Derives every score from a matrix (C, C + 1) or (C, C) and C different class names."""
+    def from_confusion_matrix(cls, matrix, classes, images, out_of_range=0, expected_images=None, per_image=None):
+        """Derives all but `per_image` from a matrix (C, C + 1) or (C, C) and C different class names."""
         matrix, classes = _checked(matrix), tuple(classes)
         if not len(set(classes)) == len(classes) == len(matrix):
             raise ValueError(f"{len(matrix)} classes need as many different names, got {classes}.")
@@ -158,22 +157,24 @@ class Scores:
             **macro,
             micro=micro,
             per_class={c: {name: float(each[name][i]) for name in each} for i, c in enumerate(classes)},
-            mean_iou=macro["jaccard"],
-            pixel_accuracy=micro["sensitivity"],
+            **{"mean_iou": macro["jaccard"], "pixel_accuracy": micro["sensitivity"], "per_image": per_image or {}},
             confusion_matrix=matrix,
             expected_images=int(images if expected_images is None else expected_images),
+            frequency_weighted_iou=float(matrix.sum(1) @ np.nan_to_num(each["jaccard"]) / (matrix.sum() or np.nan)),
             **{"images": int(images), "out_of_range": int(out_of_range), "classes": classes},
         )
 
     def __str__(self):
         rows = {"macro": {name: getattr(self, name) for name in SCORE_NAMES}, "micro": self.micro}
+        rows |= {"per image": self.per_image} if self.per_image else {}
         width = max(len(name) for name in (*rows, *self.classes))
         lines = [" " * width + "".join(f"{name:>13}" for name in SCORE_NAMES)]
         for title, row in [*rows.items(), *self.per_class.items()]:
-            values = ["-" if np.isnan(row[name]) else f"{row[name]:.4f}" for name in SCORE_NAMES]
-            lines.append(f"{title:<{width}}" + "".join(f"{value:>13}" for value in values))
+            values = "".join(f"{row[name]:13.4f}".replace("nan", "  -") for name in SCORE_NAMES)
+            lines.append(f"{title:<{width}}{values}")
+        means = f"mean IoU {self.mean_iou:.4f}, frequency-weighted IoU {self.frequency_weighted_iou:.4f}"
         images = f"{self.images}/{self.expected_images} images, protocol {self.protocol}"
-        lines.append(f"mean IoU {self.mean_iou:.4f}, pixel accuracy {self.pixel_accuracy:.4f}, {images}")
+        lines.append(f"{means}, pixel accuracy {self.pixel_accuracy:.4f}, {images}")
         warning = f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored."
         return "\n".join([*lines, warning] if self.out_of_range else lines)
 
@@ -212,9 +213,8 @@ class SegmentationScores(keras.metrics.Metric):
             raise ValueError(f'Need average "macro" or "micro", num_classes > 0: {average!r}, {num_classes}.')
         self.num_classes, self.average, self.ignore_label = num_classes, average, ignore_label
         self._limbs = keras.backend.backend() == "jax"
-        shape = ((2,) if self._limbs else ()) + (num_classes + 1, num_classes + 1)
-        kind = "int32" if self._limbs else "int64"
-        self.counts = self.add_variable(shape, "zeros", dtype=kind, name="counts")
+        limbs, kind = ((2,), "int32") if self._limbs else ((), "int64")
+        self.counts = self.add_variable((*limbs, num_classes + 1, num_classes + 1), "zeros", dtype=kind, name="counts")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
@@ -229,8 +229,7 @@ class SegmentationScores(keras.metrics.Metric):
         counts = ops.convert_to_tensor(self.counts)
         if self._limbs:
             counts = ops.cast(counts[0], "float32") + ops.cast(counts[1], "float32") * float(_LIMB)
-        scores = _five(counts[:-1], self.average, ops)
-        return {**scores, "mean_iou": _five(counts[:-1], "macro", ops)["jaccard"]}
+        return {**_five(counts[:-1], self.average, ops), "mean_iou": _five(counts[:-1], "macro", ops)["jaccard"]}
 
     def _state(self):
         counts = ops.convert_to_numpy(self.counts).astype(np.int64)
@@ -246,5 +245,4 @@ class SegmentationScores(keras.metrics.Metric):
         return Scores.from_confusion_matrix(self.matrix(), names, images, self._state()[-1].sum())
 
     def get_config(self):
-        own = {"num_classes": self.num_classes, "average": self.average, "ignore_label": self.ignore_label}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **{n: getattr(self, n) for n in ("num_classes", "average", "ignore_label")}}

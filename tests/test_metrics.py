@@ -106,6 +106,25 @@ def test_f1_is_the_harmonic_mean_of_precision_and_sensitivity():
     assert (f1 > 0).all()
 
 
+def test_frequency_weighted_iou_by_hand():
+    # Shares of the truth 10/20, 5/20, 5/20; IoU 8/11, 4/7, 3/6 as above. A class only predicted has no weight.
+    scores = metrics.Scores.from_confusion_matrix(MATRIX, CLASSES, 1)
+    assert scores.frequency_weighted_iou == pytest.approx((2 * 8 / 11 + 4 / 7 + 3 / 6) / 4, rel=1e-15)
+    only_predicted = metrics.Scores.from_confusion_matrix(np.array([[3, 1], [0, 0]]), "ab", 1)
+    assert only_predicted.frequency_weighted_iou == 3 / 4
+    nothing = metrics.Scores.from_confusion_matrix(np.zeros((2, 2), int), "ab", 1)
+    assert np.isnan(nothing.frequency_weighted_iou)
+
+
+def test_frequency_weighted_iou_agrees_with_scikit_learn():
+    sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    labels, predictions = np.random.default_rng(4).integers(0, 5, (2, 500)) ** 2 // 4
+    matrix, _ = metrics.confusion_matrix(labels, predictions, 5)
+    scores = metrics.Scores.from_confusion_matrix(matrix, "abcde", 1)
+    weighted = sk.jaccard_score(labels, predictions, average="weighted")
+    assert scores.frequency_weighted_iou == pytest.approx(weighted, rel=1e-12)
+
+
 def test_scores_hold_more_pixels_than_int32():
     # Twice Cityscapes' training set in one cell: 1.2e10 pixels.
     scores = metrics.Scores.from_confusion_matrix(np.array([[12 * 10**9, 0], [1, 1]]), ["a", "b"], images=5950)
@@ -119,12 +138,17 @@ def test_scores_table_and_warning():
     assert lines[0].split() == list(metrics.SCORE_NAMES)
     assert [line.split()[0] for line in lines[1:6]] == ["macro", "micro", *CLASSES]
     assert len({len(line) for line in lines[:6]}) == 1  # the columns are aligned
-    # Macro jaccard by hand: (8/11 + 4/7 + 1/2) / 3 = .5996; pixel accuracy 15/20.
-    assert lines[6].startswith("mean IoU 0.5996, pixel accuracy 0.7500, 500/500 images")
+    # Macro jaccard by hand: (8/11 + 4/7 + 1/2) / 3 = .5996, weighted by 2, 1 and 1: .6315; pixel accuracy 15/20.
+    means = "mean IoU 0.5996, frequency-weighted IoU 0.6315, pixel accuracy 0.7500"
+    assert lines[6].startswith(f"{means}, 500/500 images")
     assert lines[7].startswith("WARNING: 3 pixels")
     assert "WARNING" not in str(dataclasses.replace(scores, out_of_range=0))
     short = metrics.Scores.from_confusion_matrix(MATRIX, CLASSES, 496, expected_images=500)
     assert "496/500 images" in str(short)
+    per_image = dict.fromkeys(metrics.SCORE_NAMES, 0.25) | {"f1": float("nan")}
+    lines = str(dataclasses.replace(scores, per_image=per_image)).splitlines()
+    assert lines[3].split() == ["per", "image", "0.2500", "0.2500", "0.2500", "-", "0.2500"]
+    assert len({len(line) for line in lines[:7]}) == 1
 
 
 def test_scores_json_round_trip_with_nan_as_null(tmp_path):
@@ -139,6 +163,10 @@ def test_scores_json_round_trip_with_nan_as_null(tmp_path):
     assert str(again) == str(scores) and again.classes == scores.classes
     assert again.confusion_matrix.dtype == np.int64 and np.isnan(again.per_class["NaN"]["f1"])
     assert os.listdir(tmp_path) == ["scores.json"]  # no temporary file is left
+    for key in ("frequency_weighted_iou", "per_image"):  # files of older kseg lack them
+        table.pop(key)
+    (tmp_path / "scores.json").write_text(json.dumps(table))
+    assert metrics.Scores.from_json(tmp_path / "scores.json").per_image == {} == again.per_image
     (tmp_path / "scores.json").write_text('{"mean_iou": 1}')
     with pytest.raises(ValueError, match="scores.json must be a table of scores"):
         metrics.Scores.from_json(tmp_path / "scores.json")
