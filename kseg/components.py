@@ -31,9 +31,7 @@ def _touching(labels, begins, run):
         above = (slice(None, -1), slice(max(-shift, 0), width - max(shift, 0)))
         below = (slice(1, None), slice(max(shift, 0), width - max(-shift, 0)))
         touch = labels[above] == labels[below]
-        new = begins[above] | begins[below]
-        new[:, :1] = True
-        touch[:, 1:] &= new[:, 1:] | ~touch[:, :-1]  # two runs that touch along many pixels are one pair
+        touch[:, 1:] &= begins[above][:, 1:] | ~touch[:, :-1]  # two runs that touch along many pixels are one pair
         upper.append(run[above][touch])
         lower.append(run[below][touch])
     return np.concatenate(upper), np.concatenate(lower)

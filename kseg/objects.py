@@ -83,11 +83,9 @@ class ObjectScores:
         if self._with_instances not in (None, instances is not None):
             raise ValueError("Some images have an instance map and some have none. Give one for all or for none.")
         self._with_instances = instances is not None
-        regions = valid
+        self._count_objects(0, truth, prediction, *image_objects(truth, valid))
         if instances is not None:
             self._count_objects(1, truth, prediction, *image_objects(truth, valid, instances))
-            regions = valid & (instances < FIRST_INSTANCE)
-        self._count_objects(0, truth, prediction, *image_objects(truth, regions))
         self._count_distances(truth, prediction, valid)
         self.images += 1
 

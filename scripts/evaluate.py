@@ -21,6 +21,12 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_string("output", None, "JSON file of the scores; empty: beside the model.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "report_dir",
+    None,
+    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json (one more pass); empty: none.",
+    flag_values=FLAGS,
+)
 
 
 def main(args):
@@ -45,6 +51,17 @@ def main(args):
     print(scores)
     scores.to_json(output)
     print(f"{output}  the same table")
+    if args.report_dir:
+        write_report(args)
+
+
+def write_report(args):
+    """Write and print what the model confuses, misses and blurs, over the same images."""
+    from kseg import reporting
+
+    options = {name: args[name].value for name in ("split", "label_set", "label_space", "batch_size")}
+    print(f"\n{reporting.write_report(args.model, args.data_dir, args.report_dir, progress=True, **options)}")
+    print(f"{args.report_dir}  the report: confusion.csv, confusion.png, objects.json, boundaries.json")
 
 
 if __name__ == "__main__":

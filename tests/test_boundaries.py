@@ -73,6 +73,18 @@ def test_matches_equal_brute_force(classes):
         np.testing.assert_array_equal(match_boundaries(truth, prediction, valid, classes, tolerance), expected)
 
 
+def test_more_classes_than_one_dilation_has_bits_for():
+    # 40 stripes of 3 x 2 pixels, all on a boundary; moved by two columns (the last one twice) every one misses itself.
+    truth = np.kron(np.arange(40), np.ones((3, 2), int)).astype(np.uint8)
+    moved = np.minimum(truth + 1, 39)
+    pair = checked_pair(truth, truth, 40)
+    expected = np.full(40, 6)
+    expected[[0, 39]] = 3  # at the borders of the image only one of two columns touches another class
+    np.testing.assert_array_equal(match_boundaries(*pair, 40, 0), [expected] * 4)
+    found = match_boundaries(*checked_pair(truth, moved, 40), 40, 0)
+    assert found[0].tolist() == expected.tolist() and not found[1].any() and not found[3].any()
+
+
 def test_bands_equal_brute_force():
     for seed, distance in enumerate((1, 2, 4, 30)):
         truth, prediction, valid = checked_pair(*blobs(seed, 4), 4)
@@ -126,12 +138,14 @@ def test_f1_is_a_mean_over_images_of_means_over_classes_in_the_truth():
     third[:, 8:] = 2
     scores.update(third, np.where(third == 2, 1, third))  # a: 1; c: 0; b: columns 5 and 7 of which 5 is found
     # b: recall 6/12, precision 6/6, F1 2/3
+    # The other way round c is in the prediction alone and does not count; b: precision 6/12, recall 6/6, F1 2/3.
+    scores.update(np.where(third == 2, 1, third), third)
     found = scores.result()
-    assert found["boundary_f1"] == pytest.approx((1 + 0 + (1 + 2 / 3 + 0) / 3) / 3)
+    assert found["boundary_f1"] == pytest.approx((1 + 0 + (1 + 2 / 3 + 0) / 3 + (1 + 2 / 3) / 2) / 4)
     assert [row["boundary_f1"] for row in found["per_class"].values()] == pytest.approx(
-        [(1 + 0 + 1) / 3, (1 + 0 + 2 / 3) / 3, 0]
+        [(1 + 0 + 1 + 1) / 4, (1 + 0 + 2 / 3 + 2 / 3) / 4, 0]
     )
-    assert found["images"] == 3
+    assert found["images"] == 4
 
 
 def test_void_is_no_boundary():

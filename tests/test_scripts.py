@@ -205,6 +205,7 @@ def test_imports_run_one_way(root):
     }
     top = {"training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
     top |= {"building", "runs", "checkpoints", "optimizers", "checks", "cityscapes_evaluation"}
+    top |= {"reporting"}
     for path in package.rglob("*.py"):
         room = path.relative_to(package).parts[0].removesuffix(".py")
         if room == "__init__":

@@ -1,0 +1,86 @@
+"""Everything that one pass over a split can tell beyond the scores: confusions, boundaries, objects."""
+
+import contextlib
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from kseg.boundaries import BoundaryScores
+from kseg.checks import check_classes
+from kseg.confusion import draw_confusion_matrix, write_confusion_csv
+from kseg.data.codec import decode_instances
+from kseg.data.examples import INSTANCES
+from kseg.data.records import parse_example
+from kseg.evaluation import open_split
+from kseg.metrics import Scores, confusion_matrix
+from kseg.objects import ObjectScores
+from kseg.prediction import as_model, labeller
+from kseg.runs import progress_bar
+
+
+class Report(NamedTuple):
+    """What `write_report` found; `str()` is its tables of objects and boundaries."""
+
+    scores: Scores
+    objects: ObjectScores
+    boundaries: BoundaryScores
+
+    def __str__(self):
+        return f"{self.objects}\n\n{self.boundaries}"
+
+
+def write_report(
+    model, data_dir, folder, *, split="val", label_set=None, label_space=None, batch_size=1, progress=False
+):
+    """Run a model once over a split, at the labels' own resolution, and write what it confuses, misses and blurs.
+
+    Writes confusion.csv, confusion.png, objects.json (kseg.objects.ObjectScores, with the records' instance maps where
+    they have them) and boundaries.json (kseg.boundaries.BoundaryScores) into a folder.
+
+    Args:
+        model: keras.Model that gives logits, or a path that `kseg.load_model` takes. data_dir: a record folder.
+        folder: made if missing. The rest as in `kseg.evaluate`; protocol "standard".
+    Returns:
+        Report
+    Raises:
+        ValueError: unknown split or label set, the model's classes are not the data's, an image missing, an instance
+            map of some records only. Nothing is written then, but the folder may have been made.
+    """
+    model, source = as_model(model), open_split(data_dir, split, label_set, label_space)
+    check_classes(model, source.label_set, data_dir)
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    classes, matrix, out_of_range, images = source.label_set.classes, 0, 0, 0
+    boundaries, objects = BoundaryScores(classes), ObjectScores(classes)
+    with source.readable_errors():
+        for truth, prediction in _pairs(labeller(model), source, batch_size, progress):
+            counts, strange = confusion_matrix(truth, prediction, len(classes))
+            matrix, out_of_range = matrix + counts, out_of_range + strange
+            boundaries.update(truth, prediction)
+            objects.update(truth, prediction, read_instances(source, images))
+            images += 1
+    if images != len(source):
+        raise ValueError(f"Every image must be scored, but only {images} of {len(source)} came.")
+    scores = Scores.from_confusion_matrix(matrix, classes, images, out_of_range, expected_images=len(source))
+    write_confusion_csv(scores, folder / "confusion.csv")
+    draw_confusion_matrix(scores, folder / "confusion.png")
+    objects.to_json(folder / "objects.json")
+    boundaries.to_json(folder / "boundaries.json")
+    return Report(scores, objects, boundaries)
+
+
+def read_instances(source, index):
+    """Return the instance map of a record (`open_split`'s), uint16 (H, W), or None where it holds none."""
+    encoded = parse_example(source.split.read(index)).get(INSTANCES)
+    return None if encoded is None else decode_instances(encoded, f"Instance map of {source.split.names[index]}")
+
+
+def _pairs(label, source, batch_size, progress):
+    """Give (truth, prediction) of every image in file-name order, each (H, W)."""
+    with progress_bar("report", len(source)) if progress else contextlib.nullcontext() as bar:
+        for images, truths in source.batches(batch_size):
+            images, truths = np.asarray(images), np.asarray(truths)
+            yield from zip(truths, np.asarray(label(images, *truths.shape[1:])), strict=True)
+            if bar is not None:
+                bar.update(len(images))
