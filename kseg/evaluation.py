@@ -9,9 +9,10 @@ import numpy as np
 from kseg.checks import check_classes, class_count
 from kseg.cityscapes_evaluation import evaluate_cityscapes
 from kseg.data.examples import Examples
-from kseg.metrics import Scores, confusion_matrix
+from kseg.metrics import SCORE_NAMES, Scores, confusion_matrix, five_scores
 from kseg.prediction import as_model, label_set_of, labeller
 from kseg.runs import progress_bar
+from kseg.seed_evaluation import evaluate_seed, stored_label_resize
 from kseg.visualization import prediction_gallery
 
 
@@ -25,33 +26,42 @@ def evaluate(
     batch_size=1,
     label_space=None,
     progress=False,
+    label_resize=None,
+    train_mode_statistics=False,
 ):
     """Score a model on every image of a split, at the label's own resolution.
 
     The standard protocol: the label set's classes, void ignored, one confusion matrix over all images; a prediction
     outside the classes on a valid pixel is a false negative. The Cityscapes protocol: the benchmark's own class and
-    category IoU and iIoU, equal to cityscapesScripts' to the bit; it needs Cityscapes records with instance maps.
+    category IoU and iIoU, equal to cityscapesScripts' to the bit; it needs Cityscapes records with instance maps. The
+    seed protocol: what the authors of the paper did, at the network's size (`kseg.seed_evaluation.evaluate_seed`).
 
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes.
         data: a record folder, or an iterable (a tf.data.Dataset too) of (image, label), single (H, W, 3) and (H, W)
             or batched, uint8 RGB and uint8 training ids, 255 = ignore.
-        protocol: "standard" or "cityscapes". label_set: of a record folder; None is the dataset's training classes.
+        protocol: "standard", "cityscapes" or "seed". label_set: of a record folder; None is its training classes.
         split, batch_size, label_space: of a record folder, as in `kseg.load_dataset`.
         progress: show a bar of images.
+        label_resize, train_mode_statistics: of the seed protocol, as in `evaluate_seed`; label_resize None is what a
+            run folder was trained with, "nearest" for any other model.
     Returns:
-        kseg.metrics.Scores; under "cityscapes" kseg.cityscapes_scores.CityscapesScores
+        kseg.metrics.Scores; under "cityscapes" kseg.cityscapes_scores.CityscapesScores, under "seed"
+        kseg.seed_scores.SeedScores
     Raises:
         ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing;
             labels outside the classes in an iterable without a label set are counted in Scores.out_of_range.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+    options = _seed_options(protocol, model, data, label_resize, train_mode_statistics)
     model = as_model(model)
     known = label_set_of(model)
     if not isinstance(data, (str, pathlib.Path)):
         if protocol == "cityscapes":
             raise ValueError('Protocol "cityscapes" needs a record folder: pairs lack regular ids and instance maps.')
+        if protocol == "seed":
+            return evaluate_seed(model, data, batch_size, progress, **options)
         classes = known["classes"] if known else [str(i) for i in range(class_count(model))]
         return score_batches(labeller(model), data, classes, None, progress)
 
@@ -60,7 +70,17 @@ def evaluate(
     if known and known.get("records", source.manifest.digest) != source.manifest.digest:
         warnings.warn(f"The model was trained on other records than {data}.", stacklevel=2)
     with source.readable_errors():
-        return PROTOCOLS[protocol](model, source, batch_size, progress)
+        return PROTOCOLS[protocol](model, source, batch_size, progress, **options)
+
+
+def _seed_options(protocol, model, data, label_resize, train_mode_statistics):
+    """Return what only `evaluate_seed` takes, or {} for another protocol, which must not be given any of it."""
+    if protocol != "seed":
+        if label_resize or train_mode_statistics:
+            raise ValueError(f'label_resize and train_mode_statistics need protocol "seed", got {protocol!r}.')
+        return {}
+    stored = stored_label_resize(model) if isinstance(data, (str, pathlib.Path)) else "nearest"
+    return {"label_resize": label_resize or stored, "train_mode_statistics": train_mode_statistics}
 
 
 def evaluate_standard(model, source, batch_size=1, progress=False):
@@ -69,7 +89,7 @@ def evaluate_standard(model, source, batch_size=1, progress=False):
     return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress)
 
 
-PROTOCOLS = {"standard": evaluate_standard, "cityscapes": evaluate_cityscapes}
+PROTOCOLS = {"standard": evaluate_standard, "seed": evaluate_seed, "cityscapes": evaluate_cityscapes}
 
 
 def open_split(data_dir, split, label_set=None, label_space=None):
@@ -103,7 +123,7 @@ def score_batches(label, batches, classes, expected=None, progress=False):
     Raises:
         ValueError: a pair that is none, no image at all, or another number than expected.
     """
-    matrix, out_of_range, images = 0, 0, 0
+    matrix, out_of_range, images, means = 0, 0, 0, ImageMeans()
     for image, truth in _bar(batches, expected, progress):
         image, truth = np.asarray(image), np.asarray(truth)
         if image.ndim == 3:
@@ -115,11 +135,32 @@ def score_batches(label, batches, classes, expected=None, progress=False):
         if image.dtype != np.uint8:
             raise ValueError(f"Images must be uint8 RGB (models normalise inside), got {image.dtype}.")
         predicted = np.asarray(label(image, *truth.shape[1:]))
-        counts, strange = confusion_matrix(truth, predicted, len(classes))
-        matrix, out_of_range, images = matrix + counts, out_of_range + strange, images + len(image)
+        for pair in zip(truth, predicted, strict=True):
+            counts, strange = confusion_matrix(*pair, len(classes))
+            means.update(counts)
+            matrix, out_of_range, images = matrix + counts, out_of_range + strange, images + 1
     if not images or (expected is not None and images != expected):
         raise ValueError(f"Every image must be scored, but only {images} of {expected or 'the data'} came.")
-    return Scores.from_confusion_matrix(matrix, classes, images, out_of_range, expected_images=expected)
+    return Scores.from_confusion_matrix(matrix, classes, images, out_of_range, expected, means.result())
+
+
+class ImageMeans:
+    """Means over images of each image's macro scores; what an image cannot have (no such class in it) is in no mean."""
+
+    def __init__(self):
+        self._sums, self._counts = np.zeros(len(SCORE_NAMES)), np.zeros(len(SCORE_NAMES), np.int64)
+
+    def update(self, matrix):
+        """Add the confusion matrix of one image."""
+        scores = five_scores(matrix, "macro")
+        values = np.array([scores[name] for name in SCORE_NAMES])
+        self._sums += np.nan_to_num(values)
+        self._counts += ~np.isnan(values)
+
+    def result(self):
+        """Return the means by name; nan where no image has one."""
+        with np.errstate(invalid="ignore"):
+            return dict(zip(SCORE_NAMES, (self._sums / self._counts).tolist(), strict=True))
 
 
 def _bar(batches, expected, progress):

@@ -1,4 +1,7 @@
-"""Score a model: python scripts/evaluate.py --model=runs/segnet_aspp --data_dir=data/cityscapes"""
+"""Score a model: python scripts/evaluate.py --model=runs/segnet_aspp --data_dir=data/cityscapes
+
+Audit published scores, no model needed: python scripts/evaluate.py --audit --row=.9892,.8912,.9943,.8912,.8377
+"""
 
 import pathlib
 
@@ -11,12 +14,37 @@ flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py)."
 flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
 flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
 flags.DEFINE_string("label_space", None, "For records without dataset.json: train_ids or label_ids.", flag_values=FLAGS)
-_PROTOCOLS = {"standard": "the classes' mean scores", "cityscapes": "the benchmark's own, equal to cityscapesScripts'"}
+_PROTOCOLS = {
+    "standard": "the classes' mean scores",
+    "cityscapes": "the benchmark's own, equal to cityscapesScripts'",
+    "seed": "as the code of the paper's authors, at network size and per image",
+}
 flags.DEFINE_enum(
     "protocol",
     "standard",
     list(_PROTOCOLS),
     f"How scores are taken: {'; '.join(map(': '.join, _PROTOCOLS.items()))}.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "label_resize",
+    None,
+    ["nearest", "smooth"],
+    "Protocol seed: how labels come to the network's size; empty: as a run folder's were, else nearest.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "train_mode_statistics",
+    False,
+    "Protocol seed: batch norm by the batch and dropout active, as the authors scored (--batch_size=1 for R2U-Net, 2 "
+    "for SegNet-ASPP). The model stays as it is.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean("audit", False, "Say what could have given the rows of --row, and end.", flag_values=FLAGS)
+flags.DEFINE_multi_string(
+    "row",
+    [],
+    "Of --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1; once for each row.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
@@ -29,7 +57,21 @@ flags.DEFINE_string(
 )
 
 
+def print_audit(rows):
+    """Print the audit of rows given as text, rounded to as many decimals as the longest number shows."""
+    from kseg.audit import audit
+
+    numbers = [row.replace(" ", "").split(",") for row in rows]
+    digits = max((len(number.partition(".")[2]) for row in numbers for number in row), default=4)
+    print(audit(numbers, digits))
+
+
 def main(args):
+    if args.audit or args.row:
+        if not (args.audit and args.row):
+            raise flags.Error("--audit and --row=ACCURACY,SENSITIVITY,SPECIFICITY,F1,JACCARD go together.")
+        print_audit(args.row)
+        return
     _flags.require(args, "model", "data_dir")
     model = pathlib.Path(args.model).absolute()
     kind = "scores" if args.protocol == "standard" else args.protocol
@@ -47,6 +89,8 @@ def main(args):
         batch_size=args.batch_size,
         label_space=args.label_space,
         progress=True,
+        label_resize=args.label_resize,
+        train_mode_statistics=args.train_mode_statistics,
     )
     print(scores)
     scores.to_json(output)

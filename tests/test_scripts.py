@@ -197,14 +197,17 @@ def test_imports_run_one_way(root):
         "models": {"models", "blocks", "layers"},
         "data": {"data"},
         "architecture": {"architecture", "data"},
-        "cityscapes_scores": {"data"},
         "components": set(),
         "boundaries": {"data"},
         "objects": {"boundaries", "components"},
         "confusion": {"data"},
+        "cityscapes_scores": {"data"},
+        "audit": set(),
+        "seed_scores": {"data", "metrics"},
     }
     top = {"training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
     top |= {"building", "runs", "checkpoints", "optimizers", "checks", "cityscapes_evaluation"}
+    top |= {"seed_evaluation"}
     top |= {"reporting"}
     for path in package.rglob("*.py"):
         room = path.relative_to(package).parts[0].removesuffix(".py")
