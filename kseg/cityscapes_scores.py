@@ -40,7 +40,6 @@ MEAN_SIZES = {
 _INSTANCE_CATEGORIES = ("human", "vehicle")  # those of which every class has instances
 _COUNT = len(NAMES)
 _SCORED = tuple(i for i in range(_COUNT) if i not in _INFO.void_ids)
-_CHUNK = 2**16  # pixels counted at once: they stay in the processor's cache
 _NO_INSTANCE = 1000  # up to here an instance map holds the class alone: groups, and what has no instances
 
 
@@ -72,8 +71,9 @@ class CityscapesCounts:
         _check_ids("Predictions must be regular ids", prediction, _COUNT - 1)
         _check_ids("Labels must be regular ids", label, _COUNT - 1)
         _check_ids("Instances must be ids", instances, 2**16 - 1)
-        rows = _instance_rows(prediction, instances)
-        self.matrix += _joint_counts(label.ravel(), prediction.ravel(), _COUNT)
+        prediction, label, instances, pixels = _runs(prediction, label, instances)
+        rows = _instance_rows(prediction, instances, pixels)
+        self.matrix += _joint_counts(label, prediction, pixels, _COUNT)
         for class_id, row in rows:
             self._add_instance(class_id, row)
         self.images += 1
@@ -128,14 +128,25 @@ def _check_ids(must, array, last):
         raise ValueError(f"{must}, integers of 0..{last}, got {array.dtype} {shown}.")
 
 
-def _instance_rows(prediction, instances):
+def _runs(*maps):
+    """Return the values of the maps at the start of each run along the rows in which none changes, and its pixels.
+
+    Labels of streets have dozens of pixels a run: counting runs is that much less work than counting pixels.
+    """
+    maps = [array.ravel() for array in maps]
+    starting = np.ones(maps[0].size, bool)
+    np.not_equal(maps[0][1:], maps[0][:-1], out=starting[1:])
+    for array in maps[1:]:
+        starting[1:] |= array[1:] != array[:-1]
+    starts = np.flatnonzero(starting)
+    return *(array[starts] for array in maps), np.diff(starts, append=starting.size)
+
+
+def _instance_rows(prediction, instances, pixels):
     """Return [(class id, [pixels by predicted id])] of every instance that counts, in the order of their ids."""
     inside = instances > _NO_INSTANCE
-    ids, predicted = instances[inside], prediction[inside]
-    present = np.flatnonzero(np.bincount(ids))
-    ranks = np.zeros(2**16, np.intp)
-    ranks[present] = np.arange(len(present))
-    counts = _joint_counts(ranks[ids], predicted, len(present))
+    present, ranks = np.unique(instances[inside], return_inverse=True)
+    counts = _joint_counts(ranks, prediction[inside], pixels[inside], len(present))
     rows = [(i // 1000, row) for i, row in zip(present.tolist(), counts.tolist(), strict=True)]
     strange = sorted({i for i, _ in rows if i not in MEAN_SIZES and i not in _INFO.void_ids})
     if strange:
@@ -144,15 +155,11 @@ def _instance_rows(prediction, instances):
     return [(i, row) for i, row in rows if i in MEAN_SIZES]
 
 
-def _joint_counts(rows, predicted, count):
-    """Count pairs of (row, predicted regular id): int64 (count, 34)."""
-    counts = np.zeros(count * _COUNT, np.int64)
-    for start in range(0, rows.size, _CHUNK):
-        codes = rows[start : start + _CHUNK].astype(np.intp)
-        codes *= _COUNT
-        codes += predicted[start : start + _CHUNK]
-        counts += np.bincount(codes, minlength=counts.size)
-    return counts.reshape(count, _COUNT)
+def _joint_counts(rows, predicted, pixels, count):
+    """Pixels by row and predicted regular id: int64 (count, 34), of runs."""
+    codes = rows.astype(np.intp) * _COUNT + predicted
+    sums = np.bincount(codes, weights=pixels, minlength=count * _COUNT)  # float64: whole numbers, exact
+    return sums.astype(np.int64).reshape(count, _COUNT)
 
 
 def _ratio(hits, false_positives, missed):
@@ -161,7 +168,7 @@ def _ratio(hits, false_positives, missed):
 
 
 def _average(scores):
-    """Mean of what is not nan, added one by one: `sum` and `np.sum` round otherwise."""
+    """Mean of what is not nan, added one by one: `np.sum`, and `sum` from Python 3.12 on, round otherwise."""
     total, valid = 0.0, [score for score in scores.values() if not math.isnan(score)]
     for score in valid:
         total += score

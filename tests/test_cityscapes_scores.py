@@ -107,15 +107,15 @@ def ids_of(label_set):
 
 
 def guesses(kind, truths):
-    """Predictions: with errors and void ids among them, all of one class, without an error, of void alone."""
+    """Predictions: with a share of errors, void ids among them; or all of one class, or of void alone."""
     random = np.random.default_rng(5)
     if kind in ("sky", "void"):
         return [np.full(SIZE, {"sky": 23, "void": 0}[kind]) for _ in truths]
-    wrong = [random.random(SIZE) < (0.4 if kind == "errors" else 0) for _ in truths]
+    wrong = [random.random(SIZE) < kind for _ in truths]
     return [np.where(w, random.integers(0, 34, SIZE), t) for w, t in zip(wrong, truths, strict=True)]
 
 
-@pytest.mark.parametrize("kind", ["errors", "sky", "perfect", "void"])
+@pytest.mark.parametrize("kind", [0, 0.1, 0.4, 0.9, "sky", "void"])
 def test_every_number_is_the_official_one(source, official, tmp_path, kind):
     truths = [np.asarray(Image.open(path)) for path in label_files(source)]
     maps = [str(path).replace("labelIds", "instanceIds") for path in label_files(source)]
@@ -126,9 +126,9 @@ def test_every_number_is_the_official_one(source, official, tmp_path, kind):
     expected = official(predictions)
     assert (tmp_path / "scores.json").read_bytes() == expected  # json writes floats so that they read back exactly
     table = json.loads(expected)
-    assert math.isnan(table["classScores"]["train"]) == (kind != "errors")  # neither there nor predicted
-    low, high = {"errors": (0.4, 0.7), "perfect": (1, 1)}.get(kind, (0, 0))
-    assert low <= table["averageScoreInstClasses"] <= high
+    share = 0 if isinstance(kind, str) else 1 - kind  # of the pixels of instances that are right
+    assert math.isnan(table["classScores"]["train"]) == (share in (0, 1))  # neither there nor predicted
+    assert table["averageScoreInstClasses"] == pytest.approx(share, abs=0.25)
 
 
 @pytest.mark.parametrize("label_set", ["train_ids", "all_ids"])
