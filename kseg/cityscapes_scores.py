@@ -37,7 +37,7 @@ MEAN_SIZES = {
     32: 6298.7200839748,
     33: 4672.3249222261,
 }
-_INSTANCE_CATEGORIES = ("human", "vehicle")  # those of which every class has instances
+_CATEGORY_OF = {i: name for name in ("human", "vehicle") for i in CATEGORIES[name]}  # every class there has instances
 _COUNT = len(NAMES)
 _SCORED = tuple(i for i in range(_COUNT) if i not in _INFO.void_ids)
 _NO_INSTANCE = 1000  # up to here an instance map holds the class alone: groups, and what has no instances
@@ -52,7 +52,7 @@ class CityscapesCounts:
 
     def __init__(self):
         self.matrix, self.images = np.zeros((_COUNT, _COUNT), np.int64), 0
-        names = (*(NAMES[i] for i in MEAN_SIZES), *_INSTANCE_CATEGORIES)
+        names = (*(NAMES[i] for i in MEAN_SIZES), *_CATEGORY_OF.values())
         self._weighted = {name: (0.0, 0.0) for name in names}  # TP and FN, weighted by the instance's size
 
     def add(self, prediction, label, instances):
@@ -81,10 +81,8 @@ class CityscapesCounts:
     def _add_instance(self, class_id, row):
         size = sum(row)
         weight = MEAN_SIZES[class_id] / size
-        groups = {NAMES[class_id]: (class_id,)} | {
-            name: CATEGORIES[name] for name in _INSTANCE_CATEGORIES if class_id in CATEGORIES[name]
-        }
-        for name, ids in groups.items():
+        category = _CATEGORY_OF[class_id]
+        for name, ids in ((NAMES[class_id], (class_id,)), (category, CATEGORIES[category])):
             hits = sum(row[i] for i in ids)
             found, missed = self._weighted[name]
             self._weighted[name] = found + hits * weight, missed + (size - hits) * weight
@@ -145,8 +143,10 @@ def _runs(*maps):
 def _instance_rows(prediction, instances, pixels):
     """Return [(class id, [pixels by predicted id])] of every instance that counts, in the order of their ids."""
     inside = instances > _NO_INSTANCE
-    present, ranks = np.unique(instances[inside], return_inverse=True)
-    counts = _joint_counts(ranks, prediction[inside], pixels[inside], len(present))
+    ids, ranks = instances[inside], np.zeros(2**16, np.intp)
+    present = np.flatnonzero(np.bincount(ids))
+    ranks[present] = np.arange(len(present))
+    counts = _joint_counts(ranks[ids], prediction[inside], pixels[inside], len(present))
     rows = [(i // 1000, row) for i, row in zip(present.tolist(), counts.tolist(), strict=True)]
     strange = sorted({i for i, _ in rows if i not in MEAN_SIZES and i not in _INFO.void_ids})
     if strange:
@@ -235,8 +235,7 @@ class CityscapesScores:
 
     def __str__(self):
         classes = {NAMES[i]: (self.class_iou[NAMES[i]], self.class_iiou[NAMES[i]]) for i in _SCORED}
-        categories = {name: (self.category_iou[name], self.category_iiou[name]) for name in CATEGORIES}
-        del categories["void"]
+        categories = {c: (self.category_iou[c], self.category_iiou[c]) for c in CATEGORIES if c != "void"}
         lines = []
         for title, rows, means in (
             ("class", classes, (self.mean_iou, self.mean_iiou)),
@@ -244,10 +243,7 @@ class CityscapesScores:
         ):
             lines.append(f"{title:<14}{'IoU':>9}{'iIoU':>9}")
             for name, pair in (rows | {"mean": means}).items():
-                lines.append(f"{name:<14}{_shown(pair[0])}{_shown(pair[1])}")
+                shown = ["        -" if math.isnan(score) else f"{score:9.4f}" for score in pair]
+                lines.append(f"{name:<14}{''.join(shown)}")
             lines.append("")
         return "\n".join([*lines, f"{self.images}/{self.images} images, protocol {self.protocol}"])
-
-
-def _shown(score):
-    return f"{'-' if math.isnan(score) else f'{score:.4f}':>9}"
