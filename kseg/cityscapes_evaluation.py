@@ -39,7 +39,7 @@ def evaluate_cityscapes(model, source, batch_size=1, progress=False):
 
 
 def regular_ids(source, outputs):
-    """Return the table uint8 (outputs or more,) from training ids of a source's label set to Cityscapes' regular ids.
+    """Return the table uint8 (256 or more,) from training ids of a source's label set to Cityscapes' regular ids.
 
     Raises:
         ValueError: no Cityscapes, records that hold training ids only, or a class that several ids share.
@@ -50,7 +50,7 @@ def regular_ids(source, outputs):
             f'Protocol "cityscapes" needs records of Cityscapes that hold its regular ids, {manifest.data_dir} holds '
             f"{manifest.label_space}."
         )
-    table = np.zeros(max(outputs, label_set.num_classes), np.uint8)  # 0: "unlabeled"
+    table = np.zeros(max(outputs, 256), np.uint8)  # 0: "unlabeled"; a SavedModel's ids are any uint8
     for training_id, name in enumerate(label_set.classes):
         ids = np.flatnonzero(label_set.table[: len(NAMES)] == training_id)
         if len(ids) != 1:

@@ -16,6 +16,7 @@ from scenes import save
 import kseg
 from kseg.cityscapes_evaluation import evaluate_cityscapes, regular_ids
 from kseg.cityscapes_scores import CityscapesCounts
+from kseg.data import codec
 from kseg.data.examples import Examples
 from kseg.data.prepare import prepare_dataset
 from kseg.layers import Preprocess
@@ -214,7 +215,17 @@ def test_what_cannot_be_scored_officially_says_why(source, tmp_path):
 
 
 def test_outputs_beyond_the_classes_are_unlabeled(records):
-    assert regular_ids(Examples(records, "val"), 21).tolist() == [*ids_of("train_ids"), 0, 0]
+    for outputs, size in ((21, 256), (300, 300)):  # a SavedModel does not say how many it has: uint8 ids
+        assert regular_ids(Examples(records, "val"), outputs).tolist() == ids_of("train_ids") + [0] * (size - 19)
+
+
+def test_instance_maps_are_grey_png():
+    for dtype, top in ((np.uint8, 255), (np.uint16, 33999)):
+        ids = np.array([[0, 1, top]], dtype)
+        assert np.array_equal(codec.decode_instances(codec.encode(ids), "map"), ids)
+    for array, form in ((np.zeros((2, 2, 3), np.uint8), "png"), (np.zeros((2, 2), np.uint8), "jpeg")):
+        with pytest.raises(ValueError, match="map: instance maps must be grey PNG of 16 bits, got"):
+            codec.decode_instances(codec.encode(array, form), "map")
 
 
 def test_scenes_are_read_as_they_are_needed(records, monkeypatch):
