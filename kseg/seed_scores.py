@@ -49,7 +49,7 @@ class SeedScores:
             f"{mode}, labels {self.label_resize}, {self.classes_per_image:.2f} classes per image",
         ]
         if skipped:
-            lines.append(f"{skipped} images of an incomplete last batch were skipped.")
+            lines.append(f"An incomplete last batch of {skipped} was skipped.")
         if self.out_of_range:
             lines.append(f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored.")
         return "\n".join(lines)

@@ -1,15 +1,18 @@
 """The seed protocol: its rule against scikit-learn and by hand, and a model that training mode leaves as it was."""
 
 import json
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from scenes import make_cityscapes
 
 import kseg
 from kseg.data.augment import nearest_label, smooth_label
+from kseg.data.prepare import prepare_dataset
 from kseg.layers import BatchNormalization, Preprocess
 from kseg.metrics import SCORE_NAMES
 from kseg.runs import FLAGS_FILE
@@ -101,6 +104,9 @@ def test_void_pixels_and_ids_that_are_no_class():
     assert sums.result()["classes_per_image"] == 2 and sums.result()["sensitivity"] == 0.5
     sums.update(np.array([[255]]), np.array([[0]]))  # an image without a valid pixel is in no mean
     assert sums.images == 2 and sums.result()["f1"] == 0.5
+    # Means over images weigh images alike, sums weigh pixels: f1 is (1/2 + 1) / 2, sensitivity (1 + 6) / 8.
+    sums.update(np.zeros((2, 3), int), np.zeros((2, 3), int))
+    assert (sums.result()["f1"], sums.result()["sensitivity"]) == (0.75, 7 / 8)
     assert all(np.isnan(value) for value in SeedSums(2).result().values())
 
 
@@ -152,6 +158,71 @@ def test_labels_come_to_size_as_in_training(records, label_resize, resize):
     assert np.array_equal(np.concatenate(batches), expected)
 
 
+@pytest.fixture(scope="module")
+def cityscapes(tmp_path_factory):
+    """Records in Cityscapes' layout, three scenes of random ids 0..33 to score."""
+    root = tmp_path_factory.mktemp("cityscapes")
+    source = make_cityscapes(root / "source", train=1, val=3, instances=False)
+    prepare_dataset("cityscapes", source, root / "records", shards=1, workers=1, progress=False)
+    return root / "records"
+
+
+@pytest.mark.parametrize(
+    ("label_set", "outputs", "label_resize"), [("seed_r2unet", 34, "smooth"), ("all_ids", 35, "nearest")]
+)
+def test_the_authors_two_recipes(cityscapes, label_set, outputs, label_resize):
+    """R2U-Net: labels smoothed, then min(id, 20); SegNet-ASPP: ids as they are, nearest. Outputs beyond are ids too."""
+    sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    source = kseg.evaluation.open_split(cityscapes, "val", label_set)
+    image = keras.Input((8, 16, 3))
+    x = Preprocess((124, 116, 104), (60, 60, 60), label_set=source.label_set.to_json())(image)
+    weights = keras.initializers.RandomNormal(seed=2)
+    model = keras.Model(image, keras.layers.Conv2D(outputs, 1, kernel_initializer=weights)(x))
+    options = {"protocol": "seed", "label_set": label_set, "label_resize": label_resize}
+    found = kseg.evaluate(model, cityscapes, **options)
+    counts, f1, jaccard, beyond = np.zeros(4), [], [], 0
+    for i, (small, _) in enumerate(record_batches(source, 8, 16, 1, label_resize)):
+        guess = np.argmax(model(small), axis=-1).ravel()
+        raw = source.raw(i)[1]
+        smooth = label_resize == "smooth"
+        truth = (np.minimum(smooth_label(raw, 8, 16), 20) if smooth else nearest_label(raw, 8, 16)).ravel()
+        matrix = sk.confusion_matrix(truth, guess)
+        tp = np.trace(matrix)
+        errors = matrix.sum() - tp
+        counts += tp, errors, matrix.size**0.5 * matrix.sum() - tp - 2 * errors, matrix.size**0.5
+        f1.append(sk.f1_score(truth, guess, average="micro"))
+        jaccard.append(sk.jaccard_score(truth, guess, average="weighted", zero_division=0))
+        beyond += (guess >= source.label_set.num_classes).sum()
+    tp, errors, tn, classes = counts
+    expected = (
+        (tp + tn) / (tp + tn + 2 * errors),
+        tp / (tp + errors),
+        tn / (tn + errors),
+        np.mean(f1),
+        np.mean(jaccard),
+    )
+    assert [getattr(found, name) for name in SCORE_NAMES] == pytest.approx(expected, rel=1e-12)
+    assert found.classes_per_image == pytest.approx(classes / 3) and found.out_of_range == 0
+    assert beyond > 0 or label_set == "all_ids"
+
+
+def test_from_the_command_line(root, cityscapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    monkeypatch.delitem(sys.modules, "evaluate", raising=False)  # its flags keep what other tests set
+    import evaluate
+
+    image = keras.Input((8, 16, 3))
+    model = keras.Model(image, BatchNormalization()(keras.layers.Conv2D(34, 1)(image)))
+    model.save(tmp_path / "model.keras")
+    flags = (f"--model={tmp_path}/model.keras", f"--data_dir={cityscapes}", "--label_set=all_ids", "--protocol=seed")
+    evaluate.FLAGS(["evaluate.py", *flags, "--train_mode_statistics", "--batch_size=2", "--label_resize=smooth"])
+    evaluate.main(evaluate.FLAGS)
+    table = json.loads((tmp_path / "model.keras.val.seed.json").read_text())
+    assert (table["images"], table["expected_images"], table["label_resize"]) == (2, 3, "smooth")
+    assert table["train_mode_statistics"] is True
+    assert "2/3 images at 16x8, protocol seed, training mode, labels smooth" in capsys.readouterr().out
+
+
 def test_label_resize_is_the_runs_own(tmp_path):
     (tmp_path / FLAGS_FILE).write_text("--label_resize=smooth\n")
     assert stored_label_resize(tmp_path) == stored_label_resize(str(tmp_path)) == "smooth"
@@ -180,7 +251,9 @@ def test_training_mode_leaves_every_variable_as_it_was(records, stateful):
     assert found.jaccard != kseg.evaluate(stateful, records, protocol="seed").jaccard
     # 5 images in batches of 2: the last one is skipped, and the table says so
     assert (found.images, found.expected_images) == (4, 5)
-    assert "4/5 images" in str(found) and "training mode" in str(found) and "1 images of an incomplete" in str(found)
+    assert (
+        "4/5 images" in str(found) and "training mode" in str(found) and "incomplete last batch of 1 was" in str(found)
+    )
 
 
 def test_training_mode_takes_the_batchs_statistics_and_drops(stateful):
