@@ -18,7 +18,7 @@ _MODULES = {
     "load_model": "kseg.prediction",
     "export_saved_model": "kseg.export",
 }
-_SUBMODULES = ("blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
+_SUBMODULES = ("audit", "blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
 
 __all__ = ["__version__", *_MODULES, *_SUBMODULES]
 

@@ -179,6 +179,7 @@ sys.modules["tensorflow"] = None  # importing it is an error
 import numpy as np
 import keras
 assert keras.backend.backend() == "jax"
+keras.utils.set_random_seed(0)
 from kseg import blocks, layers
 from kseg.models import build_model
 folder = sys.argv[1]
