@@ -26,10 +26,13 @@ def parse(root, monkeypatch):
     import _flags
     import train
 
-    def parse(name):
+    def forget():
         train.FLAGS.unparse_flags()
         for flag in train.FLAGS:
             train.FLAGS[flag].unparse()
+
+    def parse(name):
+        forget()
         train.FLAGS(["train.py", *_flags.expand_flagfiles([f"--flagfile={CONFIGS / name}"])])
         given = types.SimpleNamespace(**{flag: train.FLAGS[flag].value for flag in train.FLAGS})
         settings = make_settings(**{field: getattr(given, field) for field in Settings.__dataclass_fields__})
@@ -38,7 +41,8 @@ def parse(root, monkeypatch):
             options["base_filters"] = given.base_filters
         return given.model, options, settings, given.dataset
 
-    return parse
+    yield parse
+    forget()  # the flags are one object for all tests of the process
 
 
 @pytest.fixture
