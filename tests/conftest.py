@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # two lines of noise per process, and results that differ
@@ -11,6 +12,16 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llv
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def forgotten_flags():
+    """The flags of a script are one object for all tests of a process: none may leave values behind."""
+    yield
+    for name in ("train", "evaluate"):
+        flag_values = getattr(sys.modules.get(name), "FLAGS", ())
+        for flag in flag_values:
+            flag_values[flag].unparse()
 
 
 @pytest.fixture(scope="session")

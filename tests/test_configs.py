@@ -41,8 +41,7 @@ def parse(root, monkeypatch):
             options["base_filters"] = given.base_filters
         return given.model, options, settings, given.dataset
 
-    yield parse
-    forget()  # the flags are one object for all tests of the process
+    return parse
 
 
 @pytest.fixture
