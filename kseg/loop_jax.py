@@ -5,9 +5,9 @@ import contextlib
 import jax
 import keras
 
-from kseg import losses
 from kseg.loop import Loop, choose_devices
 from kseg.metrics import SegmentationScores
+from kseg.objectives import Objective
 
 
 class JaxLoop(Loop):
@@ -35,13 +35,12 @@ class JaxLoop(Loop):
         with self._distribution.scope() if self._distribution else contextlib.nullcontext():
             yield
 
-    def attach(self, model, optimizer, num_classes, class_weights=None):
-        """Take the model and the optimizer, both built in `scope`; class_weights: floats, one a class, or None."""
+    def attach(self, model, optimizer, num_classes, terms):
+        """Take the model and the optimizer, both built in `scope`, and the `objectives.Term`s of the loss."""
         self.model, self.optimizer = model, optimizer
         with self.scope():
             self.metric = SegmentationScores(num_classes)
-            weights = None if class_weights is None else [float(weight) for weight in class_weights]
-            model.compile(optimizer, losses.CrossEntropy(weights), metrics=[self.metric], auto_scale_loss=False)
+            model.compile(optimizer, Objective(terms), metrics=[self.metric], auto_scale_loss=False)
             optimizer.build(model.trainable_variables)
         self.restart()
 

@@ -3,7 +3,6 @@
 import keras
 import tensorflow as tf
 
-from kseg import losses
 from kseg.loop import Loop, choose_devices
 from kseg.metrics import SegmentationScores
 
@@ -23,9 +22,9 @@ class TensorFlowLoop(Loop):
             self.strategy = tf.distribute.MirroredStrategy(devices)
         self.scope = self.strategy.scope
 
-    def attach(self, model, optimizer, num_classes, class_weights=None):
-        """Take the model and the optimizer, both built in `scope`; class_weights: floats, one a class, or None."""
-        self.model, self.optimizer, self.class_weights = model, optimizer, class_weights
+    def attach(self, model, optimizer, num_classes, terms):
+        """Take the model and the optimizer, both built in `scope`, and the `objectives.Term`s of the loss."""
+        self.model, self.optimizer, self.terms = model, optimizer, terms
         with self.scope():
             self.metric = SegmentationScores(num_classes)
             optimizer.build(model.trainable_variables)
@@ -66,10 +65,11 @@ class TensorFlowLoop(Loop):
         context = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            total, count = losses.cross_entropy(labels, logits, self.class_weights)
-            # The mean is over the valid pixels of all replicas: a mean of the replicas' means is another loss.
-            count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
-            loss = total / tf.maximum(count, 1.0)
+            loss = 0.0
+            for term in self.terms:
+                # The mean is over the valid pixels of all replicas: a mean of the replicas' means is another loss.
+                count = context.all_reduce(tf.distribute.ReduceOp.SUM, term.count(labels, logits.shape[-1]))
+                loss += term.weight * term.total(labels, logits) / tf.maximum(count, 1.0)
             if self.model.losses:  # each replica adds its share, once over all of them
                 loss += tf.add_n(self.model.losses) / self.devices
             scaled = self.optimizer.scale_loss(loss)

@@ -21,20 +21,33 @@ def cross_entropy(labels, logits, class_weights=None, ignore_label=255):
     Returns: (sum, count), float32 scalars; (0, 0) and zero gradients where nothing is valid.
     Raises: ValueError if the shapes, or the number of weights, do not fit the logits.
     """
+    total = cross_entropy_sum(labels, logits, class_weights, ignore_label)
+    return total, valid_pixels(labels, logits.shape[-1], ignore_label)
+
+
+def valid_pixels(labels, classes, ignore_label=255):
+    """Return how many labels (B, H, W) lie in [0, classes) and are not `ignore_label`, a float32 scalar."""
+    # Rows first: a single float32 accumulator over millions of pixels loses digits.
+    return ops.sum(ops.sum(ops.cast(_valid(ops.cast(labels, "int32"), classes, ignore_label), "float32"), axis=-1))
+
+
+def _valid(labels, classes, ignore_label):
+    return (labels >= 0) & (labels < classes) & ops.not_equal(labels, ignore_label)
+
+
+def cross_entropy_sum(labels, logits, class_weights=None, ignore_label=255):
+    """Return the sum of `cross_entropy` alone, a float32 scalar."""
     labels, logits = ops.cast(labels, "int32"), ops.cast(logits, "float32")
     shapes = tuple(labels.shape), tuple(logits.shape)
     classes = shapes[1][-1]
     if len(shapes[0]) + 1 != len(shapes[1]) or any(a != b for a, b in zip(*shapes, strict=False) if a and b):
         raise ValueError(f"Need labels (B, H, W) and logits (B, H, W, C), got {shapes[0]} and {shapes[1]}.")
-    valid = (labels >= 0) & (labels < classes) & ops.not_equal(labels, ignore_label)
+    valid = _valid(labels, classes, ignore_label)
     labels = ops.where(valid, labels, 0)  # TensorFlow answers nan to a label that is no class
     losses = _sparse_cross_entropy(labels, logits)
     if class_weights is not None:
         losses = losses * ops.take(_checked_weights(class_weights, classes), labels)
-    losses = ops.where(valid, losses, 0.0)
-    # Rows first: a single float32 accumulator over millions of pixels loses digits.
-    total = ops.sum(ops.sum(losses, axis=-1))
-    return total, ops.sum(ops.sum(ops.cast(valid, "float32"), axis=-1))
+    return ops.sum(ops.sum(ops.where(valid, losses, 0.0), axis=-1))  # rows first, as in `valid_pixels`
 
 
 def _sparse_cross_entropy(labels, logits):

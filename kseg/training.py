@@ -8,13 +8,14 @@ import pathlib
 import keras
 import numpy as np
 
-from kseg import checkpoints, losses
+from kseg import checkpoints
 from kseg.building import build_for_run, carried
 from kseg.checks import check_batch_norm
 from kseg.data.augment import Augmentation, epoch_plan
 from kseg.evaluation import draw_predictions, evaluate, open_split, score_batches
 from kseg.export import export_saved_model
 from kseg.loop import make_loop
+from kseg.objectives import make_terms
 from kseg.optimizers import make_optimizer
 from kseg.prediction import labeller, load_model
 from kseg.runs import RunFolder, TensorBoardLog, describe, parse_settings, progress_bar
@@ -88,12 +89,8 @@ class _Run:
             self.model = build_for_run(model, model_options, settings, train_split, self.size)
             check_batch_norm(self.model, settings.batch_size, settings.crop)
             optimizer = make_optimizer(settings, self.total_steps)
-        kind = settings.class_weights
-        counts = () if kind == "none" else train_split.pixel_counts()
-        weights = losses.class_weights(kind, counts, self.label_set.num_classes)
-        if weights is not None:  # an output beyond the classes is never the truth: any weight would do
-            weights = np.pad(weights, (0, self.model.output_shape[-1] - len(weights)))
-        self.loop.attach(self.model, optimizer, self.label_set.num_classes, weights)
+        terms = make_terms(settings, train_split, self.model.output_shape[-1])
+        self.loop.attach(self.model, optimizer, self.label_set.num_classes, terms)
         self._label = labeller(self.model)
         self._restore()
 
