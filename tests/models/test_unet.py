@@ -174,6 +174,7 @@ def _accuracy_in_both_modes(norm):
     return training, inference
 
 
+@pytest.mark.slow
 def test_a_norm_shared_by_the_steps_collapses_in_inference_and_one_per_step_does_not():
     """Both learn their training images; the shared norm's moving statistics then fit none of the steps."""
     training, inference = _accuracy_in_both_modes("shared")
