@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import report
+from benchmarks import report, scores
 from benchmarks.processes import ROOT, Worker, alternate, environment
 
 OURS = "kseg"
@@ -57,6 +57,7 @@ GOALS = {
         report.Goal("train_step bfloat16", "memory", "PyTorch", 1.2),
     ],
     "models": [],
+    "scores": scores.GOALS,
     "startup": [
         report.Goal("import", "time", None, 0.1),
         report.Goal("scripts/train.py --help", "time", None, 0.6),
@@ -71,21 +72,25 @@ _COMMANDS = {
 }
 
 
-def run(suite, *, size="full", rounds=5, precisions=("float32", "bfloat16"), torch_python=None, progress=None):
+def run(suite, *, size="full", rounds=5, precisions=("float32", "bfloat16"), pythons=None, progress=None):
     """Measure a suite.
 
-    Args: `suite`: layers, train, models or startup. `size`: a key of SIZES; goals hold for "full" alone.
+    Args: `suite`: layers, train, models, scores or startup. `size`: a key of SIZES; goals hold for "full" alone.
         `rounds`: measured turns of each contestant. `precisions`: of the training step.
-        `torch_python`: the interpreter that has PyTorch, None for this one. `progress`: called with lines of text.
+        `pythons`: {"torch": ..., "cityscapes": ...}, the interpreters that have PyTorch and torchmetrics, and
+        cityscapesScripts; this one for those left out. `progress`: called with lines of text.
     Returns: a dict for JSON: suite, size, rounds, date, machine, versions, missing, ceilings, rows, goals.
     """
-    progress = progress or (lambda line: None)
+    progress, pythons = progress or (lambda line: None), pythons or {}
+    torch_python = pythons.get("torch")
     result = {"suite": suite, "size": size, "rounds": rounds, **report.surroundings()}
     result |= {"versions": {}, "missing": {}, "ceilings": {}, "rows": []}
     if suite == "startup":
         result["rows"] = _startup(rounds, progress)
     elif suite == "models":
         _models(result, progress)
+    elif suite == "scores":
+        scores.measure(result, torch_python, pythons.get("cityscapes"), progress)
     elif suite == "layers":
         elements = {name: math.prod(SIZES[size][name]["shape"]) for name in ("pool_pair", "batch_norm")}
         with Contest(result, torch_python, progress) as contest:

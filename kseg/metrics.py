@@ -33,6 +33,8 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
         raise ValueError(f"Predictions must have the labels' shape {labels.shape}, got {predictions.shape}.")
     if labels.dtype.kind not in "iu" or predictions.dtype.kind not in "iu":
         raise ValueError(f"Class ids must be integers, got {labels.dtype}, {predictions.dtype}. Cast them.")
+    if labels.dtype == np.uint8 and num_classes < 256:
+        return _byte_matrix(labels, predictions, num_classes, ignore_label)
     counted = labels != ignore_label
     valid = counted & (labels >= 0) & (labels < num_classes)
     truth, predicted = labels[valid].astype(np.int64), predictions[valid].astype(np.int64)
@@ -40,6 +42,20 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
     columns = num_classes + 1
     cells = np.bincount(truth * columns + predicted, minlength=num_classes * columns)
     return cells.reshape(num_classes, columns), int(np.count_nonzero(counted)) - truth.size
+
+
+def _byte_matrix(labels, predictions, num_classes, ignore_label):
+    """The same for labels of one byte: a pair is a number of two, of which there are so few that all are counted."""
+    if predictions.dtype != np.uint8:
+        inside = (predictions >= 0) & (predictions < num_classes)
+        predictions = np.where(inside, predictions, num_classes).astype(np.uint8)
+    pairs = labels.astype(np.uint16) << 8 | predictions
+    counts = np.bincount(pairs.ravel(), minlength=2**16).reshape(256, 256)
+    if 0 <= ignore_label < 256:
+        counts[ignore_label] = 0
+    rows = counts[:num_classes]
+    outside = rows[:, num_classes:].sum(axis=1, keepdims=True)
+    return np.hstack([rows[:, :num_classes], outside]), int(counts[num_classes:].sum())
 
 
 def batch_confusion_matrix(labels, predictions, num_classes, ignore_label=255):

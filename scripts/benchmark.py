@@ -1,6 +1,7 @@
 """Measure kseg against its peers: python scripts/benchmark.py --suite=train --check
 
 layers: pooling with positions, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
+scores: seconds an image of 2048x1024, against cityscapesScripts and torchmetrics.
 models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), no peers.
 Peers: the same written in Keras without kseg, and PyTorch (pip install 'kseg[bench]'). Each framework has a process
 of its own; they take turns. Nothing else should run meanwhile: the load average is printed.
@@ -13,7 +14,9 @@ import _flags
 from absl import flags
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_enum("suite", None, ("layers", "train", "models", "startup"), "What is measured.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "suite", None, ("layers", "train", "models", "scores", "startup"), "What is measured.", flag_values=FLAGS
+)
 flags.DEFINE_bool("check", False, "Exit with 1 if a goal is missed.", flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file of the results; empty: none.", flag_values=FLAGS)
 flags.DEFINE_integer("rounds", 5, "Measured runs of each contestant.", 1, flag_values=FLAGS)
@@ -25,7 +28,19 @@ flags.DEFINE_multi_enum(
     flag_values=FLAGS,
 )
 flags.DEFINE_enum("size", "full", ("full", "tiny"), "tiny: only to see that it runs; no goals.", flag_values=FLAGS)
-flags.DEFINE_string("torch_python", "", "Python interpreter that has PyTorch; empty: this one.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "torch_python",
+    "",
+    "Python interpreter that has PyTorch (scores: and torchmetrics); empty: this one.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "cityscapes_python",
+    "",
+    "scores: Python interpreter that has cityscapesScripts; with its compiled extension only if built from its "
+    "repository with CYTHONIZE_EVAL=1; empty: this one.",
+    flag_values=FLAGS,
+)
 
 
 def main(args):
@@ -40,7 +55,7 @@ def main(args):
         size=args.size,
         rounds=args.rounds,
         precisions=tuple(args.precision),
-        torch_python=args.torch_python or None,
+        pythons={"torch": args.torch_python or None, "cityscapes": args.cityscapes_python or None},
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(report.text(result))
