@@ -14,6 +14,7 @@ _MODULES = {
     "prepare_dataset": "kseg.data.prepare",
     "train": "kseg.training",
     "evaluate": "kseg.evaluation",
+    "compare": "kseg.comparison",
     "predict": "kseg.prediction",
     "load_model": "kseg.prediction",
     "export_saved_model": "kseg.export",

@@ -4,13 +4,12 @@ Void is no class: a pixel whose truth is void is left out of both maps, and wher
 the image, there is no boundary. A prediction outside the classes is one more class that bounds the others.
 """
 
-import json
 import math
 import os
 
 import numpy as np
 
-from kseg.data.files import write_atomic
+from kseg.data.files import json_text, write_atomic
 
 F1_TOLERANCE = 0.0075  # of the image's diagonal, as SegNet
 IOU_DISTANCE = 0.005  # of the diagonal: 2 % (46 pixels at 2048x1024), meant for instance masks, swallows poles whole
@@ -205,8 +204,7 @@ class BoundaryScores:
 
 def write_json(path, table):
     """Write JSON types to a file, nan as null; whole or not at all."""
-    table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
-    write_atomic(os.fspath(path), (json.dumps(table, indent=1) + "\n").encode())
+    write_atomic(os.fspath(path), f"{json_text(table, indent=1)}\n".encode())
 
 
 def _image_f1(counts):

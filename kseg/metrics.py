@@ -89,14 +89,16 @@ def batch_confusion_matrix(labels, predictions, num_classes, ignore_label=255):
 
 def _five(matrix, average, xp):  # xp: numpy (float64) or keras.ops (float32)
     tp = xp.sum(xp.where(xp.eye(matrix.shape[0], dtype="bool"), matrix[:, :-1], 0), axis=1)
-    fn = xp.sum(matrix, axis=1) - tp
-    fp = xp.sum(matrix[:, :-1], axis=0) - tp
-    tn = xp.sum(matrix) - tp - fn - fp
+    fn, fp = xp.sum(matrix, axis=1) - tp, xp.sum(matrix[:, :-1], axis=0) - tp
+    return five_of_counts(tp, fn, fp, xp.sum(matrix) - tp - fn - fp, average, xp)
+
+
+def five_of_counts(tp, fn, fp, tn, average=None, xp=np):
+    """`five_scores` of counts (..., C): arrays (..., C), or (...) with an average."""
     # A class absent from truth and prediction has nothing to score: its accuracy of 1 must not lift a mean.
     present = (tp + fn + fp) > 0
-    tp, fn, fp, tn = (ops.cast(n, "float32") if xp is ops else n.astype(float) for n in (tp, fn, fp, tn))
-    if average == "micro":
-        tp, fn, fp, tn = (xp.sum(n) for n in (tp, fn, fp, tn))
+    four = (ops.cast(n, "float32") if xp is ops else n.astype(float) for n in (tp, fn, fp, tn))
+    tp, fn, fp, tn = (xp.sum(n, axis=-1) if average == "micro" else n for n in four)
     five = {
         "accuracy": (tp + tn) / (tp + fn + fp + tn),
         "sensitivity": tp / (tp + fn),
@@ -109,7 +111,7 @@ def _five(matrix, average, xp):  # xp: numpy (float64) or keras.ops (float32)
     if average != "macro":
         return five
     kept = {name: xp.where(xp.isnan(score), 0.0, 1.0) for name, score in five.items()}
-    return {n: xp.sum(xp.where(kept[n] > 0, five[n], 0.0)) / xp.sum(kept[n]) for n in five}
+    return {n: xp.sum(xp.where(kept[n] > 0, five[n], 0.0), axis=-1) / xp.sum(kept[n], axis=-1) for n in five}
 
 
 def five_scores(matrix, average=None):

@@ -111,19 +111,23 @@ def parse_json(flag_values, name):
     return value
 
 
-def run(main, flag_values):
-    """Parse the command line into `flag_values` and call `main(flag_values)`; bad input exits with code 2."""
+def run(main, flag_values, takes_arguments=False):
+    """Parse the command line into `flag_values` and call `main(flag_values)`; bad input exits with code 2.
+
+    With `takes_arguments` the command line may hold others than flags, anywhere in it: `main(flag_values, those)`.
+    """
     program = pathlib.Path(sys.argv[0]).name
+    flag_values.set_gnu_getopt(takes_arguments)
     try:
         arguments = expand_flagfiles(sys.argv[1:])
         if {"--help", "-h", "-help"} & set(arguments):
             print(f"{sys.modules['__main__'].__doc__ or program}\n{flag_values.get_help()}")
             return
         rest = flag_values([program, *arguments])[1:]
-        if rest:
+        if rest and not takes_arguments:
             raise flags.Error(f"Every argument is --flag=value, got {rest[0]!r}.")
         _show_log()
-        main(flag_values)
+        main(flag_values, *([rest] if takes_arguments else []))
     except flags.Error as error:
         _stop(program, error)
     except (ValueError, OSError) as error:

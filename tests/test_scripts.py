@@ -29,7 +29,9 @@ def expand(root, monkeypatch):
     return _flags.expand_flagfiles
 
 
-@pytest.mark.parametrize("script", ["prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py"])
+@pytest.mark.parametrize(
+    "script", ["prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py", "compare.py"]
+)
 def test_help_tells_the_flags(root, script):
     code, out, _ = run(root, script, "--help")
     assert code == 0 and "python scripts/" in out and "--" in out
@@ -96,6 +98,8 @@ def test_bad_flagfile_lines(tmp_path, expand, line, message):
         (["train.py", "--model_options=[1]", "--model=m", "--data_dir=d", "--workdir=w", "--epochs=1"], "JSON object"),
         (["prepare_data.py", "--dataset=kitti", "--output=o"], "dataset"),
         (["evaluate.py", "--model=no/such/run", "--data_dir=d"], "No model at no/such/run"),
+        (["compare.py", "run_a", "--data_dir=d", "--output=o"], "Give two models or more before the flags, got run_a"),
+        (["compare.py", "no/a", "--data_dir=d", "no/b", "--output=no/such/folder"], "must lie in a folder that exists"),
         (["predict.py", "--model=m", "--images=none*.png", "--output=o"], "No file matches none*.png"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0] + value[-1],
@@ -205,11 +209,14 @@ def test_imports_run_one_way(root):
         "cityscapes_scores": {"data"},
         "audit": set(),
         "seed_scores": {"data", "metrics"},
+        "bootstrap": {"metrics"},
+        "page": {"page", "data"},
+        "comparison_table": {"data"},
     }
     top = {"training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
     top |= {"building", "runs", "checkpoints", "optimizers", "checks", "cityscapes_evaluation"}
     top |= {"seed_evaluation"}
-    top |= {"reporting"}
+    top |= {"reporting", "comparison"}
     for path in package.rglob("*.py"):
         room = path.relative_to(package).parts[0].removesuffix(".py")
         if room == "__init__":

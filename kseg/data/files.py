@@ -1,6 +1,7 @@
 """Files and folders, local or behind a URL ("gs://...", through tf.io.gfile); writes that are whole."""
 
 import hashlib
+import json
 import os
 
 
@@ -56,3 +57,9 @@ def write_atomic(path: str, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def json_text(table, indent: int | None = None) -> str:
+    """Return JSON types as text that every reader takes: nan becomes null."""
+    table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
+    return json.dumps(table, indent=indent, separators=None if indent else (",", ":"))

@@ -1,0 +1,55 @@
+"use strict";
+// What the other parts share: the numbers, elements, and how a number is written.
+
+const data = JSON.parse(document.getElementById("numbers").textContent);
+const state = { other: 1 }; // the model that the first is compared with
+const byId = (id) => document.getElementById(id);
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "style") for (const [key, part] of Object.entries(value)) element.style.setProperty(key, part);
+    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+const number = (value, digits = 3) => (value === null ? "–" : value.toFixed(digits));
+const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`);
+const count = (value) => value.toLocaleString("en");
+
+function signed(value, digits = 3) {
+  if (value === null) return "–";
+  const text = Math.abs(value).toFixed(digits);
+  return Number(text) === 0 ? `±${text}` : (value < 0 ? "−" : "+") + text;
+}
+
+const interval = (pair) => (pair === null || pair[0] === null ? "–" : `${signed(pair[0])} to ${signed(pair[1])}`);
+const name = (model) => data.models[model].name;
+// Colours say which model: blue the first, orange the one compared with it.
+const side = (model) => (model === 0 ? "first" : model === state.other ? "other" : "third");
+const modelName = (model) => make("span", { class: `model ${side(model)}` }, name(model));
+const swatch = (id) => make("span", { class: "swatch", style: { background: `rgb(${data.palette[id].join(" ")})` } });
+const models = () => data.models.keys();
+
+function option(value, text) {
+  return make("option", { value }, text);
+}
+
+function marksLegend() {
+  const mark = (kind, text) => [make("span", { class: `swatch mark-${kind}` }), ` ${text} `];
+  return [
+    ...mark("first", `only ${name(0)} right`),
+    ...mark("other", `only ${name(state.other)} right`),
+    ...mark("wrong", "both wrong"),
+  ];
+}
+
+// Which model an interval speaks for: "" where it holds 0.
+function winner(found) {
+  if (!found || found.by_image[0] === null) return "";
+  return found.by_image[0] > 0 ? "other" : found.by_image[1] < 0 ? "first" : "";
+}

@@ -1,0 +1,170 @@
+// Verdict and tables. Every table sorts by any column; what has no value stays last.
+
+const sorting = {}; // table id -> {column, down}
+
+function compareValues(a, b) {
+  return typeof a === "string" ? a.localeCompare(b) : a - b;
+}
+
+// columns: {title, value(row), cell(row), words: sorts upwards first, wide}. rows: any, in their own order.
+function showTable(id, columns, rows) {
+  const order = sorting[id];
+  const sorted = [...rows];
+  if (order) {
+    const { value } = columns[order.column];
+    sorted.sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (x === null || y === null) return (x === null) - (y === null);
+      return order.down ? compareValues(y, x) : compareValues(x, y);
+    });
+  }
+  const head = columns.map((column, i) => {
+    const direction = order?.column === i ? (order.down ? "descending" : "ascending") : "none";
+    const click = () => {
+      sorting[id] = { column: i, down: order?.column === i ? !order.down : !column.words };
+      showTable(id, columns, rows);
+      byId(id).querySelectorAll("th button")[i].focus();
+    };
+    const button = make("button", { type: "button", onclick: click });
+    button.append(column.title);
+    return make("th", { scope: "col", "aria-sort": direction, class: column.words ? "words" : "" }, button);
+  });
+  const body = sorted.map((row) =>
+    make("tr", {}, ...columns.map((c, i) =>
+      make(i ? "td" : "th", { scope: i ? null : "row", class: c.words ? "words" : "" }, c.cell(row)))));
+  byId(id).replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body)));
+}
+
+function bar(value, model) {
+  const fill = make("span", { class: `fill ${side(model)}`, style: { width: `${100 * (value ?? 0)}%` } });
+  return make("span", { class: "bar" }, make("span", { class: "track" }, fill), make("span", {}, number(value)));
+}
+
+const title = (model, text) => make("span", {}, modelName(model), text ? ` ${text}` : "");
+const words = (text, value, cell = value) => ({ title: text, value, cell, words: true });
+
+function differenceColumns(rows, found) {
+  const reach = Math.max(...rows.map((r) => Math.max(...(found(r)?.by_image ?? [0]).map((v) => Math.abs(v ?? 0)))), 1e-9);
+  const forest = (row) => {
+    const it = found(row);
+    if (it.by_image[0] === null) return "–";
+    const [low, high] = it.by_image.map((v) => 50 + (50 * v) / reach);
+    const span = make("span", { class: `span ${winner(it)}`, style: { left: `${low}%`, width: `${high - low}%` } });
+    const graph = make("span", { class: "forest", "aria-hidden": "true" }, make("span", { class: "zero" }), span);
+    return make("span", { class: "interval" }, graph, make("span", {}, interval(it.by_image)));
+  };
+  const columns = [
+    { title: make("span", {}, "difference ", make("span", { class: "which" }, `${name(state.other)} − ${name(0)}`)),
+      value: (r) => found(r).difference,
+      cell: (r) => make("strong", { class: winner(found(r)) }, signed(found(r).difference)) },
+    { title: "95 % interval by image", value: (r) => found(r).by_image[0], cell: forest },
+  ];
+  if (data.bootstrap.cities.length) {
+    const low = (r) => found(r).by_city[0];
+    columns.push({ title: "by city", value: low, cell: (r) => interval(found(r).by_city) });
+  }
+  return columns;
+}
+
+function showScores() {
+  const rows = data.scores.filter((row) => row.key !== "jaccard"); // the first row has it
+  const values = [...models()].map((m) => ({ title: title(m), value: (r) => r.values[m], cell: (r) => number(r.values[m]) }));
+  const found = (row) => row.differences[state.other];
+  showTable("scores-table", [words("score", (r) => r.title), ...values, ...differenceColumns(rows, found)], rows);
+  const { resamples, cities } = data.bootstrap;
+  const few = cities.length < 10 ? ` With ${cities.length} cities that interval says little.` : "";
+  const byCity = cities.length ? ` By city: whole cities were drawn (${cities.join(", ")}).${few}` : "";
+  byId("meaning").textContent =
+    `The interval: ${count(resamples)} times the ${data.images.length} images were drawn again with replacement and both ` +
+    "models scored on the same ones; 95 % of the differences lie in it. It tells how far the difference hangs on which " +
+    "images are in the split. No model was trained again, so it says nothing of another seed, and frames that are alike " +
+    `(of one drive) make it too narrow.${byCity}`;
+}
+
+function showClasses() {
+  const total = data.per_class.reduce((sum, row) => sum + row.pixels, 0);
+  const rows = data.per_class.map((row, id) => ({ ...row, id, share: total ? row.pixels / total : null }));
+  const show = (row) => {
+    const click = () => { byId("class").value = row.id; showImages(); byId("images").scrollIntoView(); };
+    return make("button", { type: "button", class: "class", onclick: click }, swatch(row.id), data.classes[row.id]);
+  };
+  const values = [...models()].map((m) => ({ title: title(m), value: (r) => r.values[m], cell: (r) => bar(r.values[m], m) }));
+  const share = { title: "pixels", value: (r) => r.share, cell: (r) => percent(r.share) };
+  const difference = differenceColumns(rows, (row) => row.differences[state.other]);
+  showTable("classes-table", [words("class", (r) => data.classes[r.id], show), ...values, ...difference, share], rows);
+}
+
+function foundColumns() {
+  const columns = [{ title: "objects", value: (r) => r.found[0].objects, cell: (r) => count(r.found[0].objects) }];
+  for (const m of models()) columns.push({ title: title(m), value: (r) => r.found[m].found, cell: (r) => bar(r.found[m].found, m) });
+  const gain = (r) => (r.found[0].found === null ? null : r.found[state.other].found - r.found[0].found);
+  columns.push({ title: "difference", value: gain, cell: (r) => signed(gain(r)) });
+  return columns;
+}
+
+function swallowers(row) {
+  const some = Object.entries(row).slice(0, 3);
+  return some.length ? some.map(([other, n]) => `${other}\u00a0${n}`).join(", ") : "–";
+}
+
+function showObjects() {
+  const size = byId("size").value;
+  const pick = (row) => (size ? row.by_size[size] : row);
+  const rows = data.classes.map((text, id) => {
+    const each = data.objects.map((objects) => objects.per_class[text]);
+    return { text, id, found: each.map(pick), from: each[0].objects_from, by: each.map((row) => row.swallowed_by) };
+  }).filter((row) => row.found[0].objects);
+  const columns = [
+    words("class", (r) => r.text, (r) => make("span", { class: "class" }, swatch(r.id), r.text)),
+    ...foundColumns(),
+  ];
+  for (const m of [0, state.other]) {
+    columns.push(words(title(m, "missed, taken for"), (r) => swallowers(r.by[m])));
+  }
+  columns.push(words("objects are", (r) => (r.from === "instances" ? "instances" : "regions")));
+  showTable("objects-table", columns, rows);
+}
+
+function showSizes() {
+  const [first] = data.objects;
+  byId("objects-rule").textContent =
+    `Found: at least ${100 * first.overlap} % of the object's pixels are predicted as its class. Objects are the instances ` +
+    "of the records where a class has any, else connected regions of its truth. Sizes in pixels.";
+  const rows = Object.keys(first.by_size).map((text, order) => ({ text, order, found: data.objects.map((o) => o.by_size[text]) }));
+  rows.push({ text: "all", order: rows.length, found: data.objects });
+  showTable("sizes-table", [words("pixels", (r) => r.order, (r) => r.text), ...foundColumns()], rows);
+  const rate = (m, r) => r.each[m].error_rate;
+  const near = Object.keys(first.error_by_distance).map((text, order) => ({ text, order, each: data.objects.map((o) => o.error_by_distance[text]) }));
+  const columns = [...models()].map((m) => ({ title: title(m), value: (r) => rate(m, r), cell: (r) => bar(rate(m, r), m) }));
+  const pixels = { title: "pixels", value: (r) => r.each[0].pixels, cell: (r) => count(r.each[0].pixels) };
+  showTable("distance-table", [words("distance", (r) => r.order, (r) => r.text), ...columns, pixels], near);
+}
+
+function showVerdict() {
+  byId("title").replaceChildren(...[...models()].flatMap((m) => (m ? [" against ", modelName(m)] : [modelName(m)])));
+  byId("subtitle").textContent =
+    `${data.images.length} images of ${data.data_dir}, split ${data.split}, ${data.classes.length} classes ` +
+    `(${data.label_set}), protocol ${data.protocol}, each image at its label's own size. kseg ${data.kseg_version}.`;
+  const [row] = data.scores;
+  const found = row.differences[state.other];
+  const better = winner(found);
+  const clear = better ? modelName(better === "first" ? 0 : state.other) : null;
+  const sizes = `${number(row.values[0])} against ${number(row.values[state.other])}`;
+  byId("verdict").replaceChildren(
+    ...(clear ? [clear, " has the higher mean IoU"] : ["No clear winner by mean IoU"]),
+    `: ${sizes}, a difference of ${signed(found.difference)} (95 % interval by image ${interval(found.by_image)}).`);
+  const tile = (m) => {
+    const facts = [["mean IoU", row.values[m]], ["pixel accuracy", data.scores[1].values[m]], ["objects found, mean of classes", data.objects[m].mean_found]];
+    const list = facts.flatMap(([text, value]) => [make("dt", {}, text), make("dd", {}, number(value))]);
+    return make("div", { class: `tile ${side(m)}` }, make("h3", {}, modelName(m)), make("dl", {}, ...list));
+  };
+  byId("tiles").replaceChildren(...[...models()].map(tile));
+}
+
+function showTables() {
+  showVerdict();
+  showScores();
+  showClasses();
+  showObjects();
+  showSizes();
+}

@@ -1,0 +1,81 @@
+"""The pictures beside the page: photographs, label maps and who is right where, each with a thumbnail where needed."""
+
+import os
+
+import numpy as np
+from PIL import Image
+
+FIRST_COLOUR, OTHER_COLOUR = (37, 99, 235), (234, 88, 12)  # blue and orange: also told apart by the colour-blind
+_BOTH_WRONG = (30, 30, 36)
+_UNKNOWN = (255, 255, 255)  # predicted outside the classes
+_THUMBNAIL = 320  # pixels of width
+_PHOTO_QUALITY, _THUMBNAIL_QUALITY = 88, 78
+
+BOTH_RIGHT, FIRST_RIGHT, OTHER_RIGHT, BOTH_WRONG = range(4)
+
+
+def who_is_right(truth, first, other, valid):
+    """Say for each pixel which of two predictions is right; void counts as BOTH_RIGHT: there is nothing to see.
+
+    Args:
+        truth, first, other: class ids (H, W). valid: bool (H, W), the pixels of a class.
+    Returns:
+        uint8 (H, W) of BOTH_RIGHT, FIRST_RIGHT, OTHER_RIGHT, BOTH_WRONG.
+    """
+    table = np.array([[BOTH_WRONG, OTHER_RIGHT], [FIRST_RIGHT, BOTH_RIGHT]], np.uint8)
+    right = table[(first == truth).astype(np.intp), (other == truth).astype(np.intp)]
+    return np.where(valid, right, np.uint8(BOTH_RIGHT))
+
+
+class Pictures:
+    """Writes the pictures of one image after the other into the folder of a page.
+
+    photos/00000.jpg, truth/00000.png, model0/00000.png, ..., right1/00000.png (who is right, model 0 or model 1), and
+    in thumbnails/ 00000.jpg and 00000.1.png. Label maps are palette PNG of the labels' size: small and exact.
+
+    Args:
+        folder: exists. palette: C colours (R, G, B). models: how many.
+    """
+
+    def __init__(self, folder, palette, models):
+        self._folder, self._models, classes = os.fspath(folder), models, len(palette)
+        colours = [*palette, _UNKNOWN]
+        self._labels = np.array(colours, np.uint8).tobytes(), bytes([255] * (classes + 1))
+        self._truth = self._labels[0], bytes([255] * classes + [0])  # void lets the photograph through
+        marks = [_UNKNOWN, FIRST_COLOUR, OTHER_COLOUR, _BOTH_WRONG]
+        self._right = np.array(marks, np.uint8).tobytes(), bytes([0, 215, 215, 190])
+        for name in ("photos", "truth", "thumbnails", *map("model{}".format, range(models))):
+            os.mkdir(os.path.join(self._folder, name))
+        for other in range(1, models):
+            os.mkdir(os.path.join(self._folder, f"right{other}"))
+
+    def add(self, index, image, truth, predictions, valid):
+        """Write the pictures of image `index`.
+
+        Args:
+            image: uint8 RGB (h, w, 3). truth, predictions: uint8 class ids (H, W), C for what is no class, and M of the
+                same. valid: bool (H, W).
+        """
+        number = f"{index:05}"
+        photo = Image.fromarray(np.ascontiguousarray(image))
+        self._write(f"photos/{number}.jpg", photo, "JPEG", quality=_PHOTO_QUALITY)
+        width = min(_THUMBNAIL, photo.width)
+        size = (width, max(1, round(photo.height * width / photo.width)))
+        small = photo.resize(size, Image.Resampling.BOX)
+        self._write(f"thumbnails/{number}.jpg", small, "JPEG", quality=_THUMBNAIL_QUALITY)
+        self._write_ids(f"truth/{number}.png", truth, self._truth)
+        for model, prediction in enumerate(predictions):
+            self._write_ids(f"model{model}/{number}.png", prediction, self._labels)
+        for other in range(1, self._models):
+            right = who_is_right(truth, predictions[0], predictions[other], valid)
+            self._write_ids(f"right{other}/{number}.png", right, self._right)
+            small = np.asarray(Image.fromarray(right).resize(size, Image.Resampling.NEAREST))
+            self._write_ids(f"thumbnails/{number}.{other}.png", small, self._right)
+
+    def _write_ids(self, name, ids, colours):
+        picture = Image.fromarray(np.ascontiguousarray(ids))
+        picture.putpalette(colours[0])
+        self._write(name, picture, "PNG", transparency=colours[1])
+
+    def _write(self, name, picture, kind, **options):
+        picture.save(os.path.join(self._folder, name), kind, **options)  # the folder is renamed when it is whole
