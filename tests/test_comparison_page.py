@@ -1,17 +1,17 @@
 """The page of a comparison in headless Chromium: what a reader clicks, sorts, drags and types."""
 
-import contextlib
 import shutil
 
 import keras
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 import kseg
 from kseg.data.prepare import prepare_dataset
 
-IMAGES = 130  # more than two rounds of cards
+IMAGES, ROUND, CAR = 66, 60, 1  # images, cards that come at a time, the class that some lack
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,10 @@ def report(tmp_path_factory):
     """(folder, Comparison) of three models that label a pixel by a random linear function of its colour."""
     root = tmp_path_factory.mktemp("page")
     source = tiny.write_folder(root / "source", train=1, val=IMAGES, size=(16, 24))
+    for i in range(0, IMAGES, 5):  # no car in every fifth
+        path = source / "val" / "labels" / f"val_{i}.png"
+        ids = np.asarray(Image.open(path))
+        Image.fromarray(np.where(ids == CAR, np.uint8(255), ids)).save(path)
     prepare_dataset("folder", source, root / "records", shards=1, workers=1, progress=False)
     models, random = {}, np.random.default_rng(0)
     for name in ("plain", "<b>bold</b>", "third"):  # a name is no markup
@@ -31,40 +35,34 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    """A function (width, dark) -> a browser; all are closed at the end."""
+def browser():
+    """Headless Chromium through its own driver, or a skip that says what to install."""
     webdriver = pytest.importorskip("selenium.webdriver")
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
         pytest.skip("Chromium is not here: apt-get install chromium chromium-driver")
-    with contextlib.ExitStack() as stack:
-
-        def start(width=1280, dark=False):
-            options = webdriver.ChromeOptions()
-            options.binary_location = programs[0]
-            for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-                options.add_argument(argument)
-            options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-            service = webdriver.ChromeService(programs[1])
-            browser = stack.enter_context(webdriver.Chrome(options=options, service=service))
-            size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-            return browser
-
-        yield start
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])) as browser:
+        yield browser
 
 
-@pytest.fixture(scope="module")
-def browser(chromium):
-    return chromium()
+def show(browser, report, width=1280, dark=False):
+    """Open the page on a screen."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.get((report[0] / "index.html").as_uri())
 
 
 @pytest.fixture
 def page(browser, report):
     """The page, freshly opened; afterwards nothing may stand in its log."""
-    browser.get((report[0] / "index.html").as_uri())
+    show(browser, report)
     yield browser
     assert browser.get_log("browser") == []
 
@@ -143,30 +141,27 @@ def test_images_sort_and_filter(page, report):
     rows = report[1].table["images"]
     disagreement = [row["disagreement"][1] for row in rows]
     expected = sorted(range(IMAGES), key=lambda i: (-disagreement[i], i))
-    assert cards(page) == expected[:60]
-    assert page.find_element("id", "count").text == "130 of 130 images"
+    assert cards(page) == expected[:ROUND]
+    assert page.find_element("id", "count").text == "66 of 66 images"
     choose(page, "#sort", "other")
     ahead = [row["mean_iou"][1] - row["mean_iou"][0] for row in rows]
-    assert [ahead[i] for i in cards(page)] == pytest.approx(sorted(ahead, reverse=True)[:60])
-    car = 1
-    with_car = [i for i, row in enumerate(rows) if car in row["classes"]]
+    assert [ahead[i] for i in cards(page)] == pytest.approx(sorted(ahead, reverse=True)[:ROUND])
+    with_car = [i for i, row in enumerate(rows) if CAR in row["classes"]]
     assert 0 < len(with_car) < IMAGES
     click(page, "#classes-table tbody tr:nth-child(2) button")  # the class's own button does the same
-    assert value(page, "#class") == str(car)
-    assert page.find_element("id", "count").text == f"{len(with_car)} of 130 images"
+    assert value(page, "#class") == str(CAR)
+    assert page.find_element("id", "count").text == f"{len(with_car)} of 66 images"
     choose(page, "#sort", "firstWorst")
-    ious = [rows[i]["iou"][0][car] for i in cards(page)]
+    ious = [rows[i]["iou"][0][CAR] for i in cards(page)]
     assert set(cards(page)) <= set(with_car) and ious == sorted(ious)
     assert texts(page, ".card .first")[0] == f"{ious[0]:.3f}"
 
 
 def test_cards_and_thumbnails_come_when_they_are_near(page):
     """The page opens with a screenful or two; the end of the list brings more."""
-    assert len(cards(page)) == 60 and set(texts(page, "#grid img")) == {""}
+    assert len(cards(page)) == ROUND
     lazy = "return [...document.querySelectorAll('#grid img')].filter(e => e.loading !== 'lazy').length"
     assert page.execute_script(lazy) == 0
-    page.execute_script("document.getElementById('more').scrollIntoView()")
-    wait(page, lambda: len(cards(page)) >= 120)
     page.execute_script("document.getElementById('more').scrollIntoView()")
     wait(page, lambda: len(cards(page)) == IMAGES)
     last = "const e = [...document.querySelectorAll('.thumb .photo')].at(-1); e.scrollIntoView(); return e.naturalWidth"
@@ -199,7 +194,8 @@ def test_the_viewer_opens_with_both_predictions_and_every_picture_loads(page):
     assert sources(page) == [[photo, f"model0/{number}.png"], [photo, f"model1/{number}.png"]]
     choices = ["model0", "model1", "model2", "truth", "photos", "right"]
     assert page.execute_script("return [...document.getElementById('left').options].map(e => e.value)") == choices
-    loaded = "return [...document.querySelectorAll('#left-side img:not([hidden])')].every(e => e.complete && e.naturalWidth === 24)"
+    loaded = """return [...document.querySelectorAll('#left-side img:not([hidden])')]
+                .every(e => e.complete && e.naturalWidth === 24)"""
     for choice in choices:
         choose(page, "#left", choice)
         wait(page, lambda: page.execute_script(loaded))
@@ -219,19 +215,19 @@ def test_the_slider_follows_keys_and_pointer(page):
     assert page.switch_to.active_element.get_attribute("id") == "slider"
     press(page, "\ue014", "\ue014")  # arrow right, twice by 2 %
     assert value(page, "#slider") == "54" and "54%" in clip(page, "right") and "46%" in clip(page, "left")
-    press(page, "\ue008\ue012")  # shift and arrow left: by 10 %
+    ActionChains(page).key_down("\ue008").send_keys("\ue012").key_up("\ue008").perform()  # Shift, arrow left: by 10 %
     assert value(page, "#slider") == "44"
-    press(page, "\ue008", "\ue011")  # Home: the range's own
+    press(page, "\ue011")  # Home: the range's own
     assert value(page, "#slider") == "0"
     stage = page.find_element("id", "stage")
     move = ActionChains(page).move_to_element(stage).click_and_hold()
     move.move_by_offset(stage.size["width"] // 4, 0).release().perform()
     assert float(value(page, "#slider")) == pytest.approx(75, abs=1)
-    move = ActionChains(page).move_to_element(stage).perform()  # without a button nothing moves
+    ActionChains(page).move_to_element(stage).perform()  # without a button nothing moves
     assert float(value(page, "#slider")) == pytest.approx(75, abs=1)
 
 
-def test_keys_walk_through_the_images_and_escape_closes(page):
+def test_keys_walk_through_the_images_and_escape_closes(page, report):
     order = cards(page)
     open_first(page)
     names = [page.find_element("id", "viewer-name").text]
@@ -241,9 +237,8 @@ def test_keys_walk_through_the_images_and_escape_closes(page):
         names.append(page.find_element("id", "viewer-name").text)
     click(page, "#next")
     names.append(page.find_element("id", "viewer-name").text)
-    place = [0, 1, 2, 1, 2]
-    assert names == [f"val_{n}" for n in sorted(map(str, range(IMAGES)))[:0]] or len(set(names)) == 3
-    assert [names.index(name) for name in names] == place
+    expected = [report[1].table["images"][order[place]]["name"] for place in (0, 1, 2, 1, 2)]
+    assert names == expected
     assert sources(page)[0][1] == f"model0/{order[2]:05}.png"
     press(page, "s")
     assert sources(page)[0][1] == f"model1/{order[2]:05}.png"
@@ -259,16 +254,15 @@ def test_another_model_can_be_compared_with_the_first(page, report):
     rows = report[1].table["images"]
     choose(page, "#other", 2)
     disagreement = [row["disagreement"][2] for row in rows]
-    assert [disagreement[i] for i in cards(page)] == sorted(disagreement, reverse=True)[:60]
+    assert [disagreement[i] for i in cards(page)] == sorted(disagreement, reverse=True)[:ROUND]
     open_first(page)
     assert sources(page)[1][1].startswith("model2/")
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
-def test_phone_width_and_dark(chromium, report, width, dark):
+def test_phone_width_and_dark(page, report, width, dark):
     """Nothing is wider than the screen, and text stands out from what is behind it (WCAG AA: 4.5)."""
-    page = chromium(width, dark)
-    page.get((report[0] / "index.html").as_uri())
+    show(page, report, width, dark)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     colours = """return ['h1 .first', 'h1 .other', '#subtitle', '#verdict'].map(s => [
         getComputedStyle(document.querySelector(s)).color, getComputedStyle(document.body).backgroundColor])"""
