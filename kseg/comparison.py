@@ -4,6 +4,7 @@ import contextlib
 import math
 import pathlib
 import re
+import warnings
 
 import numpy as np
 
@@ -51,6 +52,9 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
         for name, model in loaded.items():
             with _naming(name):
                 check_classes(model, source.label_set, data_dir)
+            digest = source.manifest.digest
+            if (label_set_of(model) or {}).get("records", digest) != digest:
+                warnings.warn(f"{name} was trained on other records than {data_dir}.", stacklevel=2)
         tally = _Tally(source, [labeller(model) for model in loaded.values()], folder)
         with source.readable_errors():
             tally.run(batch_size, progress)

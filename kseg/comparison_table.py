@@ -91,12 +91,11 @@ class Comparison:
 
     def _found(self):
         results = self.table["objects"]
-        width, step = max(len(name) for name in self.scores[0].classes), max(10, *(len(n) + 2 for n in self.names))
-        names = "".join(f"{name:>{step}}" for name in self.names)
-        width = max(width, len("objects found"))
-        lines = [f"{'objects found':<{width}}{'objects':>9}{names}  most often swallowed by"]
         rows = {"all classes": results, **{c: [r["per_class"][c] for r in results] for c in self.scores[0].classes}}
         rows |= {f"{size} pixels": [r["by_size"][size] for r in results] for size in results[0]["by_size"]}
+        width, step = max(map(len, (*rows, "objects found"))), max(10, *(len(name) + 2 for name in self.names))
+        names = "".join(f"{name:>{step}}" for name in self.names)
+        lines = [f"{'objects found':<{width}}{'objects':>9}{names}  most often swallowed by"]
         for title, row in rows.items():
             if not row[0]["objects"]:
                 continue

@@ -20,7 +20,7 @@ def replaced_folder(path):
     Raises:
         FileNotFoundError: there is no folder to put it in. ValueError: something else is there; before the block.
     """
-    path = pathlib.Path(os.path.abspath(path))
+    path = pathlib.Path(path).resolve()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} must lie in a folder that exists; there is no {path.parent}.")
     check_own(path)
@@ -32,7 +32,12 @@ def replaced_folder(path):
         before = folder.with_suffix(".before")
         if path.exists():
             os.replace(path, before)
-        os.replace(folder, path)
+        try:
+            os.replace(folder, path)
+        except OSError:
+            if before.exists():
+                os.replace(before, path)
+            raise
         shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -45,7 +50,7 @@ def check_own(path):
     advice = "Choose another --output folder, or empty this one."
     if not path.is_dir():
         raise ValueError(f"{path} must be a folder for the page, but is a file. {advice}")
-    names = (file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if not file.is_dir())
+    names = (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
     foreign = next((name for name in names if not _OWN.fullmatch(name)), None)
     if foreign:
         raise ValueError(f"{path} holds {foreign}, which is no part of a comparison's page. {advice}")

@@ -13,19 +13,28 @@ function imageScore(image, model) {
   return id === null ? image.mean_iou[model] : image.iou[model][id];
 }
 
+// How far the other model is ahead of the first; null where an image has nothing to score.
+function lead(image) {
+  const [first, other] = [imageScore(image, 0), imageScore(image, state.other)];
+  return first === null || other === null ? null : other - first;
+}
+
+const negative = (value) => (value === null ? null : -value);
+
+// What comes first: the largest value; images without one come last.
 const ORDERS = {
-  disagreement: ["disagreement", (image) => image.disagreement[state.other]],
-  first: [() => `${name(0)} ahead`, (image) => imageScore(image, 0) - imageScore(image, state.other)],
-  other: [() => `${name(state.other)} ahead`, (image) => imageScore(image, state.other) - imageScore(image, 0)],
-  firstWorst: [() => `${name(0)} lowest`, (image) => -imageScore(image, 0)],
-  otherWorst: [() => `${name(state.other)} lowest`, (image) => -imageScore(image, state.other)],
-  name: ["name", null],
+  disagreement: [() => "disagreement", (image) => image.disagreement[state.other]],
+  first: [() => `${name(0)} ahead`, (image) => negative(lead(image))],
+  other: [() => `${name(state.other)} ahead`, lead],
+  firstWorst: [() => `${name(0)} lowest`, (image) => negative(imageScore(image, 0))],
+  otherWorst: [() => `${name(state.other)} lowest`, (image) => negative(imageScore(image, state.other))],
+  name: [() => "name", null],
 };
 
 function fillChoices() {
   const sort = byId("sort").value || "disagreement";
   byId("sort").replaceChildren(
-    ...Object.entries(ORDERS).map(([key, [text]]) => option(key, typeof text === "string" ? text : text())));
+    ...Object.entries(ORDERS).map(([key, [text]]) => option(key, text())));
   byId("sort").value = sort;
   byId("marks-legend").replaceChildren(...marksLegend());
 }

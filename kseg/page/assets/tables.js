@@ -54,7 +54,7 @@ function differenceColumns(rows, found) {
     return make("span", { class: "interval" }, graph, make("span", {}, interval(it.by_image)));
   };
   const columns = [
-    { title: make("span", {}, "difference ", make("span", { class: "which" }, `${name(state.other)} − ${name(0)}`)),
+    { title: make("span", {}, make("span", { class: "which" }, `${name(state.other)} − ${name(0)} `), "difference"),
       value: (r) => found(r).difference,
       cell: (r) => make("strong", { class: winner(found(r)) }, signed(found(r).difference)) },
     { title: "95 % interval by image", value: (r) => found(r).by_image[0], cell: forest },
@@ -152,7 +152,8 @@ function showVerdict() {
   const sizes = `${number(row.values[0])} against ${number(row.values[state.other])}`;
   byId("verdict").replaceChildren(
     ...(clear ? [clear, " has the higher mean IoU"] : ["No clear winner by mean IoU"]),
-    `: ${sizes}, a difference of ${signed(found.difference)} (95 % interval by image ${interval(found.by_image)}).`);
+    `: ${sizes}, a difference of ${signed(found.difference)} (95 % interval by image ${interval(found.by_image)}` +
+      (clear ? ")." : `; ${name(state.other)} is ahead in ${percent(found.above)} of the resamples).`));
   const tile = (m) => {
     const facts = [["mean IoU", row.values[m]], ["pixel accuracy", data.scores[1].values[m]], ["objects found, mean of classes", data.objects[m].mean_found]];
     const list = facts.flatMap(([text, value]) => [make("dt", {}, text), make("dd", {}, number(value))]);
