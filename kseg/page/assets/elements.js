@@ -18,7 +18,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const number = (value, digits = 3) => (value === null ? "–" : value.toFixed(digits));
-const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`);
+const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(value && value < 0.0995 ? 1 : 0)} %`);
 const count = (value) => value.toLocaleString("en");
 
 function signed(value, digits = 3) {

@@ -73,13 +73,16 @@ function card(index) {
   const [width, height] = image.size;
   const scores = [0, state.other].map((m) => number(imageScore(image, m)));
   const differ = percent(image.disagreement[state.other]);
-  const label = `${image.name}: they differ on ${differ} of the pixels; ${name(0)} ${scores[0]}, ${name(state.other)} ${scores[1]}`;
-  const thumb = (rest, kind) => make("img", { class: kind, loading: "lazy", src: picture("thumbnails", index, rest), alt: "", width, height });
+  const label = `${image.name}: they differ on ${differ} of the pixels; ` +
+    `${name(0)} ${scores[0]}, ${name(state.other)} ${scores[1]}`;
+  const thumb = (rest, kind) =>
+    make("img", { class: kind, loading: "lazy", src: picture("thumbnails", index, rest), alt: "", width, height });
   const facts = make("span", { class: "facts" },
     make("span", { class: "model first" }, scores[0]), make("span", { class: "model other" }, scores[1]),
     make("span", { class: "quiet" }, `differ ${differ}`));
+  const button = { type: "button", class: "card", "data-index": index, "aria-label": label };
   return make("li", {},
-    make("button", { type: "button", class: "card", "data-index": index, "aria-label": label, onclick: () => openViewer(index) },
+    make("button", { ...button, onclick: () => openViewer(index) },
       make("span", { class: "thumb" }, thumb(".jpg", "photo"), thumb(`.${state.other}.png`, "marks")),
       make("span", { class: "name" }, image.name), facts));
 }

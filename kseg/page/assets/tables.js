@@ -36,15 +36,21 @@ function showTable(id, columns, rows) {
 }
 
 function bar(value, model) {
-  const fill = make("span", { class: `fill ${side(model)}`, style: { width: `${100 * (value ?? 0)}%` } });
+  if (value === null) return number(value);
+  const fill = make("span", { class: `fill ${side(model)}`, style: { width: `${100 * value}%` } });
   return make("span", { class: "bar" }, make("span", { class: "track" }, fill), make("span", {}, number(value)));
 }
 
 const title = (model, text) => make("span", {}, modelName(model), text ? ` ${text}` : "");
+// A column for each model: of(row, model) shown by show(value, model).
+function modelColumns(of, show, some = models()) {
+  return [...some].map((m) => ({ title: title(m), value: (r) => of(r, m), cell: (r) => show(of(r, m), m) }));
+}
+
 const words = (text, value, cell = value) => ({ title: text, value, cell, words: true });
 
 function differenceColumns(rows, found) {
-  const reach = Math.max(...rows.map((r) => Math.max(...(found(r)?.by_image ?? [0]).map((v) => Math.abs(v ?? 0)))), 1e-9);
+  const reach = Math.max(...rows.flatMap((row) => found(row).by_image.map((end) => Math.abs(end ?? 0))), 1e-9);
   const forest = (row) => {
     const it = found(row);
     if (it.by_image[0] === null) return "–";
@@ -68,27 +74,28 @@ function differenceColumns(rows, found) {
 
 function showScores() {
   const rows = data.scores.filter((row) => row.key !== "jaccard"); // the first row has it
-  const values = [...models()].map((m) => ({ title: title(m), value: (r) => r.values[m], cell: (r) => number(r.values[m]) }));
+  const values = modelColumns((row, m) => row.values[m], (value) => number(value));
   const found = (row) => row.differences[state.other];
   showTable("scores-table", [words("score", (r) => r.title), ...values, ...differenceColumns(rows, found)], rows);
   const { resamples, cities } = data.bootstrap;
   const few = cities.length < 10 ? ` With ${cities.length} cities that interval says little.` : "";
   const byCity = cities.length ? ` By city: whole cities were drawn (${cities.join(", ")}).${few}` : "";
   byId("meaning").textContent =
-    `The interval: ${count(resamples)} times the ${data.images.length} images were drawn again with replacement and both ` +
-    "models scored on the same ones; 95 % of the differences lie in it. It tells how far the difference hangs on which " +
-    "images are in the split. No model was trained again, so it says nothing of another seed, and frames that are alike " +
-    `(of one drive) make it too narrow.${byCity}`;
+    `The interval: ${count(resamples)} times the ${data.images.length} images were drawn again with replacement and ` +
+    "the models scored on the same ones; 95 % of the differences lie in it. It tells how far the difference hangs on " +
+    "which images are in the split. No model was trained again, so it says nothing of another seed, and frames that " +
+    `are alike (of one drive) make it too narrow.${byCity}`;
 }
 
 function showClasses() {
   const total = data.per_class.reduce((sum, row) => sum + row.pixels, 0);
   const rows = data.per_class.map((row, id) => ({ ...row, id, share: total ? row.pixels / total : null }));
   const show = (row) => {
+    if (!row.pixels) return make("span", { class: "class" }, swatch(row.id), data.classes[row.id]); // it has no images
     const click = () => { byId("class").value = row.id; showImages(); byId("images").scrollIntoView(); };
     return make("button", { type: "button", class: "class", onclick: click }, swatch(row.id), data.classes[row.id]);
   };
-  const values = [...models()].map((m) => ({ title: title(m), value: (r) => r.values[m], cell: (r) => bar(r.values[m], m) }));
+  const values = modelColumns((row, m) => row.values[m], bar);
   const share = { title: "pixels", value: (r) => r.share, cell: (r) => percent(r.share) };
   const difference = differenceColumns(rows, (row) => row.differences[state.other]);
   showTable("classes-table", [words("class", (r) => data.classes[r.id], show), ...values, ...difference, share], rows);
@@ -96,7 +103,7 @@ function showClasses() {
 
 function foundColumns() {
   const columns = [{ title: "objects", value: (r) => r.found[0].objects, cell: (r) => count(r.found[0].objects) }];
-  for (const m of models()) columns.push({ title: title(m), value: (r) => r.found[m].found, cell: (r) => bar(r.found[m].found, m) });
+  columns.push(...modelColumns((row, m) => row.found[m].found, bar));
   const gain = (r) => (r.found[0].found === null ? null : r.found[state.other].found - r.found[0].found);
   columns.push({ title: "difference", value: gain, cell: (r) => signed(gain(r)) });
   return columns;
@@ -128,14 +135,15 @@ function showObjects() {
 function showSizes() {
   const [first] = data.objects;
   byId("objects-rule").textContent =
-    `Found: at least ${100 * first.overlap} % of the object's pixels are predicted as its class. Objects are the instances ` +
-    "of the records where a class has any, else connected regions of its truth. Sizes in pixels.";
-  const rows = Object.keys(first.by_size).map((text, order) => ({ text, order, found: data.objects.map((o) => o.by_size[text]) }));
+    `Found: at least ${100 * first.overlap} % of the object's pixels are predicted as its class. Objects are the ` +
+    "instances of the records where a class has any, else connected regions of its truth. Sizes in pixels.";
+  const each = (key, text) => data.objects.map((objects) => objects[key][text]);
+  const rows = Object.keys(first.by_size).map((text, order) => ({ text, order, found: each("by_size", text) }));
   rows.push({ text: "all", order: rows.length, found: data.objects });
   showTable("sizes-table", [words("pixels", (r) => r.order, (r) => r.text), ...foundColumns()], rows);
-  const rate = (m, r) => r.each[m].error_rate;
-  const near = Object.keys(first.error_by_distance).map((text, order) => ({ text, order, each: data.objects.map((o) => o.error_by_distance[text]) }));
-  const columns = [...models()].map((m) => ({ title: title(m), value: (r) => rate(m, r), cell: (r) => bar(rate(m, r), m) }));
+  const near = Object.keys(first.error_by_distance)
+    .map((text, order) => ({ text, order, each: each("error_by_distance", text) }));
+  const columns = modelColumns((row, m) => row.each[m].error_rate, bar);
   const pixels = { title: "pixels", value: (r) => r.each[0].pixels, cell: (r) => count(r.each[0].pixels) };
   showTable("distance-table", [words("distance", (r) => r.order, (r) => r.text), ...columns, pixels], near);
 }
@@ -155,7 +163,8 @@ function showVerdict() {
     `: ${sizes}, a difference of ${signed(found.difference)} (95 % interval by image ${interval(found.by_image)}` +
       (clear ? ")." : `; ${name(state.other)} is ahead in ${percent(found.above)} of the resamples).`));
   const tile = (m) => {
-    const facts = [["mean IoU", row.values[m]], ["pixel accuracy", data.scores[1].values[m]], ["objects found, mean of classes", data.objects[m].mean_found]];
+    const facts = [["mean IoU", row.values[m]], ["pixel accuracy", data.scores[1].values[m]],
+      ["objects found, mean of classes", data.objects[m].mean_found]];
     const list = facts.flatMap(([text, value]) => [make("dt", {}, text), make("dd", {}, number(value))]);
     return make("div", { class: `tile ${side(m)}` }, make("h3", {}, modelName(m)), make("dl", {}, ...list));
   };

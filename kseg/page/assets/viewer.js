@@ -1,6 +1,7 @@
 // The viewer: two pictures of an image with a divider between them. Then everything starts.
 
 const viewer = byId("viewer");
+const stage = byId("stage");
 let current = 0; // index of the image shown
 
 const CHOICES = [...models()].map((m) => [`model${m}`, name(m)]);
@@ -29,7 +30,8 @@ function showCurrent() {
   const image = data.images[current];
   const place = shown.indexOf(current);
   byId("viewer-name").textContent = image.name;
-  byId("viewer-place").textContent = `${place + 1} of ${shown.length}, they differ on ${percent(image.disagreement[state.other])}`;
+  const differ = percent(image.disagreement[state.other]);
+  byId("viewer-place").textContent = `${place + 1} of ${shown.length}, they differ on ${differ}`;
   byId("previous").disabled = place <= 0;
   byId("next").disabled = place < 0 || place + 1 >= shown.length;
   viewer.style.setProperty("--ratio", image.size[0] / image.size[1]);
@@ -44,7 +46,7 @@ function showImageTable(image) {
   const rows = data.classes.map((text, id) => ({ text, id, values: pair.map((m) => image.iou[m][id]) }))
     .filter((row) => row.values.some((value) => value !== null))
     .map((row) => ({ ...row, gain: row.values.includes(null) ? null : row.values[1] - row.values[0] }));
-  const values = pair.map((m, i) => ({ title: title(m), value: (r) => r.values[i], cell: (r) => bar(r.values[i], m) }));
+  const values = modelColumns((row, m) => row.values[pair.indexOf(m)], bar, pair);
   const gain = { title: "difference", value: (r) => r.gain, cell: (r) => signed(r.gain) };
   const cell = (r) => make("span", { class: "class" }, swatch(r.id), r.text);
   showTable("viewer-table", [words("IoU in this image", (r) => r.text, cell), ...values, gain], rows);
@@ -62,7 +64,7 @@ function step(by) {
 
 function divide(value) {
   byId("slider").value = value;
-  byId("stage").style.setProperty("--at", `${byId("slider").value}%`);
+  stage.style.setProperty("--at", `${byId("slider").value}%`);
 }
 
 function swap() {
@@ -88,7 +90,7 @@ function onKey(event) {
 
 function drag(event) {
   if (!event.buttons) return;
-  const box = byId("stage").getBoundingClientRect();
+  const box = stage.getBoundingClientRect();
   divide((100 * (event.clientX - box.left)) / box.width);
 }
 
@@ -98,13 +100,13 @@ function listen() {
   byId("close").addEventListener("click", () => viewer.close());
   byId("swap").addEventListener("click", swap);
   byId("slider").addEventListener("input", () => divide(byId("slider").value));
-  byId("opacity").addEventListener("input", () => byId("stage").style.setProperty("--opacity", byId("opacity").value / 100));
+  byId("opacity").addEventListener("input", () => stage.style.setProperty("--opacity", byId("opacity").value / 100));
   for (const id of ["left", "right"]) byId(id).addEventListener("change", showCurrent);
   viewer.addEventListener("keydown", onKey);
   viewer.addEventListener("close", () => document.querySelector(`.card[data-index="${current}"]`)?.focus());
-  byId("stage").addEventListener("pointerdown", (event) => { byId("stage").setPointerCapture(event.pointerId); drag(event); });
-  byId("stage").addEventListener("pointermove", drag);
-  byId("stage").addEventListener("dragstart", (event) => event.preventDefault());
+  stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); drag(event); });
+  stage.addEventListener("pointermove", drag);
+  stage.addEventListener("dragstart", (event) => event.preventDefault());
   for (const id of ["sort", "class"]) byId(id).addEventListener("change", showImages);
   byId("marks").addEventListener("change", () => byId("grid").classList.toggle("plain", !byId("marks").checked));
   byId("size").addEventListener("change", showObjects);
@@ -118,11 +120,16 @@ function showAll() {
   showImages();
 }
 
+function fill(id, choices) {
+  byId(id).append(...choices.map(([value, text]) => option(value, text)));
+}
+
 byId("pair").hidden = data.models.length < 3;
-byId("other").append(...[...models()].slice(1).map((m) => option(m, name(m))));
-byId("class").append(option("", "all"), ...data.classes.map((text, id) => option(id, text)).filter((_, id) => data.per_class[id].pixels));
-byId("size").append(option("", "all sizes"), ...Object.keys(data.objects[0].by_size).map((text) => option(text, `${text} pixels`)));
-for (const id of ["left", "right"]) byId(id).append(...CHOICES.map(([value, text]) => option(value, text)));
+fill("other", [...models()].slice(1).map((m) => [m, name(m)]));
+fill("class", [["", "all"], ...[...data.classes.entries()].filter(([id]) => data.per_class[id].pixels)]);
+fill("size", [["", "all sizes"], ...Object.keys(data.objects[0].by_size).map((text) => [text, `${text} pixels`])]);
+fill("left", CHOICES);
+fill("right", CHOICES);
 byId("left").value = "model0";
 listen();
 showAll();
