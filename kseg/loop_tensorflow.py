@@ -1,10 +1,19 @@
 """The training step on TensorFlow: one device or the replicas of a MirroredStrategy, one code path."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
 from kseg.loop import Loop, choose_devices
 from kseg.metrics import SegmentationScores
+
+
+@functools.cache
+def _mirrored(devices):
+    """One strategy for the whole process: the collective operations of a second one get the keys of the first's, and
+    fail where the two steps reduce other shapes."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 class TensorFlowLoop(Loop):
@@ -19,7 +28,7 @@ class TensorFlowLoop(Loop):
         self.devices = len(devices)
         self.strategy = tf.distribute.get_strategy()
         if self.devices > 1:
-            self.strategy = tf.distribute.MirroredStrategy(devices)
+            self.strategy = _mirrored(tuple(devices))
         self.scope = self.strategy.scope
 
     def attach(self, model, optimizer, num_classes, terms):
