@@ -1,26 +1,13 @@
 """What a run minimises: a sum of losses, each divided by its count over the whole batch."""
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
-
 import keras
 import numpy as np
-from keras import ops
 
 from kseg import losses
+from kseg.loss_options import CLASS_WEIGHTS
+from kseg.losses import Term
 
-
-class Term(NamedTuple):
-    """One loss of a run: weight * total / max(count, 1), both added up over all that is one batch before dividing.
-
-    total: (labels, logits) -> float32 scalar, a sum. count: (labels, classes) -> float32 scalar, what it is a sum over;
-    a function of the labels alone, so that it is known before any forward pass.
-    """
-
-    weight: float
-    total: Callable
-    count: Callable
+__all__ = ["Objective", "Term", "make_terms"]
 
 
 class Objective(keras.losses.Loss):
@@ -31,10 +18,7 @@ class Objective(keras.losses.Loss):
         self.terms = terms
 
     def call(self, y_true, y_pred):
-        return sum(
-            term.weight * term.total(y_true, y_pred) / ops.maximum(term.count(y_true, y_pred.shape[-1]), 1.0)
-            for term in self.terms
-        )
+        return losses.mean_of_terms(self.terms, y_true, y_pred)
 
 
 def make_terms(settings, split, outputs):
@@ -45,9 +29,8 @@ def make_terms(settings, split, outputs):
         outputs: channels of the logits, at least the label set's classes.
     """
     kind = settings.class_weights
-    counts = () if kind == "none" else split.pixel_counts()
+    counts = split.pixel_counts() if kind in CLASS_WEIGHTS[1:] else ()
     weights = losses.class_weights(kind, counts, split.label_set.num_classes)
     if weights is not None:  # an output beyond the classes is never the truth: any weight would do
         weights = np.pad(weights, (0, outputs - len(weights)))
-    total = functools.partial(losses.cross_entropy_sum, class_weights=weights)
-    return [Term(1.0, total, losses.valid_pixels)]
+    return losses.loss_terms(settings.loss, weights, settings.focal_gamma, settings.top_k_share)

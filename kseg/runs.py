@@ -28,7 +28,8 @@ _CONTENTS = {
     "logs": "the same for TensorBoard",
 }
 _NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", "records")  # what else flags.txt holds
-_RENAMED = {"select": "keep"}  # in runs of kseg 0.1.0's first days
+_RENAMED = {"select": "keep"}  # in runs of kseg 0.1.0's first days, as the next
+_RENAMED_VALUES = {"sqrt_median_frequency": "inverse_sqrt_frequency"}
 _NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps")  # they change no result
 
 
@@ -105,7 +106,7 @@ class RunFolder:
             return None
         lines = path.read_text(encoding="utf-8").splitlines()
         pairs = [line[2:].partition("=") for line in lines if line.startswith(("--", "# records="))]
-        return {_RENAMED.get(name, name): value for name, _, value in pairs}
+        return {_RENAMED.get(name, name): _RENAMED_VALUES.get(value, value) for name, _, value in pairs}
 
     def check(self, wanted):
         """Raise ValueError with the differences if the folder holds a run of other settings than `wanted`."""

@@ -4,6 +4,8 @@ from __future__ import annotations  # field types are read as text
 
 import dataclasses
 
+from kseg.loss_options import CLASS_WEIGHTS, FOCAL_GAMMA, LOSSES, TOP_K_SHARE, parse_class_weights, parse_loss
+
 
 def _setting(default, help, **options):
     return dataclasses.field(default=default, metadata={"help": help, **options})
@@ -43,10 +45,18 @@ class Settings:
     momentum: float = _setting(0.9, "Momentum of sgd.", lower=0.0)
     weight_decay: float = _setting(0.0, "Decoupled weight decay of adamw; added to the others too.", lower=0.0)
     ema_momentum: float = _setting(0.0, "Average the weights over steps and score that; 0: off.", lower=0.0)
+    loss: str = _setting(
+        "cross_entropy",
+        f"What is minimised, over the valid pixels: a sum such as cross_entropy+0.5*dice of {', '.join(LOSSES)}.",
+    )
     class_weights: str = _setting(
         "none",
-        "Weights of the classes in the loss, from the training pixels' counts.",
-        choices=("none", "median_frequency", "sqrt_median_frequency"),
+        f"Weights of the classes in the cross entropies (focal and top-k too): {', '.join(CLASS_WEIGHTS)}, by the "
+        "training pixels' counts, 1 for the median class; or a number for each class, 1,2,0.5.",
+    )
+    focal_gamma: float = _setting(FOCAL_GAMMA, "Exponent of focal; 0 is cross entropy.", lower=0.0)
+    top_k_share: float = _setting(
+        TOP_K_SHARE, "Share of an image's valid pixels, the hardest, in top_k_cross_entropy; (0, 1].", lower=0.0
     )
     scale_min: float = _setting(0.5, "Smallest random scale of image and label.", lower=0.01)
     scale_max: float = _setting(2.0, "Largest random scale of image and label.", lower=0.01)
@@ -87,6 +97,8 @@ class Settings:
                 raise ValueError(f"seed must be below 2**32, got {value}.")
             if lower is not None and value is not None and not value >= lower:
                 raise ValueError(f"{field.name} must be at least {lower}, got {value!r}.")
+        weighted = parse_class_weights(self.class_weights) != "none"
+        parse_loss(self.loss, weighted, self.focal_gamma, self.top_k_share)
         if bool(self.epochs) == bool(self.train_steps):
             raise ValueError(
                 f"Give either epochs or train_steps, got epochs={self.epochs} and train_steps={self.train_steps}."

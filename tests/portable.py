@@ -85,7 +85,7 @@ def train_on_crops(records, output):
     """kseg.train of a model of free size on crops, with smoothed labels and more outputs than classes."""
     settings = {**tiny.SETTINGS, "epochs": 0, "train_steps": 1, "strategy": "one", "height": 42, "width": 70}
     settings |= {"crop_height": 16, "crop_width": 20, "num_outputs": 5, "label_resize": "smooth"}
-    settings |= {"keep": "lowest_loss", "class_weights": "median_frequency"}
+    settings |= {"keep": "lowest_loss", "class_weights": "median_frequency", "loss": "cross_entropy+lovasz_softmax"}
     options = {"base_filters": 2, "depth": 2}
     model, _ = kseg.train("unet", records, output, model_options=options, **settings)
     return {"crops": [model.input_shape, model.output_shape, model.get_layer("preprocess").size]}

@@ -10,7 +10,9 @@ import tiny
 
 import kseg
 from kseg.loop import make_loop
+from kseg.losses import loss_terms
 
+LOSS = "cross_entropy+0.5*dice+0.5*top_k_cross_entropy+0.5*lovasz_softmax"
 SETTINGS = {**tiny.SETTINGS, "batch_size": 4, "epochs": 0, "train_steps": 3, "optimizer": "sgd"}
 
 
@@ -29,7 +31,7 @@ def run_loop(strategy_name):
     with loop.scope():
         keras.utils.set_random_seed(0)
         model, optimizer = build(), keras.optimizers.SGD(0.1, momentum=0.9)
-    loop.attach(model, optimizer, 3)
+    loop.attach(model, optimizer, 3, loss_terms(LOSS))
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 32, 64, 3), np.uint8)
     labels = random.integers(0, 3, (12, 32, 64), np.uint8)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kseg.data import camvid, cityscapes
 from kseg.loop import make_loop
+from kseg.losses import loss_terms
 from kseg.models import MODELS, build_model, options_of
 from kseg.optimizers import make_optimizer
 from kseg.settings import Settings, make_settings
@@ -69,7 +70,7 @@ def test_config_builds_and_takes_a_step(name, parse, eagerly):
     narrow = build_model(model, (64, 64, 3), outputs, **{**options, **seed, "base_filters": 4})
     before = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]
     loop = make_loop("one", settings.batch_size)
-    loop.attach(narrow, make_optimizer(settings, 10), outputs)
+    loop.attach(narrow, make_optimizer(settings, 10), outputs, loss_terms(settings.loss))
     random, batch = np.random.default_rng(0), (max(settings.batch_size, 1), 64, 64)
     images = tf.constant(random.integers(0, 256, (*batch, 3), "uint8"))
     loop.step(1, (images, tf.constant(random.integers(0, outputs, batch, "uint8"))))

@@ -1,4 +1,4 @@
-"""Cross entropy as (sum, count), and the class weights: expectations in float64 NumPy or by hand."""
+"""Cross entropy as (sum, count), Keras losses, and the class weights: expectations in float64 NumPy or by hand."""
 
 import importlib.util
 import os
@@ -133,8 +133,10 @@ def test_class_weights_by_name():
     counts = [60, 30, 0, 10]
     assert losses.class_weights("none", counts, 4) is None
     np.testing.assert_allclose(losses.class_weights("median_frequency", counts, 4), [0.5, 1, 0, 3], rtol=1e-6)
-    roots = losses.class_weights("sqrt_median_frequency", counts, 4)
-    np.testing.assert_allclose(roots, np.sqrt([0.5, 1, 0, 3]), rtol=1e-6)
+    # 1 / sqrt(.6), 1 / sqrt(.3), 1 / sqrt(.1), times sqrt(.3) for the median class to have 1.
+    roots = losses.class_weights("inverse_sqrt_frequency", counts, 4)
+    np.testing.assert_allclose(roots, [np.sqrt(0.5), 1, 0, np.sqrt(3)], rtol=1e-6)
+    np.testing.assert_array_equal(losses.class_weights("1, 2,.5,0", (), 4), np.float32([1, 2, 0.5, 0]))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,10 @@ def test_class_weights_by_name():
         (lambda y, z: losses.cross_entropy(y[:, :3], z), "labels"),
         (lambda y, z: losses.CrossEntropy()(y, z, sample_weight=1.0), "no sample weights"),
         (lambda y, z: losses.class_weights("inverse", [1, 2], 2), "median_frequency"),
-        (lambda y, z: losses.class_weights("median_frequency", [1, 2], 3), "3 classes"),
+        (lambda y, z: losses.class_weights("median_frequency", [1, 2], 3), "3 classes, the data 2"),
+        (lambda y, z: losses.class_weights("1,2", [1, 2, 3], 3), "3 classes, class_weights 2"),
+        (lambda y, z: losses.SegmentationLoss()(y, z, sample_weight=1.0), "SegmentationLoss takes no sample weights"),
+        (lambda y, z: losses.SegmentationLoss("dice", WEIGHTS), "class_weights has no meaning with loss dice"),
         (lambda y, z: losses.median_frequency_weights([0, 0]), "not all 0"),
         (lambda y, z: losses.median_frequency_weights([1, -1]), ">= 0"),
         (lambda y, z: losses.median_frequency_weights([1, 2], [1, 2, 3]), "one per class"),
@@ -160,8 +165,22 @@ def test_bad_input_gets_one_clear_line(call, message):
     assert "\n" not in str(error.value)
 
 
+_SUM = "cross_entropy+2*focal+0.5*top_k_cross_entropy+3*dice+1.5*lovasz_softmax"
+
+
+def test_a_sum_of_losses_keeps_its_configuration():
+    loss = losses.SegmentationLoss(_SUM, WEIGHTS, focal_gamma=1.5, top_k_share=0.4, ignore_label=2, name="sum")
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config()
+    assert again.get_config() | {"class_weights": WEIGHTS, "focal_gamma": 1.5, "ignore_label": 2} == again.get_config()
+    labels, logits = _example()
+    assert (
+        float(again(labels, logits)) == float(loss(labels, logits)) != float(losses.SegmentationLoss()(labels, logits))
+    )
+
+
 _JAX = """
-import sys, keras, numpy as np
+import jax, sys, keras, numpy as np
 from kseg import losses, metrics
 rng = np.random.default_rng(0)
 labels = rng.choice([0, 1, 2, 200, 255], (5, 4, 4)).astype(np.uint8)
@@ -188,6 +207,11 @@ metric.update_state(np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 2, 2), np.flo
 assert metric.matrix()[0, 0] == 6 * 2**30 + 3, metric.matrix()
 assert abs(float(metric.result()["sensitivity"]) - 1) < 1e-6
 assert metric.variables[0].dtype == "int32" and len(metric.variables) == 1
+logits = (3 * rng.normal(size=(5, 4, 4, 3))).astype(np.float32)
+kinds = [losses.SegmentationLoss(name) for name in sys.argv[1].split("+")]
+both = jax.jit(lambda z: [jax.value_and_grad(lambda z: loss(labels, z))(z) for loss in kinds])(logits)
+for value, gradient in both:
+    print(float(value), float((np.asarray(gradient) ** 2).sum()))
 assert "tensorflow" not in sys.modules
 """
 
@@ -198,5 +222,14 @@ def test_loss_and_metric_run_on_jax_without_tensorflow():
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", _JAX], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", _JAX, _SUM], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    rng = np.random.default_rng(0)  # the numbers that the program draws
+    labels = rng.choice([0, 1, 2, 200, 255], (5, 4, 4)).astype(np.uint8)
+    rng.normal(size=(5, 4, 4, 3))
+    logits = tf.Variable((3 * rng.normal(size=(5, 4, 4, 3))).astype(np.float32))
+    for line, name in zip(done.stdout.splitlines(), _SUM.split("+"), strict=True):
+        with tf.GradientTape() as tape:
+            value = losses.SegmentationLoss(name)(labels, logits)
+        squares = float(tf.reduce_sum(tape.gradient(value, logits) ** 2))
+        np.testing.assert_allclose([float(x) for x in line.split()], [float(value), squares], rtol=1e-5, err_msg=name)

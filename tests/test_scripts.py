@@ -195,8 +195,11 @@ def test_imports_run_one_way(root):
         "windows": set(),
         "layers": {"windows"},
         "metrics": set(),
-        "losses": set(),
-        "settings": set(),
+        "loss_options": set(),
+        "class_weights": {"loss_options"},
+        "loss_sums": set(),
+        "losses": {"loss_options", "class_weights", "loss_sums"},
+        "settings": {"loss_options"},
         "visualization": set(),
         "blocks": {"layers"},
         "models": {"models", "blocks", "layers"},
@@ -213,7 +216,7 @@ def test_imports_run_one_way(root):
         "page": {"page", "data"},
         "comparison_table": {"data"},
     }
-    top = {"training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
+    top = {"objectives", "training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
     top |= {"building", "runs", "checkpoints", "optimizers", "checks", "cityscapes_evaluation"}
     top |= {"seed_evaluation"}
     top |= {"reporting", "comparison"}

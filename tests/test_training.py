@@ -205,8 +205,10 @@ def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(whole, re
     assert kseg.load_model(workdir).name == "tiny"  # its weights are none the worse
     flags = (workdir / "flags.txt").read_text()
     assert "--keep=best" in flags
-    (workdir / "flags.txt").write_text(flags.replace("--momentun=0.8\n", "").replace("--keep=best", "--select=last"))
-    assert RunFolder(workdir).stored()["keep"] == "last"  # as the flag was called first
+    old = flags.replace("--momentun=0.8\n", "").replace("--keep=best", "--select=last")
+    (workdir / "flags.txt").write_text(old.replace("weights=none", "weights=sqrt_median_frequency"))
+    stored = RunFolder(workdir).stored()  # as flag and value were called first
+    assert stored["keep"] == "last" and stored["class_weights"] == "inverse_sqrt_frequency"
 
 
 def test_a_free_model_is_bound_to_a_size_only_by_the_settings(records):
@@ -224,13 +226,25 @@ def test_the_criterion_of_the_best_epoch_cannot_change_in_a_run(whole, records):
     assert RunFolder(whole[0]).finished and RunFolder(whole[0]).stored()["keep"] == "best"
 
 
-def test_class_weights_reach_the_loss(records, tmp_path):
-    """The first step's loss, before any update, by hand: the weighted sum over the valid pixels' count."""
-    losses = []
-    for name in ("none", "median_frequency"):
-        settings = {**tiny.SETTINGS, "epochs": 0, "train_steps": 1, "class_weights": name}
-        losses.append(kseg.train(tiny.build_tiny, records, tmp_path / name, **settings)[1][0]["loss"])
-    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+def test_loss_and_class_weights_reach_the_step(records, tmp_path, root, monkeypatch):
+    """The first step's loss, before any update. Focal loss without an exponent is cross entropy, so 3/4 of both with
+    all weights 2 is 3 times one; top-k of all pixels is their mean in each image, near 1 here (ln 3 is chance)."""
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import train
+
+    flags = ["--loss=0.75*cross_entropy+0.75*focal+0.01*top_k_cross_entropy", "--class_weights=2,2,2"]
+    train.FLAGS(["train.py", *flags, "--focal_gamma=0", "--top_k_share=1"])
+    names = ("loss", "class_weights", "focal_gamma", "top_k_share")
+    kinds = {"plain": {}, "median": {"class_weights": "median_frequency"}}
+    kinds["sum"] = {name: train.FLAGS[name].value for name in names}
+    losses = {}
+    for name, kind in kinds.items():
+        settings = {**tiny.SETTINGS, "epochs": 0, "train_steps": 1, **kind}
+        losses[name] = kseg.train(tiny.build_tiny, records, tmp_path / name, **settings)[1][0]["loss"]
+    assert losses["plain"] != pytest.approx(losses["median"], rel=1e-3)
+    assert losses["sum"] == pytest.approx(3 * losses["plain"] + 0.02 * losses["plain"], rel=2e-3)
+    assert losses["sum"] > 3.005 * losses["plain"]
+    assert RunFolder(tmp_path / "sum").stored()["class_weights"] == "2,2,2"
 
 
 class InfiniteSlope(keras.layers.Layer):
@@ -360,7 +374,7 @@ def test_keras_callbacks_are_driven(records, tmp_path):
         {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4},
         {"optimizer": "adamw", "weight_decay": 1e-2, "lr_schedule": "cosine", "warmup_steps": 2},
         {"ema_momentum": 0.5, "class_weights": "median_frequency", "keep": "last"},
-        {"mixed_precision": "bfloat16", "class_weights": "sqrt_median_frequency"},
+        {"mixed_precision": "bfloat16", "class_weights": "inverse_sqrt_frequency", "loss": "cross_entropy+0.5*dice"},
         {"mixed_precision": "float16"},
     ],
     ids=lambda settings: "-".join(str(value) for value in settings.values()),
