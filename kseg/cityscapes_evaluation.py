@@ -44,19 +44,28 @@ def regular_ids(source, outputs):
     Raises:
         ValueError: no Cityscapes, records that hold training ids only, or a class that several ids share.
     """
-    manifest, label_set = source.manifest, source.label_set
+    manifest = source.manifest
     if manifest.info.name != "cityscapes" or manifest.label_space == "cityscapes/train_ids":
         raise ValueError(
             f'Protocol "cityscapes" needs records of Cityscapes that hold its regular ids, {manifest.data_dir} holds '
             f"{manifest.label_space}."
         )
+    return regular_id_table(source.label_set, outputs)
+
+
+def regular_id_table(label_set, outputs):
+    """Return the table of `regular_ids` for a label set of `kseg.data.cityscapes.info()`.
+
+    Raises:
+        ValueError: a class that several regular ids share.
+    """
     table = np.zeros(max(outputs, 256), np.uint8)  # 0: "unlabeled"; a SavedModel's ids are any uint8
     for training_id, name in enumerate(label_set.classes):
         ids = np.flatnonzero(label_set.table[: len(NAMES)] == training_id)
         if len(ids) != 1:
             raise ValueError(
-                f'Protocol "cityscapes" needs one id for each class, but {name!r} of label set {label_set.name} stands '
-                f"for {len(ids)}. Score with label set train_ids or all_ids."
+                f"Cityscapes' regular ids need one id for each class, but {name!r} of label set {label_set.name} "
+                f"stands for {len(ids)}. Only the label sets train_ids and all_ids have them."
             )
         table[training_id] = ids[0]
     return table

@@ -68,6 +68,11 @@ class SavedModel:
         except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
             raise ValueError(f"{path} is no SavedModel that kseg exported: {error}") from error
 
+    @property
+    def weights(self):
+        """The variables, in the signature's order."""
+        return self._serve.variables
+
     def labels(self, images):
         """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
         return self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))["labels"]

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 def forgotten_flags():
     """The flags of a script are one object for all tests of a process: none may leave values behind."""
     yield
-    for name in ("train", "evaluate", "compare"):
+    for name in ("train", "evaluate", "compare", "predict", "prepare_data"):
         flag_values = getattr(sys.modules.get(name), "FLAGS", ())
         for flag in flag_values:
             flag_values[flag].unparse()

@@ -4,7 +4,7 @@ import os
 import re
 
 from kseg.data.info import IGNORE_LABEL, DatasetInfo, label_set_of
-from kseg.data.source import Source, archive_names, in_two_splits, pair
+from kseg.data.source import Reference, Source, archive_names, in_two_splits, pair
 
 # (name, RGB, is a training class); the position is the id. Licence plates (id -1) are in no label image.
 _IDS = (
@@ -135,3 +135,53 @@ def _files(root: str):
     for path in paths:
         for name in archive_names(path):
             yield name, (path, name)
+
+
+TEST_CITIES = {"berlin": 544, "bielefeld": 181, "bonn": 46, "leverkusen": 58, "mainz": 298, "munich": 398}  # images
+# Of a snippet each, numbered from 0, the frame 19; the two others' frames lie unevenly in a few long recordings.
+NUMBERED_TEST_CITIES = ("berlin", "bonn", "leverkusen", "munich")
+_TEST_IMAGE = re.compile(r"(?:^|/)test/[^/]+/(?P<name>[a-z]+_\d{6}_\d{6})_leftImg8bit\.png$")
+
+
+def list_test_images(source) -> dict[str, Reference]:
+    """List the images of the test split: name ("berlin_000000_000019") -> file or zip member, by name.
+
+    Args:
+        source: the folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, a folder on the way to the
+            images (leftImg8bit, test), or that zip.
+
+    Raises:
+        FileNotFoundError: no such source, or no test image in it. ValueError: images missing or doubled, counted by
+            city; a damaged zip.
+    """
+    root = os.path.abspath(os.fspath(source))
+    if not os.path.exists(root):
+        raise FileNotFoundError(f"There is no {root}: the test images come with {_ZIPS[0]}.")
+    found: dict[str, Reference] = {}
+    for shown, reference in _image_files(root):
+        if match := _TEST_IMAGE.search(shown):
+            if match["name"] in found:
+                raise ValueError(f"{root} holds {match['name']}_leftImg8bit.png twice. Name the folder to take.")
+            found[match["name"]] = reference
+    if not found:
+        raise FileNotFoundError(f"{root} holds neither leftImg8bit/test/CITY/*_leftImg8bit.png nor {_ZIPS[0]}.")
+    cities = [name.partition("_")[0] for name in found]
+    counts = {city: cities.count(city) for city in sorted({*cities, *TEST_CITIES})}
+    wrong = [f"{city} {n} of {TEST_CITIES.get(city, 0)}" for city, n in counts.items() if n != TEST_CITIES.get(city)]
+    if wrong:
+        total = sum(TEST_CITIES.values())
+        raise ValueError(f"The test set has {total} images, {root} holds {len(found)}: {', '.join(wrong)}.")
+    return dict(sorted(found.items()))
+
+
+def _image_files(root: str):
+    """Yield (path to match, reference) of the files below a folder, else in the zip there, or of a zip."""
+    archive = root
+    if os.path.isdir(root):
+        paths = [os.path.join(folder, file) for folder, _, files in os.walk(root) for file in files]
+        shown = [path.replace(os.sep, "/") for path in paths]
+        archive = os.path.join(root, _ZIPS[0])
+        if any(map(_TEST_IMAGE.search, shown)) or not os.path.isfile(archive):
+            yield from zip(shown, paths, strict=True)
+            return
+    yield from ((name, (archive, name)) for name in archive_names(archive))

@@ -62,7 +62,7 @@ class Examples:
     def scenes(self, batch_size=1):
         """Give every scene once, in file-name order, as stacked (images, raw labels, instance maps)."""
         self.check_batches(batch_size)
-        return _stacked(_ahead(self.scene, range(len(self)), ahead=2 * batch_size + 2), batch_size)
+        return _stacked(map_ahead(self.scene, range(len(self)), ahead=2 * batch_size + 2), batch_size)
 
     def common_size(self):
         """Return the (height, width) of all images, or raise ValueError if they have several."""
@@ -94,7 +94,7 @@ class Examples:
     def batches(self, batch_size=1):
         """Give every example once, in file-name order, as (images, labels) arrays; the last batch is smaller."""
         self.check_batches(batch_size)
-        return _stacked(_ahead(self.__getitem__, range(len(self))), batch_size)
+        return _stacked(map_ahead(self.__getitem__, range(len(self))), batch_size)
 
     def training_batches(self, plans, batch_size, height, width, crop=None, label_resize="nearest"):
         """Execute plans: `plans()` yields arrays of augment.ROW (steps, batch_size), each step becomes a batch.
@@ -110,7 +110,7 @@ class Examples:
             return apply_row(*read(row["record"]), row, height, width, crop, resize)
 
         rows = (row for plan in plans() for step in plan for row in step)
-        return _stacked(_ahead(example, rows), batch_size)
+        return _stacked(map_ahead(example, rows), batch_size)
 
     def _smooth_label(self, label, height, width):
         return self.label_set.table[smooth_label(label, height, width)]
@@ -120,7 +120,7 @@ class Examples:
         return contextlib.nullcontext()
 
 
-def _ahead(function, arguments, ahead=32):
+def map_ahead(function, arguments, ahead=32):
     """Map in threads, in order, at most `ahead` results before they are asked for."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         waiting = collections.deque()
