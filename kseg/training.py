@@ -12,6 +12,7 @@ from kseg import checkpoints
 from kseg.building import build_for_run, carried
 from kseg.checks import check_batch_norm
 from kseg.data.augment import Augmentation, epoch_plan
+from kseg.data.checking import quick_check
 from kseg.evaluation import draw_predictions, evaluate, open_split, score_batches
 from kseg.export import export_saved_model
 from kseg.loop import make_loop
@@ -67,6 +68,8 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         if folder.finished:
             print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
             return load_model(folder.kept_model(settings.keep)), folder.read_history()
+    for warning in quick_check(train_split, val_split):
+        print(f"WARNING: {warning}")
     run = _Run(model, model_options or {}, strategy, settings, train_split, val_split, folder)
     folder.open(wanted)
     run.train(callbacks)

@@ -58,20 +58,31 @@ def prediction_gallery(rows, classes, palette, path, *, width=400, ignore_label=
     Args:
         rows: (image, prediction, truth) each: uint8 RGB (H, W, 3), integers (H, W), integers (H, W). An image
             may be None; if all are, that column is left out, so that label maps show without photographs.
-        classes, palette: C names and C colours (R, G, B).
+        the rest: as in `gallery`.
+    Returns: the path written, a `pathlib.Path`.
+    Raises: as `gallery`.
+    """
+    rows, heads = list(rows), ("image", "prediction", "truth")
+    if rows and all(image is None for image, _, _ in rows):
+        rows, heads = [row[1:] for row in rows], heads[1:]
+    return gallery(rows, heads, classes, palette, path, width=width, ignore_label=ignore_label)
+
+
+def gallery(rows, heads, classes, palette, path, *, width=400, ignore_label=255):
+    """Writes a picture of rows of images and label maps under column heads, and a legend of the classes.
+
+    Args:
+        rows: each as long as heads: uint8 RGB (H, W, 3), integers (H, W), or None for an empty place.
+        heads: a text for each column. classes, palette: C names and C colours (R, G, B).
         path: the file to write (its suffix gives the format); it is there whole or not at all.
         width: pixels of a column; wider pictures shrink to it (label maps by nearest neighbour), those of at
             most half of it grow by a whole factor.
     Returns: the path written, a `pathlib.Path`.
     Raises: ValueError for no rows, names and colours of different numbers, or a width below 64.
     """
-    rows = list(rows)
     if not rows or len(classes) != len(palette) or width < 64:
         came = f"{len(rows)} rows, {len(classes)} names, {len(palette)} colours, width {width}"
         raise ValueError(f"A gallery needs rows, a colour per class and a width of 64 or more, got {came}.")
-    heads = ["image", "prediction", "truth"]
-    if all(image is None for image, _, _ in rows):
-        rows, heads = [row[1:] for row in rows], heads[1:]
     tiles = [[_tile(cell, palette, width, ignore_label) for cell in row] for row in rows]
     column = max(tile.width for row in tiles for tile in row if tile)
     heights = [max(tile.height for tile in row if tile) for row in tiles]

@@ -3,10 +3,15 @@
     python scripts/prepare_data.py --dataset=cityscapes --source=DIR --output=DIR
     python scripts/prepare_data.py --dataset=camvid|folder --source=DIR --output=DIR
     python scripts/prepare_data.py --dataset=synthetic --output=DIR
+    python scripts/prepare_data.py --check=DIR
 
 cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded. camvid: train/ and val/, each
 with images/ and labels/. folder: the same, and a classes.json (see kseg/data/folder.py). synthetic: streets
 that are drawn here. Every frame is checked first; problems are listed together, nothing is written then.
+
+--check reads a record folder whole: pixels of each class and weights for them, checksums, labels in other ids than
+stated, smoothed or blank, images that two splits share. It draws augmented samples, and exits with code 2 if anything
+is wrong; warnings alone leave it 0.
 """
 
 import os
@@ -23,7 +28,20 @@ flags.DEFINE_string(
     "Folder of the dataset (synthetic: where to draw it, OUTPUT/source if empty).",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("output", None, "Record folder to write.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output",
+    None,
+    "Record folder to write; of --check, a PNG of augmented samples (else DIR.check.png).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("check", None, "Record folder to check instead of writing one.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "label_space",
+    None,
+    ["train_ids", "label_ids"],
+    "Of --check: which ids the labels of records without dataset.json hold.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer(
     "store_height",
     None,
@@ -48,7 +66,30 @@ flags.DEFINE_integer("scene_width", 256, "synthetic: width of a scene in pixels.
 flags.DEFINE_integer("seed", 0, "synthetic: seed of the scenes.", 0, flag_values=FLAGS)
 
 
+def check(values):
+    """Print what a record folder holds and warnings; problems end the script with code 2."""
+    if values.dataset or values.source:
+        raise flags.Error("--check takes no --dataset or --source: it looks at the records alone.")
+    from kseg.dataset_report import check_dataset
+
+    folder = values.check.rstrip("/")
+    sheet = values.output or f"{os.path.basename(folder) if '://' in folder else folder}.check.png"
+    report = check_dataset(folder, sheet, label_space=values.label_space, workers=values.workers, progress=True)
+    print(report)
+    if report.sheet:
+        print(f"{report.sheet}  samples of the training split, as they are and augmented")
+    if report.problems:
+        count = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
+        raise flags.Error("\n".join([f"{count} in {folder}:", *report.problems]))
+    print(f"{folder}: nothing is wrong.")
+
+
 def main(values):
+    if values.check is not None:
+        check(values)
+        return
+    if values.label_space:
+        raise flags.Error("--label_space goes with --check: what is prepared says itself which ids it holds.")
     _flags.require(values, "dataset", "output")
     if values.dataset != "synthetic":
         _flags.require(values, "source")

@@ -167,6 +167,9 @@ def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split
         if sizes[file["file"]] != file["bytes"]:
             raise ValueError(f"shard {file['file']} has {sizes[file['file']]} bytes instead of {file['bytes']}")
     shard, offset, _, names, heights, widths = zip(*data["records"], strict=True)
+    counts = {int(i): n for i, n in data["pixel_counts"].items()}
+    if not all(0 <= i <= 255 and type(n) is int and n >= 0 for i, n in counts.items()):
+        raise ValueError(f"pixel counts of split {name!r} must be whole numbers by ids of 0..255")
     return Split(
         name=name,
         shards=tuple(join(data_dir, f["file"]) for f in files),
@@ -175,7 +178,7 @@ def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split
         names=tuple(names),
         heights=np.array(heights, np.int64),
         widths=np.array(widths, np.int64),
-        pixel_counts={int(i): n for i, n in data["pixel_counts"].items()},
+        pixel_counts=counts,
     )
 
 
