@@ -80,8 +80,10 @@ def check_records(manifest, workers=None, progress=False):
     with Workers(manifest, workers, progress) as pool:
         for (split, index), record in zip(items, pool.map(_examine_record, items, "check"), strict=True):
             findings[split].add(manifest.splits[split].names[index], record)
-        shards = list(manifest.checksums)
-        whole = list(pool.map(_is_whole, shards, "checksums"))
+        shards, held = list(manifest.checksums), collections.Counter()
+        for records in manifest.splits.values():
+            held.update(records.shards[i] for i in records.shard)
+        whole = list(pool.map(_is_whole, shards, "checksums", held.__getitem__))
     problems = [
         f"Shard {shard} is corrupt, its sha256 is not the manifest's: copy it again or prepare the records again."
         for shard, is_whole in zip(shards, whole, strict=True)
@@ -104,7 +106,11 @@ def _is_whole(manifest, shard):
 def _examine_record(manifest, item):
     split, index = manifest.splits[item[0]], item[1]
     try:
-        _, image, label = decode(split.read(index))
+        serialized = split.read(index)
+    except (ValueError, OSError) as error:  # it names the shard and the record
+        return _Record(np.zeros(256, np.int64), None, {"broken": f" ({error})"})
+    try:
+        _, image, label = decode(serialized)
         sizes = {image.shape[:2], label.shape, (int(split.heights[index]), int(split.widths[index]))}
         if len(sizes) > 1:
             raise ValueError("image, label and manifest have different sizes")
