@@ -43,6 +43,9 @@ class DatasetReport(NamedTuple):
             cells = [self._cell(found, training_id) for found in self.findings.values()]
             weights = [f"{w[training_id]:>{len(n) + 2}.3f}" for n, w in self.weights.items() if training_id < len(w)]
             lines.append(f"{row:{width}}{''.join(cells)}{''.join(weights)}")
+        if self.weights:
+            flags = " or ".join(f"--class_weights={name}" for name in self.weights)
+            lines.append(f"Training weights the classes so with {flags}.")
         return "\n".join([*lines, *(f"WARNING: {warning}" for warning in self.warnings)])
 
     def _cell(self, found, training_id):

@@ -322,7 +322,7 @@ def test_the_script_draws_a_sheet_and_exits_by_what_it_finds(source, checked, tm
     code, out, error = run(f"--check={tmp_path}/records/")
     assert code == 0 and f"{tmp_path}/records: nothing is wrong." in out, error
     assert re.search(r"^road +\d+\.\d{3}% +6 +\d+\.\d{3}% +3 +\d\.\d{3} +\d\.\d{3}$", out, re.MULTILINE), out
-    assert "WARNING: No split has a pixel of" in out
+    assert "WARNING: No split has a pixel of" in out and "--class_weights=median_frequency or --class_weights=" in out
     with Image.open(tmp_path / "records.check.png") as sheet:  # four columns of 3 x 128 pixels, six rows of 3 x 64
         assert sheet.width == 4 * (384 + 8) + 8 and sheet.height > 6 * 192
     change(labels_of(source, "val")[1], lambda label: np.zeros_like(label))
