@@ -5,16 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kseg.class_weights import class_weights
 from kseg.data.augment import Augmentation, apply_row, epoch_plan
 from kseg.data.checking import SplitFindings, check_records
 from kseg.data.examples import Examples
 from kseg.data.info import IGNORE_LABEL, INVALID_LABEL, LabelSet
 from kseg.data.records import load_manifest
-from kseg.losses import class_weights
 from kseg.settings import Settings
 from kseg.visualization import gallery
 
-_WEIGHTS = ("median_frequency", "sqrt_median_frequency")  # of the setting class_weights
+_WEIGHTS = ("median_frequency", "inverse_sqrt_frequency")  # of the setting class_weights
 _SAMPLES = 6  # rows of the sheet
 _WIDTH = 400  # of its pictures, in pixels
 _HEADS = ("image", "label", "augmented", "augmented label")
