@@ -1,8 +1,14 @@
 """The model of a training run: built for the run's sizes and classes, told what it must carry, and checked."""
 
+import contextlib
+
+import keras
+
 from kseg.checks import check_classes, check_input
 from kseg.models import MODELS, build_model, options_of
 from kseg.prediction import preprocess_layer
+
+_POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def build_for_run(model, options, settings, split, size):
@@ -45,3 +51,14 @@ def carried(split):
     """Return what a model says about itself: name, classes and palette of its label set, digest of its records."""
     facts = split.label_set.to_json()
     return {**{name: facts[name] for name in ("name", "classes", "palette")}, "records": split.manifest.digest}
+
+
+@contextlib.contextmanager
+def precision(name):
+    """A context in which layers are built for the setting mixed_precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(_POLICIES[name])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,16 +1,25 @@
 """Checkpoints: a NumPy zip each (a torn one shows), written under a temporary name, synced, then renamed."""
 
+import io
 import itertools
 import json
-import os
+import math
 import pathlib
 import re
+import struct
+import tokenize
 import zipfile
+import zlib
 
 import numpy as np
 
+from kseg.data.files import replacing
+
 _FORMAT = "kseg-checkpoint-1"
 _NAME = re.compile(r"step-(\d+)\.npz")
+# What reading a file of arbitrary bytes as a zip of arrays may raise.
+_BROKEN = (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, RuntimeError, zipfile.BadZipFile)
+_BROKEN += (zlib.error, struct.error, SyntaxError, OverflowError, tokenize.TokenError)
 
 
 def save_checkpoint(folder, step, variables, state, keep=2):
@@ -24,6 +33,8 @@ def save_checkpoint(folder, step, variables, state, keep=2):
         keep: how many of the newest stay.
     Returns:
         pathlib.Path of the checkpoint.
+    Raises:
+        OSError: it could not be written; the earlier checkpoints are as they were.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,12 +44,8 @@ def save_checkpoint(folder, step, variables, state, keep=2):
         arrays |= {f"{group}/{i}": np.asarray(variable.value) for i, variable in enumerate(members)}
     header = {"format": _FORMAT, "step": step, "shapes": shapes, "state": state}
     path = folder / f"step-{step:08}.npz"
-    temporary = folder / f".tmp-{path.name}"
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
     return path
@@ -65,12 +72,8 @@ def restore_checkpoint(path, variables):
     earlier = [other.name for other in list_checkpoints(path.parent) if other.name < path.name]
     way_out = f"Delete it to go on from {earlier[-1]}." if earlier else "There is no earlier one: use a new workdir."
     try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(bytes(file["header"]))
-            if header["format"] != _FORMAT:
-                raise ValueError(f"format {header['format']!r}")
-            arrays = {name: file[name] for name in file.files if name != "header"}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        header, arrays = _read(path)
+    except _BROKEN as error:
         raise ValueError(f"Checkpoint {path} is torn or not one of kseg's ({error}). {way_out}") from error
     for group, members in variables.items():
         stored, wanted = header["shapes"].get(group, []), [list(variable.shape) for variable in members]
@@ -84,3 +87,31 @@ def restore_checkpoint(path, variables):
         for i, variable in enumerate(members):
             variable.assign(arrays[f"{group}/{i}"])
     return header["step"], header["state"]
+
+
+def _read(path):
+    """Return (header, arrays) of a checkpoint, each of the shape that the header gives it.
+
+    Each member is read to its end, where zipfile compares its checksum; np.load stops where an array's own header says.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("it is compressed")
+        arrays = {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in archive.infolist()}
+    header = json.loads(bytes(arrays.pop("header")))
+    if header["format"] != _FORMAT:
+        raise ValueError(f"format {header['format']!r}")
+    wanted = {f"{group}/{i}": s for group, shapes in header["shapes"].items() for i, s in enumerate(shapes)}
+    if wanted != {name: list(array.shape) for name, array in arrays.items()} or not isinstance(header["state"], dict):
+        raise ValueError("its arrays are not those of its header")
+    return {**header, "step": int(header["step"])}, arrays
+
+
+def _array(data):
+    """Return the array of a .npy file, without room for more than the file has."""
+    file = io.BytesIO(data)
+    np.lib.format.read_magic(file)
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{len(data) - file.tell()} bytes are no array of shape {shape} and type {dtype}")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")

@@ -8,6 +8,7 @@ import shutil
 import keras
 
 import kseg
+from kseg.data.files import writing
 from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, preprocess_layer
 
 
@@ -26,6 +27,7 @@ def export_saved_model(model, path, *, label_set=None):
         pathlib.Path of the folder.
     Raises:
         ValueError: no class names; a backend other than TensorFlow; a folder that is something else.
+        OSError: it could not be written; what was there stays.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
@@ -38,10 +40,6 @@ def export_saved_model(model, path, *, label_set=None):
     path = pathlib.Path(path)
     if path.exists() and not (path / "saved_model.pb").exists():
         raise ValueError(f"{path} exists and is no SavedModel. Choose another folder or remove it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    _write(model, temporary)
     layer = preprocess_layer(model)
     facts = {
         **label_set,
@@ -49,13 +47,20 @@ def export_saved_model(model, path, *, label_set=None):
         "size": layer.size if layer else None,
         "kseg_version": kseg.__version__,
     }
-    (temporary / "classes.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    old = path.with_name(f".tmp-old-{path.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(temporary, path)
-    shutil.rmtree(old, ignore_errors=True)
+    temporary, old = (path.with_name(f".tmp-{name}{path.name}") for name in ("", "old-"))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            _write(model, temporary)
+            (temporary / "classes.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            shutil.rmtree(old, ignore_errors=True)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+        finally:
+            for folder in (temporary, old):
+                shutil.rmtree(folder, ignore_errors=True)
     return path
 
 
@@ -80,4 +85,7 @@ def _write(model, folder):
     images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
     archive.add_endpoint("serving_default", label, input_signature=[images])
     archive.add_endpoint("encoded", label_encoded, input_signature=[tf.TensorSpec((), tf.string, name="encoded")])
-    archive.write_out(str(folder), verbose=False)
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except tf.errors.OpError as error:  # a full disk too
+        raise OSError(error.message) from error

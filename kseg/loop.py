@@ -60,6 +60,13 @@ class Loop:
             self.steps += 1
         self._waiting.clear()
 
+    def check_weights(self, step):
+        """As `check`, and every weight must be finite after `step`: nothing else may get into a checkpoint."""
+        self.check()
+        for variable in self.model.variables:
+            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                raise FloatingPointError(f"{variable.path} is not finite after step {step}.")
+
     def synchronize_batch_norm(self, synchronized):
         """Let every BN layer share its batch statistics over the replicas, or not (a no-op on one device)."""
 

@@ -1,8 +1,8 @@
 """From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
 
 import json
-import os
 import pathlib
+import struct
 import zipfile
 import zlib
 
@@ -13,11 +13,14 @@ from PIL import Image
 
 from kseg.data.augment import PADDING
 from kseg.data.codec import decode_image
+from kseg.data.files import replacing
 from kseg.layers import Preprocess
 from kseg.runs import RunFolder
 from kseg.visualization import colorize
 
-_DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, AttributeError)
+# What Keras may raise about a file of arbitrary bytes.
+_DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
+_DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def load_model(path):
@@ -42,8 +45,11 @@ def load_model(path):
             raise ValueError(f"{path} holds neither saved_model.pb nor {kept.name}: it is no model and no scored run.")
         path = kept
     try:
-        return keras.models.load_model(path, compile=False)
-    except (*_DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # Keras reads on where a checksum fails
+                raise ValueError(f"the checksum of {damaged} differs")
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except _DAMAGED as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} is damaged or no .keras file: {reason}") from error
 
@@ -186,9 +192,8 @@ def predict_files(model, paths, output):
     for path in paths:
         ids = _predict_one(label, path)
         for name, picture in ((f"{path.stem}_color", colorize(ids, known["palette"])), (path.stem, ids)):
-            temporary = output / f".tmp-{name}.png"
-            Image.fromarray(picture).save(temporary)
-            os.replace(temporary, output / f"{name}.png")
+            with replacing(output / f"{name}.png") as temporary:
+                Image.fromarray(picture).save(temporary)
         written.append(output / f"{path.stem}.png")
     return written
 

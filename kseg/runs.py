@@ -8,13 +8,15 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import time
 
 from PIL import Image
 from tqdm import tqdm
 
 import kseg
-from kseg.data.files import write_atomic
+from kseg.data.files import locked, replacing, write_atomic, writing
+from kseg.data.tfrecord import frame
 from kseg.settings import Settings
 
 FLAGS_FILE = "flags.txt"
@@ -74,15 +76,19 @@ class RunFolder:
         """Whether the run was trained, scored and exported to its end (scores.json comes last)."""
         return (self.workdir / "scores.json").exists()
 
+    def alone(self):
+        """A context in which no other process can train in this folder (`kseg.data.files.locked`)."""
+        if self.workdir.exists() and not self.workdir.is_dir():
+            raise ValueError(f"workdir must be a folder, but {self.workdir} is a file.")
+        return locked(self.workdir)
+
     def stored(self):
         """Return the stored settings as {name: text}, or None for a folder without a run.
 
         Raises:
-            ValueError: the workdir is a file, or holds files but no run of kseg's.
+            ValueError: the workdir holds files but no run of kseg's.
         """
         path = self.workdir / FLAGS_FILE
-        if self.workdir.exists() and not self.workdir.is_dir():
-            raise ValueError(f"workdir must be a folder, but {self.workdir} is a file.")
         if not path.exists():
             if self.workdir.exists() and any(not name.startswith(".") for name in os.listdir(self.workdir)):
                 raise ValueError(f"{self.workdir} holds files but no run of kseg's. Use an empty or new workdir.")
@@ -173,25 +179,35 @@ class RunFolder:
     def save_model(self, model, name):
         """Save a Keras model under its final name only when it is whole."""
         path = self.workdir / name
-        temporary = path.with_name(f".tmp-{name}")
-        model.save(temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            model.save(temporary)
         return path
 
 
 class TensorBoardLog:
-    """Event files for TensorBoard, written without TensorFlow, so that every backend has them."""
+    """Event files for TensorBoard, written without TensorFlow, so that every backend has them.
 
-    def __init__(self, folder):
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    An event is in the file when the call returns: TensorBoard's own writer keeps events for two minutes, and tells of
+    a full disk in a thread. A run that goes on after `step` hides what was written of later steps before.
+    """
 
-        self._writer = EventFileWriter(str(folder))
+    def __init__(self, folder, step=0):
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        self.path = pathlib.Path(folder) / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab", buffering=0)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if step:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._writer.close()
+        self._file.close()
 
     def scalars(self, step, values):
         """Add numbers by tag."""
@@ -203,14 +219,17 @@ class TensorBoardLog:
         encoded = pathlib.Path(path).read_bytes()
         image = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": encoded}
         self._add(step, [{"tag": tag, "image": image}])
-        self._writer.flush()
 
     def _add(self, step, values):
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         summary = Summary(value=[Summary.Value(**value) for value in values])
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _write(self, event):
+        with writing(self.path):
+            self._file.write(frame(event.SerializeToString()))
 
 
 def progress_bar(description, images, done=0):

@@ -1,19 +1,18 @@
 """From a model's name and a record folder to a trained, scored and exported model."""
 
-import contextlib
 import json
 import math
 import pathlib
 
 import keras
-import numpy as np
 
 from kseg import checkpoints
-from kseg.building import build_for_run, carried
+from kseg.building import build_for_run, carried, precision
 from kseg.checks import check_batch_norm
 from kseg.data.augment import Augmentation, epoch_plan
 from kseg.data.checking import quick_check
-from kseg.evaluation import draw_predictions, evaluate, open_split, score_batches
+from kseg.data.files import writing
+from kseg.evaluation import draw_predictions, open_split, score_batches
 from kseg.export import export_saved_model
 from kseg.loop import make_loop
 from kseg.objectives import make_terms
@@ -21,8 +20,7 @@ from kseg.optimizers import make_optimizer
 from kseg.prediction import labeller, load_model
 from kseg.runs import RunFolder, TensorBoardLog, describe, parse_settings, progress_bar
 from kseg.settings import make_settings
-
-POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+from kseg.signals import Interruption, Stopped
 
 
 def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
@@ -41,8 +39,10 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
     Returns:
         (keras.Model, list of dict): the trained model (of the epoch that `keep` names) and a row per epoch.
     Raises:
-        ValueError: bad settings, data, options or a workdir of another configuration; nothing is written then.
+        ValueError: bad settings, data, options, a workdir of another configuration or in use; nothing is written then.
+        OSError: a file could not be written; the last good state stays, and the same call goes on from it.
         FloatingPointError: the loss or a gradient was not finite; names the step, the last good checkpoint stays.
+        SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the step under way is in a checkpoint.
     """
     settings = make_settings(**settings)
     if isinstance(model, keras.Model) or not (isinstance(model, str) or callable(model)):
@@ -52,6 +52,11 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
     if model_options and not isinstance(model, str):
         raise ValueError(f"model_options are for a model given by name, got {model_options} with a function.")
     folder = RunFolder(pathlib.Path(workdir))
+    with folder.alone():
+        return _train(model, data_dir, folder, model_options, strategy, callbacks, settings)
+
+
+def _train(model, data_dir, folder, model_options, strategy, callbacks, settings):
     stored = folder.stored()
     if settings.on_conflict == "stored" and stored:
         settings = make_settings(**parse_settings(stored))
@@ -72,8 +77,13 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         print(f"WARNING: {warning}")
     run = _Run(model, model_options or {}, strategy, settings, train_split, val_split, folder)
     folder.open(wanted)
-    run.train(callbacks)
-    return _finish(run, data_dir), run.history
+    with Interruption() as run.interruption:
+        try:
+            run.train(callbacks)
+            return _finish(run), run.history
+        except Stopped:
+            print(f"Stopped at step {run.step} of {run.total_steps}, saved. The same command goes on.", flush=True)
+            run.interruption.leave()
 
 
 class _Run:
@@ -88,13 +98,12 @@ class _Run:
         self.step, self.best, self.history, self.stopped = 0, -math.inf, [], False
         self.loop = make_loop(strategy, settings.batch_size, settings.deterministic)
         keras.utils.set_random_seed(settings.seed)
-        with self.loop.scope(), _precision(POLICIES[settings.mixed_precision]):
+        with self.loop.scope(), precision(settings.mixed_precision):
             self.model = build_for_run(model, model_options, settings, train_split, self.size)
             check_batch_norm(self.model, settings.batch_size, settings.crop)
             optimizer = make_optimizer(settings, self.total_steps)
         terms = make_terms(settings, train_split, self.model.output_shape[-1])
         self.loop.attach(self.model, optimizer, self.label_set.num_classes, terms)
-        self._label = labeller(self.model)
         self._restore()
 
     def _plan(self, epoch):
@@ -114,13 +123,11 @@ class _Run:
         return {"model": self.model.variables, "optimizer": self.loop.optimizer.variables}
 
     def _restore(self):
-        found = checkpoints.list_checkpoints(self.folder.checkpoints)
-        if not found:
-            return
-        self.step, state = checkpoints.restore_checkpoint(found[-1], self._variables())
-        self.best, self.history, self.stopped = state["best"], state["history"], state["stopped"]
-        self.loop.restart(**state["epoch"])
-        print(f"Going on from step {self.step} of {self.total_steps}.")
+        if found := checkpoints.list_checkpoints(self.folder.checkpoints):
+            self.step, state = checkpoints.restore_checkpoint(found[-1], self._variables())
+            self.best, self.history, self.stopped = state["best"], state["history"], state["stopped"]
+            self.loop.restart(**state["epoch"])
+            print(f"Going on from step {self.step} of {self.total_steps}.")
 
     def _save(self):
         epoch = {"loss_sum": self.loop.loss_sum, "steps": self.loop.steps, "matrix": self.loop.matrix.tolist()}
@@ -136,14 +143,20 @@ class _Run:
         batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, result)
         steps = f"{self.total_steps} steps of {self.settings.batch_size} images"
         print(f"{self.model.name}: {steps} on {self.loop.devices} device(s)", flush=True)
-        with TensorBoardLog(self.folder.workdir / "logs") as self.log, self.train_split.readable_errors():
+        with TensorBoardLog(self.folder.workdir / "logs", self.step) as self.log, self.train_split.readable_errors():
             callbacks.on_train_begin()
-            while self.step < self.total_steps and not self.stopped:
-                self._epoch(batches, callbacks)
+            while (self.step < self.total_steps or self.loop.steps) and not self.stopped:
+                try:
+                    self._epoch(batches, callbacks)
+                except Stopped:
+                    self.loop.check_weights(self.step)
+                    self._save()
+                    raise
             callbacks.on_train_end()
 
     def _epoch(self, batches, callbacks):
-        settings, epoch = self.settings, self.step // self.epoch_steps
+        # Of an epoch that was stopped while it was scored all steps are done, but they are still in the loop's sums.
+        settings, epoch = self.settings, (self.step - bool(self.loop.steps)) // self.epoch_steps
         first, end = epoch * self.epoch_steps, min((epoch + 1) * self.epoch_steps, self.total_steps)
         size, title = settings.batch_size, f"epoch {epoch + 1}/{math.ceil(self.total_steps / self.epoch_steps)}"
         callbacks.on_epoch_begin(epoch)
@@ -156,17 +169,11 @@ class _Run:
                 logs = self._look(bar) if self.step % settings.log_every_steps == 0 or self.step == end else None
                 callbacks.on_train_batch_end(position, logs)
                 bar.update(size)
+                self.interruption.check()
                 if self.step % settings.checkpoint_every_steps == 0 and self.step < end:
-                    self._check()
+                    self.loop.check_weights(self.step)
                     self._save()
         self._end_epoch(epoch, callbacks)
-
-    def _check(self):
-        """Nothing is saved of a run whose loss or weights are not finite."""
-        self.loop.check()
-        for variable in self.model.variables:
-            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-                raise FloatingPointError(f"{variable.path} is not finite after step {self.step}.")
 
     def _look(self, bar):
         self.loop.check()
@@ -177,7 +184,7 @@ class _Run:
         return logs
 
     def _end_epoch(self, epoch, callbacks):
-        self._check()
+        self.loop.check_weights(self.step)
         row = {"epoch": epoch + 1, "step": self.step, "learning_rate": self.loop.learning_rate, **self.loop.logs()}
         last = self.step == self.total_steps
         if last or (epoch + 1) % self.settings.validate_every_epochs == 0:
@@ -185,10 +192,10 @@ class _Run:
         if self.settings.keep == "lowest_loss":
             self._save_best(-row["loss"])
         callbacks.on_epoch_end(epoch, {name: value for name, value in row.items() if name not in ("epoch", "step")})
-        self.history.append(row)
-        self.stopped = bool(self.model.stop_training)
-        if self.stopped and "val_mean_iou" not in row:  # a callback ends it here: this is the last epoch
+        stopped = bool(self.model.stop_training)
+        if stopped and "val_mean_iou" not in row:  # a callback ends it here: this is the last epoch
             row |= self._validate()
+        self.history, self.stopped = [*self.history, row], stopped
         self.loop.restart()
         self.folder.write_history(self.history)
         if last or self.stopped:
@@ -196,10 +203,8 @@ class _Run:
         self._save()
 
     def _validate(self):
-        split, picture = self.val_split, self.folder.workdir / "predictions.png"
-        with self.loop.averaged_weights(), split.readable_errors():
-            scores = score_batches(self._label, split.batches(), self.label_set.classes, len(split), True)
-            draw_predictions(self._label, split, picture)
+        with self.loop.averaged_weights():
+            scores, picture = self.score(labeller(self.model))
         if self.settings.keep != "lowest_loss":
             self._save_best(scores.mean_iou)
         row = {f"val_{name}": getattr(scores, name) for name in ("mean_iou", "pixel_accuracy", *scores.micro)}
@@ -209,6 +214,15 @@ class _Run:
             print(f"WARNING: {scores.out_of_range} pixels have a label that is neither a class nor ignored.")
         print(f"validation: mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}", flush=True)
         return row
+
+    def score(self, label):
+        """Return a labeller's scores on the validation split and the path of the picture that it draws."""
+        split, picture = self.val_split, self.folder.workdir / "predictions.png"
+        with split.readable_errors():
+            batches = self.interruption.watch(split.batches())
+            scores = score_batches(label, batches, self.label_set.classes, len(split), True)
+            draw_predictions(label, split, picture)
+        return scores, picture
 
     def _save_best(self, value):
         if not value <= self.best:  # the first counts, even if it is nan
@@ -220,29 +234,18 @@ class _Run:
             self.folder.save_model(self.model, name)
 
 
-def _finish(run, data_dir):
+def _finish(run):
     """Score what the kept file holds, draw, export; scores.json comes last and says that all is done."""
-    settings, workdir = run.settings, run.folder.workdir
-    path = run.folder.kept_model(settings.keep)
+    workdir, path = run.folder.workdir, run.folder.kept_model(run.settings.keep)
     model = load_model(path)
-    options = {"label_set": settings.label_set, "label_space": settings.label_space or None}
-    scores = evaluate(model, data_dir, progress=True, **options)
+    scores, _ = run.score(labeller(model))
     print(f"\n{path.name} on the validation split:\n{scores}\n")
-    draw_predictions(labeller(model), run.val_split, workdir / "predictions.png")
+    run.interruption.check()
     if keras.backend.backend() == "tensorflow":
         export_saved_model(model, workdir / "saved_model", label_set=carried(run.train_split))
     else:
         print(f"No SavedModel: {keras.backend.backend()} cannot write one. Under TensorFlow: scripts/export.py.")
-    scores.to_json(workdir / "scores.json")
+    with writing(workdir / "scores.json"):
+        scores.to_json(workdir / "scores.json")
     run.folder.print_contents()
     return model
-
-
-@contextlib.contextmanager
-def _precision(policy):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

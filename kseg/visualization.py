@@ -1,10 +1,11 @@
 """Pictures of label maps, with NumPy and Pillow alone."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from kseg.data.files import replacing
 
 VOID_COLOUR = (0, 0, 0)
 UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
@@ -140,11 +141,6 @@ def _legend(names, colours, width, font):
 
 
 def _save(page, path):
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
+    with replacing(path) as temporary:
         page.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return Path(path)

@@ -62,8 +62,8 @@ def _read_flagfile(path, folder, opened):
 def _flagfile_lines(file, shown):
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise flags.Error(f"Cannot read flagfile {shown}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
+        raise flags.Error(f"Cannot read flagfile {shown}: {getattr(error, 'strerror', None) or error}.") from error
     result = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
@@ -151,8 +151,14 @@ def _show_log():
 def _stop(program, error):
     if os.environ.get("KSEG_TRACEBACK"):
         traceback.print_exc()
-    print(f"{program}: error: {error}", file=sys.stderr)
+    print(f"{program}: error: {shown(error)}", file=sys.stderr)
     sys.exit(2)
+
+
+def shown(error):
+    """Return an error's text, cut where what it quotes is very long."""
+    text = str(error)
+    return text if len(text) <= 2000 else f"{text[:1900]} ..."
 
 
 def _raised_by_kseg(error):

@@ -200,7 +200,7 @@ def test_imports_run_one_way(root):
         "loss_sums": set(),
         "losses": {"loss_options", "class_weights", "loss_sums"},
         "settings": {"loss_options"},
-        "visualization": set(),
+        "visualization": {"data"},
         "blocks": {"layers"},
         "models": {"models", "blocks", "layers"},
         "data": {"data"},
@@ -218,6 +218,7 @@ def test_imports_run_one_way(root):
     }
     top = {"objectives", "training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
     top |= {"building", "runs", "checkpoints", "optimizers", "checks", "cityscapes_evaluation"}
+    top |= {"signals"}
     top |= {"seed_evaluation"}
     top |= {"reporting", "comparison"}
     top |= {"submission", "submission_check", "dataset_report"}

@@ -15,19 +15,25 @@ _BROKEN = (
     IndexError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 _IMAGE_MODES = ("RGB", "L", "RGBA", "P", "LA", "1")
+MAX_PIXELS = 2**26  # 8192x8192: a few kilobytes can claim any size, and decoding takes what they claim
+_LIMIT = f"kseg reads images of at most {MAX_PIXELS:,} pixels. Cut it into tiles or make it smaller"
 
 
 def _header(data: bytes, what: str) -> Image.Image:
-    """Open without decoding; ValueError where the bytes are no PNG or JPEG."""
+    """Open without decoding; ValueError where the bytes are no PNG or JPEG, or claim more than MAX_PIXELS."""
     try:
-        return Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit is higher
+        raise ValueError(f"{what}: {_LIMIT}") from None
     except _BROKEN:
         known = data.startswith((b"\x89PNG", b"\xff\xd8\xff"))
         why = "truncated or damaged" if known else "not a PNG or JPEG file"
         raise ValueError(f"{what}: {why} ({len(data)} bytes)") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{what}: {image.width}x{image.height}, but {_LIMIT}")
+    return image
 
 
 def _open(data: bytes, what: str) -> Image.Image:

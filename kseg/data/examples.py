@@ -43,9 +43,16 @@ class Examples:
     def _decoded(self, index, serialized):
         try:
             _, image, label = records.decode(serialized)
+            self._check_size(index, image.shape[:2], label.shape)
         except (ValueError, OSError) as error:
             raise ValueError(f"{self.split.place(index)} does not decode: {error}") from error
         return image, label
+
+    def _check_size(self, index, image, label):
+        listed = self.split.heights[index], self.split.widths[index]
+        if not tuple(image) == tuple(label) == listed:
+            shown = ", ".join(f"{w}x{h}" for h, w in (image, label, listed))
+            raise ValueError(f"image, label and the records' listing must be of one size, got {shown}")
 
     def scene(self, index):
         """Return (image, raw label, uint16 instance map (H, W)) of one record; ValueError where it has no such map."""

@@ -1,8 +1,14 @@
-"""Files and folders, local or behind a URL ("gs://...", through tf.io.gfile); writes that are whole."""
+"""Files and folders, local or behind a URL ("gs://...", through tf.io.gfile); writes that are whole; locks."""
 
+import contextlib
 import hashlib
 import json
 import os
+import pathlib
+import socket
+import warnings
+
+LOCK = ".lock"
 
 
 def is_url(path) -> bool:
@@ -48,18 +54,99 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def replacing(path):
+    """Give a temporary path beside a local file, which becomes that file, synced, when the block ends well.
+
+    When it does not, the temporary file goes and what was there stays as it was.
+
+    Args:
+        path: the file to write. The temporary name begins with .tmp- and ends as its name does.
+    Raises:
+        OSError: it could not be written (a full disk, a read-only folder); names `path`.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".tmp-{os.getpid()}-{name}")
+    try:
+        with writing(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+
+
+@contextlib.contextmanager
+def writing(path):
+    """A block in which an OSError says that `path` could not be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error).strip().partition("\n")[0]
+        text = f"Cannot write {path}: {why}. What was there before is intact: mend that and run the same again."
+        raise OSError(error.errno, text) if error.errno else OSError(text) from error
+
+
 def write_atomic(path: str, content: bytes) -> None:
-    """Write a local file under a temporary name in its folder, sync, rename: all of it is seen or nothing."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".tmp-{name}-{os.getpid()}")
-    with open(temporary, "wb") as file:
+    """Write a local file as `replacing` does: all of it is seen or nothing."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def json_text(table, indent: int | None = None) -> str:
     """Return JSON types as text that every reader takes: nan becomes null."""
     table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
     return json.dumps(table, indent=indent, separators=None if indent else (",", ":"))
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold a folder for this process alone while the block lasts; the kernel lets go when the process dies.
+
+    The lock is on the file .lock in it. A folder that is missing is made, and goes again if it stays empty. Where the
+    file system knows no locks, a warning says so and the block runs.
+
+    Args:
+        folder: pathlib.Path.
+    Raises:
+        ValueError: another process holds it. OSError: it cannot be written.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    path, held = folder / LOCK, False
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        held = _lock(file, path)
+        yield
+    finally:
+        if held:  # while it is: whoever opened it meanwhile sees that it is gone
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        os.close(file)
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _lock(file: int, path: pathlib.Path) -> bool:
+    """Lock the open file; False with a warning where that cannot be done."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
+        raise ValueError(
+            f"{path.parent} is in use by {holder}. Wait until that run ends, stop it, or use another workdir."
+        ) from None
+    except (ImportError, OSError) as error:
+        warnings.warn(f"{path.parent} cannot be locked ({error}): start no second run in it.", stacklevel=4)
+        return False
+    if not (path.exists() and os.path.samestat(os.stat(path), os.fstat(file))):
+        raise ValueError(f"{path.parent} was in use until this moment. Start again.")
+    os.truncate(file, 0)
+    os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    return True

@@ -5,8 +5,9 @@ import itertools
 
 import tensorflow as tf
 
+from kseg.data import records
 from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest, smooth_label
-from kseg.data.codec import decode_label
+from kseg.data.codec import decode_label, header
 from kseg.data.examples import Examples
 from kseg.data.info import IGNORE_LABEL
 
@@ -114,16 +115,14 @@ class RecordSource(Examples):
 
     def read_raw(self, index):
         """Return the same with the label as the dataset's own ids."""
-        serialized = tf.numpy_function(lambda i: self.split.read(int(i)), [index], tf.string, stateful=False)
-        features = tf.io.parse_single_example(
-            serialized,
-            {
-                "image/encoded": tf.io.FixedLenFeature((), tf.string),
-                "image/segmentation/class/encoded": tf.io.FixedLenFeature((), tf.string),
-            },
-        )
-        image = decode_image(features["image/encoded"])
-        return image, self._decode_label(features["image/segmentation/class/encoded"])
+        image, label = tf.numpy_function(self._encoded, [index], (tf.string, tf.string), stateful=False)
+        return decode_image(tf.ensure_shape(image, ())), self._decode_label(tf.ensure_shape(label, ()))
+
+    def _encoded(self, index):
+        """The bytes of image and label, checked by their headers: TensorFlow decodes whatever size they claim."""
+        _, *files = records.encoded(self.split.read(int(index)))
+        self._check_size(index, *(header(data, self.split.names[index])[0] for data in files))
+        return files
 
     def _training_ids(self, label):
         return tf.gather(self._table, tf.cast(label, tf.int32))

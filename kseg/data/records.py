@@ -100,17 +100,23 @@ def decode(payload: bytes) -> tuple[str, np.ndarray, np.ndarray]:
     Raises:
         ValueError: the bytes are no record of an image and a label, or either does not decode.
     """
+    name, image, label = encoded(payload)
+    return name, decode_image(image, f"image of record {name}")[0], decode_label(label, f"label of record {name}")[0]
+
+
+def encoded(payload: bytes) -> tuple[str, bytes, bytes]:
+    """Return (name, image, label) of a record, both as the bytes of a file; ValueError where it has no such bytes."""
     example = parse_example(payload)
-    missing = [k for k in ("image/encoded", "image/segmentation/class/encoded") if k not in example]
+    keys = ("image/encoded", "image/segmentation/class/encoded")
+    missing = [key for key in keys if not isinstance(example.get(key), bytes)]
     if missing:
         raise ValueError(f"The record is no image with a label: it lacks {', '.join(missing)}.")
-    name = example.get("image/filename", b"").decode()
-    image = decode_image(example["image/encoded"], f"image of record {name}")[0]
-    return (
-        name,
-        image,
-        decode_label(example["image/segmentation/class/encoded"], f"label of record {name}")[0],
-    )
+    return _text(example.get("image/filename")), *(example[key] for key in keys)
+
+
+def _text(value) -> str:
+    """Return a feature that should hold a name; "" where it holds none."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
 def load_manifest(data_dir, *, label_space: str | None = None) -> Manifest:
@@ -152,7 +158,9 @@ def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
         space, made_by, options = data["label_space"], data["kseg_version"], data["options"]
         files = [f for rows in data["splits"].values() for f in rows["shards"]]
         checksums = {join(data_dir, f["file"]): f["sha256"] for f in files}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if not isinstance(made_by, str) or any(not isinstance(checksum, str) for checksum in checksums.values()):
+            raise ValueError("its version and checksums must be text")
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         why = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is not usable: {why}. Prepare the data again with scripts/prepare_data.py.") from None
     digest = hashlib.sha256(content).hexdigest()
@@ -217,7 +225,7 @@ def _scan_split(data_dir: str, name: str, files: list[str], unfinished: str) -> 
             height, width = small.get("image/height"), small.get("image/width")
             if not isinstance(height, int) or not isinstance(width, int):
                 raise ValueError(f"Record {position} of shard {file} in {data_dir} lacks image/height or image/width.")
-            rows.append((i, offset, small.get("image/filename", b"").decode() or f"{file}/{position}", height, width))
+            rows.append((i, offset, _text(small.get("image/filename")) or f"{file}/{position}", height, width))
     if not rows:
         raise ValueError(f"{data_dir}: split {name!r} has no record.")
     shard, offset, names, heights, widths = zip(*rows, strict=True)

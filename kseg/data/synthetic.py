@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from kseg.data.files import writing
 from kseg.data.streets import draw_street
 
 DRAWING_VERSION = 1  # raise when the drawing changes: older folders are then refused, not mixed with
@@ -95,8 +96,9 @@ def _draw_frame(root, seed, height, width, frame):
     paths = frame_paths(root, split, index)
     for path, pixels in ((paths[2], instances), (paths[1], labels), (paths[0], image)):
         temporary = path.with_name(path.name + ".tmp")
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG", compress_level=3)
-        os.replace(temporary, path)
+        with writing(path):
+            Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG", compress_level=3)
+            os.replace(temporary, path)
 
 
 def _follow(results, total, progress):

@@ -3,13 +3,13 @@
 import collections
 import pickle
 import re
-import types
 import zipfile
 
 import h5py
 import keras
 import numpy as np
 import pytest
+from torch_files import write_state_dict
 
 from kseg.models import encoders
 from kseg.models.segnet import segnet
@@ -113,46 +113,6 @@ def test_imagenet_without_a_network_says_what_to_put_where(model, monkeypatch, t
     assert "6d6bbae143d832006294945121d1f1fc" in str(error.value) and str(place) in str(error.value)
 
 
-class _Persistent(pickle.Pickler):
-    """Writes storages as torch.save does: by reference, with a class of module `torch`."""
-
-    def persistent_id(self, thing):
-        return thing.pid if isinstance(thing, _Storage) else None
-
-
-class _Storage:
-    def __init__(self, key, count):
-        self.pid = ("storage", _fake("torch", "FloatStorage"), key, "cpu", count)
-
-
-class _Tensor:
-    def __init__(self, key, shape):
-        self.key, self.shape = key, shape
-
-    def __reduce__(self):
-        count = int(np.prod(self.shape))
-        strides = tuple(int(np.prod(self.shape[i + 1 :])) for i in range(len(self.shape)))
-        storage = _Storage(self.key, count)
-        return _fake("torch._utils", "_rebuild_tensor_v2"), (storage, 0, self.shape, strides, False, {})
-
-
-def _fake(module, name):
-    """A function that pickles as `module.name`; PyTorch itself need not be there."""
-    return getattr(_FAKES[module], name)
-
-
-def _fake_modules():
-    modules = {}
-    for module, name in (("torch", "FloatStorage"), ("torch._utils", "_rebuild_tensor_v2")):
-        modules[module] = types.ModuleType(module)
-        thing = type(name, (), {"__module__": module, "__qualname__": name})
-        setattr(modules[module], name, thing)
-    return modules
-
-
-_FAKES = _fake_modules()
-
-
 @pytest.fixture
 def torch_state(vgg):
     """torchvision's names and layout (OIHW), with a classifier that the encoder has no use for."""
@@ -165,19 +125,6 @@ def torch_state(vgg):
     return state
 
 
-def _write_torch(path, state, monkeypatch):
-    for name, module in _FAKES.items():
-        monkeypatch.setitem(__import__("sys").modules, name, module)
-    tensors = collections.OrderedDict((name, _Tensor(str(i), a.shape)) for i, (name, a) in enumerate(state.items()))
-    with zipfile.ZipFile(path, "w") as archive:
-        with archive.open("vgg16/data.pkl", "w") as file:
-            _Persistent(file, protocol=2).dump(tensors)
-        archive.writestr("vgg16/byteorder", "little")
-        for i, array in enumerate(state.values()):
-            archive.writestr(f"vgg16/data/{i}", array.astype("<f4").tobytes())
-    monkeypatch.undo()
-
-
 def _torch_reference(state):
     """The first maps of torchvision's network: RGB/255, mean and deviation, correlation, ReLU."""
     x = (IMAGE[0] / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
@@ -187,9 +134,9 @@ def _torch_reference(state):
     return np.maximum(maps, 0)[None]
 
 
-def test_torchvision_layout_without_torch(torch_state, model, tmp_path, monkeypatch):
+def test_torchvision_layout_without_torch(torch_state, model, tmp_path):
     path = tmp_path / "vgg16.pth"
-    _write_torch(path, torch_state, monkeypatch)
+    write_state_dict(path, torch_state)
     report = encoders.load_encoder_weights(model, "vgg16", path)
     assert len(report["used"]) == 26 and report["unused"] == ["classifier.0.bias"]
     np.testing.assert_allclose(_first_maps(model, IMAGE), _torch_reference(torch_state), rtol=1e-4, atol=1e-5)
@@ -215,10 +162,10 @@ def test_damaged_torch_files_are_errors(content, tmp_path):
         read_state_dict(tmp_path / "b.pth")
 
 
-def test_torn_storage_is_an_error(torch_state, tmp_path, monkeypatch):
+def test_torn_storage_is_an_error(torch_state, tmp_path):
     path = tmp_path / "c.pth"
     state = {"features.0.bias": torch_state["features.0.bias"]}
-    _write_torch(path, state, monkeypatch)
+    write_state_dict(path, state)
     short = tmp_path / "short.pth"
     with zipfile.ZipFile(path) as whole, zipfile.ZipFile(short, "w") as archive:
         for name in whole.namelist():
