@@ -72,6 +72,8 @@ def _flagfile_lines(file, shown):
             raise flags.Error(f"{shown}:{number}: a line is --flag=value or a # comment, got {line!r}.")
         if " #" in line:
             raise flags.Error(f"{shown}:{number}: move the comment to a line of its own, got {line!r}.")
+        if len(line.partition("=")[0]) > 100:
+            raise flags.Error(f"{shown}:{number}: no flag has so long a name, got {line[:100]!r}...")
         result.append(line)
     return result
 

@@ -203,33 +203,30 @@ def within(random):
 
 
 def planned(stage):
-    """A run that was not stopped, one that was killed twice, one that was stopped otherwise; print what was seen."""
-    whole, killed, stopped = (stage.folder / name for name in ("whole", "killed", "stopped"))
-    others = stage.live(whole)
-    seen = {"killed": [], "stopped": []}
+    """A run that was not stopped, and one that was in every way; print what was seen of each of its lives."""
+    whole, stopped, seen = stage.folder / "whole", stage.folder / "stopped", []
+    other = stage.live(whole)
 
-    def live(workdir, *callbacks, prepare=None):
-        code = watch(stage.live(workdir, *callbacks, prepare=prepare))[0]
-        going = [line for line in stage.log() if line.startswith(("Going on", "Stopped", "error:"))]
-        names = [path.name for path in checkpoints.list_checkpoints(workdir / "checkpoints")]
-        hidden = [path.name.partition("-")[0] for path in workdir.rglob(".*")]
-        seen[workdir.name].append({"code": code, "said": going, "checkpoints": names, "hidden": hidden})
+    def live(*callbacks, prepare=None):
+        code = watch(stage.live(stopped, *callbacks, prepare=prepare))[0]
+        said = [line for line in stage.log() if line.startswith(("Going on", "Stopped", "error:"))]
+        names = [path.name for path in checkpoints.list_checkpoints(stopped / "checkpoints")]
+        hidden = sorted(path.name.partition("-")[0] for path in stopped.rglob(".*"))
+        seen.append({"code": code, "said": said, "checkpoints": names, "hidden": hidden})
 
     # Epochs end at steps 3, 6, 9; checkpoints are at 2, 3, 4, 6, 8, 9.
-    live(killed, prepare=lambda: die_before_replacing("step-00000004.npz"))
-    live(killed, prepare=lambda: die_before_replacing("saved_model"))
-    live(killed)
-    live(stopped, At(5, terminate))
-    live(stopped, At(6, lambda: limit_files(3000)))
-    live(stopped, prepare=lambda: terminate_in_validation(batch=3))
+    live(prepare=lambda: die_before_replacing("step-00000004.npz"))
+    live(At(5, terminate))
+    live(At(6, lambda: limit_files(3000)))
+    live(prepare=lambda: terminate_in_validation(batch=3))
     newest = checkpoints.list_checkpoints(stopped / "checkpoints")[-1]
     newest.write_bytes(newest.read_bytes()[:-200])
-    live(stopped)
+    live()
     newest.unlink()
-    live(stopped)
-    assert watch(others)[0] == 0
-    seen["differences"] = {folder.name: differences(folder, whole) for folder in (killed, stopped)}
-    print(json.dumps(seen))
+    live(prepare=lambda: die_before_replacing("saved_model"))
+    live()
+    assert watch(other)[0] == 0
+    print(json.dumps({"lives": seen, "differences": differences(stopped, whole)}))
 
 
 def die_before_replacing(name):

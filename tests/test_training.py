@@ -67,22 +67,6 @@ def test_a_finished_run_says_so_and_trains_nothing(whole, records, capsys):
     assert [row["step"] for row in history] == [3, 6, 9] and isinstance(model, keras.Model)
 
 
-# Epochs end at steps 3, 6, 9; checkpoints are at 2, 3, 4, 6, 8, 9: one goes on in mid-epoch, one at its end.
-@pytest.mark.parametrize(("die_after_step", "last"), [(5, 4), (7, 6)])
-def test_a_killed_run_ends_with_the_same_bits(whole, records, tmp_path, die_after_step, last, root):
-    workdir = tmp_path / "run"
-    command = [sys.executable, str(root / "tests" / "tiny.py"), str(records), str(workdir), str(die_after_step)]
-    killed = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": str(root)})
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    assert not (workdir / "scores.json").exists()
-    assert checkpoints.list_checkpoints(workdir / "checkpoints")[-1].name == f"step-{last:08}.npz"
-    _, history = kseg.train(tiny.build_tiny, records, workdir, **tiny.SETTINGS)
-    assert history == whole[1]  # losses and training scores of the cut epoch too
-    for name in ("last.keras", "best.keras"):
-        for got, expected in zip(weights(workdir / name), weights(whole[0] / name), strict=True):
-            assert np.array_equal(got, expected)
-
-
 def test_contradicting_settings_stop_with_the_difference(whole, records):
     before = sorted(path.name for path in whole[0].iterdir())
     with pytest.raises(ValueError, match=r"other settings:\n  --learning_rate: stored '0.01', now '0.1'\n"):

@@ -178,6 +178,12 @@ def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split
     counts = {int(i): n for i, n in data["pixel_counts"].items()}
     if not all(0 <= i <= 255 and type(n) is int and n >= 0 for i, n in counts.items()):
         raise ValueError(f"pixel counts of split {name!r} must be whole numbers by ids of 0..255")
+    limits = [(shard, len(files)), (offset, 2**62), (heights, 2**31), (widths, 2**31)]
+    limits += [(counts, 256), (counts.values(), 2**62)]
+    if any(not isinstance(n, int) or not 0 <= n < limit for numbers, limit in limits for n in numbers):
+        raise ValueError(f"split {name} has a shard, offset, size or pixel count that cannot be")
+    if any(not isinstance(text, str) for text in names):
+        raise ValueError(f"split {name} has names that are no text")
     return Split(
         name=name,
         shards=tuple(join(data_dir, f["file"]) for f in files),

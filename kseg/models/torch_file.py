@@ -6,10 +6,15 @@ torchvision's older files). The unpickler knows the names that a state dict need
 
 import collections
 import pickle
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 
+# What unpickling arbitrary bytes out of an arbitrary zip may raise.
+_DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError)
+_DAMAGED += (TypeError, AttributeError, RuntimeError, OverflowError)
 _MAGIC = 0x1950A86A20F9469CFC6C  # opens the stream of pickles
 _DTYPES = {
     "FloatStorage": "<f4",
@@ -117,7 +122,7 @@ def read_state_dict(path):
     """
     try:
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"Cannot read {path} as a PyTorch state dict: {error}. "
             "Save it with torch.save(model.state_dict(), path), or give Keras' VGG16 file."
