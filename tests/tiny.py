@@ -1,13 +1,6 @@
-"""Tiny things that several tests train on: a folder dataset, its records, and a model of a few hundred weights.
-
-Run as a program (`python tests/tiny.py RECORDS WORKDIR [die_after_step]`) it trains; the tests of resuming kill it.
-"""
+"""Tiny things that several tests train on: a folder dataset, its records, and a model of a few hundred weights."""
 
 import json
-import os
-import pathlib
-import signal
-import sys
 
 import numpy as np
 from PIL import Image
@@ -63,25 +56,3 @@ def build_tiny():
     x, indices = layers.MaxPooling2DWithArgmax()(x)
     x = layers.MaxUnpooling2D()([keras.layers.Dropout(0.2, seed=3)(x), indices])
     return keras.Model(image, keras.layers.Conv2D(3, 1, dtype="float32", name="logits")(x), name="tiny")
-
-
-def main(records, workdir, die_after_step=0):
-    """Train; SIGKILL this process when that many steps are done."""
-    import keras
-
-    import kseg
-
-    class Die(keras.callbacks.Callback):
-        steps = 0
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.steps += 1
-            if self.steps == int(die_after_step):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    kseg.train(build_tiny, records, workdir, callbacks=[Die()], **SETTINGS)
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-    main(*sys.argv[1:])
