@@ -1,8 +1,8 @@
 """SIGTERM and Ctrl-C during a run: noted at once, obeyed where a checkpoint can be written."""
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 
 
@@ -34,7 +34,8 @@ class Interruption:
         self.requested = signal.Signals(number)
         self.__exit__()
         text = f"\n{self.requested.name}: the run stops after this step; the signal again stops it at once.\n"
-        os.write(sys.__stderr__.fileno(), text.encode())  # print may not be entered twice
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())  # print may not be entered twice
 
     def check(self):
         """Raise Stopped if a signal came."""
