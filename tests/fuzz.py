@@ -183,6 +183,7 @@ class Fuzz:
             read = records.load_manifest(self.records)
             for split in read.splits:
                 examples = self._check_examples(self.records, split)
+                must(len(examples) == 3, "an example is missing")
                 must(all(isinstance(name, str) for name in examples.split.names), "names")
                 must(examples.pixel_counts().min() >= 0, "pixel counts")
                 must(same([examples[0][1]], [examples.label_set.table[examples.raw(0)[1]]]), "label table")

@@ -12,7 +12,7 @@ from kseg.data import cityscapes
 from kseg.data.codec import decode_image, decode_label
 from kseg.data.files import join, list_files, open_binary, sha256_of
 from kseg.data.info import DatasetInfo, label_set_of
-from kseg.data.tfrecord import SHARD_NAME, parse_example, read_record, scan
+from kseg.data.tfrecord import SHARD_NAME, check_layout, parse_example, read_record, scan
 
 __all__ = ["Manifest", "Split", "decode", "load_manifest", "parse_example", "read_record", "scan"]
 
@@ -174,16 +174,17 @@ def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split
             raise ValueError(f"shard {file['file']} is missing")
         if sizes[file["file"]] != file["bytes"]:
             raise ValueError(f"shard {file['file']} has {sizes[file['file']]} bytes instead of {file['bytes']}")
-    shard, offset, _, names, heights, widths = zip(*data["records"], strict=True)
+    shard, offset, length, names, heights, widths = zip(*data["records"], strict=True)
     counts = {int(i): n for i, n in data["pixel_counts"].items()}
     if not all(0 <= i <= 255 and type(n) is int and n >= 0 for i, n in counts.items()):
         raise ValueError(f"pixel counts of split {name!r} must be whole numbers by ids of 0..255")
-    limits = [(shard, len(files)), (offset, 2**62), (heights, 2**31), (widths, 2**31)]
-    limits += [(counts, 256), (counts.values(), 2**62)]
+    limits = [(shard, len(files)), (heights, 2**31), (widths, 2**31)]
+    limits += [(numbers, 2**62) for numbers in (offset, length, counts.values())]
     if any(not isinstance(n, int) or not 0 <= n < limit for numbers, limit in limits for n in numbers):
         raise ValueError(f"split {name} has a shard, offset, size or pixel count that cannot be")
     if any(not isinstance(text, str) for text in names):
         raise ValueError(f"split {name} has names that are no text")
+    check_layout(zip(shard, offset, length, strict=True), [file["bytes"] for file in files])
     return Split(
         name=name,
         shards=tuple(join(data_dir, f["file"]) for f in files),

@@ -181,6 +181,21 @@ def _small_features(file, start: int, end: int) -> dict:
     return found
 
 
+def check_layout(places, sizes) -> None:
+    """Raise ValueError unless records fill their shards, each once, in order and without a gap.
+
+    Args:
+        places: (shard's number, offset, payload's bytes) of each record. sizes: bytes of each shard.
+    """
+    ends, last = [0] * len(sizes), 0
+    for shard, offset, length in places:
+        if shard < last or offset != ends[shard]:
+            raise ValueError(f"the record listed at byte {offset} of shard {shard} is out of place")
+        ends[shard], last = offset + HEADER_BYTES + length + FOOTER_BYTES, shard
+    if ends != list(sizes):
+        raise ValueError(f"its records end at bytes {ends} of shards of {list(sizes)}: some are not listed")
+
+
 def scan(path: str) -> Iterator[tuple[int, int, dict]]:
     """Yield (offset, payload length, small features) of every record of a shard, without reading the images.
 
