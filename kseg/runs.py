@@ -194,7 +194,10 @@ class TensorBoardLog:
     def __init__(self, folder, step=0):
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-        self.path = pathlib.Path(folder) / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        name = (
+            f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"  # in the order of their names
+        )
+        self.path = pathlib.Path(folder) / name
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab", buffering=0)

@@ -19,7 +19,7 @@ from scenes import make_cityscapes, zip_cityscapes
 import kseg
 from kseg.data import cityscapes, codec, files, records, tfrecord
 from kseg.data.prepare import prepare_dataset
-from kseg.runs import RunFolder
+from kseg.runs import RunFolder, TensorBoardLog
 from kseg.signals import Interruption, Stopped
 
 MEMORY = 2 * 2**30
@@ -149,6 +149,29 @@ def test_a_lock_outlives_no_process(tmp_path, root):
     with files.locked(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / files.LOCK).read_text()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_whose_file_went_is_no_lock(tmp_path):
+    """Between opening the file and locking it, the process that held it ended and removed it."""
+    path = tmp_path / files.LOCK
+    with open(path, "w+b") as file:
+        path.unlink()
+        with pytest.raises(ValueError, match="was in use until this moment. Start again"):
+            files._lock(file.fileno(), path)
+
+
+def test_tensorboard_shows_no_event_that_was_done_again(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for last, going_on_after in ((4, 0), (5, 2)):  # killed after step 4, going on after the checkpoint of step 2
+        with TensorBoardLog(tmp_path, going_on_after) as log:
+            for step in range(going_on_after + 1, last + 1):
+                log.scalars(step, {"loss": 10 * going_on_after + step})
+                if step == 3 and not going_on_after:
+                    log.scalars(step, {"val": 1})
+            shown = EventAccumulator(str(tmp_path)).Reload()  # what was logged can be seen while the log is open
+    assert [(event.step, event.value) for event in shown.Scalars("loss")] == [(1, 1), (2, 2), (3, 23), (4, 24), (5, 25)]
+    assert shown.Scalars("val") == []
 
 
 def test_without_locks_a_warning_says_so(tmp_path, monkeypatch):
