@@ -14,6 +14,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 import zipfile
 
@@ -24,6 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import keras
 import numpy as np
 import tiny
+from tqdm import tqdm
 
 import kseg
 from kseg import checkpoints, loop_tensorflow, metrics, runs, training
@@ -94,6 +96,7 @@ class Stage:
         byte = mmap.mmap(-1, 1)
 
         def train():
+            tqdm.set_lock(threading.RLock())  # its own is one for all forks: a killed child would keep it for ever
             for name, (owner, attribute) in PHASES.items():
                 setattr(owner, attribute, marking(byte, NAMES.index(name), getattr(owner, attribute)))
             if prepare:
