@@ -132,9 +132,10 @@ def watch(life, kill=lambda phase, seconds: False):
         phase, seconds = NAMES[byte[0]], time.monotonic() - start
         if done:
             return os.waitstatus_to_exitcode(status), phase, seconds
-        if kill(phase, seconds):
+        if seconds > 600 or kill(phase, seconds):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+            assert seconds <= 600, f"a life hangs: {phase}"
             return -signal.SIGKILL, NAMES[byte[0]], seconds
         time.sleep(0.0005)
 
@@ -181,11 +182,8 @@ def random_kills(stage, kills, seed):
         else:
             shutil.rmtree(workdir)
         runs_done += 1
-        print(
-            json.dumps({"runs": runs_done, "kills": hit.total(), "lives": stage.lives, "differences": wrong}),
-            flush=True,
-        )
-    print(json.dumps({name: hit[name] for name in NAMES}))
+        seen = {"runs": runs_done, "lives": stage.lives, "kills": hit.total(), "differences": wrong}
+        print(json.dumps(seen | {"at": {name: hit[name] for name in NAMES}}), flush=True)
 
 
 def after(limit):
