@@ -32,8 +32,7 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         data_dir: record folder with the splits train and val.
         workdir: the run's folder. The same call with the same workdir goes on where a killed run stopped, to
             bit-identical weights; a finished run is loaded and said to be finished.
-        model_options: keyword arguments of the model's builder.
-        strategy: "auto", "one" or "mirrored" (`kseg.loop.make_loop`).
+        model_options: of the model's builder. strategy: "auto", "one" or "mirrored" (`kseg.loop.make_loop`).
         callbacks: keras.callbacks.Callback objects; their own state is not restored on resume.
         settings: fields of `kseg.settings.Settings`.
     Returns:
