@@ -188,7 +188,7 @@ class TensorBoardLog:
     """Event files for TensorBoard, written without TensorFlow, so that every backend has them.
 
     An event is in the file when the call returns: TensorBoard's own writer keeps events for two minutes, and tells of
-    a full disk in a thread. A run that goes on after `step` hides what was written of later steps before.
+    a full disk in a thread. A run that begins after `step` hides what was written of later steps before.
     """
 
     def __init__(self, folder, step=0):
@@ -202,9 +202,8 @@ class TensorBoardLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab", buffering=0)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if step:
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def __enter__(self):
         return self

@@ -163,7 +163,8 @@ def test_a_lock_whose_file_went_is_no_lock(tmp_path):
 def test_tensorboard_shows_no_event_that_was_done_again(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for last, going_on_after in ((4, 0), (5, 2)):  # killed after step 4, going on after the checkpoint of step 2
+    # Killed after step 1, without a checkpoint; killed after step 4; going on after the checkpoint of step 2.
+    for last, going_on_after in ((1, 0), (4, 0), (5, 2)):
         with TensorBoardLog(tmp_path, going_on_after) as log:
             for step in range(going_on_after + 1, last + 1):
                 log.scalars(step, {"loss": 10 * going_on_after + step})
