@@ -4,8 +4,11 @@ import contextlib
 
 import keras
 
+from kseg.auxiliary import add_auxiliary_head
 from kseg.checks import check_classes, check_input
+from kseg.finetuning import start_from
 from kseg.models import MODELS, build_model, options_of
+from kseg.models.encoders import encoder_layers
 from kseg.prediction import preprocess_layer
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -44,7 +47,37 @@ def build_for_run(model, options, settings, split, size):
         if settings.height or settings.crop:  # else a model of free size goes on taking images as they are
             layer.size = tuple(size)
     check_classes(built, split.label_set, "the records", outputs)
+    if settings.init_from:
+        if options.get("encoder_weights"):
+            raise ValueError("encoder_weights and init_from are two sources of the same weights. Give one of them.")
+        print(start_from(built, settings.init_from))
     return built
+
+
+def training_parts(model, settings, epoch_steps):
+    """Return what training has beyond the model, to be made in the same scope and under the same policy.
+
+    Args:
+        model, settings: of `build_for_run`. epoch_steps: optimizer steps of an epoch.
+    Returns:
+        (encoder, parts): the encoder's trainable variables if a setting is about them, else none; the last arguments of
+        `Loop.attach` that this run needs.
+    Raises:
+        ValueError: a model without an encoder or a place for the auxiliary head; another backend than TensorFlow.
+    """
+    parts, encoder = {}, []
+    if settings.freeze_encoder_epochs or settings.encoder_lr_multiplier != 1:
+        encoder = [variable for layer in encoder_layers(model) for variable in layer.trainable_variables]
+    if settings.freeze_encoder_epochs:
+        parts["frozen"] = encoder, settings.freeze_encoder_epochs * epoch_steps
+    if settings.auxiliary_weight:
+        parts["auxiliary"] = add_auxiliary_head(model, settings.seed), settings.auxiliary_weight
+    if parts and keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "freeze_encoder_epochs and auxiliary_weight need KERAS_BACKEND=tensorflow, got "
+            f"{keras.backend.backend()}. Leave them out there."
+        )
+    return encoder, parts
 
 
 def carried(split):

@@ -7,7 +7,7 @@ import numpy as np
 from kseg.checks import class_count
 from kseg.cityscapes_scores import NAMES, CityscapesCounts
 from kseg.prediction import labeller
-from kseg.runs import progress_bar
+from kseg.progress import progress_bar
 
 
 def evaluate_cityscapes(model, source, batch_size=1, progress=False):

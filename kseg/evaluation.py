@@ -11,7 +11,7 @@ from kseg.cityscapes_evaluation import evaluate_cityscapes
 from kseg.data.examples import Examples
 from kseg.metrics import SCORE_NAMES, Scores, confusion_matrix, five_scores
 from kseg.prediction import as_model, label_set_of, labeller
-from kseg.runs import progress_bar
+from kseg.progress import progress_bar
 from kseg.seed_evaluation import evaluate_seed, stored_label_resize
 from kseg.visualization import prediction_gallery
 

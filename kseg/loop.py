@@ -4,6 +4,8 @@ import contextlib
 import json
 import math
 import os
+import resource
+import sys
 
 import keras
 import numpy as np
@@ -15,13 +17,13 @@ class Loop:
     """The accounting that backends share. A subclass has `scope`, `attach`, `batches`, `_run` and `_read`.
 
     It adds up the epoch's loss and confusion matrix, and looks at steps some time after they were started, so that a
-    device need not wait. `devices` is the number of replicas.
+    device need not wait. `devices` is the number of replicas; `trained` is `model`, or holds it and an auxiliary head.
     """
 
     devices = 1
 
     def __init__(self):
-        self.model = self.optimizer = self.metric = None
+        self.model = self.trained = self.optimizer = self.metric = None
         self._waiting = []  # (step, what `_run` gave)
         self._before, self.loss_sum, self.steps = 0, 0.0, 0
 
@@ -45,6 +47,11 @@ class Loop:
         """Return the epoch's mean loss and training mean IoU so far."""
         return {"loss": self.loss_sum / max(self.steps, 1), "mean_iou": five_scores(self.matrix, "macro")["jaccard"]}
 
+    def peak_memory(self):
+        """Return (bytes, of what): the most memory of this process so far, or of a device where the backend tells."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak * (1 if sys.platform == "darwin" else 1024), "memory"
+
     def step(self, number, batch):
         """Start the step of that number (from 1) on a batch of `batches`."""
         self._waiting.append((number, self._run(batch)))
@@ -63,7 +70,7 @@ class Loop:
     def check_weights(self, step):
         """As `check`, and every weight must be finite after `step`: nothing else may get into a checkpoint."""
         self.check()
-        for variable in self.model.variables:
+        for variable in self.trained.variables:
             if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
                 raise FloatingPointError(f"{variable.path} is not finite after step {step}.")
 
@@ -87,7 +94,7 @@ class Loop:
         if not inner.use_ema or not int(inner.iterations):
             yield
             return
-        variables = self.model.trainable_variables
+        variables = self.trained.trainable_variables
         kept = [keras.ops.convert_to_numpy(variable) for variable in variables]
         inner.finalize_variable_values(variables)
         try:

@@ -23,7 +23,7 @@ class JaxLoop(Loop):
         present = jax.local_devices()
         accelerators = [device for device in present if device.platform != "cpu"]
         devices = choose_devices(strategy, batch_size, accelerators, present)
-        self.devices = len(devices)
+        self.devices, self._used = len(devices), devices
         self._distribution = None
         if self.devices > 1:
             names = [f"{device.platform}:{device.id}" for device in devices]
@@ -37,12 +37,16 @@ class JaxLoop(Loop):
 
     def attach(self, model, optimizer, num_classes, terms):
         """Take the model and the optimizer, both built in `scope`, and the `objectives.Term`s of the loss."""
-        self.model, self.optimizer = model, optimizer
+        self.model, self.trained, self.optimizer = model, model, optimizer
         with self.scope():
             self.metric = SegmentationScores(num_classes)
             model.compile(optimizer, Objective(terms), metrics=[self.metric], auto_scale_loss=False)
             optimizer.build(model.trainable_variables)
         self.restart()
+
+    def peak_memory(self):
+        peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._used]
+        return super().peak_memory() if None in peaks else (max(peaks), "device memory")
 
     def batches(self, source, plans, batch_size, result):
         """Iterate over the batches of the plans; the arguments are those of TensorFlow's loop."""

@@ -31,15 +31,36 @@ class TensorFlowLoop(Loop):
             self.strategy = _mirrored(tuple(devices))
         self.scope = self.strategy.scope
 
-    def attach(self, model, optimizer, num_classes, terms):
-        """Take the model and the optimizer, both built in `scope`, and the `objectives.Term`s of the loss."""
+    def attach(self, model, optimizer, num_classes, terms, auxiliary=None, frozen=None):
+        """Take the model and the optimizer, both built in `scope`, and the `objectives.Term`s of the loss.
+
+        Args:
+            auxiliary: (`add_auxiliary_head`'s model, weight of its second output's loss).
+            frozen: (variables, steps): these are not trained in the first so many steps of the run.
+        """
         self.model, self.optimizer, self.terms = model, optimizer, terms
+        self.trained, self._auxiliary_weight = auxiliary or (model, 0.0)
+        frozen, self._frozen_steps = frozen or ((), 0)
         with self.scope():
             self.metric = SegmentationScores(num_classes)
-            optimizer.build(model.trainable_variables)
+            optimizer.build(self.trained.trainable_variables)
         self.synchronize_batch_norm(True)
-        self._step = tf.function(self._distributed_step)
+        self._train_only([v for v in self.trained.trainable_variables if not any(v is other for other in frozen)])
         self.restart()
+
+    def _train_only(self, variables):
+        """Have these variables trained from the next step on: a new graph without the others' gradients."""
+        self._variables, self._step = variables, tf.function(self._distributed_step)
+
+    def step(self, number, batch):
+        if number > self._frozen_steps and len(self._variables) < len(self.trained.trainable_variables):
+            self._train_only(self.trained.trainable_variables)
+        super().step(number, batch)
+
+    def peak_memory(self):
+        gpus = range(len(tf.config.list_logical_devices("GPU")))
+        peaks = [tf.config.experimental.get_memory_info(f"GPU:{i}")["peak"] for i in gpus]
+        return (max(peaks), "GPU memory") if peaks else super().peak_memory()
 
     def batches(self, source, plans, batch_size, result):
         """Iterate over the batches of the plans, spread over the replicas.
@@ -55,7 +76,7 @@ class TensorFlowLoop(Loop):
 
         A saved file has it off, for it loads under TensorFlow only otherwise.
         """
-        for layer in self.model._flatten_layers():
+        for layer in self.trained._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = synchronized and self.devices > 1
 
@@ -73,22 +94,26 @@ class TensorFlowLoop(Loop):
     def _replica_step(self, images, labels):
         context = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            outputs = self.trained(images, training=True)
+            logits, *others = outputs if isinstance(outputs, (list, tuple)) else [outputs]
             loss = 0.0
             for term in self.terms:
                 # The mean is over the valid pixels of all replicas: a mean of the replicas' means is another loss.
                 count = context.all_reduce(tf.distribute.ReduceOp.SUM, term.count(labels, logits.shape[-1]))
-                loss += term.weight * term.total(labels, logits) / tf.maximum(count, 1.0)
-            if self.model.losses:  # each replica adds its share, once over all of them
-                loss += tf.add_n(self.model.losses) / self.devices
+                totals = term.total(labels, logits)
+                for other in others:
+                    totals += self._auxiliary_weight * term.total(labels, other)
+                loss += term.weight * totals / tf.maximum(count, 1.0)
+            if self.trained.losses:  # each replica adds its share, once over all of them
+                loss += tf.add_n(self.trained.losses) / self.devices
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, self.model.trainable_variables)
+        gradients = tape.gradient(scaled, self._variables)
         broken = 1 - tf.cast(tf.math.is_finite(tf.linalg.global_norm(gradients)), tf.int32)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             # It skips a step whose gradients are not finite, but looks at the first replica's only: tell it of all.
             skip = context.all_reduce(tf.distribute.ReduceOp.SUM, broken) > 0
             gradients = [tf.where(skip, tf.cast(float("nan"), g.dtype), g) for g in gradients]
             broken = tf.zeros_like(broken)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        self.optimizer.apply(gradients, self._variables)
         self.metric.update_state(labels, logits)
         return loss, broken

@@ -16,7 +16,7 @@ from kseg.evaluation import open_split
 from kseg.metrics import Scores, confusion_matrix
 from kseg.objects import ObjectScores
 from kseg.prediction import as_model, labeller
-from kseg.runs import progress_bar
+from kseg.progress import progress_bar
 
 
 class Report(NamedTuple):

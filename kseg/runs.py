@@ -12,7 +12,6 @@ import socket
 import time
 
 from PIL import Image
-from tqdm import tqdm
 
 import kseg
 from kseg.data.files import locked, replacing, write_atomic, writing
@@ -23,8 +22,9 @@ FLAGS_FILE = "flags.txt"
 _CONTENTS = {
     "scores.json": "the five scores, macro, micro and per class",
     "predictions.png": "image | prediction | truth",
+    "confusion.png": "what is taken for what",
     "saved_model": "the model for use without kseg",
-    "best.keras": "the weights of the best epoch, by validation mean IoU or --keep=lowest_loss",
+    "best.keras": "the weights of the best epoch, by validation --best_by or --keep=lowest_loss",
     "last.keras": "the weights of the last step",
     "history.csv": "loss and scores of each epoch",
     "logs": "the same for TensorBoard",
@@ -131,13 +131,17 @@ class RunFolder:
                 "--on_conflict=stored (go on with the stored settings) or --on_conflict=new (with these)."
             )
 
-    def check_keep(self, keep):
-        """Raise ValueError if the run has kept its best epoch by another criterion than `keep` asks for."""
-        stored = (self.stored() or {}).get("keep", keep)
-        if (stored == "lowest_loss") != (keep == "lowest_loss"):
+    def check_keep(self, keep, best_by):
+        """Raise ValueError if the run has kept its best epoch by another criterion than is asked for."""
+        stored = self.stored() or {"keep": keep, "best_by": best_by}
+        wanted = {"keep": keep, "best_by": best_by}
+        before = {name: stored.get(name, Settings.__dataclass_fields__[name].default) for name in wanted}
+        by_loss = [values["keep"] == "lowest_loss" for values in (before, wanted)]
+        name = "keep" if by_loss[0] != by_loss[1] else "best_by"
+        if by_loss[0] != by_loss[1] or (not by_loss[0] and before[name] != wanted[name]):
             raise ValueError(
-                f"{self.workdir} has kept epochs by --keep={stored}, which cannot become --keep={keep}: the weights of "
-                "earlier epochs are gone. Use another workdir."
+                f"{self.workdir} has kept epochs by --{name}={before[name]}, which cannot become "
+                f"--{name}={wanted[name]}: the weights of earlier epochs are gone. Use another workdir."
             )
 
     def open(self, wanted):
@@ -232,8 +236,3 @@ class TensorBoardLog:
     def _write(self, event):
         with writing(self.path):
             self._file.write(frame(event.SerializeToString()))
-
-
-def progress_bar(description, images, done=0):
-    """A bar that counts images: rate, time left, and what `set_postfix` adds."""
-    return tqdm(total=images, initial=done, desc=description, unit=" images", dynamic_ncols=True, mininterval=0.5)

@@ -12,7 +12,8 @@ from kseg.checks import check_batch_norm, class_count
 from kseg.data.augment import ROW, nearest_label
 from kseg.data.examples import Examples
 from kseg.prediction import SavedModel, first_maximum, label_set_of, labeller, preprocess_layer
-from kseg.runs import FLAGS_FILE, RunFolder, progress_bar
+from kseg.progress import progress_bar
+from kseg.runs import FLAGS_FILE, RunFolder
 from kseg.seed_scores import SeedScores, SeedSums
 
 LABEL_RESIZES = ("nearest", "smooth")

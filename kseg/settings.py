@@ -38,12 +38,36 @@ class Settings:
     learning_rate: float = _setting(1e-3, "Learning rate after warm-up.", lower=0.0)
     lr_schedule: str = _setting(
         "constant",
-        "Decay to 0 over the run: poly is (1 - step/steps)^0.9 (DeepLab), cosine half a period.",
-        choices=("constant", "poly", "cosine"),
+        "Decay over the run: poly to 0, (1 - step/steps)^0.9 (DeepLab), cosine to 0, steps by --lr_drop_epochs.",
+        choices=("constant", "poly", "cosine", "steps"),
     )
+    lr_drop_epochs: str = _setting(
+        "", "For steps: epochs after which the rate drops, rising, e.g. 30,60,90 (2.5 is fine)."
+    )
+    lr_drop_factor: float = _setting(0.1, "What the rate is multiplied by at each drop.", lower=0.0)
     warmup_steps: int = _setting(0, "Steps over which the learning rate rises linearly from 0.", lower=0)
     momentum: float = _setting(0.9, "Momentum of sgd.", lower=0.0)
-    weight_decay: float = _setting(0.0, "Decoupled weight decay of adamw; added to the others too.", lower=0.0)
+    weight_decay: float = _setting(
+        0.0,
+        "Decoupled: rate x decay of each kernel a step, for every optimizer. Papers add sgd's to the gradient instead, "
+        "where momentum m makes 1/(1 - m) times as much of it.",
+        lower=0.0,
+    )
+    clip_norm: float = _setting(0.0, "Longest L2 norm of a step's whole gradient; 0: any.", lower=0.0)
+    encoder_lr_multiplier: float = _setting(
+        1.0, "Learning rate of the encoder (what encoder_weights fills) over that of the rest.", lower=0.0
+    )
+    freeze_encoder_epochs: int = _setting(
+        0, "Epochs before the encoder is trained; its batch norms go on following the data.", lower=0
+    )
+    auxiliary_weight: float = _setting(
+        0.0,
+        "Weight of the loss of an auxiliary head of DeepLabV3 and FCN (.4 in PSPNet), training only; 0: none.",
+        lower=0.0,
+    )
+    init_from: str = _setting(
+        "", "Run folder or .keras file whose weights this run begins with, where name and shape of a layer's fit."
+    )
     ema_momentum: float = _setting(0.0, "Average the weights over steps and score that; 0: off.", lower=0.0)
     loss: str = _setting(
         "cross_entropy",
@@ -78,8 +102,24 @@ class Settings:
     keep_checkpoints: int = _setting(2, "How many of the newest checkpoints stay.", lower=1)
     keep: str = _setting(
         "best",
-        "Epoch that is scored at the end and exported: best validation mean IoU, the last, or lowest training loss.",
+        "Epoch that is scored at the end and exported: best validation score, the last, or lowest training loss.",
         choices=("best", "last", "lowest_loss"),
+    )
+    best_by: str = _setting(
+        "mean_iou",
+        "Validation score (macro means) of the best epoch.",
+        choices=(
+            "mean_iou",
+            "pixel_accuracy",
+            "frequency_weighted_iou",
+            "accuracy",
+            "sensitivity",
+            "specificity",
+            "f1",
+        ),
+    )
+    patience: int = _setting(
+        0, "Stop after so many epochs without a better --best_by (or loss, by --keep=lowest_loss); 0: never.", lower=0
     )
     on_conflict: str = _setting(
         "stop",
@@ -111,8 +151,25 @@ class Settings:
             raise ValueError(f"num_outputs must be at most 254, got {self.num_outputs}.")
         if self.scale_min > self.scale_max:
             raise ValueError(f"scale_min must not exceed scale_max, got {self.scale_min} and {self.scale_max}.")
+        if (self.lr_schedule == "steps") != bool(self.drop_epochs):
+            raise ValueError(
+                f"lr_schedule steps and lr_drop_epochs go together, got {self.lr_schedule} and {self.lr_drop_epochs!r}."
+            )
+        if self.optimizer == "adamw" and not self.weight_decay:
+            raise ValueError("adamw is adam with weight_decay, got 0. Give one (.01 is common), or optimizer adam.")
         if not self.ema_momentum < 1:
             raise ValueError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
+
+    @property
+    def drop_epochs(self):
+        """The epochs of lr_drop_epochs, floats."""
+        try:
+            epochs = [float(part) for part in self.lr_drop_epochs.split(",")] if self.lr_drop_epochs else []
+        except ValueError:
+            epochs = [-1.0]
+        if not all(0 < a < b for a, b in zip(epochs, [*epochs[1:], float("inf")], strict=True)):
+            raise ValueError(f"lr_drop_epochs must be rising numbers such as 30,60,90, got {self.lr_drop_epochs!r}.")
+        return epochs
 
     @property
     def crop(self):

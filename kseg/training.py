@@ -7,8 +7,9 @@ import pathlib
 import keras
 
 from kseg import checkpoints
-from kseg.building import build_for_run, carried, precision
+from kseg.building import build_for_run, carried, precision, training_parts
 from kseg.checks import check_batch_norm
+from kseg.confusion import draw_confusion_matrix
 from kseg.data.augment import Augmentation, epoch_plan
 from kseg.data.checking import quick_check
 from kseg.data.files import writing
@@ -18,7 +19,10 @@ from kseg.loop import make_loop
 from kseg.objectives import make_terms
 from kseg.optimizers import make_optimizer
 from kseg.prediction import labeller, load_model
-from kseg.runs import RunFolder, TensorBoardLog, describe, parse_settings, progress_bar
+from kseg.progress import EpochClock, progress_bar
+from kseg.run_log import RunLog
+from kseg.runs import RunFolder, describe, parse_settings
+from kseg.selection import Selection
 from kseg.settings import make_settings
 from kseg.signals import Interruption, Stopped
 
@@ -66,7 +70,7 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
     )
     wanted = describe(model, data_dir, model_options or {}, strategy, settings, records=train_split.manifest.digest)
     if settings.on_conflict == "new":
-        folder.check_keep(settings.keep)
+        folder.check_keep(settings.keep, settings.best_by)
     else:
         folder.check(wanted)
         if folder.finished:
@@ -94,15 +98,16 @@ class _Run:
         self.size = (settings.height, settings.width) if settings.height else train_split.common_size()
         self.epoch_steps = len(self._plan(0))
         self.total_steps = settings.train_steps or settings.epochs * self.epoch_steps
-        self.step, self.best, self.history, self.stopped = 0, -math.inf, [], False
+        self.step, self.selection, self.history, self.stopped = 0, Selection(settings), [], False
         self.loop = make_loop(strategy, settings.batch_size, settings.deterministic)
         keras.utils.set_random_seed(settings.seed)
         with self.loop.scope(), precision(settings.mixed_precision):
             self.model = build_for_run(model, model_options, settings, train_split, self.size)
             check_batch_norm(self.model, settings.batch_size, settings.crop)
-            optimizer = make_optimizer(settings, self.total_steps)
+            encoder, parts = training_parts(self.model, settings, self.epoch_steps)
+            optimizer = make_optimizer(settings, self.total_steps, self.epoch_steps, encoder)
         terms = make_terms(settings, train_split, self.model.output_shape[-1])
-        self.loop.attach(self.model, optimizer, self.label_set.num_classes, terms)
+        self.loop.attach(self.model, optimizer, self.label_set.num_classes, terms, **parts)
         self._restore()
 
     def _plan(self, epoch):
@@ -119,18 +124,21 @@ class _Run:
             yield self._plan(epoch)
 
     def _variables(self):
-        return {"model": self.model.variables, "optimizer": self.loop.optimizer.variables}
+        return {"model": self.loop.trained.variables, "optimizer": self.loop.optimizer.variables}
 
     def _restore(self):
         if found := checkpoints.list_checkpoints(self.folder.checkpoints):
             self.step, state = checkpoints.restore_checkpoint(found[-1], self._variables())
-            self.best, self.history, self.stopped = state["best"], state["history"], state["stopped"]
+            self.selection = Selection(self.settings, state["best"], state.get("best_epoch", 0))
+            self.history = state["history"]
+            self.stopped = state["stopped"] and self.settings.on_conflict != "new"
             self.loop.restart(**state["epoch"])
             print(f"Going on from step {self.step} of {self.total_steps}.")
 
     def _save(self):
         epoch = {"loss_sum": self.loop.loss_sum, "steps": self.loop.steps, "matrix": self.loop.matrix.tolist()}
-        state = {"best": self.best, "history": self.history, "stopped": self.stopped, "epoch": epoch}
+        state = {"best": self.selection.best, "best_epoch": self.selection.epoch, "history": self.history}
+        state |= {"stopped": self.stopped, "epoch": epoch}
         keep = self.settings.keep_checkpoints
         checkpoints.save_checkpoint(self.folder.checkpoints, self.step, self._variables(), state, keep)
 
@@ -142,7 +150,7 @@ class _Run:
         batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, result)
         steps = f"{self.total_steps} steps of {self.settings.batch_size} images"
         print(f"{self.model.name}: {steps} on {self.loop.devices} device(s)", flush=True)
-        with TensorBoardLog(self.folder.workdir / "logs", self.step) as self.log, self.train_split.readable_errors():
+        with RunLog(self.folder.workdir / "logs", self.step) as self.log, self.train_split.readable_errors():
             callbacks.on_train_begin()
             while (self.step < self.total_steps or self.loop.steps) and not self.stopped:
                 try:
@@ -159,6 +167,7 @@ class _Run:
         first, end = epoch * self.epoch_steps, min((epoch + 1) * self.epoch_steps, self.total_steps)
         size, title = settings.batch_size, f"epoch {epoch + 1}/{math.ceil(self.total_steps / self.epoch_steps)}"
         callbacks.on_epoch_begin(epoch)
+        begin, clock = self.step, EpochClock()
         with progress_bar(title, (end - first) * size, (self.step - first) * size) as bar:
             while self.step < end:
                 position = self.step - first
@@ -172,14 +181,17 @@ class _Run:
                 if self.step % settings.checkpoint_every_steps == 0 and self.step < end:
                     self.loop.check_weights(self.step)
                     self._save()
+        clock.stop_steps()
         self._end_epoch(epoch, callbacks)
+        steps, remaining = self.step - begin, 0 if self.stopped else self.total_steps - self.step
+        pace = clock.rate(steps * size), self.loop.peak_memory(), clock.left(steps, remaining)
+        self.log.pace(self.step, title, *pace)
 
     def _look(self, bar):
         self.loop.check()
         logs = self.loop.logs()
         bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
-        train_logs = {f"train/{name}": value for name, value in logs.items()}
-        self.log.scalars(self.step, {**train_logs, "learning_rate": self.loop.learning_rate})
+        self.log.training(self.step, logs, self.loop.learning_rate)
         return logs
 
     def _end_epoch(self, epoch, callbacks):
@@ -188,12 +200,14 @@ class _Run:
         last = self.step == self.total_steps
         if last or (epoch + 1) % self.settings.validate_every_epochs == 0:
             row |= self._validate()
-        if self.settings.keep == "lowest_loss":
-            self._save_best(-row["loss"])
+        self._offer(row)
         callbacks.on_epoch_end(epoch, {name: value for name, value in row.items() if name not in ("epoch", "step")})
-        stopped = bool(self.model.stop_training)
-        if stopped and "val_mean_iou" not in row:  # a callback ends it here: this is the last epoch
+        stopped = bool(self.model.stop_training) or self.selection.exhausted(row)
+        if stopped and "val_mean_iou" not in row:  # a callback or the loss ends it here: this is the last epoch
             row |= self._validate()
+            self._offer(row)
+        if self.selection.exhausted(row):
+            print(f"Nothing better for {self.settings.patience} epochs: stopped after epoch {epoch + 1}.", flush=True)
         self.history, self.stopped = [*self.history, row], stopped
         self.loop.restart()
         self.folder.write_history(self.history)
@@ -203,29 +217,25 @@ class _Run:
 
     def _validate(self):
         with self.loop.averaged_weights():
-            scores, picture = self.score(labeller(self.model))
-        if self.settings.keep != "lowest_loss":
-            self._save_best(scores.mean_iou)
-        row = {f"val_{name}": getattr(scores, name) for name in ("mean_iou", "pixel_accuracy", *scores.micro)}
-        self.log.scalars(self.step, {name.replace("val_", "val/"): value for name, value in row.items()})
-        self.log.picture(self.step, "image | prediction | truth", picture)
-        if scores.out_of_range:
-            print(f"WARNING: {scores.out_of_range} pixels have a label that is neither a class nor ignored.")
-        print(f"validation: mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}", flush=True)
-        return row
+            scores, pictures = self.score(labeller(self.model))
+        return self.log.validation(self.step, scores, pictures)
 
     def score(self, label):
-        """Return a labeller's scores on the validation split and the path of the picture that it draws."""
-        split, picture = self.val_split, self.folder.workdir / "predictions.png"
+        """Return a labeller's scores on the validation split and the paths of the pictures drawn, by title."""
+        split, workdir = self.val_split, self.folder.workdir
+        pictures = {
+            "image | prediction | truth": workdir / "predictions.png",
+            "confusion matrix": workdir / "confusion.png",
+        }
         with split.readable_errors():
             batches = self.interruption.watch(split.batches())
             scores = score_batches(label, batches, self.label_set.classes, len(split), True)
-            draw_predictions(label, split, picture)
-        return scores, picture
+            draw_predictions(label, split, workdir / "predictions.png")
+        draw_confusion_matrix(scores, workdir / "confusion.png")
+        return scores, pictures
 
-    def _save_best(self, value):
-        if not value <= self.best:  # the first counts, even if it is nan
-            self.best = value
+    def _offer(self, row):
+        if self.selection.offer(row):
             self._save_model("best.keras")
 
     def _save_model(self, name):

@@ -200,10 +200,11 @@ def test_imports_run_one_way(root):
         "loss_sums": set(),
         "losses": {"loss_options", "class_weights", "loss_sums"},
         "settings": {"loss_options"},
+        "progress": set(),
         "visualization": {"data"},
         "blocks": {"layers"},
         "models": {"models", "blocks", "layers"},
-        "data": {"data"},
+        "data": {"data", "progress"},
         "architecture": {"architecture", "data"},
         "components": set(),
         "boundaries": {"data"},
@@ -222,6 +223,7 @@ def test_imports_run_one_way(root):
     top |= {"seed_evaluation"}
     top |= {"reporting", "comparison"}
     top |= {"submission", "submission_check", "dataset_report"}
+    top |= {"auxiliary", "finetuning", "run_log", "selection"}
     for path in package.rglob("*.py"):
         room = path.relative_to(package).parts[0].removesuffix(".py")
         if room == "__init__":

@@ -3,11 +3,10 @@
 import os
 import pathlib
 
-from tqdm import tqdm
-
 from kseg.data.prepare import prepare_dataset
 from kseg.data.records import MANIFEST
 from kseg.data.synthetic import draw_cityscapes
+from kseg.progress import progress_bar
 
 _DOWNLOADS = {
     "cityscapes": "leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) from "
@@ -20,7 +19,7 @@ _DOWNLOADS = {
 
 def draw_streets(source, *, workers=None, **drawing):
     """Draw procedural streets in Cityscapes' folder layout, with a progress bar (`synthetic.draw_cityscapes`)."""
-    with tqdm(desc="draw", unit=" streets", dynamic_ncols=True, mininterval=0.5) as bar:
+    with progress_bar("draw", None, unit="streets") as bar:
 
         def progress(done, total):
             bar.total = total

@@ -1,6 +1,7 @@
 """Processes that share the work on a dataset's files, with a progress bar; they end with their parent."""
 
 import concurrent.futures
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
-import tqdm
+from kseg.progress import progress_bar
 
 _state = {}  # of a worker process: the source, sent once instead of with every item
 
@@ -48,9 +49,11 @@ class Workers:
             results = self._pool.map(functools.partial(_call, function), items, chunksize=chunk)
         total = sum(map(weigh, items))
         try:
-            with tqdm.tqdm(total=total, desc=what, unit="image", disable=not self._progress or not total) as bar:
+            shown = self._progress and total
+            with progress_bar(what, total) if shown else contextlib.nullcontext() as bar:
                 for item, result in zip(items, results, strict=True):
-                    bar.update(weigh(item))
+                    if bar is not None:
+                        bar.update(weigh(item))
                     yield result
         except ValueError as error:  # raised in another process: say it here, where its reader looks
             raise ValueError(str(error)) from error

@@ -111,6 +111,23 @@ def load_encoder_weights(model, architecture, source, *, keep_preprocess=False):
     return {"used": used, "unused": unused, "initial": initial}
 
 
+def encoder_layers(model):
+    """The layers of a model that `load_encoder_weights` fills, from the image on.
+
+    Batch norms that a model (SegNet) puts between VGG16's convolutions are none of them.
+    Returns: list of keras.layers.Layer. Raises: ValueError for a model without an encoder of `ARCHITECTURES`.
+    """
+    for architecture in ("vgg16", "resnet101", "resnet50"):  # ResNet-101 has all layers of ResNet-50
+        try:
+            return [model.get_layer(name) for name in _layers_of(model, architecture)]
+        except ValueError:
+            continue
+    raise ValueError(
+        f"Model '{model.name}' has no encoder ({', '.join(ARCHITECTURES)}) to freeze or to give a rate of its own. "
+        "Leave freeze_encoder_epochs and encoder_lr_multiplier out."
+    )
+
+
 def _layers_of(model, architecture):
     """The part of the table that the model has: all of it, or all but VGG16's dense layers."""
     present = {layer.name for layer in model.layers}
