@@ -91,7 +91,7 @@ class Loop:
     def averaged_weights(self):
         """Put the moving average of the weights in place for a while, if the optimizer keeps one."""
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if not inner.use_ema or not int(inner.iterations):
+        if not inner.use_ema or not keras.ops.convert_to_numpy(inner.iterations):
             yield
             return
         variables = self.trained.trainable_variables

@@ -3,6 +3,7 @@
 from __future__ import annotations  # field types are read as text
 
 import dataclasses
+import itertools
 
 from kseg.loss_options import CLASS_WEIGHTS, FOCAL_GAMMA, LOSSES, TOP_K_SHARE, parse_class_weights, parse_loss
 
@@ -167,7 +168,7 @@ class Settings:
             epochs = [float(part) for part in self.lr_drop_epochs.split(",")] if self.lr_drop_epochs else []
         except ValueError:
             epochs = [-1.0]
-        if not all(0 < a < b for a, b in zip(epochs, [*epochs[1:], float("inf")], strict=True)):
+        if not all(0 < a < b for a, b in itertools.pairwise([*epochs, float("inf")])):
             raise ValueError(f"lr_drop_epochs must be rising numbers such as 30,60,90, got {self.lr_drop_epochs!r}.")
         return epochs
 
