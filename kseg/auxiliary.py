@@ -48,4 +48,4 @@ def add_auxiliary_head(model, seed=0):
     x = ends.logits(x, model.output_shape[-1], initializer=blocks.HE_NORMAL, name="auxiliary_logits")
     stride = min(_STRIDE, preprocess.multiple)
     x = UpSampling2D(stride, interpolation="bilinear", dtype="float32", name="auxiliary_upsampling")(x)
-    return keras.Model(model.inputs, [model.output, x], name=f"{model.name}_with_auxiliary_head")
+    return keras.Model(model.input, [model.output, x], name=f"{model.name}_with_auxiliary_head")

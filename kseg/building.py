@@ -34,6 +34,8 @@ def build_for_run(model, options, settings, split, size):
         raise ValueError(
             f"num_outputs must be at least the {classes} classes of label set {split.label_set.name}, got {outputs}."
         )
+    if settings.init_from and options.get("encoder_weights"):
+        raise ValueError("encoder_weights and init_from are two sources of the same weights. Give one of them.")
     if isinstance(model, str):
         if model in MODELS and "seed" in options_of(model):
             options = {"seed": settings.seed, **options}
@@ -48,14 +50,12 @@ def build_for_run(model, options, settings, split, size):
             layer.size = tuple(size)
     check_classes(built, split.label_set, "the records", outputs)
     if settings.init_from:
-        if options.get("encoder_weights"):
-            raise ValueError("encoder_weights and init_from are two sources of the same weights. Give one of them.")
         print(start_from(built, settings.init_from))
     return built
 
 
 def training_parts(model, settings, epoch_steps):
-    """Return what training has beyond the model, to be made in the same scope and under the same policy.
+    """Return what training has beyond the model; the strategy's scope and the precision policy are the caller's.
 
     Args:
         model, settings: of `build_for_run`. epoch_steps: optimizer steps of an epoch.
@@ -65,18 +65,17 @@ def training_parts(model, settings, epoch_steps):
     Raises:
         ValueError: a model without an encoder or a place for the auxiliary head; another backend than TensorFlow.
     """
-    parts, encoder = {}, []
+    backend, parts, encoder = keras.backend.backend(), {}, []
+    if backend != "tensorflow" and (settings.freeze_encoder_epochs or settings.auxiliary_weight):
+        raise ValueError(
+            f"freeze_encoder_epochs and auxiliary_weight need KERAS_BACKEND=tensorflow, got {backend}. Leave them out."
+        )
     if settings.freeze_encoder_epochs or settings.encoder_lr_multiplier != 1:
         encoder = [variable for layer in encoder_layers(model) for variable in layer.trainable_variables]
     if settings.freeze_encoder_epochs:
         parts["frozen"] = encoder, settings.freeze_encoder_epochs * epoch_steps
     if settings.auxiliary_weight:
         parts["auxiliary"] = add_auxiliary_head(model, settings.seed), settings.auxiliary_weight
-    if parts and keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "freeze_encoder_epochs and auxiliary_weight need KERAS_BACKEND=tensorflow, got "
-            f"{keras.backend.backend()}. Leave them out there."
-        )
     return encoder, parts
 
 

@@ -95,7 +95,7 @@ class Adam(_Recipe, keras.optimizers.Adam):
         # Adam divides its moments by what they lack after t steps. Those that begin at zero later lack more: without
         # this an encoder's first steps after its freezing would be sqrt(.001) / .1, three times, too long.
         step = ops.cast(self.iterations + 1, dtype)
-        own = ops.maximum(step - self._start_step, 1.0)
+        own = ops.maximum(step - self._start_step, 1.0)  # loss scaling skips steps: the count may lag behind
         return self._correction(own) / self._correction(step)
 
     def _correction(self, step):

@@ -25,7 +25,7 @@ def _build():
 
 
 def _run(strategy):
-    """Three steps of SGD, ignored pixels in the second replica's half, one layer frozen in the first step.
+    """Three steps of SGD, ignored pixels in the second replica's half, one layer frozen.
 
     Gives every variable of model, head and optimizer, the averages, and the weights' changes in the first step.
     """
@@ -40,7 +40,7 @@ def _run(strategy):
         trained.get_layer("auxiliary_dropout").rate = 0.0  # its masks are drawn for each replica's part
         optimizer = make_optimizer(settings, 3, 1, encoder)  # with loss scaling
     terms = [Term(1.0, losses.cross_entropy_sum, losses.valid_pixels)]
-    loop.attach(model, optimizer, 3, terms, auxiliary=(trained, 0.4), frozen=(encoder, 1))
+    loop.attach(model, optimizer, 3, terms, auxiliary=(trained, 0.4), frozen=(encoder, 3))
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 16, 16, 3), np.uint8)
     labels = random.integers(0, 3, (12, 16, 16), np.uint8)
@@ -58,7 +58,6 @@ def _run(strategy):
             same = [np.array_equal(v.numpy(), old) for v, old in zip(trained.trainable_variables, before, strict=True)]
             assert same == [any(v is frozen for frozen in encoder) for v in trained.trainable_variables]
             moved = [change for change, still in zip(changes, same, strict=True) if not still]
-    assert not any(np.array_equal(v.numpy(), old) for v, old in zip(trained.trainable_variables, before, strict=True))
     with loop.averaged_weights():
         averages = [variable.numpy() for variable in model.trainable_variables]
     return [v.numpy() for v in (*trained.variables, *optimizer.variables)] + averages, moved

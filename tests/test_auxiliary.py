@@ -7,10 +7,12 @@ import tensorflow as tf
 
 from kseg import losses
 from kseg.auxiliary import add_auxiliary_head
+from kseg.building import training_parts
 from kseg.loop import make_loop
 from kseg.models import build_model
 from kseg.models.encoders import encoder_layers
 from kseg.objectives import Term
+from kseg.settings import make_settings
 
 
 @pytest.mark.parametrize(
@@ -45,17 +47,22 @@ def test_a_free_model_has_a_free_head():
     assert main.shape == auxiliary.shape == (1, 32, 64, 3)
 
 
-@pytest.mark.parametrize("name", ["unet", "segnet"])
-def test_other_models_say_that_they_have_no_place_for_it(name):
-    with pytest.raises(ValueError, match=f"needs a model with an auxiliary head, deeplabv3 or an FCN, got '{name}'"):
-        add_auxiliary_head(build_model(name, (32, 32, 3), 3, base_filters=1))
-
-
-def test_only_models_with_an_encoder_have_one():
-    with pytest.raises(ValueError, match="'unet' has no encoder"):
-        encoder_layers(build_model("unet", (32, 32, 3), 3, base_filters=1))
+def test_other_models_say_that_they_have_no_place_for_it_or_no_encoder():
+    unet = build_model("unet", (32, 32, 3), 3, base_filters=1, depth=2)
     segnet = build_model("segnet", (32, 32, 3), 3, base_filters=1)
+    for model in (unet, segnet):
+        with pytest.raises(ValueError, match=f"an auxiliary head, deeplabv3 or an FCN, got '{model.name}'"):
+            add_auxiliary_head(model)
+    with pytest.raises(ValueError, match="'unet' has no encoder"):
+        encoder_layers(unet)
     assert [layer.name for layer in encoder_layers(segnet)][::12] == ["block1_conv1", "block5_conv3"]  # norms are not
+
+
+@pytest.mark.parametrize("settings", [{"auxiliary_weight": 0.4}, {"freeze_encoder_epochs": 1}])
+def test_what_another_backend_cannot_do_is_said(settings, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="need KERAS_BACKEND=tensorflow, got jax. Leave them out"):
+        training_parts(None, make_settings(epochs=1, **settings), 1)
 
 
 def test_the_loss_is_the_sum_of_both_by_weight():

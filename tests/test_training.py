@@ -408,6 +408,13 @@ def test_bad_settings(settings, message):
         ("segnet", {"num_outputs": 2}, "num_outputs must be at least the 3 classes of label set train_ids, got 2"),
         (tiny.build_tiny, {"num_outputs": 7}, "The model has 3 outputs, but 7 are needed"),
         ("segnet_aspp", {"model_options": {"rates": 3}}, "cannot be built"),
+        (
+            "unet",
+            {"auxiliary_weight": 0.4, "model_options": {"base_filters": 1}},
+            "needs a model with an auxiliary head",
+        ),
+        ("unet", {"encoder_lr_multiplier": 0.1, "model_options": {"base_filters": 1}}, "'unet' has no encoder"),
+        ("segnet", {"init_from": "a", "model_options": {"encoder_weights": "b"}}, "two sources of the same weights"),
     ],
 )
 def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):
