@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+import replica_recipes
 import tensorflow as tf
 import tiny
 
@@ -70,6 +71,7 @@ def main(records, output):
         assert "divide by the 2 devices" in str(error)
     else:
         raise AssertionError("a batch of 3 over 2 devices must be refused")
+    replica_recipes.check()
 
 
 if __name__ == "__main__":
