@@ -20,8 +20,8 @@ from kseg.page.build import write_page
 from kseg.page.folder import replaced_folder
 from kseg.page.pictures import Pictures
 from kseg.prediction import label_set_of, labeller, load_model
-from kseg.reporting import read_instances
 from kseg.progress import progress_bar
+from kseg.reporting import read_instances
 
 _CITY = re.compile(r"(?:.*/)?([A-Za-z-]+)_\d{6}_\d{6}")  # Cityscapes: CITY_SEQUENCE_FRAME
 
