@@ -15,13 +15,14 @@ from kseg.settings import make_settings
 RATE, CLIP = 0.05, 0.05
 
 
-def _build():
-    """A model with the map that an auxiliary head is on, at half the image's size."""
-    image = keras.Input((16, 16, 3))
+def build(size=(16, 16), classes=3):
+    """A model with the map that an auxiliary head is on, at half the image's size; its encoder is the layer `first`."""
+    image = keras.Input((*size, 3))
     x = Preprocess((124, 116, 104), (60, 60, 60), multiple=2, name="preprocess")(image)
-    x = BatchNormalization()(keras.layers.Conv2D(4, 3, padding="same", name="first")(x))
+    x = BatchNormalization(name="norm")(keras.layers.Conv2D(4, 3, padding="same", name="first")(x))
     x = keras.layers.MaxPooling2D(name="block4_pool")(x)
-    return keras.Model(image, UpSampling2D(2, interpolation="bilinear")(keras.layers.Conv2D(3, 1)(x)))
+    x = keras.layers.Conv2D(classes, 1, name="scores")(x)
+    return keras.Model(image, UpSampling2D(2, interpolation="bilinear", dtype="float32")(x), name="small")
 
 
 def _run(strategy):
@@ -34,7 +35,7 @@ def _run(strategy):
     loop = make_loop(strategy, 4)
     with loop.scope():
         keras.utils.set_random_seed(0)
-        model = _build()
+        model = build()
         encoder = model.get_layer("first").trainable_variables
         trained = add_auxiliary_head(model)
         trained.get_layer("auxiliary_dropout").rate = 0.0  # its masks are drawn for each replica's part

@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import replica_recipes
 import tiny
 
 import kseg
-from kseg.models import build_model
+from kseg.models import encoders
 from kseg.runs import RunFolder
 
 SETTINGS = {
@@ -24,6 +25,11 @@ SETTINGS = {
 }
 
 
+def build():
+    """The small model at the size of `tiny`'s records."""
+    return replica_recipes.build((32, 64))
+
+
 class Watch(keras.callbacks.Callback):
     """Notes when an encoder's kernel changes; from the second epoch (step 4) on all pixels are made one class's."""
 
@@ -36,8 +42,8 @@ class Watch(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch, logs=None):
-        step, scores = int(self.model.optimizer.iterations), self.model.get_layer("score_fc7")
-        self.kernels[step] = self.model.get_layer("block1_conv1").kernel.numpy()
+        step, scores = int(self.model.optimizer.iterations), self.model.get_layer("scores")
+        self.kernels[step] = self.model.get_layer("first").kernel.numpy()
         if step >= 4:
             scores.kernel.assign(0 * scores.kernel)
             scores.bias.assign([1.0, 0.0, 0.0])
@@ -55,13 +61,15 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes")
     records, found = tiny.write_records(folder), {}
     keras.utils.set_random_seed(7)
-    source = build_model("fcn32s", (32, 64, 3), 5, base_filters=1)
+    source = replica_recipes.build((32, 64), 5)
     source.save(folder / "source.keras")
-    common = {**SETTINGS, "init_from": str(folder / "source.keras"), "model_options": {"base_filters": 1}}
-    for name, watch in (("cut", Watch(die_before_step=6)), ("whole", Watch()), ("cut", Watch())):
-        with pytest.raises(KeyboardInterrupt):
-            kseg.train("fcn32s", records, folder / name, callbacks=[watch], **common)
-        found[name] = folder / name, watch
+    common = {**SETTINGS, "init_from": str(folder / "source.keras")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(encoders.ARCHITECTURES["vgg16"], "layers", {"first": ("conv", "first", None)})
+        for name, watch in (("cut", Watch(die_before_step=6)), ("whole", Watch()), ("cut", Watch())):
+            with pytest.raises(KeyboardInterrupt):
+                kseg.train(build, records, folder / name, callbacks=[watch], **common)
+            found[name] = folder / name, watch
     found = {name: (path, RunFolder(path).read_history(), watch) for name, (path, watch) in found.items()}
     return source, found
 
@@ -82,13 +90,13 @@ def test_it_stops_when_the_score_that_was_asked_for_is_no_better(runs):
     kept = kseg.load_model(folder).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(kept, watch.ends[int(np.argmax(scores))], strict=True))
     with pytest.raises(ValueError, match="kept epochs by --best_by=sensitivity, which cannot become --best_by=f1"):
-        kseg.train("fcn32s", folder.parent / "records", folder, on_conflict="new", **{**SETTINGS, "best_by": "f1"})
+        kseg.train(build, folder.parent / "records", folder, on_conflict="new", **{**SETTINGS, "best_by": "f1"})
 
 
 def test_the_encoder_begins_from_the_other_run_and_is_frozen_for_an_epoch(runs):
     source, found = runs
     _, _, watch = found["whole"]
-    start = source.get_layer("block1_conv1").kernel.numpy()
+    start = source.get_layer("first").kernel.numpy()
     assert all(np.array_equal(watch.kernels[step], start) for step in (1, 2, 3))
     assert not np.array_equal(watch.kernels[4], start)
 
@@ -96,7 +104,7 @@ def test_the_encoder_begins_from_the_other_run_and_is_frozen_for_an_epoch(runs):
 def test_no_file_holds_the_auxiliary_head(runs):
     folder, _, _ = runs[1]["whole"]
     model = kseg.load_model(folder)
-    assert model.name == "fcn32s" and len(model.outputs) == 1
+    assert model.name == "small" and len(model.outputs) == 1
     assert not any("auxiliary" in layer.name for layer in model.layers)
     with np.load(max((folder / "checkpoints").glob("*.npz"))) as arrays:  # the checkpoint has it
         shapes = [arrays[name].shape for name in arrays.files if name.startswith("model/")]
