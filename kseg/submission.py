@@ -17,7 +17,7 @@ from kseg.data.examples import map_ahead
 from kseg.data.files import write_atomic
 from kseg.data.source import read_bytes, size_text
 from kseg.prediction import as_model, label_set_of, labeller
-from kseg.runs import progress_bar
+from kseg.progress import progress_bar
 from kseg.submission_check import AHEAD, SIZE, listed
 
 _SUFFIX = "_labelIds.png"

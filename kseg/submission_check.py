@@ -17,7 +17,7 @@ from kseg.cityscapes_scores import NAMES
 from kseg.data import cityscapes, codec
 from kseg.data.examples import map_ahead
 from kseg.data.source import archive_names, read_bytes, size_text
-from kseg.runs import progress_bar
+from kseg.progress import progress_bar
 
 SIZE = (1024, 2048)  # height, width
 AHEAD = 8  # images decoded before they are asked for: 6 MB each
