@@ -147,11 +147,12 @@ def weights(path):
 
 
 def events(logs):
-    """{tag: [(step, value), ...]} as TensorBoard shows the folder's logs."""
+    """{tag: [(step, value), ...]} as TensorBoard shows the folder's logs; no speed, no memory."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     shown = EventAccumulator(str(logs)).Reload()
-    return {tag: [(event.step, event.value) for event in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
+    tags = [tag for tag in shown.Tags()["scalars"] if tag.startswith(("train/", "val/", "learning_rate"))]
+    return {tag: [(event.step, event.value) for event in shown.Scalars(tag)] for tag in tags}
 
 
 def differences(workdir, whole):
