@@ -29,6 +29,7 @@ SIZES = {
         "copy": {"megabytes": 256},
         # CamVid's classes; its 360x480 at the next multiple of 32
         "model_step": {"batch": 2, "height": 352, "width": 480, "num_classes": 11, "base_filters": 64},
+        "loop_step": {"batch": 4, "height": 256, "width": 256, "num_classes": 19, "options": {"base_filters": 64}},
     },
     "tiny": {
         "pool_pair": {"shape": (2, 32, 32, 4)},
@@ -38,6 +39,7 @@ SIZES = {
         "conv_rate": {"batch": 1, "height": 32, "width": 32, "channels": 16},
         "copy": {"megabytes": 4},
         "model_step": {"batch": 2, "height": 32, "width": 64, "num_classes": 3, "base_filters": 4},
+        "loop_step": {"batch": 4, "height": 32, "width": 32, "num_classes": 3, "options": {"base_filters": 4}},
     },
 }
 
@@ -57,6 +59,7 @@ GOALS = {
         report.Goal("train_step bfloat16", "memory", "PyTorch", 1.2),
     ],
     "models": [],
+    "memory": [report.Goal("r2unet step, remat", "memory", "all maps kept", 0.6)],
     "scores": scores.GOALS,
     "startup": [
         report.Goal("import", "time", None, 0.1),
@@ -75,7 +78,7 @@ _COMMANDS = {
 def run(suite, *, size="full", rounds=5, precisions=("float32", "bfloat16"), pythons=None, progress=None):
     """Measure a suite.
 
-    Args: `suite`: layers, train, models, scores or startup. `size`: a key of SIZES; goals hold for "full" alone.
+    Args: `suite`: one of the flag's. `size`: a key of SIZES; goals hold for "full" alone.
         `rounds`: measured turns of each contestant. `precisions`: of the training step.
         `pythons`: {"torch": ..., "cityscapes": ...}, the interpreters that have PyTorch and torchmetrics, and
         cityscapesScripts; this one for those left out. `progress`: called with lines of text.
@@ -89,6 +92,8 @@ def run(suite, *, size="full", rounds=5, precisions=("float32", "bfloat16"), pyt
         result["rows"] = _startup(rounds, progress)
     elif suite == "models":
         _models(result, progress)
+    elif suite == "memory":
+        _memory(result, progress)
     elif suite == "scores":
         scores.measure(result, torch_python, pythons.get("cityscapes"), progress)
     elif suite == "layers":
@@ -211,6 +216,25 @@ def _models(result, progress):
             row |= {"options": options, **facts, **common, "peak_bytes": worker.peak(), "empty_bytes": empty}
         result["rows"].append(row)
         progress(" | ".join(report.model_cells(row)))
+
+
+def _memory(result, progress):
+    """Steps of R2U-Net by the training loop, plain and with what saves memory, each in a process of its own."""
+    plain = "all maps kept"
+    contestants = {
+        ("r2unet step, remat", plain): {},
+        ("r2unet step, remat", OURS): {"remat": True},
+        ("r2unet step, accumulate_steps=4", OURS): {"accumulate_steps": 4},
+    }
+    for (case, who), settings in contestants.items():
+        with Worker(PEERS[OURS]) as worker:
+            result["versions"][OURS], empty = worker.versions, worker.peak()
+            worker.prepare(case, "loop_step", model="r2unet", **SIZES[result["size"]]["loop_step"], **settings)
+            run = functools.partial(worker.run, case)
+            # The first run compiles: it counts, for memory is what this is about.
+            row = report.row(case, who, alternate({case: run}, result["rounds"], warmups=0)[case], None)
+            result["rows"].append(row | {"peak_bytes": worker.peak(), "empty_bytes": empty})
+        progress(f"{case}, {who}: {row['median']:.3g} s, {result['rows'][-1]['peak_bytes'] / 1e9:.2f} GB")
 
 
 def _startup(rounds, progress):

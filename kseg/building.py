@@ -14,6 +14,16 @@ from kseg.prediction import preprocess_layer
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
+def check_model(model, options):
+    """Raise ValueError unless `build_for_run` takes these as its first two arguments."""
+    if isinstance(model, keras.Model) or not (isinstance(model, str) or callable(model)):
+        raise ValueError(
+            "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
+        )
+    if options and not isinstance(model, str):
+        raise ValueError(f"model_options are for a model given by name, got {options} with a function.")
+
+
 def build_for_run(model, options, settings, split, size):
     """Build the model of a run; the strategy's scope and the precision policy are the caller's.
 

@@ -1,26 +1,28 @@
 """What training needs of a backend: build in a scope, give batches, run steps, tell when something is not finite."""
 
 import contextlib
-import json
 import math
-import os
 import resource
 import sys
 
 import keras
 import numpy as np
 
+from kseg.group import check_alone
 from kseg.metrics import five_scores
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
 
 class Loop:
     """The accounting that backends share. A subclass has `scope`, `attach`, `batches`, `_run` and `_read`.
 
     It adds up the epoch's loss and confusion matrix, and looks at steps some time after they were started, so that a
-    device need not wait. `devices` is the number of replicas; `trained` is `model`, or holds it and an auxiliary head.
+    device need not wait. `devices` is the number of replicas; `trained` is `model`, or holds it and an auxiliary head;
+    `chief` is whether this process writes what a run leaves.
     """
 
-    devices = 1
+    devices, chief = 1, True
 
     def __init__(self):
         self.model = self.trained = self.optimizer = self.metric = None
@@ -77,6 +79,14 @@ class Loop:
     def synchronize_batch_norm(self, synchronized):
         """Let every BN layer share its batch statistics over the replicas, or not (a no-op on one device)."""
 
+    def from_chief(self, value):
+        """Return the chief's value (JSON types) on every worker, all of which must call this: the group meets here."""
+        return value
+
+    def readable_errors(self):
+        """A context in which the loss of another worker is one clear line (ConnectionError)."""
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
     def savable(self):
         """The model as a file should hold it: averaged weights if there are any, local batch norm, no optimizer."""
@@ -104,44 +114,42 @@ class Loop:
                 variable.assign(value)
 
 
-def make_loop(strategy, batch_size, deterministic=False):
+def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):
     """Return the Loop of Keras' backend.
 
     Args:
         strategy: "auto" (the most GPUs that divide the batch), "one", "mirrored" (all GPUs; without a GPU all logical
-            CPU devices). batch_size: the global batch. deterministic: bit-identical repeats on a GPU.
+            CPU devices), "multiworker" (the group of TF_CONFIG; to be made before TensorFlow has run anything).
+        batch_size: the global batch. deterministic: bit-identical repeats on a GPU.
+        accumulate_steps: passes over parts of the batch that make one optimizer step.
     Raises:
-        ValueError: unknown strategy; "mirrored" over devices that do not divide the batch; a backend without a loop;
-            a group of workers in TF_CONFIG.
+        ValueError: unknown strategy; devices or passes that do not divide the batch; a backend without a loop;
+            a group of workers in TF_CONFIG without "multiworker", or none with it.
     """
-    if strategy not in ("auto", "one", "mirrored"):
-        raise ValueError(f"strategy must be one of auto, one, mirrored, got {strategy!r}.")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+    if batch_size % accumulate_steps:
+        raise ValueError(
+            f"batch_size must divide by accumulate_steps, got {batch_size} and {accumulate_steps}. "
+            f"Take {-(-batch_size // accumulate_steps) * accumulate_steps}."
+        )
     backend = keras.backend.backend()
-    _check_one_machine(backend)
+    if strategy != "multiworker":
+        check_alone(f"KERAS_BACKEND={backend}")
     if backend == "tensorflow":
         from kseg.loop_tensorflow import TensorFlowLoop as kind
     elif backend == "jax":
         from kseg.loop_jax import JaxLoop as kind
     else:
         raise ValueError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")
-    return kind(strategy, batch_size, deterministic)
-
-
-def _check_one_machine(backend):
-    """Workers that each train alone would look like a group and be none."""
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    workers = sum(len(cluster.get(task, ())) for task in ("chief", "worker"))
-    if workers > 1:
-        raise ValueError(
-            f"Training runs on one machine (KERAS_BACKEND={backend}), but TF_CONFIG names {workers} workers. Unset it."
-        )
+    return kind(strategy, batch_size, deterministic, accumulate_steps)
 
 
 def choose_devices(strategy, batch_size, accelerators, others):
     """Return the devices to train on: a list of one or more, of the accelerators if there are any.
 
     Args:
-        strategy, batch_size: as in `make_loop`. accelerators, others: lists of devices.
+        strategy: as in `make_loop`. batch_size: images of one pass. accelerators, others: lists of devices.
     """
     devices = accelerators or others
     if strategy == "one" or (strategy == "auto" and not accelerators):
@@ -150,7 +158,7 @@ def choose_devices(strategy, batch_size, accelerators, others):
         return devices[: max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)]
     if batch_size % len(devices):
         raise ValueError(
-            f"A batch must divide by the {len(devices)} devices, got batch_size {batch_size}. "
-            f"Take {-(-batch_size // len(devices)) * len(devices)}, or strategy auto."
+            f"A batch (of one pass, if accumulated) must divide by the {len(devices)} devices, got {batch_size} "
+            f"images. Take {-(-batch_size // len(devices)) * len(devices)}, or strategy auto."
         )
     return devices

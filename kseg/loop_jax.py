@@ -16,8 +16,11 @@ class JaxLoop(Loop):
     A gradient that is not finite shows in the loss of the next step.
     """
 
-    def __init__(self, strategy, batch_size, deterministic):
+    def __init__(self, strategy, batch_size, deterministic, accumulate_steps):
         super().__init__()
+        if strategy == "multiworker" or accumulate_steps > 1:
+            what = "strategy multiworker" if strategy == "multiworker" else "accumulate_steps"
+            raise ValueError(f"{what} needs KERAS_BACKEND=tensorflow, got jax. Leave it out, or change the backend.")
         if deterministic:
             raise ValueError("deterministic is TensorFlow's; under JAX set XLA_FLAGS=--xla_gpu_deterministic_ops=true.")
         present = jax.local_devices()
@@ -47,6 +50,10 @@ class JaxLoop(Loop):
     def peak_memory(self):
         peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._used]
         return super().peak_memory() if None in peaks else (max(peaks), "device memory")
+
+    def rematerialize(self, size):
+        """Refuse what this backend does not do."""
+        raise ValueError("remat needs KERAS_BACKEND=tensorflow, got jax. Leave it out, or change the backend.")
 
     def batches(self, source, plans, batch_size, result):
         """Iterate over the batches of the plans; the arguments are those of TensorFlow's loop."""

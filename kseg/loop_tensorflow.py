@@ -1,34 +1,49 @@
-"""The training step on TensorFlow: one device or the replicas of a MirroredStrategy, one code path."""
+"""The training step on TensorFlow: one device, the replicas of a MirroredStrategy or a group's, one code path."""
 
+import contextlib
 import functools
+import json
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from kseg.group import Group
 from kseg.loop import Loop, choose_devices
 from kseg.metrics import SegmentationScores
+from kseg.remat import Rematerialized
+from kseg.replicas import draw_apart, join_group, mirrored, own_on_each_replica
 
-
-@functools.cache
-def _mirrored(devices):
-    """One strategy for the whole process: the collective operations of a second one get the keys of the first's, and
-    fail where the two steps reduce other shapes."""
-    return tf.distribute.MirroredStrategy(devices)
+_SUM = tf.distribute.ReduceOp.SUM
+# What a collective operation ends with when another worker is gone. A broken record gives others.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+)
 
 
 class TensorFlowLoop(Loop):
     """Runs steps over `tf.distribute`; `make_loop` says what the arguments mean."""
 
-    def __init__(self, strategy, batch_size, deterministic):
+    def __init__(self, strategy, batch_size, deterministic, accumulate_steps):
         super().__init__()
         if deterministic:
             tf.config.experimental.enable_op_determinism()
-        kinds = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
-        devices = choose_devices(strategy, batch_size, *([device.name for device in kind] for kind in kinds))
-        self.devices = len(devices)
+        self._passes, self._group = accumulate_steps, Group(0, 1)
         self.strategy = tf.distribute.get_strategy()
-        if self.devices > 1:
-            self.strategy = _mirrored(tuple(devices))
+        images = batch_size // accumulate_steps
+        if strategy == "multiworker":
+            self.strategy, self._group = join_group(images)
+        else:
+            kinds = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
+            devices = choose_devices(strategy, images, *([device.name for device in kind] for kind in kinds))
+            if len(devices) > 1:
+                self.strategy = mirrored(tuple(devices))
+        self.devices, self.chief = self.strategy.num_replicas_in_sync, self._group.index == 0
         self.scope = self.strategy.scope
 
     def attach(self, model, optimizer, num_classes, terms, auxiliary=None, frozen=None):
@@ -44,13 +59,21 @@ class TensorFlowLoop(Loop):
         with self.scope():
             self.metric = SegmentationScores(num_classes)
             optimizer.build(self.trained.trainable_variables)
+            variables = self.trained.trainable_variables if self._passes > 1 else ()
+            self._sums = {id(variable): own_on_each_replica(variable) for variable in variables}
+        self._forward = functools.partial(self.trained, training=True)
+        if self.devices > 1:
+            draw_apart(self.trained)
         self.synchronize_batch_norm(True)
         self._train_only([v for v in self.trained.trainable_variables if not any(v is other for other in frozen)])
         self.restart()
 
     def _train_only(self, variables):
         """Have these variables trained from the next step on: a new graph without the others' gradients."""
-        self._variables, self._step = variables, tf.function(self._distributed_step)
+        self._variables = variables
+        self._step, self._pass, self._update = map(
+            tf.function, (self._distributed_step, self._distributed_pass, self._distributed_update)
+        )
 
     def step(self, number, batch):
         if number > self._frozen_steps and len(self._variables) < len(self.trained.trainable_variables):
@@ -62,14 +85,27 @@ class TensorFlowLoop(Loop):
         peaks = [tf.config.experimental.get_memory_info(f"GPU:{i}")["peak"] for i in gpus]
         return (max(peaks), "GPU memory") if peaks else super().peak_memory()
 
+    def rematerialize(self, size):
+        """Keep few maps of images of (height, width) for the gradient and compute the others again."""
+        self._forward = Rematerialized(self.trained, size)
+
     def batches(self, source, plans, batch_size, result):
-        """Iterate over the batches of the plans, spread over the replicas.
+        """Iterate over the batches of the plans, spread over the replicas; a worker reads its own positions only.
 
         Args: source: Examples. plans, batch_size: as `source.training_batches` takes them. result: what follows them
             there, (height, width, crop, label_resize).
         """
-        data = source.training_batches(plans, batch_size, *result)
-        return iter(self.strategy.experimental_distribute_dataset(data))
+        share = batch_size // self._group.workers
+        own = slice(self._group.index * share, (self._group.index + 1) * share)
+
+        def own_plans():
+            for plan in plans():
+                yield plan[:, own]
+
+        def dataset(context):
+            return source.training_batches(own_plans, batch_size // self.devices, *result)
+
+        return iter(self.strategy.distribute_datasets_from_function(dataset))
 
     def synchronize_batch_norm(self, synchronized):
         """Unsynchronised, Keras 3 keeps moving statistics of its own on each replica and saves the first's.
@@ -80,40 +116,100 @@ class TensorFlowLoop(Loop):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = synchronized and self.devices > 1
 
+    def from_chief(self, value):
+        if self._group.workers == 1:
+            return value
+        text = np.frombuffer(json.dumps(value).encode() if self.chief else b"", np.uint8).astype(np.int32)
+        length = int(self._sum_over_workers(np.int32(len(text))))
+        return json.loads(bytes(self._sum_over_workers(np.resize(text, length) * self.chief).astype(np.uint8)))
+
+    def _sum_over_workers(self, value):
+        return self.strategy.reduce(_SUM, tf.identity(value), axis=None).numpy()
+
+    @contextlib.contextmanager
+    def readable_errors(self):
+        try:
+            yield
+        except _LOST as error:
+            if self._group.workers == 1:
+                raise
+            reason = str(error.message).strip().split("\n")[0][:300]
+            raise ConnectionError(
+                f"Another worker of the group is gone ({reason}). Start all of them again, with the same command: they "
+                "go on from the last checkpoint."
+            ) from error
+
     def _run(self, batch):
-        return self._step(*batch)
+        if self._passes == 1:
+            return self._step(*batch)
+        # A call for each pass, so that nothing of one is kept while another runs.
+        loss = sum(self._pass(*batch, tf.constant(number)) for number in range(self._passes))
+        return loss, self._update()
 
     def _read(self, result):
         return float(result[0]), int(result[1])
 
+    def _everywhere(self, function, *arguments):
+        """Run a function of a replica on all of them; the sums of what each gives."""
+        given = self.strategy.run(function, arguments)
+        return tf.nest.map_structure(lambda part: self.strategy.reduce(_SUM, part, axis=None), given)
+
     def _distributed_step(self, images, labels):
-        parts = self.strategy.run(self._replica_step, (images, labels))
-        loss, broken = (self.strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None) for part in parts)
-        return loss, broken
+        return self._everywhere(self._replica_step, images, labels)
+
+    def _distributed_pass(self, images, labels, number):
+        return self._everywhere(self._replica_pass, images, labels, number)
+
+    def _distributed_update(self):
+        return self._everywhere(self._replica_update)
 
     def _replica_step(self, images, labels):
+        loss, gradients = self._gradients(images, labels, labels)
+        return loss, self._apply(gradients)
+
+    def _replica_pass(self, images, labels, number):
+        shares = (tf.reshape(x, (self._passes, -1, *x.shape[1:]))[number] for x in (images, labels))
+        loss, gradients = self._gradients(*shares, labels)
+        for variable, gradient in zip(self._variables, gradients, strict=True):
+            if gradient is not None:
+                self._sums[id(variable)].assign_add(gradient)
+        return loss
+
+    def _replica_update(self):
+        sums = [self._sums[id(variable)] for variable in self._variables]
+        broken = self._apply([total.read_value() for total in sums])
+        for total in sums:
+            total.assign(tf.zeros_like(total))
+        return broken
+
+    def _gradients(self, images, labels, all_labels):
+        """Loss and gradients of a replica's images; `all_labels` are those of all its passes."""
         context = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
-            outputs = self.trained(images, training=True)
+            outputs = self._forward(images)
             logits, *others = outputs if isinstance(outputs, (list, tuple)) else [outputs]
             loss = 0.0
             for term in self.terms:
-                # The mean is over the valid pixels of all replicas: a mean of the replicas' means is another loss.
-                count = context.all_reduce(tf.distribute.ReduceOp.SUM, term.count(labels, logits.shape[-1]))
+                # The mean is over the valid pixels of all replicas and passes: a mean of their means is another loss.
+                count = context.all_reduce(_SUM, term.count(all_labels, logits.shape[-1]))
                 totals = term.total(labels, logits)
                 for other in others:
                     totals += self._auxiliary_weight * term.total(labels, other)
                 loss += term.weight * totals / tf.maximum(count, 1.0)
-            if self.trained.losses:  # each replica adds its share, once over all of them
-                loss += tf.add_n(self.trained.losses) / self.devices
+            if self.trained.losses:  # each adds its share, once over all of them
+                loss += tf.add_n(self.trained.losses) / (self.devices * self._passes)
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, self._variables)
+        self.metric.update_state(labels, logits)
+        return loss, tape.gradient(scaled, self._variables)
+
+    def _apply(self, gradients):
+        """Update the weights; returns 1 where a gradient of this replica is not finite, else 0."""
+        context = tf.distribute.get_replica_context()
         broken = 1 - tf.cast(tf.math.is_finite(tf.linalg.global_norm(gradients)), tf.int32)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             # It skips a step whose gradients are not finite, but looks at the first replica's only: tell it of all.
-            skip = context.all_reduce(tf.distribute.ReduceOp.SUM, broken) > 0
+            skip = context.all_reduce(_SUM, broken) > 0
             gradients = [tf.where(skip, tf.cast(float("nan"), g.dtype), g) for g in gradients]
             broken = tf.zeros_like(broken)
         self.optimizer.apply(gradients, self._variables)
-        self.metric.update_state(labels, logits)
-        return loss, broken
+        return broken

@@ -40,3 +40,19 @@ class RunLog(TensorBoardLog):
         size, kind = memory
         print(f"{title}: {images_per_second:.3g} images/s, {left} left, {kind} {size / 1e9:.2f} GB at most", flush=True)
         self.scalars(step, {"images_per_second": images_per_second, f"{kind} at most (GB)": size / 1e9})
+
+
+class NoLog:
+    """What a worker has that writes no log: the same calls, to no effect."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def training(self, step, logs, learning_rate):
+        """Nothing."""
+
+    def pace(self, step, title, images_per_second, memory, left):
+        """Nothing."""

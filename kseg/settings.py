@@ -32,7 +32,13 @@ class Settings:
     num_outputs: int | None = _setting(
         None, "Channels of the scores, if more than the label set's classes (the paper's code); at most 254.", lower=2
     )
-    batch_size: int = _setting(4, "Images of one step over all devices together.", lower=1)
+    batch_size: int = _setting(4, "Images of one optimizer step over all devices together.", lower=1)
+    accumulate_steps: int = _setting(
+        1,
+        "Parts of a batch that are run one after the other, their gradients summed: the result of the whole batch in "
+        "the memory of a part, but for batch norm (each part its own statistics) and dropout.",
+        lower=1,
+    )
     epochs: int = _setting(0, "Passes over the training images; or give --train_steps.", lower=0)
     train_steps: int = _setting(0, "Optimizer steps; or give --epochs.", lower=0)
     optimizer: str = _setting("adam", "Update rule.", choices=("adam", "adamw", "sgd"))
@@ -95,6 +101,9 @@ class Settings:
         "none",
         "Arithmetic of the layers; weights, loss and scores stay float32.",
         choices=("none", "bfloat16", "float16"),
+    )
+    remat: bool = _setting(
+        False, "Compute maps a second time for the gradient instead of keeping them: about a third slower, less memory."
     )
     deterministic: bool = _setting(False, "Bit-identical repeats on a GPU, slower (CPU runs are so anyway).")
     validate_every_epochs: int = _setting(1, "Score the validation split this often, and at the end.", lower=1)

@@ -14,12 +14,15 @@ class Interruption:
     """While it lasts, the first SIGTERM or Ctrl-C is noted for `check`; a second does what it always does.
 
     A process that ignores a signal (nohup) goes on ignoring it. Only the main thread can take signals: in any other
-    nothing changes. The handlers that were there come back at the end.
+    nothing changes, nor where `noted` is off. The handlers that were there come back at the end.
     """
+
+    def __init__(self, noted=True):
+        self._noted = noted
 
     def __enter__(self):
         self.requested, self._before = None, {}
-        if threading.current_thread() is threading.main_thread():
+        if self._noted and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)

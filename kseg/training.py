@@ -1,5 +1,6 @@
 """From a model's name and a record folder to a trained, scored and exported model."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -7,20 +8,19 @@ import pathlib
 import keras
 
 from kseg import checkpoints
-from kseg.building import build_for_run, carried, precision, training_parts
+from kseg.building import build_for_run, check_model, precision, training_parts
 from kseg.checks import check_batch_norm
-from kseg.confusion import draw_confusion_matrix
 from kseg.data.augment import Augmentation, epoch_plan
 from kseg.data.checking import quick_check
-from kseg.data.files import writing
-from kseg.evaluation import draw_predictions, open_split, score_batches
-from kseg.export import export_saved_model
+from kseg.evaluation import open_split
+from kseg.finishing import finish, score
+from kseg.group import leads
 from kseg.loop import make_loop
 from kseg.objectives import make_terms
 from kseg.optimizers import make_optimizer
 from kseg.prediction import labeller, load_model
 from kseg.progress import EpochClock, progress_bar
-from kseg.run_log import RunLog
+from kseg.run_log import NoLog, RunLog
 from kseg.runs import RunFolder, describe, parse_settings
 from kseg.selection import Selection
 from kseg.settings import make_settings
@@ -36,7 +36,8 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         data_dir: record folder with the splits train and val.
         workdir: the run's folder. The same call with the same workdir goes on where a killed run stopped, to
             bit-identical weights; a finished run is loaded and said to be finished.
-        model_options: of the model's builder. strategy: "auto", "one" or "mirrored" (`kseg.loop.make_loop`).
+        model_options: of the model's builder. strategy: `kseg.loop.make_loop`'s; in a group of workers each calls this
+            with the same arguments and a workdir that all see, and the chief alone writes.
         callbacks: keras.callbacks.Callback objects; their own state is not restored on resume.
         settings: fields of `kseg.settings.Settings`.
     Returns:
@@ -45,17 +46,13 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         ValueError: bad settings, data, options, a workdir of another configuration or in use; nothing is written then.
         OSError: a file could not be written; the last good state stays, and the same call goes on from it.
         FloatingPointError: the loss or a gradient was not finite; names the step, the last good checkpoint stays.
+        ConnectionError: another worker of the group is gone.
         SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the step under way is in a checkpoint.
     """
     settings = make_settings(**settings)
-    if isinstance(model, keras.Model) or not (isinstance(model, str) or callable(model)):
-        raise ValueError(
-            "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
-        )
-    if model_options and not isinstance(model, str):
-        raise ValueError(f"model_options are for a model given by name, got {model_options} with a function.")
+    check_model(model, model_options)
     folder = RunFolder(pathlib.Path(workdir))
-    with folder.alone():
+    with folder.alone() if leads(strategy) else contextlib.nullcontext():
         return _train(model, data_dir, folder, model_options, strategy, callbacks, settings)
 
 
@@ -65,6 +62,8 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
         settings = make_settings(**parse_settings(stored))
         model = stored["model"] if isinstance(model, str) else model
         model_options, strategy = json.loads(stored["model_options"]), stored["strategy"]
+    # First of all: a group of workers must be joined before TensorFlow runs anything.
+    loop = make_loop(strategy, settings.batch_size, settings.deterministic, settings.accumulate_steps)
     train_split, val_split = (
         open_split(data_dir, split, settings.label_set, settings.label_space) for split in ("train", "val")
     )
@@ -78,12 +77,17 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
             return load_model(folder.kept_model(settings.keep)), folder.read_history()
     for warning in quick_check(train_split, val_split):
         print(f"WARNING: {warning}")
-    run = _Run(model, model_options or {}, strategy, settings, train_split, val_split, folder)
-    folder.open(wanted)
-    with Interruption() as run.interruption:
+    with loop.readable_errors():
+        run = _Run(model, model_options or {}, loop, settings, train_split, val_split, folder)
+        if loop.chief:
+            folder.open(wanted)
+    # A worker that stops to save would wait for the others, which know nothing of its signal.
+    with loop.readable_errors(), Interruption(noted=strategy != "multiworker") as run.interruption:
         try:
             run.train(callbacks)
-            return _finish(run), run.history
+            trained = finish(run) if loop.chief else None
+            loop.from_chief("finished")  # a worker that leaves earlier is one that is gone
+            return trained or load_model(folder.kept_model(settings.keep)), run.history
         except Stopped:
             print(f"Stopped at step {run.step} of {run.total_steps}, saved. The same command goes on.", flush=True)
             run.interruption.leave()
@@ -92,22 +96,24 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
 class _Run:
     """Everything a run holds while it lasts: the data, the model in its loop, and where it stands."""
 
-    def __init__(self, model, model_options, strategy, settings, train_split, val_split, folder):
+    def __init__(self, model, model_options, loop, settings, train_split, val_split, folder):
         self.settings, self.train_split, self.val_split, self.folder = settings, train_split, val_split, folder
         self.label_set = train_split.label_set
         self.size = (settings.height, settings.width) if settings.height else train_split.common_size()
         self.epoch_steps = len(self._plan(0))
         self.total_steps = settings.train_steps or settings.epochs * self.epoch_steps
         self.step, self.selection, self.history, self.stopped = 0, Selection(settings), [], False
-        self.loop = make_loop(strategy, settings.batch_size, settings.deterministic)
+        self.loop = loop
         keras.utils.set_random_seed(settings.seed)
         with self.loop.scope(), precision(settings.mixed_precision):
             self.model = build_for_run(model, model_options, settings, train_split, self.size)
-            check_batch_norm(self.model, settings.batch_size, settings.crop)
+            check_batch_norm(self.model, settings.batch_size // settings.accumulate_steps, settings.crop)
             encoder, parts = training_parts(self.model, settings, self.epoch_steps)
             optimizer = make_optimizer(settings, self.total_steps, self.epoch_steps, encoder)
         terms = make_terms(settings, train_split, self.model.output_shape[-1])
         self.loop.attach(self.model, optimizer, self.label_set.num_classes, terms, **parts)
+        if settings.remat:
+            self.loop.rematerialize(settings.crop or self.size)
         self._restore()
 
     def _plan(self, epoch):
@@ -139,8 +145,9 @@ class _Run:
         epoch = {"loss_sum": self.loop.loss_sum, "steps": self.loop.steps, "matrix": self.loop.matrix.tolist()}
         state = {"best": self.selection.best, "best_epoch": self.selection.epoch, "history": self.history}
         state |= {"stopped": self.stopped, "epoch": epoch}
-        keep = self.settings.keep_checkpoints
-        checkpoints.save_checkpoint(self.folder.checkpoints, self.step, self._variables(), state, keep)
+        if self.loop.chief:
+            keep = self.settings.keep_checkpoints
+            checkpoints.save_checkpoint(self.folder.checkpoints, self.step, self._variables(), state, keep)
 
     def train(self, callbacks):
         """Run the steps that are left; ordinary Keras callbacks are driven along."""
@@ -150,7 +157,9 @@ class _Run:
         batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, result)
         steps = f"{self.total_steps} steps of {self.settings.batch_size} images"
         print(f"{self.model.name}: {steps} on {self.loop.devices} device(s)", flush=True)
-        with RunLog(self.folder.workdir / "logs", self.step) as self.log, self.train_split.readable_errors():
+        log = RunLog(self.folder.workdir / "logs", self.step) if self.loop.chief else NoLog()
+        # A lost worker is told first: to find a broken record is to read them all.
+        with log as self.log, self.train_split.readable_errors(), self.loop.readable_errors():
             callbacks.on_train_begin()
             while (self.step < self.total_steps or self.loop.steps) and not self.stopped:
                 try:
@@ -202,7 +211,7 @@ class _Run:
             row |= self._validate()
         self._offer(row)
         callbacks.on_epoch_end(epoch, {name: value for name, value in row.items() if name not in ("epoch", "step")})
-        stopped = bool(self.model.stop_training) or self.selection.exhausted(row)
+        stopped = self.loop.from_chief(bool(self.model.stop_training)) or self.selection.exhausted(row)
         if stopped and "val_mean_iou" not in row:  # a callback or the loss ends it here: this is the last epoch
             row |= self._validate()
             self._offer(row)
@@ -210,51 +219,25 @@ class _Run:
             print(f"Nothing better for {self.settings.patience} epochs: stopped after epoch {epoch + 1}.", flush=True)
         self.history, self.stopped = [*self.history, row], stopped
         self.loop.restart()
-        self.folder.write_history(self.history)
+        if self.loop.chief:
+            self.folder.write_history(self.history)
         if last or self.stopped:
             self._save_model("last.keras")
         self._save()
 
     def _validate(self):
-        with self.loop.averaged_weights():
-            scores, pictures = self.score(labeller(self.model))
-        return self.log.validation(self.step, scores, pictures)
-
-    def score(self, label):
-        """Return a labeller's scores on the validation split and the paths of the pictures drawn, by title."""
-        split, workdir = self.val_split, self.folder.workdir
-        pictures = {
-            "image | prediction | truth": workdir / "predictions.png",
-            "confusion matrix": workdir / "confusion.png",
-        }
-        with split.readable_errors():
-            batches = self.interruption.watch(split.batches())
-            scores = score_batches(label, batches, self.label_set.classes, len(split), True)
-            draw_predictions(label, split, workdir / "predictions.png")
-        draw_confusion_matrix(scores, workdir / "confusion.png")
-        return scores, pictures
+        """The chief scores, and all know what it found."""
+        row = {}
+        if self.loop.chief:
+            with self.loop.averaged_weights():
+                row = self.log.validation(self.step, *score(self, labeller(self.model)))
+        return self.loop.from_chief(row)
 
     def _offer(self, row):
         if self.selection.offer(row):
             self._save_model("best.keras")
 
     def _save_model(self, name):
-        with self.loop.savable():
-            self.folder.save_model(self.model, name)
-
-
-def _finish(run):
-    """Score what the kept file holds, draw, export; scores.json comes last and says that all is done."""
-    workdir, path = run.folder.workdir, run.folder.kept_model(run.settings.keep)
-    model = load_model(path)
-    scores, _ = run.score(labeller(model))
-    print(f"\n{path.name} on the validation split:\n{scores}\n")
-    run.interruption.check()
-    if keras.backend.backend() == "tensorflow":
-        export_saved_model(model, workdir / "saved_model", label_set=carried(run.train_split))
-    else:
-        print(f"No SavedModel: {keras.backend.backend()} cannot write one. Under TensorFlow: scripts/export.py.")
-    with writing(workdir / "scores.json"):
-        scores.to_json(workdir / "scores.json")
-    run.folder.print_contents()
-    return model
+        if self.loop.chief:
+            with self.loop.savable():
+                self.folder.save_model(self.model, name)

@@ -3,6 +3,7 @@
 layers: pooling with positions, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
 scores: seconds an image of 2048x1024, against cityscapesScripts and torchmetrics.
 models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), no peers.
+memory: an R2U-Net step of the training loop, plain, with remat and with accumulated steps, no peers.
 Peers: the same written in Keras without kseg, and PyTorch (pip install 'kseg[bench]'). Each framework has a process
 of its own; they take turns. Nothing else should run meanwhile: the load average is printed.
 """
@@ -15,7 +16,7 @@ from absl import flags
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum(
-    "suite", None, ("layers", "train", "models", "scores", "startup"), "What is measured.", flag_values=FLAGS
+    "suite", None, ("layers", "train", "models", "memory", "scores", "startup"), "What is measured.", flag_values=FLAGS
 )
 flags.DEFINE_bool("check", False, "Exit with 1 if a goal is missed.", flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file of the results; empty: none.", flag_values=FLAGS)

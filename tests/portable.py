@@ -108,6 +108,17 @@ def main(source, records, output):
         make_loop("auto", 6)
     except ValueError as error:
         found["group"] = str(error)
+    found["refused"] = []
+    del os.environ["TF_CONFIG"]
+    for strategy, passes in (("multiworker", 1), ("one", 2)):
+        try:
+            make_loop(strategy, 6, accumulate_steps=passes)
+        except ValueError as error:
+            found["refused"].append(str(error))
+    try:
+        make_loop("one", 6).rematerialize((8, 8))
+    except ValueError as error:
+        found["refused"].append(str(error))
     print(json.dumps(found))
 
 

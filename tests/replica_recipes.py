@@ -8,7 +8,6 @@ from kseg import losses
 from kseg.auxiliary import add_auxiliary_head
 from kseg.layers import BatchNormalization, Preprocess, UpSampling2D
 from kseg.loop import make_loop
-from kseg.objectives import Term
 from kseg.optimizers import make_optimizer
 from kseg.settings import make_settings
 
@@ -40,7 +39,7 @@ def _run(strategy):
         trained = add_auxiliary_head(model)
         trained.get_layer("auxiliary_dropout").rate = 0.0  # its masks are drawn for each replica's part
         optimizer = make_optimizer(settings, 3, 1, encoder)  # with loss scaling
-    terms = [Term(1.0, losses.cross_entropy_sum, losses.valid_pixels)]
+    terms = losses.loss_terms("cross_entropy")
     loop.attach(model, optimizer, 3, terms, auxiliary=(trained, 0.4), frozen=(encoder, 3))
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 16, 16, 3), np.uint8)

@@ -16,7 +16,8 @@ from benchmarks import processes, report, suites, worker
 FAKE = """
 def make(**options):
     return (lambda: None), {"parameters": PARAMETERS, "multiply_adds": 10, "flop": 10}
-CASES = {name: make for name in ("pool_pair", "batch_norm", "aspp", "train_step", "conv_rate", "model_step")}
+NAMES = ("pool_pair", "batch_norm", "aspp", "train_step", "conv_rate", "model_step", "loop_step")
+CASES = {name: make for name in NAMES}
 CASES["models"] = lambda: (None, {"models": [("small", {}), ("large", {"backbone": "deep"})]})
 def versions():
     return {"Fake": "1"}
@@ -89,6 +90,20 @@ def test_layers_suite_has_its_three_cases(fakes):
     cases = [line["case"] for line in result["rows"] if line["who"] == "kseg"]
     assert cases == ["pool_pair", "batch_norm", "aspp"]
     assert [line["limit"] for line in result["rows"][::2]] == ["copy", "copy", "convolution float32"]
+
+
+def test_memory_suite_has_a_process_for_each_way_and_a_goal(fakes):
+    result = suites.run("memory", size="tiny", rounds=1)
+    assert [(line["case"], line["who"]) for line in result["rows"]] == [
+        ("r2unet step, remat", "all maps kept"),
+        ("r2unet step, remat", "kseg"),
+        ("r2unet step, accumulate_steps=4", "kseg"),
+    ]
+    for line, peak in zip(result["rows"], (10e9, 5e9, 4e9), strict=True):
+        line["peak_bytes"] = peak
+    (verdict,) = report.judge(suites.GOALS["memory"], result)
+    assert verdict["met"] and verdict["value"] == 0.5
+    assert "| 5.00 GB" in report.text(result)
 
 
 def test_models_suite_asks_each_model_in_a_process_of_its_own(fakes, monkeypatch):

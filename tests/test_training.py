@@ -273,7 +273,7 @@ def test_auto_takes_the_most_devices_that_divide_the_batch():
     assert choose_devices("auto", 6, ["g0", "g1", "g2", "g3"], ["cpu"]) == ["g0", "g1", "g2"]
     assert choose_devices("auto", 6, [], ["cpu0", "cpu1"]) == ["cpu0"]
     assert choose_devices("one", 6, ["g0", "g1"], ["cpu"]) == ["g0"]
-    with pytest.raises(ValueError, match="4 devices, got batch_size 6. Take 8"):
+    with pytest.raises(ValueError, match="4 devices, got 6 images. Take 8"):
         choose_devices("mirrored", 6, ["g0", "g1", "g2", "g3"], ["cpu"])
 
 
@@ -347,7 +347,7 @@ def test_keras_callbacks_are_driven(records, tmp_path):
         {"optimizer": "adamw", "weight_decay": 1e-2, "lr_schedule": "cosine", "warmup_steps": 2},
         {"ema_momentum": 0.5, "class_weights": "median_frequency", "keep": "last"},
         {"mixed_precision": "bfloat16", "class_weights": "inverse_sqrt_frequency", "loss": "cross_entropy+0.5*dice"},
-        {"mixed_precision": "float16"},
+        {"mixed_precision": "float16", "accumulate_steps": 2, "remat": True},
     ],
     ids=lambda settings: "-".join(str(value) for value in settings.values()),
 )
@@ -383,6 +383,7 @@ def test_the_average_is_what_is_scored_and_saved(records, tmp_path):
         ({"epochs": 1, "batch_size": 0}, "batch_size must be at least 1"),
         ({"epochs": 1, "learning_rate": float("nan")}, "learning_rate must be at least"),
         ({"epochs": 1, "ema_momentum": 1.0}, "ema_momentum must be below 1"),
+        ({"epochs": 1, "accumulate_steps": 0}, "accumulate_steps must be at least 1"),
         ({"epochs": 1, "rate": 1}, "Unknown setting 'rate'. Settings are: height"),
     ],
 )
@@ -397,6 +398,9 @@ def test_bad_settings(settings, message):
         ("segnot", {}, "Unknown model 'segnot'"),
         ("segnet", {"height": 48}, "multiples of 32"),
         (tiny.build_tiny, {"batch_size": 9}, "batch of 9 needs"),
+        (tiny.build_tiny, {"batch_size": 4, "accumulate_steps": 3}, "divide by accumulate_steps, got 4 and 3. Take 6"),
+        (tiny.build_tiny, {"strategy": "multiworker"}, "strategy multiworker needs TF_CONFIG"),
+        ("segnet_aspp", {"batch_size": 2, "accumulate_steps": 2}, "batch of at least 2 images: aspp_image_bn"),
         ("segnet_aspp", {"batch_size": 1}, "batch of at least 2 images: aspp_image_bn"),
         (tiny.build_tiny, {"label_set": "all_ids"}, "all_ids"),
         (lambda: keras.Sequential([keras.Input((32, 64, 3)), keras.layers.Conv2D(7, 1)]), {}, "7 classes"),
@@ -444,8 +448,8 @@ def test_tensorboard_holds_scores_and_pictures(whole):
     assert {"image | prediction | truth", "confusion matrix"} <= tags
 
 
-def test_two_replicas_equal_one(records, tmp_path, root):
-    """Needs two logical devices from the start of the process, so it runs in one of its own."""
+def test_several_replicas_equal_one(records, tmp_path, root):
+    """Needs logical devices from the start of the process, so it runs in one of its own."""
     command = [sys.executable, str(root / "tests" / "replicas.py"), str(records), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -1,10 +1,12 @@
 """kseg, as it trains."""
 
 import keras
+import tensorflow as tf
 
 from benchmarks import costs
 from benchmarks.peers import inputs, steps
 from kseg import blocks, layers, losses
+from kseg.loop import make_loop
 from kseg.models import MODELS, build_model, deeplabv3
 
 versions = steps.versions
@@ -50,6 +52,25 @@ def model_step(model, options, precision, batch, height, width, num_classes):
     return steps.train_run(model, loss, *inputs.scene(batch, height, width, num_classes)), facts
 
 
+def loop_step(model, options, batch, height, width, num_classes, remat=False, accumulate_steps=1):
+    """A step of kseg's own training loop (float32, Adam), as its settings `remat` and `accumulate_steps` make it."""
+    loop = make_loop("one", batch, accumulate_steps=accumulate_steps)
+    with loop.scope():
+        model = build_model(model, (height, width, 3), num_classes, **options)
+        optimizer = keras.optimizers.Adam(1e-3)
+    loop.attach(model, optimizer, num_classes, losses.loss_terms("cross_entropy"))
+    if remat:
+        loop.rematerialize((height, width))
+    batch = [tf.constant(array) for array in inputs.scene(batch, height, width, num_classes)]
+
+    def run():
+        loop.step(1, batch)
+        loop.check()
+        return loop.loss_sum / loop.steps
+
+    return run, {}
+
+
 CASES = {
     "pool_pair": pool_pair,
     "batch_norm": batch_norm,
@@ -57,5 +78,6 @@ CASES = {
     "train_step": train_step,
     "models": models,
     "model_step": model_step,
+    "loop_step": loop_step,
     "conv_rate": steps.conv_rate,
 }
