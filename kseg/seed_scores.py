@@ -5,11 +5,10 @@ request with the network in training mode, as theirs was. For comparisons take t
 """
 
 import dataclasses
-import json
 
 import numpy as np
 
-from kseg.data.files import write_atomic
+from kseg.data.files import json_text, write_atomic
 from kseg.data.info import IGNORE_LABEL
 from kseg.metrics import SCORE_NAMES
 
@@ -56,8 +55,7 @@ class SeedScores:
 
     def to_json(self, path):
         """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
-        table = json.loads(json.dumps(dataclasses.asdict(self)), parse_constant=lambda nan: None)
-        write_atomic(str(path), json.dumps(table, indent=1).encode())
+        write_atomic(str(path), json_text(dataclasses.asdict(self), indent=1).encode())
 
 
 def image_scores(truth, prediction):
