@@ -32,6 +32,7 @@ from kseg.data.examples import Examples
 from kseg.data.prepare import prepare_dataset
 from kseg.data.tfrecord import frame, serialize_example
 from kseg.layers import Preprocess
+from kseg.loop import Loop
 from kseg.models.torch_file import read_state_dict
 from kseg.prediction import load_model
 from kseg.settings import make_settings
@@ -252,7 +253,7 @@ class Fuzz:
             found["error"] = "".join(traceback.format_exception(error)) if not (clear and ours) else _flags.shown(error)
         except BaseException as error:
             found |= {"outcome": "defect", "error": "".join(traceback.format_exception(error))[-4000:]}
-        return found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        return found | {"peak": Loop().peak_memory()[0]}
 
 
 def main(folder, first, count):

@@ -28,7 +28,7 @@ import tiny
 from tqdm import tqdm
 
 import kseg
-from kseg import checkpoints, loop_tensorflow, metrics, runs, training
+from kseg import checkpoints, finishing, loop_tensorflow, metrics, runs, training
 from kseg.data import pipeline  # noqa: F401 so that no child imports it anew
 
 PHASES = {
@@ -36,10 +36,10 @@ PHASES = {
     "checkpoint": (checkpoints, "save_checkpoint"),
     "best.keras, last.keras": (runs.RunFolder, "save_model"),
     "history.csv": (runs.RunFolder, "write_history"),
-    "validation": (training, "score_batches"),
-    "predictions.png": (training, "draw_predictions"),
-    "final scoring": (training, "_finish"),
-    "export": (training, "export_saved_model"),
+    "validation": (finishing, "score_batches"),
+    "predictions.png": (finishing, "draw_predictions"),
+    "final scoring": (training, "finish"),
+    "export": (finishing, "export_saved_model"),
     "scores.json": (metrics.Scores, "to_json"),
 }
 NAMES = ["start", *PHASES, "between"]
@@ -254,7 +254,7 @@ def limit_files(size):
 
 def terminate_in_validation(batch):
     """SIGTERM when that batch of the next validation was scored."""
-    score = training.score_batches
+    score = finishing.score_batches
 
     def scoring(label, batches, *args):
         def given():
@@ -265,7 +265,7 @@ def terminate_in_validation(batch):
 
         return score(label, given(), *args)
 
-    training.score_batches = scoring
+    finishing.score_batches = scoring
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from kseg.building import training_parts
 from kseg.loop import make_loop
 from kseg.models import build_model
 from kseg.models.encoders import encoder_layers
-from kseg.objectives import Term
 from kseg.settings import make_settings
 
 
@@ -76,7 +75,7 @@ def test_the_loss_is_the_sum_of_both_by_weight():
     each = [float(losses.CrossEntropy()(labels, output)) for output in trained(images, training=True)]
     assert each[0] != pytest.approx(each[1], rel=1e-3)
     loop = make_loop("one", 2)
-    terms = [Term(1.0, losses.cross_entropy_sum, losses.valid_pixels)]
+    terms = losses.loss_terms("cross_entropy")
     loop.attach(model, keras.optimizers.SGD(0.0), 3, terms, auxiliary=(trained, 0.4))
     tf.config.run_functions_eagerly(True)
     try:

@@ -103,6 +103,7 @@ def eager(monkeypatch):
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [ours, naive])
 def test_training_steps_lower_the_loss(eager, module):
     keras.utils.set_random_seed(0)

@@ -13,10 +13,10 @@ SIZE = (64, 64)
 # Every model by its name, and DeepLabV3 also with VGG16; two levels of the U-Nets, since XLA compiles each layer.
 CASES = {name: {"depth": 2} if "depth" in options_of(name) else {} for name in MODELS}
 CASES["deeplabv3-vgg16"] = {"backbone": "vgg16"}
-# What compiles or exports takes long: by default for one model of each family, with `-m slow` for the others.
-_FAMILIES = ("r2unet", "fcn8s", "segnet_aspp", "deeplabv3")
-one_of_each_family = pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in _FAMILIES else pytest.mark.slow) for case in CASES], indirect=True
+# What compiles or exports takes long: by default for the two that are compared, with `-m slow` for the others.
+_BY_DEFAULT = ("r2unet", "segnet_aspp")
+the_others_slow = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in _BY_DEFAULT else pytest.mark.slow) for case in CASES], indirect=True
 )
 
 
@@ -69,7 +69,7 @@ def _gradients(model, images, labels):
     return loss, tape.gradient(loss, model.trainable_variables)
 
 
-@one_of_each_family
+@the_others_slow
 def test_trains_under_xla_to_overfit_two_half_planes(case):
     """One image is split left and right, the other top and bottom; what tells the halves apart is brightness."""
     keras.utils.set_random_seed(0)
@@ -119,7 +119,7 @@ def test_free_size_equals_fixed(case, model):
     assert free(_image(1, 64, 96, 3)).shape == (1, 64, 96, 3)
 
 
-@one_of_each_family
+@the_others_slow
 def test_saved_files_are_equal(case, model, tmp_path):
     images = _image(2, *SIZE, 3)
     label_set = {"name": "three", "classes": list("abc"), "palette": [[9, 9, 9]] * 3}

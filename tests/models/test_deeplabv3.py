@@ -253,7 +253,7 @@ def test_every_batch_norm_is_found(small):
     # ResNet-50: the stem, 16 blocks of three, four projections; ASPP: five branches and the projection.
     assert len(_norms(small)) == 1 + 16 * 3 + 4 + 6
     loop = make_loop("one", 2)
-    loop.model, loop.devices = small, 2
+    loop.trained, loop.devices = small, 2
     loop.synchronize_batch_norm(True)
     assert all(layer.synchronized for layer in _norms(small))
     loop.synchronize_batch_norm(False)

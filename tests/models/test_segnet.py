@@ -149,6 +149,7 @@ def test_xla_gives_the_same_gradients_and_statistics():
         np.testing.assert_allclose(xla, plain, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -200,6 +201,7 @@ assert losses[-1] < losses[0], losses
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+@pytest.mark.slow
 def test_same_model_on_jax_without_tensorflow(tmp_path, root):
     model = segnet_aspp((32, 32, 3), 5, base_filters=4)
     x = _image(2, 32, 32, 3)
