@@ -25,8 +25,8 @@ class Goal:
 
     def __str__(self):
         if self.peer is None:
-            return f"{self.case}: kseg at most {self.limit} s"
-        return f"{self.case}: {self.measure} of kseg / {self.peer} at most {self.limit}"
+            return f"{self.case}: kseg at most {self.limit:.3g} s"
+        return f"{self.case}: {self.measure} of kseg / {self.peer} at most {self.limit:.3g}"
 
 
 def load_average():

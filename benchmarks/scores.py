@@ -19,7 +19,7 @@ PEERS = {
     "official": ("cityscapesScripts", "benchmarks.peers.cityscapes_scripts", "cityscapesscripts"),
     "five": ("torchmetrics", "benchmarks.peers.torchmetrics_scores", "torchmetrics"),
 }
-SIZES = {"full": {"images": 4, "height": 1024, "width": 2048}, "tiny": {"images": 2, "height": 96, "width": 128}}
+SIZES = {"full": {"images": 8, "height": 1024, "width": 2048}, "tiny": {"images": 2, "height": 96, "width": 128}}
 GOALS = [
     report.Goal("official", "time", "cityscapesScripts", 1 / 3),
     report.Goal("five", "time", "torchmetrics", 1 / 5),
