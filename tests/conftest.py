@@ -1,5 +1,6 @@
 """What every test shares. The environment is set before TensorFlow is imported."""
 
+import importlib
 import os
 import pathlib
 import sys
@@ -22,6 +23,28 @@ def forgotten_flags():
         flag_values = getattr(sys.modules.get(name), "FLAGS", ())
         for flag in flag_values:
             flag_values[flag].unparse()
+
+
+@pytest.fixture
+def call_script(root, monkeypatch, capsys):
+    """A function: name of a script and its arguments -> (exit code, stdout, stderr); it runs in this process."""
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import _flags
+
+    monkeypatch.setattr(_flags, "_show_log", lambda: None)
+
+    def call(name, *arguments):
+        script, code = importlib.import_module(name), 0
+        for flag in script.FLAGS:
+            script.FLAGS[flag].unparse()
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        try:
+            _flags.run(script.main, script.FLAGS)
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

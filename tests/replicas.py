@@ -21,15 +21,6 @@ SETTINGS = {**tiny.SETTINGS, "batch_size": 4, "epochs": 0, "train_steps": 3, "op
 SETTINGS["ema_momentum"] = 0.5
 
 
-def build():
-    """`build_tiny` without dropout, whose masks are drawn for each replica's own part of the batch."""
-    model = tiny.build_tiny()
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
-    return model
-
-
 def build_exact(trainable_norm):
     """A network in float64, so that the order of a sum over pixels makes no difference."""
     image = keras.Input((32, 64, 3), dtype="float64")
@@ -125,7 +116,7 @@ def main(records, output):
     output = pathlib.Path(output)
     for name, count in (("one", 1), ("two", 2)):
         with devices(count):
-            kseg.train(build, records, output / name, strategy="mirrored", **SETTINGS)
+            kseg.train(tiny.build_without_dropout, records, output / name, strategy="mirrored", **SETTINGS)
     one, two = (kseg.load_model(output / name / "last.keras") for name in ("one", "two"))
     assert not two.get_layer("norm").synchronized  # a saved file loads on every backend
     for a, b in zip(one.variables, two.variables, strict=True):

@@ -1,7 +1,6 @@
 """Cityscapes' test server: what is written for it, and what a check of it finds."""
 
 import re
-import sys
 import zipfile
 
 import numpy as np
@@ -57,24 +56,6 @@ def zipped(folder, target):
         for path in sorted(folder.rglob("*.*")):
             archive.write(path, path.relative_to(folder))
     return target
-
-
-def script(monkeypatch, capsys, root, *arguments):
-    """Run scripts/predict.py in this process; gives (exit code, stdout, stderr)."""
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-    import predict
-
-    for flag in predict.FLAGS:
-        predict.FLAGS[flag].unparse()
-    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, arguments)])
-    monkeypatch.setattr(_flags, "_show_log", lambda: None)
-    code = 0
-    try:
-        _flags.run(predict.main, predict.FLAGS)
-    except SystemExit as error:
-        code = error.code
-    return code, *capsys.readouterr()
 
 
 def test_the_test_set_has_1525_images(monkeypatch):
@@ -136,7 +117,7 @@ def test_it_goes_on_with_the_same_weights_only(source, tmp_path):
     assert not paths[2].exists() and (out / "notes.txt").exists()
 
 
-def test_a_test_set_that_is_not_whole_is_an_error(source, tmp_path, monkeypatch, capsys, root):
+def test_a_test_set_that_is_not_whole_is_an_error(source, tmp_path, call_script):
     (source / "leftImg8bit" / "test" / "mainz" / f"{NAMES[3]}_leftImg8bit.png").unlink()
     model = nearest_id_model(ids_of("train_ids"))
     with pytest.raises(ValueError, match="has 5 images, .* holds 4: mainz 1 of 2"):
@@ -147,11 +128,11 @@ def test_a_test_set_that_is_not_whole_is_an_error(source, tmp_path, monkeypatch,
     assert not (tmp_path / "out").exists()
     with pytest.raises(FileNotFoundError, match="holds neither leftImg8bit/test/CITY"):
         cityscapes.list_test_images(tmp_path / "cityscapes" / "leftImg8bit" / "train")
-    code, _, error = script(monkeypatch, capsys, root, "--submission", f"--source={source}", "--model=m", "--images=i")
+    code, _, error = call_script("predict", "--submission", f"--source={source}", "--model=m", "--images=i")
     assert code == 2 and "--submission takes --source, not --images" in error
 
 
-def test_damaged_images_are_named_and_the_others_written(source, tmp_path, monkeypatch, capsys, root):
+def test_damaged_images_are_named_and_the_others_written(source, tmp_path, call_script):
     folder = source / "leftImg8bit" / "test" / "berlin"
     broken = folder / f"{NAMES[1]}_leftImg8bit.png"
     whole = broken.read_bytes()
@@ -160,13 +141,13 @@ def test_damaged_images_are_named_and_the_others_written(source, tmp_path, monke
     model = tmp_path / "model.keras"
     nearest_id_model(ids_of("train_ids")).save(model)
     arguments = ("--submission", f"--model={model}", f"--source={source}", f"--output={tmp_path / 'out'}")
-    code, _, error = script(monkeypatch, capsys, root, *arguments)
+    code, _, error = call_script("predict", *arguments)
     assert code == 2 and "Only 3/5 label maps are in" in error
     assert f"{NAMES[1]}_leftImg8bit.png: truncated" in error
     assert f"{NAMES[2]}_leftImg8bit.png: the test images are 16x12, this one is 16x10" in error
     broken.write_bytes(whole)
     save(folder / f"{NAMES[2]}_leftImg8bit.png", image(2, SIZE))
-    code, out, error = script(monkeypatch, capsys, root, *arguments)
+    code, out, error = call_script("predict", *arguments)
     assert code == 0 and "5/5 label maps" in out, error
 
 
@@ -213,25 +194,25 @@ def test_each_fault_is_found(maps, source, tmp_path, fault, packed):
     assert {file: file.read_bytes() for file in maps.rglob("*.*")} == before
 
 
-def test_all_faults_are_listed_together(maps, source, monkeypatch, capsys, root):
+def test_all_faults_are_listed_together(maps, source, call_script):
     save(maps / "mainz" / f"{NAMES[3]}_mine.png", np.full(SIZE, 7, np.uint8))
     (maps / "mainz" / f"{NAMES[4]}_mine.png").rename(maps / "mainz" / "mainz_000003_000001.png")
     save(maps / "berlin" / f"{NAMES[0]}_mine.png", np.eye(12, 16).astype(np.uint8))
-    code, out, error = script(monkeypatch, capsys, root, "--submission", f"--check={maps}", f"--source={source}")
+    code, out, error = call_script("predict", "--submission", f"--check={maps}", f"--source={source}")
     assert code == 2 and not out
     for words in (f"without a label map: {NAMES[4]}", "no test image: mainz/mainz_000003", "blank", "training ids"):
         assert words in error
     (maps / "mainz" / "mainz_000003_000001.png").unlink()
-    code, _, error = script(monkeypatch, capsys, root, f"--check={maps}")
+    code, _, error = call_script("predict", f"--check={maps}")
     assert code == 2 and "1 images of mainz instead of 2 (--source would tell which)" in error
 
 
-def test_void_is_legal_but_noted(maps, monkeypatch, capsys, root):
+def test_void_is_legal_but_noted(maps, call_script):
     path = maps / "berlin" / f"{NAMES[0]}_mine.png"
     label = np.asarray(Image.open(path)).copy()
     label[0] = 4
     save(path, label)
-    code, out, error = script(monkeypatch, capsys, root, f"--check={maps}")
+    code, out, error = call_script("predict", f"--check={maps}")
     assert code == 0, error
     assert f"ids that no score counts, each such pixel a miss: berlin/{NAMES[0]}_mine.png (static)" in out
     assert "5/5 label maps can be submitted" in out

@@ -56,3 +56,14 @@ def build_tiny():
     x, indices = layers.MaxPooling2DWithArgmax()(x)
     x = layers.MaxUnpooling2D()([keras.layers.Dropout(0.2, seed=3)(x), indices])
     return keras.Model(image, keras.layers.Conv2D(3, 1, dtype="float32", name="logits")(x), name="tiny")
+
+
+def build_without_dropout():
+    """`build_tiny` without dropout, whose masks are drawn for each replica's own part of the batch."""
+    import keras
+
+    model = build_tiny()
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    return model

@@ -18,15 +18,6 @@ from kseg.data import records
 SETTINGS = {**tiny.SETTINGS, "optimizer": "sgd", "learning_rate": 0.1, "lr_schedule": "constant", "ema_momentum": 0.5}
 
 
-def build():
-    """`tiny.build_tiny` without dropout, whose masks are drawn for each replica's own part of the batch."""
-    model = tiny.build_tiny()
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
-    return model
-
-
 def note_reads(path):
     """Write the index of every training record that is read to a file."""
     read = records.Split.read
@@ -53,7 +44,7 @@ def main(data_dir, workdir, strategy, die_after_step="0", worker="1"):
             if self.steps == int(die_after_step) and index == int(worker):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    kseg.train(build, data_dir, workdir, strategy=strategy, callbacks=[Die()], **SETTINGS)
+    kseg.train(tiny.build_without_dropout, data_dir, workdir, strategy=strategy, callbacks=[Die()], **SETTINGS)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """A record folder checked: each fault put into drawn streets is found, said once, and nothing else is said."""
 
+import functools
 import json
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -301,23 +301,8 @@ def test_any_number_of_processes_finds_the_same(tmp_path):
     np.testing.assert_array_equal(one[0]["train"].pixels, two[0]["train"].pixels)
 
 
-def test_the_script_draws_a_sheet_and_exits_by_what_it_finds(source, checked, tmp_path, monkeypatch, capsys, root):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-    import prepare_data
-
-    def run(*arguments):
-        for flag in prepare_data.FLAGS:
-            prepare_data.FLAGS[flag].unparse()
-        monkeypatch.setattr(sys, "argv", ["prepare_data.py", *map(str, arguments)])
-        monkeypatch.setattr(_flags, "_show_log", lambda: None)
-        code = 0
-        try:
-            _flags.run(prepare_data.main, prepare_data.FLAGS)
-        except SystemExit as error:
-            code = error.code
-        return code, *capsys.readouterr()
-
+def test_the_script_draws_a_sheet_and_exits_by_what_it_finds(source, checked, tmp_path, call_script):
+    run = functools.partial(call_script, "prepare_data")
     checked()
     code, out, error = run(f"--check={tmp_path}/records/")
     assert code == 0 and f"{tmp_path}/records: nothing is wrong." in out, error
