@@ -1,5 +1,7 @@
 """What must hold between a model, its data and its settings, said in one line before anything is written."""
 
+import warnings
+
 import keras
 
 from kseg.layers import check_divides
@@ -30,6 +32,12 @@ def check_classes(model, label_set, data, outputs=None):
             f"The model has {channels} outputs, but {outputs or count} are needed for the {count} classes of label set "
             f"{label_set.name}. Build it with so many, or set num_outputs if it is to have more than classes."
         )
+
+
+def warn_of_other_records(model, manifest, data, who="The model"):
+    """Warn if a model says that it was trained on other records than those of a manifest."""
+    if (label_set_of(model) or {}).get("records", manifest.digest) != manifest.digest:
+        warnings.warn(f"{who} was trained on other records than {data}.", stacklevel=3)
 
 
 def class_count(model):

@@ -1,7 +1,5 @@
 """The protocol "cityscapes": predictions as regular ids at the labels' size, counted as the benchmark does."""
 
-import contextlib
-
 import numpy as np
 
 from kseg.checks import class_count
@@ -25,7 +23,7 @@ def evaluate_cityscapes(model, source, batch_size=1, progress=False):
         ValueError: other data than Cityscapes with its own ids, a label set that merges ids, no instance map.
     """
     table, label, counts = regular_ids(source, class_count(model)), labeller(model), CityscapesCounts()
-    with progress_bar("evaluate", len(source)) if progress else contextlib.nullcontext() as bar:
+    with progress_bar("evaluate", len(source), shown=progress) as bar:
         for images, labels, instances in source.scenes(batch_size):
             predicted = table[np.asarray(label(images, *labels.shape[1:]))]
             for scene in zip(predicted, labels, instances, strict=True):
@@ -33,8 +31,7 @@ def evaluate_cityscapes(model, source, batch_size=1, progress=False):
                     counts.add(*scene)
                 except ValueError as error:
                     raise ValueError(f"{source.split.place(counts.images)}: {error}") from error
-            if bar:
-                bar.update(len(images))
+            bar.update(len(images))
     return counts.scores(len(source))
 
 

@@ -12,6 +12,7 @@ import os
 import numpy as np
 
 from kseg.data import cityscapes
+from kseg.data.examples import check_complete
 from kseg.data.files import write_atomic
 
 _INFO = cityscapes.info()
@@ -89,9 +90,7 @@ class CityscapesCounts:
 
     def scores(self, expected_images=None):
         """Return `CityscapesScores` of the images so far; ValueError if there are none, or not the expected number."""
-        if not self.images or expected_images not in (None, self.images):
-            wanted = expected_images or "the data"
-            raise ValueError(f"Every image must be scored, but only {self.images} of {wanted} came.")
+        check_complete(self.images, expected_images)
         classes = {name: (i,) for i, name in enumerate(NAMES)}
         return CityscapesScores(
             class_iou={name: self._iou(ids) for name, ids in classes.items()},

@@ -4,22 +4,22 @@ import contextlib
 import math
 import pathlib
 import re
-import warnings
 
 import numpy as np
 
 from kseg import __version__
 from kseg.bootstrap import LEVEL, RESAMPLES, ImageCounts, paired_bootstrap, scores_of_counts
 from kseg.boundaries import checked_pair
-from kseg.checks import check_classes, class_count
+from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.comparison_table import Comparison, difference_rows
+from kseg.data.examples import check_complete
 from kseg.evaluation import open_split
 from kseg.metrics import Scores, confusion_matrix
 from kseg.objects import ObjectScores
 from kseg.page.build import write_page
 from kseg.page.folder import replaced_folder
 from kseg.page.pictures import Pictures
-from kseg.prediction import label_set_of, labeller, load_model
+from kseg.prediction import as_model, label_set_of, labeller
 from kseg.progress import progress_bar
 from kseg.reporting import read_instances
 
@@ -47,14 +47,12 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
     models = _named(models)
     with replaced_folder(output) as folder:
         source = open_split(data_dir, split, label_set, label_space)
-        loaded = {name: load_model(m) if isinstance(m, (str, pathlib.Path)) else m for name, m in models.items()}
+        loaded = {name: as_model(m) for name, m in models.items()}
         _check_same_classes(loaded)
         for name, model in loaded.items():
             with _naming(name):
                 check_classes(model, source.label_set, data_dir)
-            digest = source.manifest.digest
-            if (label_set_of(model) or {}).get("records", digest) != digest:
-                warnings.warn(f"{name} was trained on other records than {data_dir}.", stacklevel=2)
+            warn_of_other_records(model, source.manifest, data_dir, name)
         tally = _Tally(source, [labeller(model) for model in loaded.values()], folder)
         with source.readable_errors():
             tally.run(batch_size, progress)
@@ -121,16 +119,14 @@ class _Tally:
 
     def run(self, batch_size, progress):
         """Label every image with every model."""
-        with progress_bar("compare", len(self.source)) if progress else contextlib.nullcontext() as bar:
+        with progress_bar("compare", len(self.source), shown=progress) as bar:
             for images, truths in self.source.batches(batch_size):
                 images, truths = np.asarray(images), np.asarray(truths)
                 labelled = [np.asarray(label(images, *truths.shape[1:])) for label in self._labellers]
                 for image, truth, *predictions in zip(images, truths, *labelled, strict=True):
                     self._add(image, truth, predictions)
-                if bar is not None:
-                    bar.update(len(images))
-        if len(self.rows) != len(self.source):
-            raise ValueError(f"Every image must be scored, but only {len(self.rows)} of {len(self.source)} came.")
+                bar.update(len(images))
+        check_complete(len(self.rows), len(self.source))
 
     def _add(self, image, truth, predictions):
         index, classes = len(self.rows), len(self._classes)

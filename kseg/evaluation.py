@@ -1,14 +1,13 @@
 """Scoring a model: every image once, at the label's own resolution, into one confusion matrix."""
 
 import pathlib
-import warnings
 
 import keras
 import numpy as np
 
-from kseg.checks import check_classes, class_count
+from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.cityscapes_evaluation import evaluate_cityscapes
-from kseg.data.examples import Examples
+from kseg.data.examples import Examples, check_complete
 from kseg.metrics import SCORE_NAMES, Scores, confusion_matrix, five_scores
 from kseg.prediction import as_model, label_set_of, labeller
 from kseg.progress import progress_bar
@@ -67,8 +66,7 @@ def evaluate(
 
     source = open_split(data, split, label_set, label_space)
     check_classes(model, source.label_set, data)
-    if known and known.get("records", source.manifest.digest) != source.manifest.digest:
-        warnings.warn(f"The model was trained on other records than {data}.", stacklevel=2)
+    warn_of_other_records(model, source.manifest, data)
     with source.readable_errors():
         return PROTOCOLS[protocol](model, source, batch_size, progress, **options)
 
@@ -139,8 +137,7 @@ def score_batches(label, batches, classes, expected=None, progress=False):
             counts, strange = confusion_matrix(*pair, len(classes))
             means.update(counts)
             matrix, out_of_range, images = matrix + counts, out_of_range + strange, images + 1
-    if not images or (expected is not None and images != expected):
-        raise ValueError(f"Every image must be scored, but only {images} of {expected or 'the data'} came.")
+    check_complete(images, expected)
     return Scores.from_confusion_matrix(matrix, classes, images, out_of_range, expected, means.result())
 
 
@@ -164,10 +161,7 @@ class ImageMeans:
 
 
 def _bar(batches, expected, progress):
-    if not progress:
-        yield from batches
-        return
-    with progress_bar("evaluate", expected) as bar:
+    with progress_bar("evaluate", expected, shown=progress) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch[1]) if np.ndim(batch[1]) == 3 else 1)

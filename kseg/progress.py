@@ -8,12 +8,14 @@ from tqdm import tqdm
 LINE_SECONDS = 30  # between two lines where there is no terminal
 
 
-def progress_bar(description, total, done=0, unit="images"):
+def progress_bar(description, total, done=0, unit="images", shown=True):
     """Return a context manager that counts up to `total`: `update(n)`, and `set_postfix` for what else to show.
 
     On a terminal it is tqdm's bar. Where standard error is a file or a pipe, a bar would leave thousands of fragments:
-    there it is a `ProgressLines`.
+    there it is a `ProgressLines`. With `shown` False it counts in silence.
     """
+    if not shown:
+        return tqdm(disable=True)
     if sys.stderr.isatty():
         options = {"initial": done, "dynamic_ncols": True, "mininterval": 0.5}
         return tqdm(total=total, desc=description, unit=f" {unit}", **options)

@@ -1,18 +1,17 @@
 """Everything that one pass over a split can tell beyond the scores: confusions, boundaries, objects."""
 
-import contextlib
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
 from kseg.boundaries import BoundaryScores
-from kseg.checks import check_classes
+from kseg.checks import check_classes, warn_of_other_records
 from kseg.confusion import draw_confusion_matrix, write_confusion_csv
 from kseg.data.codec import decode_instances
-from kseg.data.examples import INSTANCES
+from kseg.data.examples import INSTANCES, check_complete
 from kseg.data.records import parse_example
-from kseg.evaluation import open_split
+from kseg.evaluation import ImageMeans, open_split
 from kseg.metrics import Scores, confusion_matrix
 from kseg.objects import ObjectScores
 from kseg.prediction import as_model, labeller
@@ -20,7 +19,7 @@ from kseg.progress import progress_bar
 
 
 class Report(NamedTuple):
-    """What `write_report` found; `str()` is its tables of objects and boundaries."""
+    """What `write_report` found; `str()` is its tables of objects and boundaries. `scores`: as `kseg.evaluate`'s."""
 
     scores: Scores
     objects: ObjectScores
@@ -49,20 +48,21 @@ def write_report(
     """
     model, source = as_model(model), open_split(data_dir, split, label_set, label_space)
     check_classes(model, source.label_set, data_dir)
+    warn_of_other_records(model, source.manifest, data_dir)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     classes, matrix, out_of_range, images = source.label_set.classes, 0, 0, 0
-    boundaries, objects = BoundaryScores(classes), ObjectScores(classes)
+    means, boundaries, objects = ImageMeans(), BoundaryScores(classes), ObjectScores(classes)
     with source.readable_errors():
         for truth, prediction in _pairs(labeller(model), source, batch_size, progress):
             counts, strange = confusion_matrix(truth, prediction, len(classes))
+            means.update(counts)
             matrix, out_of_range = matrix + counts, out_of_range + strange
             boundaries.update(truth, prediction)
             objects.update(truth, prediction, read_instances(source, images))
             images += 1
-    if images != len(source):
-        raise ValueError(f"Every image must be scored, but only {images} of {len(source)} came.")
-    scores = Scores.from_confusion_matrix(matrix, classes, images, out_of_range, expected_images=len(source))
+    check_complete(images, len(source))
+    scores = Scores.from_confusion_matrix(matrix, classes, images, out_of_range, len(source), means.result())
     write_confusion_csv(scores, folder / "confusion.csv")
     draw_confusion_matrix(scores, folder / "confusion.png")
     objects.to_json(folder / "objects.json")
@@ -78,9 +78,8 @@ def read_instances(source, index):
 
 def _pairs(label, source, batch_size, progress):
     """Give (truth, prediction) of every image in file-name order, each (H, W)."""
-    with progress_bar("report", len(source)) if progress else contextlib.nullcontext() as bar:
+    with progress_bar("report", len(source), shown=progress) as bar:
         for images, truths in source.batches(batch_size):
             images, truths = np.asarray(images), np.asarray(truths)
             yield from zip(truths, np.asarray(label(images, *truths.shape[1:])), strict=True)
-            if bar is not None:
-                bar.update(len(images))
+            bar.update(len(images))

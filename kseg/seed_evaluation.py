@@ -1,6 +1,5 @@
 """The protocol "seed": data brought to the network's size, and the network in training mode where that is asked for."""
 
-import contextlib
 import pathlib
 
 import keras
@@ -10,7 +9,7 @@ from PIL import Image
 
 from kseg.checks import check_batch_norm, class_count
 from kseg.data.augment import ROW, nearest_label
-from kseg.data.examples import Examples
+from kseg.data.examples import Examples, check_complete
 from kseg.prediction import SavedModel, first_maximum, label_set_of, labeller, preprocess_layer
 from kseg.progress import progress_bar
 from kseg.runs import FLAGS_FILE, RunFolder
@@ -40,7 +39,7 @@ def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="ne
     batches, num_classes, expected = _batches(model, data, batch_size, (height, width), label_resize)
     whole = batch_size if isinstance(data, Examples) else None  # an iterable's first batch says what is a whole one
     label, sums, came = None, SeedSums(num_classes), 0
-    with progress_bar("evaluate", expected) if progress else contextlib.nullcontext() as bar:
+    with progress_bar("evaluate", expected, shown=progress) as bar:
         for images, labels in batches:
             images, labels = np.asarray(images), np.asarray(labels)
             came, whole = came + len(images), whole or len(images)
@@ -48,10 +47,8 @@ def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="ne
                 label = label or (training_labeller(model, whole) if train_mode_statistics else labeller(model))
                 for truth, guess in zip(labels, np.asarray(label(images, height, width)), strict=True):
                     sums.update(truth, guess)
-            if bar:
-                bar.update(len(images))
-    if not came or came != (expected or came):
-        raise ValueError(f"Every image must be scored, but only {came} of {expected or 'the data'} came.")
+            bar.update(len(images))
+    check_complete(came, expected)
     if not sums.images:
         raise ValueError(f"{came} images make no whole batch of {whole}. Take a smaller batch_size.")
     return SeedScores(

@@ -1,6 +1,5 @@
 """Label maps for Cityscapes' test server, written by a model (`kseg.submission_check` says what the server takes)."""
 
-import contextlib
 import hashlib
 import io
 import os
@@ -45,15 +44,13 @@ def write_submission(model, source, output, progress=False):
     todo = _missing(output, images, made_by)
     output.mkdir(parents=True, exist_ok=True)
     label, problems = labeller(model), []
-    bar = progress_bar("submission", len(images), len(images) - len(todo)) if progress else contextlib.nullcontext()
-    with bar as shown:
+    with progress_bar("submission", len(images), len(images) - len(todo), shown=progress) as bar:
         for name, (pixels, problem) in zip(todo, map_ahead(lambda n: _read(images[n]), todo, AHEAD), strict=True):
             if problem:
                 problems.append(problem)
                 continue
             _write(output / f"{name}{_SUFFIX}", table[np.asarray(label(pixels[None], *SIZE))[0]], made_by)
-            if shown:
-                shown.update(1)
+            bar.update(1)
     if problems:
         written = len(images) - len(problems)
         raise ValueError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))

@@ -6,7 +6,7 @@ evaluation/evalPixelLevelSemanticLabeling.py; Cordts et al. 2016).
 """
 
 import collections
-import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -16,13 +16,13 @@ import numpy as np
 from kseg.cityscapes_scores import NAMES
 from kseg.data import cityscapes, codec
 from kseg.data.examples import map_ahead
-from kseg.data.source import archive_names, read_bytes, size_text
+from kseg.data.source import archive_names, first_names, read_bytes, size_text
 from kseg.progress import progress_bar
 
 SIZE = (1024, 2048)  # height, width
 AHEAD = 8  # images decoded before they are asked for: 6 MB each
 _NAME = re.compile(r"^([a-z]+_\d{6}_\d{6}).*\.png$")
-_SHOWN = 8  # names of one kind of problem
+listed = functools.partial(first_names, most=8)  # of one kind of problem
 _VOID = cityscapes.info().void_ids
 _TRAINING_IDS = (*range(cityscapes.info().label_set().num_classes), 255)
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
@@ -46,12 +46,11 @@ def check_submission(path, source=None, progress=False):
     expected = list(cityscapes.list_test_images(source)) if source else None
     maps, problems = _judge_names(files, expected)
     findings = collections.defaultdict(list)
-    with progress_bar("check", len(maps)) if progress else contextlib.nullcontext() as bar:
+    with progress_bar("check", len(maps), shown=progress) as bar:
         for name, found in zip(maps, map_ahead(lambda n: _judge(n, files[n]), maps, AHEAD), strict=True):
             for kind, detail in found:
                 findings[kind].append(f"{name}{detail}")
-            if bar:
-                bar.update(1)
+            bar.update(1)
     void = findings.pop(_NOTE, None)
     notes = [_line(_NOTE, void, len(maps))] if void else []
     problems += [_line(kind, names, len(maps)) for kind, names in findings.items()]
@@ -122,9 +121,3 @@ def _judge(name, reference):
 
 def _line(kind, names, total):
     return f"{len(names)} of {total} label maps {kind}: {listed(names)}"
-
-
-def listed(names):
-    """Return names as text, the first of them where there are many."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(str, names[:_SHOWN])) + more

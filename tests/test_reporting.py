@@ -53,6 +53,7 @@ def test_a_report_of_a_model_that_says_car_everywhere(streets, tmp_path):
     )
     pixels = np.sum([np.bincount(truth[truth != 255], minlength=LABELS.num_classes) for truth, _ in maps], axis=0)
     np.testing.assert_array_equal(report.scores.confusion_matrix[:, CAR], pixels)
+    assert str(report.scores) == str(kseg.evaluate(constant_model(CAR), records))  # means over images among them
 
     objects = json.loads((tmp_path / "new" / "report" / "objects.json").read_text())
     # Cityscapes: instance ids are id * 1000 + k, cars have id 26, people 24. Every car is found, no person is.

@@ -1,6 +1,7 @@
 """What is wrong with a record folder: every record looked at once, or, before training, what the manifest shows."""
 
 import collections
+import functools
 import itertools
 import os
 from typing import NamedTuple
@@ -13,9 +14,10 @@ from kseg.data.files import sha256_of
 from kseg.data.info import INVALID_LABEL
 from kseg.data.label_faults import is_smoothed, looks_like_label_ids, looks_like_training_ids
 from kseg.data.records import decode, parse_example
+from kseg.data.source import first_names
 from kseg.data.workers import Workers
 
-_SHOWN = 6  # names of one kind of finding
+_listed = functools.partial(first_names, most=6)  # of one kind of finding
 _LOOKS = 4  # labels of a split that the quick check reads
 _TRAINING_IDS = (
     "hold training ids, not the dataset's own: prepare them again from labels of its own ids (Cityscapes: "
@@ -229,8 +231,3 @@ def _counted(split):
     counts = np.zeros(256, np.int64)
     counts[list(split.pixel_counts)] = list(split.pixel_counts.values())
     return counts
-
-
-def _listed(names):
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(str, names[:_SHOWN])) + more

@@ -127,6 +127,12 @@ class Examples:
         return contextlib.nullcontext()
 
 
+def check_complete(came, expected=None):
+    """Raise ValueError unless images came, and as many as expected where that is known: a score says of how many."""
+    if not came or expected not in (None, came):
+        raise ValueError(f"Every image must be scored, but only {came} of {expected or 'the data'} came.")
+
+
 def map_ahead(function, arguments, ahead=32):
     """Map in threads, in order, at most `ahead` results before they are asked for."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -101,6 +101,12 @@ def size_text(array_or_size) -> str:
     return f"{width}x{height}"
 
 
+def first_names(names, most) -> str:
+    """Return names as text, the first `most` of them where there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
 @functools.lru_cache(maxsize=4)
 def _archive(path: str) -> zipfile.ZipFile:
     try:
@@ -180,7 +186,6 @@ def _ids_of_colours(rgb: np.ndarray, colours: Mapping[int, int], what: str) -> n
     values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
     wrong = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if int(v) not in colours]
     if wrong:
-        shown = ", ".join(f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {n} pixels" for v, n in wrong[:5])
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(f"{what}: colours that classes.json does not have: {shown}{more}")
+        shown = first_names([f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {n} pixels" for v, n in wrong], most=5)
+        raise ValueError(f"{what}: colours that classes.json does not have: {shown}")
     return np.array([colours[int(v)] for v in values], np.uint8)[inverse].reshape(packed.shape)

@@ -1,7 +1,6 @@
 """Processes that share the work on a dataset's files, with a progress bar; they end with their parent."""
 
 import concurrent.futures
-import contextlib
 import functools
 import multiprocessing
 import os
@@ -49,11 +48,9 @@ class Workers:
             results = self._pool.map(functools.partial(_call, function), items, chunksize=chunk)
         total = sum(map(weigh, items))
         try:
-            shown = self._progress and total
-            with progress_bar(what, total) if shown else contextlib.nullcontext() as bar:
+            with progress_bar(what, total, shown=self._progress and total) as bar:
                 for item, result in zip(items, results, strict=True):
-                    if bar is not None:
-                        bar.update(weigh(item))
+                    bar.update(weigh(item))
                     yield result
         except ValueError as error:  # raised in another process: say it here, where its reader looks
             raise ValueError(str(error)) from error
