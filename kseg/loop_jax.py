@@ -39,7 +39,7 @@ class JaxLoop(Loop):
             yield
 
     def attach(self, model, optimizer, num_classes, terms):
-        """Take the model and the optimizer, both built in `scope`, and the `objectives.Term`s of the loss."""
+        """Take the model and the optimizer, both built in `scope`, and the `losses.Term`s of the loss."""
         self.model, self.trained, self.optimizer = model, model, optimizer
         with self.scope():
             self.metric = SegmentationScores(num_classes)

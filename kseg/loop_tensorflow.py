@@ -47,7 +47,7 @@ class TensorFlowLoop(Loop):
         self.scope = self.strategy.scope
 
     def attach(self, model, optimizer, num_classes, terms, auxiliary=None, frozen=None):
-        """Take the model and the optimizer, both built in `scope`, and the `objectives.Term`s of the loss.
+        """Take the model and the optimizer, both built in `scope`, and the `losses.Term`s of the loss.
 
         Args:
             auxiliary: (`add_auxiliary_head`'s model, weight of its second output's loss).

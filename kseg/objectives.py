@@ -5,13 +5,10 @@ import numpy as np
 
 from kseg import losses
 from kseg.loss_options import CLASS_WEIGHTS
-from kseg.losses import Term
-
-__all__ = ["Objective", "Term", "make_terms"]
 
 
 class Objective(keras.losses.Loss):
-    """The sum of the terms as a Keras loss, for a backend whose step is one program over the global batch."""
+    """The sum of `losses.Term`s as a Keras loss, for a backend whose step is one program over the global batch."""
 
     def __init__(self, terms):
         super().__init__(name="objective", dtype="float32")

@@ -79,33 +79,34 @@ def main(args):
     output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
     if args.output and not output.parent.is_dir():
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
-    import kseg
-
     # The report's pass over the images gives the standard scores too.
     one_pass = args.report_dir and args.protocol == "standard" and not (args.label_resize or args.train_mode_statistics)
     report = write_report(args) if one_pass else None
-    scores = (
-        report.scores
-        if report
-        else kseg.evaluate(
-            args.model,
-            args.data_dir,
-            protocol=args.protocol,
-            label_set=args.label_set,
-            split=args.split,
-            batch_size=args.batch_size,
-            label_space=args.label_space,
-            progress=True,
-            label_resize=args.label_resize,
-            train_mode_statistics=args.train_mode_statistics,
-        )
-    )
+    scores = report.scores if one_pass else score(args)
     print(scores)
     scores.to_json(output)
     print(f"{output}  the same table")
     if args.report_dir:
         print(f"\n{report or write_report(args)}")
         print(f"{args.report_dir}  the report: confusion.csv, confusion.png, objects.json, boundaries.json")
+
+
+def score(args):
+    """Run the model over the split for the scores of the protocol alone."""
+    import kseg
+
+    return kseg.evaluate(
+        args.model,
+        args.data_dir,
+        protocol=args.protocol,
+        label_set=args.label_set,
+        split=args.split,
+        batch_size=args.batch_size,
+        label_space=args.label_space,
+        progress=True,
+        label_resize=args.label_resize,
+        train_mode_statistics=args.train_mode_statistics,
+    )
 
 
 def write_report(args):
