@@ -18,6 +18,7 @@ _MODULES = {
     "predict": "kseg.prediction",
     "load_model": "kseg.prediction",
     "export_saved_model": "kseg.export",
+    "InputError": "kseg.errors",
 }
 _SUBMODULES = ("audit", "blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
 

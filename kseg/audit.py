@@ -10,6 +10,8 @@ same holds with C the mean number of classes per image, for images of equal size
 import dataclasses
 import math
 
+from kseg.errors import InputError
+
 NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
 FITS, EXCLUDED, BY_CHANCE = "fits", "excluded", "only by chance"
 _LARGEST = 255  # a label map of 8 bits holds no more classes
@@ -96,7 +98,7 @@ def audit(rows, digits=4):
     """
     audits = tuple(audit_row(row, digits) for row in rows)
     if not audits:
-        raise ValueError("An audit needs at least one row of accuracy, sensitivity, specificity, F1, Jaccard.")
+        raise InputError("An audit needs at least one row of accuracy, sensitivity, specificity, F1, Jaccard.")
     shared = audits[0].class_count
     for row in audits[1:]:
         shared = shared and shared.meet(row.class_count)
@@ -132,11 +134,11 @@ def _checked(row, digits):
     try:
         values = [float(value) for value in row]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"A row is five numbers, got {row!r}.") from error
+        raise InputError(f"A row is five numbers, got {row!r}.") from error
     if len(values) != len(NAMES) or not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"A row is five shares of 1 ({', '.join(NAMES)}), got {row!r}.")
+        raise InputError(f"A row is five shares of 1 ({', '.join(NAMES)}), got {row!r}.")
     if any(abs(round(value, digits) - value) > 1e-9 for value in values):
-        raise ValueError(f"The numbers of a row have at most {digits} decimals, got {row!r}. Say how many they have.")
+        raise InputError(f"The numbers of a row have at most {digits} decimals, got {row!r}. Say how many they have.")
     return dict(zip(NAMES, values, strict=True))
 
 

@@ -5,6 +5,7 @@ import re
 import keras
 
 from kseg import blocks
+from kseg.errors import InputError
 from kseg.layers import BatchNormalization, UpSampling2D
 from kseg.models import ends
 from kseg.prediction import preprocess_layer
@@ -30,7 +31,7 @@ def add_auxiliary_head(model, seed=0):
     middles = [layer for layer in model.layers if _MIDDLES.fullmatch(layer.name)]
     preprocess = preprocess_layer(model)
     if not middles or preprocess is None or not isinstance(middles[-1].output, keras.KerasTensor):
-        raise ValueError(
+        raise InputError(
             f"auxiliary_weight needs a model with an auxiliary head, deeplabv3 or an FCN, got '{model.name}'. "
             "Leave it out."
         )

@@ -2,6 +2,7 @@
 
 import keras
 
+from kseg.errors import InputError
 from kseg.layers import BatchNormalization
 
 HE_NORMAL = "he_normal"
@@ -69,7 +70,7 @@ def recurrent_conv(x, *, steps=2, recurrence="shared", norm="per_step", initiali
         or recurrence not in ("shared", "separate")
         or norm not in ("per_step", "shared")
     ):
-        raise ValueError(
+        raise InputError(
             "A recurrent convolution has a whole number of steps, at least 0, recurrence 'shared' or 'separate', norm "
             f"'per_step' or 'shared', got {steps}, {recurrence!r} and {norm!r}."
         )
@@ -139,7 +140,7 @@ def aspp(x, filters=256, rates=(6, 12, 18), *, dropout=0.5, initializer=HE_NORMA
     Returns: (B, H, W, filters). Raises: ValueError without rates.
     """
     if not rates or any(rate < 1 for rate in rates):
-        raise ValueError(f"rates must be positive dilation rates in pixels, got {tuple(rates)}. Try (6, 12, 18).")
+        raise InputError(f"rates must be positive dilation rates in pixels, got {tuple(rates)}. Try (6, 12, 18).")
     branch = {"filters": filters, "initializer": initializer}
     # The mean of many bfloat16 pixels needs float32.
     mean = keras.layers.GlobalAveragePooling2D(keepdims=True, dtype="float32", name=f"{name}_mean")(x)

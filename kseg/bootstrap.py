@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from kseg.errors import InputError
 from kseg.metrics import five_of_counts
 
 RESAMPLES = 10_000
@@ -26,7 +27,7 @@ class ImageCounts:
         matrices = np.asarray(matrices)
         truth = matrices.sum(axis=2)
         if (truth != truth[0]).any():
-            raise ValueError("The confusion matrices of an image must count the same truth, but their rows differ.")
+            raise InputError("The confusion matrices of an image must count the same truth, but their rows differ.")
         hits = np.diagonal(matrices, axis1=1, axis2=2)
         self._rows.append(np.concatenate([truth[:1], hits, matrices[:, :, :-1].sum(axis=1)]))
 
@@ -117,7 +118,7 @@ def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, s
     models = (counts.shape[1] - 1) // 2
     if models < 2 or (groups is not None and len(groups) != len(counts)):
         came = f"{models} models, {len(counts)} images and {len(groups or ())} groups"
-        raise ValueError(f"A comparison needs two models or more and a group for each image, got {came}.")
+        raise InputError(f"A comparison needs two models or more and a group for each image, got {came}.")
     whole = scores_of_counts(counts.sum(axis=0))
     if groups is not None:
         member = np.unique(groups, return_inverse=True)[1]

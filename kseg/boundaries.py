@@ -10,6 +10,7 @@ import os
 import numpy as np
 
 from kseg.data.files import json_text, write_atomic
+from kseg.errors import InputError
 
 F1_TOLERANCE = 0.0075  # of the image's diagonal, as SegNet
 IOU_DISTANCE = 0.005  # of the diagonal: 2 % (46 pixels at 2048x1024), meant for instance masks, swallows poles whole
@@ -27,11 +28,11 @@ def checked_pair(truth, prediction, num_classes, ignore_label=255):
     """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.ndim != 2 or truth.shape != prediction.shape or not truth.size:
-        raise ValueError(f"Need truth and prediction (H, W) of one size, got {truth.shape} and {prediction.shape}.")
+        raise InputError(f"Need truth and prediction (H, W) of one size, got {truth.shape} and {prediction.shape}.")
     if truth.dtype.kind not in "iu" or prediction.dtype.kind not in "iu":
-        raise ValueError(f"Class ids must be integers, got {truth.dtype} and {prediction.dtype}. Cast them.")
+        raise InputError(f"Class ids must be integers, got {truth.dtype} and {prediction.dtype}. Cast them.")
     if not 1 <= num_classes <= 254:
-        raise ValueError(f"Between 1 and 254 classes can be scored, got {num_classes}.")
+        raise InputError(f"Between 1 and 254 classes can be scored, got {num_classes}.")
     valid = (truth >= 0) & (truth < num_classes) & (truth != ignore_label)
     inside = (prediction >= 0) & (prediction < num_classes)
     truth = np.where(valid, truth, num_classes).astype(np.uint8)
@@ -144,11 +145,11 @@ class BoundaryScores:
     def __init__(self, classes, *, tolerance=None, distance=None, ignore_label=255):
         self.classes = tuple(classes)
         if not self.classes or len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"Class names must be different and at least one, got {self.classes}.")
+            raise InputError(f"Class names must be different and at least one, got {self.classes}.")
         if tolerance is not None and not 0 <= tolerance < math.inf:
-            raise ValueError(f"tolerance must be 0 pixels or more, got {tolerance}.")
+            raise InputError(f"tolerance must be 0 pixels or more, got {tolerance}.")
         if distance is not None and (distance < 1 or distance != int(distance)):
-            raise ValueError(f"distance must be a whole number of pixels, 1 or more, got {distance}.")
+            raise InputError(f"distance must be a whole number of pixels, 1 or more, got {distance}.")
         self.tolerance, self.distance, self.ignore_label = tolerance, distance, ignore_label
         self.images = 0
         self._f1 = np.zeros((2, len(self.classes)))  # sum and number of the images' F1, by class

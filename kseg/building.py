@@ -6,6 +6,7 @@ import keras
 
 from kseg.auxiliary import add_auxiliary_head
 from kseg.checks import check_classes, check_input
+from kseg.errors import InputError
 from kseg.finetuning import start_from
 from kseg.models import MODELS, build_model, options_of
 from kseg.models.encoders import encoder_layers
@@ -17,11 +18,11 @@ _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_
 def check_model(model, options):
     """Raise ValueError unless `build_for_run` takes these as its first two arguments."""
     if isinstance(model, keras.Model) or not (isinstance(model, str) or callable(model)):
-        raise ValueError(
+        raise InputError(
             "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
         )
     if options and not isinstance(model, str):
-        raise ValueError(f"model_options are for a model given by name, got {options} with a function.")
+        raise InputError(f"model_options are for a model given by name, got {options} with a function.")
 
 
 def build_for_run(model, options, settings, split, size):
@@ -41,11 +42,11 @@ def build_for_run(model, options, settings, split, size):
     classes = split.label_set.num_classes
     outputs = settings.num_outputs or classes
     if outputs < classes:
-        raise ValueError(
+        raise InputError(
             f"num_outputs must be at least the {classes} classes of label set {split.label_set.name}, got {outputs}."
         )
     if settings.init_from and options.get("encoder_weights"):
-        raise ValueError("encoder_weights and init_from are two sources of the same weights. Give one of them.")
+        raise InputError("encoder_weights and init_from are two sources of the same weights. Give one of them.")
     if isinstance(model, str):
         if model in MODELS and "seed" in options_of(model):
             options = {"seed": settings.seed, **options}
@@ -77,7 +78,7 @@ def training_parts(model, settings, epoch_steps):
     """
     backend, parts, encoder = keras.backend.backend(), {}, []
     if backend != "tensorflow" and (settings.freeze_encoder_epochs or settings.auxiliary_weight):
-        raise ValueError(
+        raise InputError(
             f"freeze_encoder_epochs and auxiliary_weight need KERAS_BACKEND=tensorflow, got {backend}. Leave them out."
         )
     if settings.freeze_encoder_epochs or settings.encoder_lr_multiplier != 1:

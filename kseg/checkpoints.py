@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 
 from kseg.data.files import replacing
+from kseg.errors import InputError
 
 _FORMAT = "kseg-checkpoint-1"
 _NAME = re.compile(r"step-(\d+)\.npz")
@@ -74,12 +75,12 @@ def restore_checkpoint(path, variables):
     try:
         header, arrays = _read(path)
     except _BROKEN as error:
-        raise ValueError(f"Checkpoint {path} is torn or not one of kseg's ({error}). {way_out}") from error
+        raise InputError(f"Checkpoint {path} is torn or not one of kseg's ({error}). {way_out}") from error
     for group, members in variables.items():
         stored, wanted = header["shapes"].get(group, []), [list(variable.shape) for variable in members]
         if stored != wanted:  # names tell nothing: Keras numbers unnamed layers through the whole process
             differing = [pair for pair in itertools.zip_longest(stored, wanted) if pair[0] != pair[1]]
-            raise ValueError(
+            raise InputError(
                 f"Checkpoint {path} is of another model or optimizer: of its {len(stored)} {group} variables and the "
                 f"{len(wanted)} of this run {len(differing)} differ in shape, first {differing[0]}. {way_out}"
             )
@@ -96,14 +97,14 @@ def _read(path):
     """
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("it is compressed")
+            raise InputError("it is compressed")
         arrays = {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in archive.infolist()}
     header = json.loads(bytes(arrays.pop("header")))
     if header["format"] != _FORMAT:
-        raise ValueError(f"format {header['format']!r}")
+        raise InputError(f"format {header['format']!r}")
     wanted = {f"{group}/{i}": s for group, shapes in header["shapes"].items() for i, s in enumerate(shapes)}
     if wanted != {name: list(array.shape) for name, array in arrays.items()} or not isinstance(header["state"], dict):
-        raise ValueError("its arrays are not those of its header")
+        raise InputError("its arrays are not those of its header")
     return {**header, "step": int(header["step"])}, arrays
 
 
@@ -113,5 +114,5 @@ def _array(data):
     np.lib.format.read_magic(file)
     shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"{len(data) - file.tell()} bytes are no array of shape {shape} and type {dtype}")
+        raise InputError(f"{len(data) - file.tell()} bytes are no array of shape {shape} and type {dtype}")
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")

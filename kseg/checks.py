@@ -4,6 +4,7 @@ import warnings
 
 import keras
 
+from kseg.errors import InputError
 from kseg.layers import check_divides
 from kseg.prediction import SavedModel, label_set_of, preprocess_layer
 
@@ -17,18 +18,18 @@ def check_classes(model, label_set, data, outputs=None):
     known, channels = label_set_of(model), class_count(model)
     count = len(known["classes"]) if known else channels
     if count != label_set.num_classes:
-        raise ValueError(
+        raise InputError(
             f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
             f"Choose the label set that the model was trained on{': ' + known['name'] if known else ''}."
         )
     if known and list(known["classes"]) != list(label_set.classes):
         first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)
-        raise ValueError(
+        raise InputError(
             f"The model's classes ({known['name']}) are not those of label set {label_set.name} of {data}: "
             f"{first[0]!r} against {first[1]!r} at the same id."
         )
     if channels < count or outputs not in (None, channels):
-        raise ValueError(
+        raise InputError(
             f"The model has {channels} outputs, but {outputs or count} are needed for the {count} classes of label set "
             f"{label_set.name}. Build it with so many, or set num_outputs if it is to have more than classes."
         )
@@ -48,18 +49,18 @@ def class_count(model):
 def check_input(model, size, crop=None):
     """Raise ValueError unless a model takes images of `size`, or crops out of it, both (height, width) in pixels."""
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError("The function must give a keras.Model of one input (images) and one output (logits).")
+        raise InputError("The function must give a keras.Model of one input (images) and one output (logits).")
     wanted, layer = tuple(model.inputs[0].shape[1:3]), preprocess_layer(model)
     multiple = layer.multiple if layer else 1
     if crop:
         if layer is None or wanted != (None, None):
-            raise ValueError(
+            raise InputError(
                 f"{model.name} takes images of {wanted}. To train on crops a model must be built for free sizes, "
                 "(None, None, 3), and begin with kseg.layers.Preprocess, which carries the size of the whole image."
             )
         check_divides(*crop, multiple)
     elif any(a not in (None, b) or b % multiple for a, b in zip(wanted, size, strict=True)):
-        raise ValueError(
+        raise InputError(
             f"{model.name} takes images of {wanted} (height, width; multiples of {multiple}), the run's are {size}."
         )
 
@@ -71,7 +72,7 @@ def check_batch_norm(model, batch_size, crop=None):
     """
     layer = preprocess_layer(model)
     if batch_size == 1 and crop and layer and set(crop) == {layer.multiple}:
-        raise ValueError(
+        raise InputError(
             f"{model.name} needs a batch of at least 2 images: a crop of {crop[1]}x{crop[0]} is one pixel of its "
             "deepest map, and batch norm would normalise over that alone."
         )
@@ -79,7 +80,7 @@ def check_batch_norm(model, batch_size, crop=None):
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     alone = [layer.path for layer in layers if _spatial_shape(layer) in ((1, 1), ())]
     if batch_size == 1 and alone:
-        raise ValueError(
+        raise InputError(
             f"{model.name} needs a batch of at least 2 images: {alone[0]} normalises over the batch alone."
         )
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from kseg.checks import class_count
 from kseg.cityscapes_scores import NAMES, CityscapesCounts
+from kseg.errors import InputError
 from kseg.prediction import labeller
 from kseg.progress import progress_bar
 
@@ -29,8 +30,8 @@ def evaluate_cityscapes(model, source, batch_size=1, progress=False):
             for scene in zip(predicted, labels, instances, strict=True):
                 try:
                     counts.add(*scene)
-                except ValueError as error:
-                    raise ValueError(f"{source.split.place(counts.images)}: {error}") from error
+                except InputError as error:
+                    raise InputError(f"{source.split.place(counts.images)}: {error}") from error
             bar.update(len(images))
     return counts.scores(len(source))
 
@@ -43,7 +44,7 @@ def regular_ids(source, outputs):
     """
     manifest = source.manifest
     if manifest.info.name != "cityscapes" or manifest.label_space == "cityscapes/train_ids":
-        raise ValueError(
+        raise InputError(
             f'Protocol "cityscapes" needs records of Cityscapes that hold its regular ids, {manifest.data_dir} holds '
             f"{manifest.label_space}."
         )
@@ -60,7 +61,7 @@ def regular_id_table(label_set, outputs):
     for training_id, name in enumerate(label_set.classes):
         ids = np.flatnonzero(label_set.table[: len(NAMES)] == training_id)
         if len(ids) != 1:
-            raise ValueError(
+            raise InputError(
                 f"Cityscapes' regular ids need one id for each class, but {name!r} of label set {label_set.name} "
                 f"stands for {len(ids)}. Only the label sets train_ids and all_ids have them."
             )

@@ -14,6 +14,7 @@ import numpy as np
 from kseg.data import cityscapes
 from kseg.data.examples import check_complete
 from kseg.data.files import write_atomic
+from kseg.errors import InputError
 
 _INFO = cityscapes.info()
 NAMES = tuple(_INFO.id_names[i] for i in range(34))  # by regular id
@@ -68,7 +69,7 @@ class CityscapesCounts:
         prediction, label, instances = map(np.asarray, (prediction, label, instances))
         if label.ndim != 2 or not prediction.shape == label.shape == instances.shape:
             shapes = ", ".join(str(array.shape) for array in (prediction, label, instances))
-            raise ValueError(f"Prediction, label and instance map must share one shape (H, W), got {shapes}.")
+            raise InputError(f"Prediction, label and instance map must share one shape (H, W), got {shapes}.")
         _check_ids("Predictions must be regular ids", prediction, _COUNT - 1)
         _check_ids("Labels must be regular ids", label, _COUNT - 1)
         _check_ids("Instances must be ids", instances, 2**16 - 1)
@@ -122,7 +123,7 @@ class CityscapesCounts:
 def _check_ids(must, array, last):
     if array.dtype.kind not in "iu" or array.size == 0 or array.min() < 0 or array.max() > last:
         shown = f"of {array.min()}..{array.max()}" if array.size else "without a pixel"
-        raise ValueError(f"{must}, integers of 0..{last}, got {array.dtype} {shown}.")
+        raise InputError(f"{must}, integers of 0..{last}, got {array.dtype} {shown}.")
 
 
 def _runs(*maps):
@@ -150,7 +151,7 @@ def _instance_rows(prediction, instances, pixels):
     strange = sorted({i for i, _ in rows if i not in MEAN_SIZES and i not in _INFO.void_ids})
     if strange:
         known = ", ".join(NAMES[i] for i in MEAN_SIZES)
-        raise ValueError(f"Instances (class * 1000 + n) are of {known}; this map has some of class id {strange[0]}.")
+        raise InputError(f"Instances (class * 1000 + n) are of {known}; this map has some of class id {strange[0]}.")
     return [(i, row) for i, row in rows if i in MEAN_SIZES]
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kseg.errors import InputError
 from kseg.loss_options import parse_class_weights
 
 _EXPONENTS = {"median_frequency": 1.0, "inverse_sqrt_frequency": 0.5}
@@ -24,9 +25,9 @@ def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
     totals = np.full_like(counts, counts.sum()) if present_pixels is None else np.asarray(present_pixels, float)
     if counts.ndim != 1 or counts.shape != totals.shape or not (counts >= 0).all() or not counts.any():
         came = f"{counts.tolist()} of {totals.tolist()}"
-        raise ValueError(f"Pixel counts must be one per class, >= 0 and not all 0, got {came}.")
+        raise InputError(f"Pixel counts must be one per class, >= 0 and not all 0, got {came}.")
     if (totals < counts).any():
-        raise ValueError(f"A class cannot have more pixels than its images: {counts.tolist()}, {totals.tolist()}.")
+        raise InputError(f"A class cannot have more pixels than its images: {counts.tolist()}, {totals.tolist()}.")
     held = counts > 0
     frequencies = counts[held] / totals[held]
     weights = np.zeros(counts.shape, np.float32)
@@ -51,7 +52,7 @@ def class_weights(kind, pixel_counts, num_classes, present_pixels=None):
     given = not isinstance(kind, str)
     numbers = kind if given else pixel_counts
     if len(numbers) != num_classes:
-        raise ValueError(
+        raise InputError(
             f"Class weights need one {'weight' if given else 'pixel count'} per class: the model has {num_classes} "
             f"classes, {'class_weights' if given else 'the data'} {len(numbers)}. "
             "Use the label set that the model was built for."

@@ -13,6 +13,7 @@ from kseg.boundaries import checked_pair
 from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.comparison_table import Comparison, difference_rows
 from kseg.data.examples import check_complete
+from kseg.errors import InputError
 from kseg.evaluation import open_split
 from kseg.metrics import Scores, confusion_matrix
 from kseg.objects import ObjectScores
@@ -65,7 +66,7 @@ def _named(models):
     """Return name -> model or path; paths are named by as few of their last parts as tell them apart."""
     named = dict(models) if isinstance(models, dict) else _short_names([pathlib.Path(path) for path in models])
     if len(named) < 2:
-        raise ValueError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
+        raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
     return named
 
 
@@ -73,7 +74,7 @@ def _short_names(paths):
     parts = [path.absolute().parts for path in paths]
     twice = next((path for path in paths if parts.count(path.absolute().parts) > 1), None)
     if twice is not None:
-        raise ValueError(f"Models must be different, but {twice} was given twice.")
+        raise InputError(f"Models must be different, but {twice} was given twice.")
     plain = {"best.keras", "last.keras", "saved_model"}  # every run has those: their folder says more
     least = 1 + any(part[-1] in plain for part in parts)
     count = next(n for n in range(least, 1 + max(map(len, parts))) if len({part[-n:] for part in parts}) == len(parts))
@@ -84,8 +85,8 @@ def _short_names(paths):
 def _naming(name):
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _check_same_classes(models):
@@ -98,7 +99,7 @@ def _check_same_classes(models):
     counts = {len(classes) if isinstance(classes, tuple) else classes for classes, _ in shown.values()}
     if len(named) > 1 or len(counts) > 1:
         came = ", ".join(text for _, text in shown.values())
-        raise ValueError(f"Scores compare on the same classes only, but the models' differ: {came}.")
+        raise InputError(f"Scores compare on the same classes only, but the models' differ: {came}.")
 
 
 def cities_of(names):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from kseg.errors import InputError
+
 
 def connected_components(labels):
     """Number the 8-connected regions of equal value.
@@ -15,7 +17,7 @@ def connected_components(labels):
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size:
-        raise ValueError(f"A label map must hold integers (H, W), got {labels.dtype} {labels.shape}.")
+        raise InputError(f"A label map must hold integers (H, W), got {labels.dtype} {labels.shape}.")
     begins = np.ones(labels.shape, bool)  # a run of equal values within a row begins here
     begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
     run = np.cumsum(begins, dtype=np.int32).reshape(labels.shape) - 1

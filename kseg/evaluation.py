@@ -8,6 +8,7 @@ import numpy as np
 from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.cityscapes_evaluation import evaluate_cityscapes
 from kseg.data.examples import Examples, check_complete
+from kseg.errors import InputError
 from kseg.metrics import SCORE_NAMES, Scores, confusion_matrix, five_scores
 from kseg.prediction import as_model, label_set_of, labeller
 from kseg.progress import progress_bar
@@ -52,13 +53,13 @@ def evaluate(
             labels outside the classes in an iterable without a label set are counted in Scores.out_of_range.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+        raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
     options = _seed_options(protocol, model, data, label_resize, train_mode_statistics)
     model = as_model(model)
     known = label_set_of(model)
     if not isinstance(data, (str, pathlib.Path)):
         if protocol == "cityscapes":
-            raise ValueError('Protocol "cityscapes" needs a record folder: pairs lack regular ids and instance maps.')
+            raise InputError('Protocol "cityscapes" needs a record folder: pairs lack regular ids and instance maps.')
         if protocol == "seed":
             return evaluate_seed(model, data, batch_size, progress, **options)
         classes = known["classes"] if known else [str(i) for i in range(class_count(model))]
@@ -75,7 +76,7 @@ def _seed_options(protocol, model, data, label_resize, train_mode_statistics):
     """Return what only `evaluate_seed` takes, or {} for another protocol, which must not be given any of it."""
     if protocol != "seed":
         if label_resize or train_mode_statistics:
-            raise ValueError(f'label_resize and train_mode_statistics need protocol "seed", got {protocol!r}.')
+            raise InputError(f'label_resize and train_mode_statistics need protocol "seed", got {protocol!r}.')
         return {}
     stored = stored_label_resize(model) if isinstance(data, (str, pathlib.Path)) else "nearest"
     return {"label_resize": label_resize or stored, "train_mode_statistics": train_mode_statistics}
@@ -127,11 +128,11 @@ def score_batches(label, batches, classes, expected=None, progress=False):
         if image.ndim == 3:
             image, truth = image[None], truth[None]
         if image.ndim != 4 or truth.ndim != 3 or len(image) != len(truth):
-            raise ValueError(
+            raise InputError(
                 f"Data must be pairs of images (B, H, W, 3) and labels (B, H, W), got {image.shape} and {truth.shape}."
             )
         if image.dtype != np.uint8:
-            raise ValueError(f"Images must be uint8 RGB (models normalise inside), got {image.dtype}.")
+            raise InputError(f"Images must be uint8 RGB (models normalise inside), got {image.dtype}.")
         predicted = np.asarray(label(image, *truth.shape[1:]))
         for pair in zip(truth, predicted, strict=True):
             counts, strange = confusion_matrix(*pair, len(classes))

@@ -9,6 +9,7 @@ import keras
 
 import kseg
 from kseg.data.files import writing
+from kseg.errors import FileAccessError, InputError
 from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, preprocess_layer
 
 
@@ -30,16 +31,16 @@ def export_saved_model(model, path, *, label_set=None):
         OSError: it could not be written; what was there stays.
     """
     if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
+        raise InputError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
     model = as_model(model)
     if not isinstance(model, keras.Model):
-        raise ValueError("The model is a SavedModel already: export the .keras file of its run.")
+        raise InputError("The model is a SavedModel already: export the .keras file of its run.")
     label_set = label_set or label_set_of(model)
     if not label_set:
-        raise ValueError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
+        raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
     path = pathlib.Path(path)
     if path.exists() and not (path / "saved_model.pb").exists():
-        raise ValueError(f"{path} exists and is no SavedModel. Choose another folder or remove it.")
+        raise InputError(f"{path} exists and is no SavedModel. Choose another folder or remove it.")
     layer = preprocess_layer(model)
     facts = {
         **label_set,
@@ -88,4 +89,4 @@ def _write(model, folder):
     try:
         archive.write_out(str(folder), verbose=False)
     except tf.errors.OpError as error:  # a full disk too
-        raise OSError(error.message) from error
+        raise FileAccessError(error.message) from error

@@ -2,6 +2,7 @@
 
 import keras
 
+from kseg.errors import InputError
 from kseg.prediction import SavedModel, load_model, preprocess_layer
 
 
@@ -20,7 +21,7 @@ def start_from(model, source):
     """
     other = load_model(source)
     if isinstance(other, SavedModel):
-        raise ValueError(f"init_from must be a run folder or a .keras file, got the SavedModel {source}.")
+        raise InputError(f"init_from must be a run folder or a .keras file, got the SavedModel {source}.")
     theirs = {layer.name: layer for layer in other.layers if layer.weights}
     loaded, anew = [], []
     for layer in model.layers:
@@ -35,7 +36,7 @@ def start_from(model, source):
         else:
             anew.append(f"{layer.name} ({_difference(found, ours)})")
     if not loaded:
-        raise ValueError(
+        raise InputError(
             f"init_from: no layer of {source} ({other.name}) has the name and shape of one of '{model.name}'. Build "
             "the same architecture with the same options."
         )

@@ -11,6 +11,8 @@ import tempfile
 import time
 from typing import NamedTuple
 
+from kseg.errors import InputError
+
 _EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 _GRACE = 30.0  # seconds between asking a process to end and ending it: it may have something to save
 
@@ -33,12 +35,12 @@ def read_group():
     names = [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))]
     place = task.get("type"), task.get("index")
     if not names:
-        raise ValueError(
+        raise InputError(
             f"strategy multiworker needs TF_CONFIG, for example {_EXAMPLE}, on every worker with its own index. "
             "On one machine --local_workers=2 does without."
         )
     if set(cluster) - {"chief", "worker"} or place not in names:
-        raise ValueError(
+        raise InputError(
             f"TF_CONFIG must name chief and workers only, and one of them as this process's task, got cluster "
             f"{json.dumps(cluster)} and task {json.dumps(task)}. An example: {_EXAMPLE}"
         )
@@ -55,7 +57,7 @@ def check_alone(what):
     cluster = _config().get("cluster", {})
     workers = sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
     if workers > 1:
-        raise ValueError(
+        raise InputError(
             f"Training runs on one machine ({what}), but TF_CONFIG names {workers} workers. Unset it, or take "
             "strategy multiworker."
         )
@@ -66,9 +68,9 @@ def _config():
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"TF_CONFIG must be JSON like {_EXAMPLE}, got {text!r} ({error}).") from error
+        raise InputError(f"TF_CONFIG must be JSON like {_EXAMPLE}, got {text!r} ({error}).") from error
     if not isinstance(config, dict) or not all(isinstance(config.get(key, {}), dict) for key in ("cluster", "task")):
-        raise ValueError(f"TF_CONFIG must be JSON like {_EXAMPLE}, got {text!r}.")
+        raise InputError(f"TF_CONFIG must be JSON like {_EXAMPLE}, got {text!r}.")
     return config
 
 

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from kseg import windows
+from kseg.errors import InputError
 
 
 @keras.saving.register_keras_serializable("kseg")
@@ -54,7 +55,7 @@ class MaxUnpooling2D(keras.layers.Layer):
         pooled, indices = (tuple(shape) for shape in input_shape)
         pairs = zip(pooled, indices, strict=True)
         if len(pooled) != len(indices) or any(a != b for a, b in pairs if None not in (a, b)):
-            raise ValueError(
+            raise InputError(
                 f"MaxUnpooling2D needs maps and indices of one shape, got {pooled} and {indices}. "
                 "Unpool with the indices of the pooling that made maps of this size."
             )
@@ -86,7 +87,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable) or self.synchronized or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         if all(inputs.shape[axis] == 1 for axis in self._reduction_axes):
-            raise ValueError(
+            raise InputError(
                 f"Layer '{self.name}' would normalise over one value per channel, got a batch of shape "
                 f"{tuple(inputs.shape)}. Train with a batch of at least 2 images per device."
             )
@@ -140,7 +141,7 @@ class ScaledL2Normalization(keras.layers.Layer):
     def __init__(self, scale=10.0, epsilon=1e-6, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if epsilon <= 0:
-            raise ValueError(f"epsilon must be positive, got {epsilon}. Try 1e-6.")
+            raise InputError(f"epsilon must be positive, got {epsilon}. Try 1e-6.")
         self.scale, self.epsilon = float(scale), float(epsilon)
 
     def build(self, input_shape):
@@ -168,7 +169,7 @@ class BilinearInitializer(keras.initializers.Initializer):
     def __call__(self, shape, dtype=None):
         height, width, filters, channels = shape
         if height != width or height % 2 or filters != channels:
-            raise ValueError(f"A bilinear kernel has shape (k, k, C, C) with even k, got {tuple(shape)}.")
+            raise InputError(f"A bilinear kernel has shape (k, k, C, C) with even k, got {tuple(shape)}.")
         half = height / 2
         line = 1 - ops.abs(ops.arange(height, dtype="float32") + 0.5 - half) / half  # k = 4: 1/4, 3/4, 3/4, 1/4
         window = ops.reshape(ops.outer(line, line), (height, width, 1, 1))
@@ -180,7 +181,7 @@ def check_divides(height, width, multiple):
     if not (height or 0) % multiple and not (width or 0) % multiple:
         return
     fit = "x".join(str(max(round(size / multiple), 1) * multiple) if size else "?" for size in (height, width))
-    raise ValueError(
+    raise InputError(
         f"Height and width must be multiples of {multiple}, got {height or '?'}x{width or '?'}. Pad or crop to {fit}."
     )
 
@@ -203,7 +204,7 @@ class Preprocess(keras.layers.Layer):
         self.mean = tuple(float(value) for value in mean)
         self.scale = tuple(float(value) for value in scale)
         if len(self.mean) != 3 or len(self.scale) != 3 or min(self.scale) <= 0:
-            raise ValueError(f"Preprocess needs 3 means and 3 positive scales (RGB), got {self.mean} and {self.scale}.")
+            raise InputError(f"Preprocess needs 3 means and 3 positive scales (RGB), got {self.mean} and {self.scale}.")
         self.multiple = int(multiple)
         self.size = None if size is None else tuple(int(value) for value in size)
         self.label_set = label_set

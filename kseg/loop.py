@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 
+from kseg.errors import InputError, NotFiniteError
 from kseg.group import check_alone
 from kseg.metrics import five_scores
 
@@ -68,7 +69,7 @@ class Loop:
             loss, broken = self._read(result)
             if broken or not math.isfinite(loss):
                 what = "gradient" if math.isfinite(loss) else "loss"
-                raise FloatingPointError(f"The {what} of step {number} is not finite (loss {loss}).")
+                raise NotFiniteError(f"The {what} of step {number} is not finite (loss {loss}).")
             self.loss_sum += loss
             self.steps += 1
         self._waiting.clear()
@@ -78,7 +79,7 @@ class Loop:
         self.check()
         for variable in self.trained.variables:
             if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-                raise FloatingPointError(f"{variable.path} is not finite after step {step}.")
+                raise NotFiniteError(f"{variable.path} is not finite after step {step}.")
 
     def synchronize_batch_norm(self, synchronized):
         """Let every BN layer share its batch statistics over the replicas, or not (a no-op on one device)."""
@@ -131,9 +132,9 @@ def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):
             a group of workers in TF_CONFIG without "multiworker", or none with it.
     """
     if strategy not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+        raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
     if batch_size % accumulate_steps:
-        raise ValueError(
+        raise InputError(
             f"batch_size must divide by accumulate_steps, got {batch_size} and {accumulate_steps}. "
             f"Take {-(-batch_size // accumulate_steps) * accumulate_steps}."
         )
@@ -145,7 +146,7 @@ def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):
     elif backend == "jax":
         from kseg.loop_jax import JaxLoop as kind
     else:
-        raise ValueError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")
+        raise InputError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")
     return kind(strategy, batch_size, deterministic, accumulate_steps)
 
 
@@ -161,7 +162,7 @@ def choose_devices(strategy, batch_size, accelerators, others):
     if strategy == "auto":
         return devices[: max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)]
     if batch_size % len(devices):
-        raise ValueError(
+        raise InputError(
             f"A batch (of one pass, if accumulated) must divide by the {len(devices)} devices, got {batch_size} "
             f"images. Take {-(-batch_size // len(devices)) * len(devices)}, or strategy auto."
         )

@@ -5,6 +5,7 @@ import contextlib
 import jax
 import keras
 
+from kseg.errors import InputError
 from kseg.loop import Loop, choose_devices
 from kseg.metrics import SegmentationScores
 from kseg.objectives import Objective
@@ -20,9 +21,9 @@ class JaxLoop(Loop):
         super().__init__()
         if strategy == "multiworker" or accumulate_steps > 1:
             what = "strategy multiworker" if strategy == "multiworker" else "accumulate_steps"
-            raise ValueError(f"{what} needs KERAS_BACKEND=tensorflow, got jax. Leave it out, or change the backend.")
+            raise InputError(f"{what} needs KERAS_BACKEND=tensorflow, got jax. Leave it out, or change the backend.")
         if deterministic:
-            raise ValueError("deterministic is TensorFlow's; under JAX set XLA_FLAGS=--xla_gpu_deterministic_ops=true.")
+            raise InputError("deterministic is TensorFlow's; under JAX set XLA_FLAGS=--xla_gpu_deterministic_ops=true.")
         present = jax.local_devices()
         accelerators = [device for device in present if device.platform != "cpu"]
         devices = choose_devices(strategy, batch_size, accelerators, present)
@@ -53,7 +54,7 @@ class JaxLoop(Loop):
 
     def rematerialize(self, size):
         """Refuse what this backend does not do."""
-        raise ValueError("remat needs KERAS_BACKEND=tensorflow, got jax. Leave it out, or change the backend.")
+        raise InputError("remat needs KERAS_BACKEND=tensorflow, got jax. Leave it out, or change the backend.")
 
     def batches(self, source, plans, batch_size, result):
         """Iterate over the batches of the plans; the arguments are those of TensorFlow's loop."""

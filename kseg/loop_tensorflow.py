@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.errors import LostProcessError
 from kseg.group import Group
 from kseg.loop import Loop, choose_devices
 from kseg.metrics import SegmentationScores
@@ -134,7 +135,7 @@ class TensorFlowLoop(Loop):
             if self._group.workers == 1:
                 raise
             reason = str(error.message).strip().split("\n")[0][:300]
-            raise ConnectionError(
+            raise LostProcessError(
                 f"Another worker of the group is gone ({reason}). Start all of them again, with the same command: they "
                 "go on from the last checkpoint."
             ) from error

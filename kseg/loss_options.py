@@ -2,6 +2,8 @@
 
 import math
 
+from kseg.errors import InputError
+
 # Losses that are a weighting of the pixels' cross entropies, so that class weights have a meaning there.
 WEIGHTED = ("cross_entropy", "focal", "top_k_cross_entropy")
 LOSSES = (*WEIGHTED, "dice", "lovasz_softmax")
@@ -25,18 +27,18 @@ def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=
         factor, star, name = part.strip().rpartition("*")
         value = _number(factor) if star else 1.0
         if name.strip() not in LOSSES or value is None or not 0 < value < math.inf:
-            raise ValueError(
+            raise InputError(
                 f"loss must be a sum such as cross_entropy+0.5*dice of {', '.join(LOSSES)}, with factors above 0, "
                 f"got {expression!r}: {part.strip()!r} is none."
             )
         terms.append((value, name.strip()))
     names = [name for _, name in terms]
     if len(set(names)) < len(names):
-        raise ValueError(f"loss must name each loss once, got {expression!r}.")
+        raise InputError(f"loss must name each loss once, got {expression!r}.")
     if not 0 <= focal_gamma < math.inf:
-        raise ValueError(f"focal_gamma must be finite and at least 0, got {focal_gamma}.")
+        raise InputError(f"focal_gamma must be finite and at least 0, got {focal_gamma}.")
     if not 0 < top_k_share <= 1:
-        raise ValueError(f"top_k_share must be above 0 and at most 1, got {top_k_share}.")
+        raise InputError(f"top_k_share must be above 0 and at most 1, got {top_k_share}.")
     _check_used("class_weights", weighted, WEIGHTED, names)
     _check_used("focal_gamma", focal_gamma != FOCAL_GAMMA, ("focal",), names)
     _check_used("top_k_share", top_k_share != TOP_K_SHARE, ("top_k_cross_entropy",), names)
@@ -46,7 +48,7 @@ def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=
 def _check_used(option, given, takers, names):
     if given and not set(takers) & set(names):
         what = f"{option} has no meaning with loss {'+'.join(names)}"
-        raise ValueError(f"{what}: add {' or '.join(takers)}, or leave {option} out.")
+        raise InputError(f"{what}: add {' or '.join(takers)}, or leave {option} out.")
 
 
 def parse_class_weights(text):
@@ -58,7 +60,7 @@ def parse_class_weights(text):
         return text
     weights = [_number(part) for part in text.split(",")] if isinstance(text, str) else [None]
     if None in weights or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
-        raise ValueError(
+        raise InputError(
             f"class_weights must be one of {', '.join(CLASS_WEIGHTS)}, or text with a number >= 0 for each class, "
             f"not all 0, such as '1,2,0.5'; got {text!r}."
         )

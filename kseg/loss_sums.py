@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kseg.errors import InputError
+
 
 def valid_pixels(labels, classes, ignore_label=255):
     """Return how many labels (B, H, W) lie in [0, classes) and are not `ignore_label`, a float32 scalar."""
@@ -102,7 +104,7 @@ def _checked(labels, logits, ignore_label):
     labels, logits = ops.cast(labels, "int32"), ops.cast(logits, "float32")
     shapes = tuple(labels.shape), tuple(logits.shape)
     if len(shapes[0]) + 1 != len(shapes[1]) or any(a != b for a, b in zip(*shapes, strict=False) if a and b):
-        raise ValueError(f"Need labels (B, H, W) and logits (B, H, W, C), got {shapes[0]} and {shapes[1]}.")
+        raise InputError(f"Need labels (B, H, W) and logits (B, H, W, C), got {shapes[0]} and {shapes[1]}.")
     valid = _valid(labels, shapes[1][-1], ignore_label)
     return ops.where(valid, labels, 0), logits, valid  # TensorFlow answers nan to a label that is no class
 
@@ -129,9 +131,9 @@ def _weighted(losses, labels, logits, class_weights):
         return losses
     weights, classes = np.asarray(class_weights, "float32"), logits.shape[-1]
     if weights.shape != (classes,):
-        raise ValueError(f"The model has {classes} classes, got class weights of shape {weights.shape}.")
+        raise InputError(f"The model has {classes} classes, got class weights of shape {weights.shape}.")
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"Class weights must be finite and >= 0, got {weights.tolist()}.")
+        raise InputError(f"Class weights must be finite and >= 0, got {weights.tolist()}.")
     return losses * ops.take(weights, labels)
 
 

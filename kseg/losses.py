@@ -9,6 +9,7 @@ from keras import ops
 
 from kseg import loss_sums
 from kseg.class_weights import class_weights, median_frequency_weights
+from kseg.errors import InputError
 from kseg.loss_options import FOCAL_GAMMA, TOP_K_SHARE, parse_loss
 
 __all__ = ["CrossEntropy", "SegmentationLoss", "Term", "class_weights", "cross_entropy", "loss_terms", "mean_of_terms"]
@@ -142,4 +143,4 @@ class CrossEntropy(keras.losses.Loss):
 
 def _refuse(loss, sample_weight):
     if sample_weight is not None:
-        raise ValueError(f"{type(loss).__name__} takes no sample weights. Mark pixels with ignore_label.")
+        raise InputError(f"{type(loss).__name__} takes no sample weights. Mark pixels with ignore_label.")

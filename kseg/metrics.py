@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kseg.errors import InputError
+
 SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
 _LIMB = 2**30  # JAX has no int64 by default: there a count is high * 2**30 + low, both int32
 
@@ -30,9 +32,9 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
-        raise ValueError(f"Predictions must have the labels' shape {labels.shape}, got {predictions.shape}.")
+        raise InputError(f"Predictions must have the labels' shape {labels.shape}, got {predictions.shape}.")
     if labels.dtype.kind not in "iu" or predictions.dtype.kind not in "iu":
-        raise ValueError(f"Class ids must be integers, got {labels.dtype}, {predictions.dtype}. Cast them.")
+        raise InputError(f"Class ids must be integers, got {labels.dtype}, {predictions.dtype}. Cast them.")
     if labels.dtype == np.uint8 and num_classes < 256:
         return _byte_matrix(labels, predictions, num_classes, ignore_label)
     counted = labels != ignore_label
@@ -72,7 +74,7 @@ def batch_confusion_matrix(labels, predictions, num_classes, ignore_label=255):
     is_logits = len(predictions.shape) == len(labels.shape) + 1
     wanted, given = tuple(labels.shape), tuple(predictions.shape)[: -1 if is_logits else None]
     if len(wanted) != len(given) or any(a != b for a, b in zip(wanted, given, strict=True) if a and b):
-        raise ValueError(f"Need labels (B, H, W), logits (B, H, W, C) or ids, got {wanted}, {(*predictions.shape,)}.")
+        raise InputError(f"Need labels (B, H, W), logits (B, H, W, C) or ids, got {wanted}, {(*predictions.shape,)}.")
     if is_logits and keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # Keras' argmax tells -0.0 from 0.0, at four times the price without XLA
 
@@ -123,7 +125,7 @@ def five_scores(matrix, average=None):
     for means without nan (jaccard: mean IoU), "micro" for sums of TP, FN, FP, TN (sensitivity: pixel accuracy).
     """
     if average not in (None, "macro", "micro"):
-        raise ValueError(f'average must be None, "macro" or "micro", got {average!r}.')
+        raise InputError(f'average must be None, "macro" or "micro", got {average!r}.')
     with np.errstate(invalid="ignore"):
         scores = _five(_checked(matrix), average, np)
     return {name: float(score) for name, score in scores.items()} if average else scores
@@ -133,7 +135,7 @@ def _checked(matrix):
     matrix = np.asarray(matrix)
     fits = matrix.ndim == 2 and len(matrix) and matrix.shape[1] - len(matrix) in (0, 1)
     if not fits or matrix.dtype.kind not in "iu" or (matrix < 0).any():
-        raise ValueError(f"Need counts of shape (C, C + 1) or (C, C), got {matrix.dtype} {matrix.shape}.")
+        raise InputError(f"Need counts of shape (C, C + 1) or (C, C), got {matrix.dtype} {matrix.shape}.")
     return np.pad(matrix.astype(np.int64), ((0, 0), (0, len(matrix) + 1 - matrix.shape[1])))
 
 
@@ -169,7 +171,7 @@ class Scores:
         """Derives all but `per_image` from a matrix (C, C + 1) or (C, C) and C different class names."""
         matrix, classes = _checked(matrix), tuple(classes)
         if not len(set(classes)) == len(classes) == len(matrix):
-            raise ValueError(f"{len(matrix)} classes need as many different names, got {classes}.")
+            raise InputError(f"{len(matrix)} classes need as many different names, got {classes}.")
         each, macro, micro = (five_scores(matrix, average) for average in (None, "macro", "micro"))
         return cls(
             **macro,
@@ -213,7 +215,7 @@ class Scores:
             table["confusion_matrix"] = _checked(table["confusion_matrix"])
             return cls(**{**table, "classes": tuple(table["classes"])})
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} must be a table of scores that kseg wrote: {error!r}.") from error
+            raise InputError(f"{path} must be a table of scores that kseg wrote: {error!r}.") from error
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -228,7 +230,7 @@ class SegmentationScores(keras.metrics.Metric):
     def __init__(self, num_classes, average="macro", ignore_label=255, name="scores", dtype=None):
         super().__init__(name=name, dtype=dtype)
         if average not in ("macro", "micro") or num_classes < 1:
-            raise ValueError(f'Need average "macro" or "micro", num_classes > 0: {average!r}, {num_classes}.')
+            raise InputError(f'Need average "macro" or "micro", num_classes > 0: {average!r}, {num_classes}.')
         self.num_classes, self.average, self.ignore_label = num_classes, average, ignore_label
         self._limbs = keras.backend.backend() == "jax"
         limbs, kind = ((2,), "int32") if self._limbs else ((), "int64")
@@ -236,7 +238,7 @@ class SegmentationScores(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
-            raise ValueError("SegmentationScores takes no sample weights. Mark pixels with ignore_label.")
+            raise InputError("SegmentationScores takes no sample weights. Mark pixels with ignore_label.")
         batch = batch_confusion_matrix(y_true, y_pred, self.num_classes, self.ignore_label)
         if self._limbs:
             low = self.counts[0] + batch

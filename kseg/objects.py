@@ -6,6 +6,7 @@ import numpy as np
 
 from kseg.boundaries import boundary_pixels, checked_pair, spread, write_json
 from kseg.components import connected_components
+from kseg.errors import InputError
 
 OUTSIDE = "outside the classes"
 SIZE_EDGES = (100, 1000, 10000)  # pixels
@@ -56,12 +57,12 @@ class ObjectScores:
         self.size_edges, self.distance_edges = tuple(size_edges), tuple(distance_edges)
         count = len(self.classes)
         if not count or len(set(self.classes)) < count:
-            raise ValueError(f"Class names must be different and at least one, got {self.classes}.")
+            raise InputError(f"Class names must be different and at least one, got {self.classes}.")
         if not 0 < overlap <= 1:
-            raise ValueError(f"overlap must be above 0 and at most 1, got {overlap}.")
+            raise InputError(f"overlap must be above 0 and at most 1, got {overlap}.")
         for name, edges, least in (("size_edges", self.size_edges, 1), ("distance_edges", self.distance_edges, 0)):
             if list(edges) != sorted(set(edges)) or (edges and edges[0] < least):
-                raise ValueError(f"{name} must be numbers from {least} on that grow, got {edges}.")
+                raise InputError(f"{name} must be numbers from {least} on that grow, got {edges}.")
         self.images, self._with_instances = 0, None
         sources, bins = len(_SOURCES), len(self.size_edges) + 1
         self._objects = np.zeros((2, sources, count, bins), np.int64)  # all of them and those found
@@ -79,9 +80,9 @@ class ObjectScores:
             instances = np.asarray(instances)
             if instances.shape != truth.shape or instances.dtype.kind not in "iu":
                 came = f"{instances.dtype} {instances.shape}"
-                raise ValueError(f"Instance ids must be integers of the truth's shape {truth.shape}, got {came}.")
+                raise InputError(f"Instance ids must be integers of the truth's shape {truth.shape}, got {came}.")
         if self._with_instances not in (None, instances is not None):
-            raise ValueError("Some images have an instance map and some have none. Give one for all or for none.")
+            raise InputError("Some images have an instance map and some have none. Give one for all or for none.")
         self._with_instances = instances is not None
         self._count_objects(0, truth, prediction, *image_objects(truth, valid))
         if instances is not None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from kseg.data.augment import PADDING
 from kseg.data.codec import decode_image
-from kseg.data.files import replacing
+from kseg.data.files import reading, replacing
+from kseg.errors import InputError, MissingFileError
 from kseg.layers import Preprocess
 from kseg.runs import RunFolder
 from kseg.visualization import colorize
@@ -35,23 +36,23 @@ def load_model(path):
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"No model at {path}: give a run folder, a .keras file or a SavedModel folder.")
+        raise MissingFileError(f"No model at {path}: give a run folder, a .keras file or a SavedModel folder.")
     if (path / "saved_model.pb").exists():
         return SavedModel(path)
     if path.is_dir():
         folder = RunFolder(path)
         kept = folder.kept_model((folder.stored_or_none() or {}).get("keep", "best"))
         if not kept.exists():
-            raise ValueError(f"{path} holds neither saved_model.pb nor {kept.name}: it is no model and no scored run.")
+            raise InputError(f"{path} holds neither saved_model.pb nor {kept.name}: it is no model and no scored run.")
         path = kept
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():  # Keras reads on where a checksum fails
-                raise ValueError(f"the checksum of {damaged} differs")
+                raise InputError(f"the checksum of {damaged} differs")
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except _DAMAGED as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} is damaged or no .keras file: {reason}") from error
+        raise InputError(f"{path} is damaged or no .keras file: {reason}") from error
 
 
 def as_model(model):
@@ -72,7 +73,7 @@ class SavedModel:
             self.label_set = json.loads((path / "classes.json").read_text(encoding="utf-8"))
             self.num_classes = len(self.label_set["classes"])
         except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            raise ValueError(f"{path} is no SavedModel that kseg exported: {error}") from error
+            raise InputError(f"{path} is no SavedModel that kseg exported: {error}") from error
 
     @property
     def weights(self):
@@ -184,9 +185,9 @@ def predict_files(model, paths, output):
     stems = [path.stem for path in paths]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
-        raise ValueError(f"Images need different names, for NAME.png is written for each: {', '.join(twice)}.")
+        raise InputError(f"Images need different names, for NAME.png is written for each: {', '.join(twice)}.")
     if not known:
-        raise ValueError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
+        raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
     output.mkdir(parents=True, exist_ok=True)
     label, written = labeller(model), []
     for path in paths:
@@ -241,10 +242,12 @@ def _jax_labeller(model, label):
 def read_image(image):
     """Return uint8 (H, W, 3) RGB of an array, a path or the bytes of a PNG or JPEG; ValueError says what came."""
     if isinstance(image, (str, pathlib.Path)):
-        return decode_image(pathlib.Path(image).read_bytes(), str(image))[0]
+        with reading(image):
+            encoded = pathlib.Path(image).read_bytes()
+        return decode_image(encoded, str(image))[0]
     if isinstance(image, (bytes, bytearray)):
         return decode_image(bytes(image), "image")[0]
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape}.")
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape}.")
     return image

@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 from keras import tree
 
+from kseg.errors import InputError
+
 _LIMITS = 24  # sizes of a segment that are tried, each 3/4 of the one before
 
 
@@ -25,9 +27,9 @@ class Rematerialized:
     def __init__(self, model, size):
         graph = getattr(model, "_functional", model)  # that of a Sequential
         if not hasattr(graph, "_nodes_by_depth"):
-            raise ValueError(f"remat needs a functional or sequential model, got {type(model).__name__}.")
+            raise InputError(f"remat needs a functional or sequential model, got {type(model).__name__}.")
         if any(getattr(layer, "activity_regularizer", None) for layer in model._flatten_layers()):
-            raise ValueError(f"remat cannot take activity regularizers, which {model.name} has.")
+            raise InputError(f"remat cannot take activity regularizers, which {model.name} has.")
         depths = sorted(graph._nodes_by_depth, reverse=True)
         nodes = [node for depth in depths for node in graph._nodes_by_depth[depth] if not node.is_input]
         self._input, self._outputs = graph.inputs[0], graph._outputs_struct

@@ -4,6 +4,7 @@ import functools
 
 import tensorflow as tf
 
+from kseg.errors import InputError
 from kseg.group import read_group
 
 _APART = 7_919  # between the seeds of two replicas: more than a model has layers with seeds that follow each other
@@ -22,12 +23,12 @@ def join_group(images):
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
-        raise ValueError(
+        raise InputError(
             f"strategy multiworker must be the first that TensorFlow does in a process ({error}). Call kseg.train "
             "before anything else runs there."
         ) from error
     if images % strategy.num_replicas_in_sync:
-        raise ValueError(
+        raise InputError(
             f"A batch (of one pass, if accumulated) must divide by the {strategy.num_replicas_in_sync} devices of the "
             f"{group.workers} workers, got {images} images."
         )

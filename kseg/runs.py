@@ -16,6 +16,7 @@ from PIL import Image
 import kseg
 from kseg.data.files import locked, replacing, write_atomic, writing
 from kseg.data.tfrecord import frame
+from kseg.errors import InputError
 from kseg.settings import Settings
 
 FLAGS_FILE = "flags.txt"
@@ -57,7 +58,7 @@ def parse_settings(stored):
             try:
                 values[name] = text if kinds[name] == "str" else ast.literal_eval(text)
             except (ValueError, SyntaxError) as error:
-                raise ValueError(f"{FLAGS_FILE} is damaged: --{name}={text}. Use a new workdir.") from error
+                raise InputError(f"{FLAGS_FILE} is damaged: --{name}={text}. Use a new workdir.") from error
     return values
 
 
@@ -79,7 +80,7 @@ class RunFolder:
     def alone(self):
         """A context in which no other process can train in this folder (`kseg.data.files.locked`)."""
         if self.workdir.exists() and not self.workdir.is_dir():
-            raise ValueError(f"workdir must be a folder, but {self.workdir} is a file.")
+            raise InputError(f"workdir must be a folder, but {self.workdir} is a file.")
         return locked(self.workdir)
 
     def stored(self):
@@ -91,15 +92,15 @@ class RunFolder:
         path = self.workdir / FLAGS_FILE
         if not path.exists():
             if self.workdir.exists() and any(not name.startswith(".") for name in os.listdir(self.workdir)):
-                raise ValueError(f"{self.workdir} holds files but no run of kseg's. Use an empty or new workdir.")
+                raise InputError(f"{self.workdir} holds files but no run of kseg's. Use an empty or new workdir.")
             return None
         found = self.stored_or_none()
         if not {"model", "model_options", "strategy"} <= set(found):
-            raise ValueError(f"{path} is damaged: it does not name the run's model and settings. Use a new workdir.")
+            raise InputError(f"{path} is damaged: it does not name the run's model and settings. Use a new workdir.")
         known = {field.name for field in dataclasses.fields(Settings)}.union(_NO_SETTINGS)
         unknown = [f"--{name}" for name in found if name not in known]
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"{path} names {', '.join(unknown)}, which this kseg has not: another version wrote the run. "
                 "Use a new workdir; its weights can be loaded as best.keras or last.keras."
             )
@@ -124,9 +125,9 @@ class RunFolder:
         different = [n for n in names if stored.get(n, defaults.get(n, "")) != wanted.get(n, defaults.get(n, ""))]
         if different:
             if different == ["records"]:
-                raise ValueError(f"{self.workdir} was trained on other records than these. Use another workdir.")
+                raise InputError(f"{self.workdir} was trained on other records than these. Use another workdir.")
             rows = [f"  --{n}: stored {stored.get(n)!r}, now {wanted.get(n)!r}" for n in different]
-            raise ValueError(
+            raise InputError(
                 f"{self.workdir} holds a run of other settings:\n" + "\n".join(rows) + "\nUse another workdir, or say "
                 "--on_conflict=stored (go on with the stored settings) or --on_conflict=new (with these)."
             )
@@ -139,7 +140,7 @@ class RunFolder:
         by_loss = [values["keep"] == "lowest_loss" for values in (before, wanted)]
         name = "keep" if by_loss[0] != by_loss[1] else "best_by"
         if by_loss[0] != by_loss[1] or (not by_loss[0] and before[name] != wanted[name]):
-            raise ValueError(
+            raise InputError(
                 f"{self.workdir} has kept epochs by --{name}={before[name]}, which cannot become "
                 f"--{name}={wanted[name]}: the weights of earlier epochs are gone. Use another workdir."
             )

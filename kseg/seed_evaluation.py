@@ -10,6 +10,7 @@ from PIL import Image
 from kseg.checks import check_batch_norm, class_count
 from kseg.data.augment import ROW, nearest_label
 from kseg.data.examples import Examples, check_complete
+from kseg.errors import InputError
 from kseg.prediction import SavedModel, first_maximum, label_set_of, labeller, preprocess_layer
 from kseg.progress import progress_bar
 from kseg.runs import FLAGS_FILE, RunFolder
@@ -50,7 +51,7 @@ def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="ne
             bar.update(len(images))
     check_complete(came, expected)
     if not sums.images:
-        raise ValueError(f"{came} images make no whole batch of {whole}. Take a smaller batch_size.")
+        raise InputError(f"{came} images make no whole batch of {whole}. Take a smaller batch_size.")
     return SeedScores(
         **sums.result(),
         images=sums.images,
@@ -66,11 +67,11 @@ def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="ne
 def _batches(model, data, batch_size, size, label_resize):
     """Return the batches at a size, the number of classes, and how many images must come (None: not known)."""
     if label_resize not in LABEL_RESIZES:
-        raise ValueError(f"label_resize must be one of {', '.join(LABEL_RESIZES)}, got {label_resize!r}.")
+        raise InputError(f"label_resize must be one of {', '.join(LABEL_RESIZES)}, got {label_resize!r}.")
     if isinstance(data, Examples):
         return record_batches(data, *size, batch_size, label_resize), data.label_set.num_classes, len(data)
     if label_resize == "smooth":
-        raise ValueError('label_resize="smooth" mixes the dataset\'s own ids, so it needs a record folder.')
+        raise InputError('label_resize="smooth" mixes the dataset\'s own ids, so it needs a record folder.')
     known = label_set_of(model)
     return resized_batches(data, *size), len(known["classes"]) if known else class_count(model), None
 
@@ -78,12 +79,12 @@ def _batches(model, data, batch_size, size, label_resize):
 def network_size(model):
     """Return the (height, width) that a model works at; ValueError for a model that takes any, or does not tell."""
     if isinstance(model, SavedModel):
-        raise ValueError("The seed protocol needs the network itself: give the run folder or its .keras file.")
+        raise InputError("The seed protocol needs the network itself: give the run folder or its .keras file.")
     size, layer = tuple(model.input_shape[1:3]), preprocess_layer(model)
     if None in size:
         size = layer.size if layer else None
     if not size:
-        raise ValueError(
+        raise InputError(
             f"The seed protocol scores at the network's size, but {model.name} takes any. Build it for one, or set the "
             "size of its Preprocess layer."
         )
@@ -119,7 +120,7 @@ def resized_batches(data, height, width):
         if image.ndim == 3:
             image, label = image[None], label[None]
         if image.ndim != 4 or label.shape != image.shape[:3] or image.dtype != np.uint8:
-            raise ValueError(
+            raise InputError(
                 "Data must be pairs of uint8 images (B, H, W, 3) and labels (B, H, W), "
                 f"got {image.dtype} {image.shape} and {label.shape}."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations  # field types are read as text
 import dataclasses
 import itertools
 
+from kseg.errors import InputError
 from kseg.loss_options import CLASS_WEIGHTS, FOCAL_GAMMA, LOSSES, TOP_K_SHARE, parse_class_weights, parse_loss
 
 
@@ -142,33 +143,33 @@ class Settings:
             value = getattr(self, field.name)
             choices, lower = field.metadata.get("choices"), field.metadata.get("lower")
             if choices and value not in choices:
-                raise ValueError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}.")
+                raise InputError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}.")
             if field.name == "seed" and value >= 2**32:
-                raise ValueError(f"seed must be below 2**32, got {value}.")
+                raise InputError(f"seed must be below 2**32, got {value}.")
             if lower is not None and value is not None and not value >= lower:
-                raise ValueError(f"{field.name} must be at least {lower}, got {value!r}.")
+                raise InputError(f"{field.name} must be at least {lower}, got {value!r}.")
         weighted = parse_class_weights(self.class_weights) != "none"
         parse_loss(self.loss, weighted, self.focal_gamma, self.top_k_share)
         if bool(self.epochs) == bool(self.train_steps):
-            raise ValueError(
+            raise InputError(
                 f"Give either epochs or train_steps, got epochs={self.epochs} and train_steps={self.train_steps}."
             )
         for rows, columns in (("height", "width"), ("crop_height", "crop_width")):
             pair = getattr(self, rows), getattr(self, columns)
             if (pair[0] is None) != (pair[1] is None):
-                raise ValueError(f"Give both {rows} and {columns} or neither, got {pair[0]} and {pair[1]}.")
+                raise InputError(f"Give both {rows} and {columns} or neither, got {pair[0]} and {pair[1]}.")
         if (self.num_outputs or 0) > 254:  # labels 254 and 255 are no classes
-            raise ValueError(f"num_outputs must be at most 254, got {self.num_outputs}.")
+            raise InputError(f"num_outputs must be at most 254, got {self.num_outputs}.")
         if self.scale_min > self.scale_max:
-            raise ValueError(f"scale_min must not exceed scale_max, got {self.scale_min} and {self.scale_max}.")
+            raise InputError(f"scale_min must not exceed scale_max, got {self.scale_min} and {self.scale_max}.")
         if (self.lr_schedule == "steps") != bool(self.drop_epochs):
-            raise ValueError(
+            raise InputError(
                 f"lr_schedule steps and lr_drop_epochs go together, got {self.lr_schedule} and {self.lr_drop_epochs!r}."
             )
         if self.optimizer == "adamw" and not self.weight_decay:
-            raise ValueError("adamw is adam with weight_decay, got 0. Give one (.01 is common), or optimizer adam.")
+            raise InputError("adamw is adam with weight_decay, got 0. Give one (.01 is common), or optimizer adam.")
         if not self.ema_momentum < 1:
-            raise ValueError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
+            raise InputError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
 
     @property
     def drop_epochs(self):
@@ -178,7 +179,7 @@ class Settings:
         except ValueError:
             epochs = [-1.0]
         if not all(0 < a < b for a, b in itertools.pairwise([*epochs, float("inf")])):
-            raise ValueError(f"lr_drop_epochs must be rising numbers such as 30,60,90, got {self.lr_drop_epochs!r}.")
+            raise InputError(f"lr_drop_epochs must be rising numbers such as 30,60,90, got {self.lr_drop_epochs!r}.")
         return epochs
 
     @property
@@ -192,5 +193,5 @@ def make_settings(**values):
     known = [field.name for field in dataclasses.fields(Settings)]
     for name in values:
         if name not in known:
-            raise ValueError(f"Unknown setting {name!r}. Settings are: {', '.join(known)}.")
+            raise InputError(f"Unknown setting {name!r}. Settings are: {', '.join(known)}.")
     return Settings(**values)

@@ -15,6 +15,7 @@ from kseg.data import cityscapes, codec
 from kseg.data.examples import map_ahead
 from kseg.data.files import write_atomic
 from kseg.data.source import read_bytes, size_text
+from kseg.errors import InputError
 from kseg.prediction import as_model, label_set_of, labeller
 from kseg.progress import progress_bar
 from kseg.submission_check import AHEAD, SIZE, listed
@@ -53,7 +54,7 @@ def write_submission(model, source, output, progress=False):
             bar.update(1)
     if problems:
         written = len(images) - len(problems)
-        raise ValueError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))
+        raise InputError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))
     return [output / f"{name}{_SUFFIX}" for name in images]
 
 
@@ -76,18 +77,18 @@ def _digest(model, table):
 def _missing(output, images, made_by):
     """Return the names without a label map in the folder; ValueError if it holds anything else than this model's."""
     if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} must be a folder, but is a file.")
+        raise InputError(f"{output} must be a folder, but is a file.")
     there = {path.name for path in output.iterdir()} if output.exists() else set()
     for name in [name for name in there if name.startswith(".tmp-")]:  # of a run that was killed
         os.remove(output / name)
         there.remove(name)
     wanted = {f"{name}{_SUFFIX}": name for name in images}
     if strange := sorted(there - set(wanted)):
-        raise ValueError(f"{output} must be new or hold this submission alone, but holds {listed(strange)}.")
+        raise InputError(f"{output} must be new or hold this submission alone, but holds {listed(strange)}.")
     for file in sorted(there):
         with Image.open(output / file) as image:
             if image.info.get(_MADE_BY) != made_by:
-                raise ValueError(f"{output / file} is of another model. Choose a new folder, or remove this one.")
+                raise InputError(f"{output / file} is of another model. Choose a new folder, or remove this one.")
     return [name for file, name in wanted.items() if file not in there]
 
 
@@ -96,7 +97,7 @@ def _read(reference):
     what = os.path.basename(reference[1] if isinstance(reference, tuple) else reference)
     try:
         pixels = codec.decode_image(read_bytes(reference), what)[0]
-    except ValueError as error:
+    except InputError as error:
         return None, str(error)
     if pixels.shape[:2] != SIZE:
         return None, f"{what}: the test images are {size_text(SIZE)}, this one is {size_text(pixels)}"

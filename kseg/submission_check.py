@@ -17,6 +17,7 @@ from kseg.cityscapes_scores import NAMES
 from kseg.data import cityscapes, codec
 from kseg.data.examples import map_ahead
 from kseg.data.source import archive_names, first_names, read_bytes, size_text
+from kseg.errors import InputError, MissingFileError
 from kseg.progress import progress_bar
 
 SIZE = (1024, 2048)  # height, width
@@ -55,7 +56,7 @@ def check_submission(path, source=None, progress=False):
     notes = [_line(_NOTE, void, len(maps))] if void else []
     problems += [_line(kind, names, len(maps)) for kind, names in findings.items()]
     if problems:
-        raise ValueError("\n".join([f"{path} cannot be submitted:", *problems, *notes]))
+        raise InputError("\n".join([f"{path} cannot be submitted:", *problems, *notes]))
     return len(maps), notes
 
 
@@ -63,7 +64,7 @@ def _files(path):
     """Return {path inside: reference} of all files of a folder or zip, by name."""
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no {path} to check: give a folder of label maps, or a zip of them.")
+        raise MissingFileError(f"There is no {path} to check: give a folder of label maps, or a zip of them.")
     if path.is_dir():
         return {str(file.relative_to(path)): str(file) for file in sorted(path.rglob("*")) if file.is_file()}
     return {name: (str(path), name) for name in sorted(archive_names(str(path)))}
@@ -105,7 +106,7 @@ def _judge(name, reference):
             kind = f"{data[24]}-bit {_COLOUR_TYPES.get(data[25], 'unknown')}"
             return [("are not 8-bit grey, the format of the labelIds", f" ({kind})")]
         ids = codec.decode_label(data, name)[0]
-    except ValueError as error:
+    except InputError as error:
         return [("are damaged", f" ({str(error).removeprefix(f'{name}: ')})")]
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()
     found = [] if ids.shape == SIZE else [(f"are not {size_text(SIZE)}", f" ({size_text(ids)})")]

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kseg.data.files import replacing
+from kseg.errors import InputError
 
 VOID_COLOUR = (0, 0, 0)
 UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
@@ -23,9 +24,9 @@ def colorize(label, palette, ignore_label=255):
     """
     label, palette = np.asarray(label), np.asarray(palette)
     if label.ndim != 2 or label.dtype.kind not in "iu":
-        raise ValueError(f"A label map must hold integers (H, W), got {label.dtype} {label.shape}.")
+        raise InputError(f"A label map must hold integers (H, W), got {label.dtype} {label.shape}.")
     if palette.ndim != 2 or palette.shape[1] != 3 or palette.min() < 0 or palette.max() > 255:
-        raise ValueError(f"A palette must hold one (R, G, B) in 0..255 per class, got {palette.tolist()}.")
+        raise InputError(f"A palette must hold one (R, G, B) in 0..255 per class, got {palette.tolist()}.")
     classes = len(palette)
     table = np.concatenate([palette, [VOID_COLOUR, UNKNOWN_COLOUR]]).astype(np.uint8)
     rows = np.where((label >= 0) & (label < classes), label, classes + 1).astype(np.intp)
@@ -46,9 +47,9 @@ def overlay(image, label, palette, alpha=0.5, ignore_label=255):
     """
     image, label = _checked_image(image), np.asarray(label)
     if image.shape[:2] != label.shape:
-        raise ValueError(f"Image and label must have one size, got {image.shape[:2]} and {label.shape}.")
+        raise InputError(f"Image and label must have one size, got {image.shape[:2]} and {label.shape}.")
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}.")
+        raise InputError(f"alpha must be in [0, 1], got {alpha}.")
     mixed = np.rint((1 - alpha) * image + alpha * colorize(label, palette, ignore_label)).astype(np.uint8)
     return np.where((label == ignore_label)[..., None], image, mixed)
 
@@ -83,7 +84,7 @@ def gallery(rows, heads, classes, palette, path, *, width=400, ignore_label=255)
     """
     if not rows or len(classes) != len(palette) or width < 64:
         came = f"{len(rows)} rows, {len(classes)} names, {len(palette)} colours, width {width}"
-        raise ValueError(f"A gallery needs rows, a colour per class and a width of 64 or more, got {came}.")
+        raise InputError(f"A gallery needs rows, a colour per class and a width of 64 or more, got {came}.")
     tiles = [[_tile(cell, palette, width, ignore_label) for cell in row] for row in rows]
     column = max(tile.width for row in tiles for tile in row if tile)
     heights = [max(tile.height for tile in row if tile) for row in tiles]
@@ -121,7 +122,7 @@ def _tile(cell, palette, width, ignore_label):
 def _checked_image(image):
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"An image must be uint8 RGB (H, W, 3), got {image.dtype} {image.shape}.")
+        raise InputError(f"An image must be uint8 RGB (H, W, 3), got {image.dtype} {image.shape}.")
     return image
 
 

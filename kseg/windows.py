@@ -5,6 +5,8 @@ import functools
 import keras
 from keras import ops
 
+from kseg.errors import InputError
+
 
 def _windows(x):
     """(B, H, W, C) -> the four cells of every 2x2 window in row-major order, each (B * H/2, W/2, C)."""
@@ -90,5 +92,5 @@ def halved(shape):
     if (height or 0) % 2 or (width or 0) % 2:
         got = f"{height or '?'}x{width or '?'}"
         even = "x".join(str(size + size % 2) if size else "?" for size in (height, width))
-        raise ValueError(f"Height and width must be even for 2x2 pooling, got {got}. Pad or crop to {even}.")
+        raise InputError(f"Height and width must be even for 2x2 pooling, got {got}. Pad or crop to {even}.")
     return (batch, height and height // 2, width and width // 2, channels)

@@ -1,7 +1,6 @@
 """What every script shares: flagfiles, --help, and one clear line for bad input."""
 
 import dataclasses
-import importlib.util
 import json
 import logging
 import os
@@ -10,6 +9,8 @@ import sys
 import traceback
 
 from absl import flags
+
+from kseg.errors import InputError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a script imports it, speaks of errors only
 
@@ -130,11 +131,7 @@ def run(main, flag_values, takes_arguments=False):
             raise flags.Error(f"Every argument is --flag=value, got {rest[0]!r}.")
         _show_log()
         main(flag_values, *([rest] if takes_arguments else []))
-    except flags.Error as error:
-        _stop(program, error)
-    except (ValueError, OSError) as error:
-        if not _raised_by_kseg(error):
-            raise
+    except (flags.Error, InputError) as error:
         _stop(program, error)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted. The same command goes on from what is finished.", file=sys.stderr)
@@ -161,12 +158,3 @@ def shown(error):
     """Return an error's text, cut where what it quotes is very long."""
     text = str(error)
     return text if len(text) <= 2000 else f"{text[:1900]} ..."
-
-
-def _raised_by_kseg(error):
-    """Whether kseg itself raised this error on purpose; any other is a defect and keeps its traceback."""
-    package = importlib.util.find_spec("kseg").submodule_search_locations[0]
-    own = (package, str(pathlib.Path(__file__).parent))
-    raised_in = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve()
-    folders = [pathlib.Path(folder).resolve() for folder in own]
-    return isinstance(error, OSError) or any(raised_in.is_relative_to(folder) for folder in folders)

@@ -6,6 +6,7 @@ import sys
 import _flags
 from absl import flags
 
+from kseg.errors import NotFiniteError
 from kseg.settings import Settings
 
 FLAGS = flags.FlagValues()
@@ -71,8 +72,8 @@ def main(args):
             strategy=args.strategy,
             **vars(settings),
         )
-    except FloatingPointError as error:
-        raise ValueError(f"{error} Checkpoints up to there, if any, are in {args.workdir}/checkpoints.") from error
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{error} Checkpoints up to there, if any, are in {args.workdir}/checkpoints.") from error
 
 
 def _train_together(args):

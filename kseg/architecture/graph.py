@@ -5,6 +5,8 @@ import dataclasses
 
 import keras
 
+from kseg.errors import InputError
+
 KINDS = {
     "InputLayer": "image",
     "Conv2D": "conv",
@@ -100,7 +102,7 @@ def _applications(model):
     """Every call of every layer, in topological order, from what `get_config` says of a functional model."""
     config = model.get_config()
     if "input_layers" not in config:
-        raise ValueError(f"Only a functional model can be drawn, got {type(model).__name__} {model.name!r}.")
+        raise InputError(f"Only a functional model can be drawn, got {type(model).__name__} {model.name!r}.")
     found, shapes = {}, {}
     for layer in config["layers"]:
         for node, arguments in enumerate(layer["inbound_nodes"] or [{}]):
@@ -115,7 +117,7 @@ def _applications(model):
         application.inputs = [(found[key[:2]], key[2]) for key in application.inputs]
         application.shape = _three(shapes[name, node, 0])
         if None in application.shape:
-            raise ValueError(
+            raise InputError(
                 f"The drawing needs a fixed size, but {name!r} gives {application.shape}. "
                 "Build the model with input_shape=(height, width, 3)."
             )

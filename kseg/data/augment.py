@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kseg.data.info import IGNORE_LABEL
+from kseg.errors import InputError
 
 PADDING = (124, 116, 104)  # ImageNet's mean pixel (RGB): close to zero after normalisation
 
@@ -61,7 +62,7 @@ def epoch_plan(records, batch_size, seed, epoch, augmentation):
     """
     steps = records // batch_size
     if steps == 0:
-        raise ValueError(f"A batch of {batch_size} needs at least as many training images, got {records}.")
+        raise InputError(f"A batch of {batch_size} needs at least as many training images, got {records}.")
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     rows = np.zeros(steps * batch_size, ROW)
     rows["record"] = random.permutation(records)[: len(rows)]

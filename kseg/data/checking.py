@@ -16,6 +16,7 @@ from kseg.data.label_faults import is_smoothed, looks_like_label_ids, looks_like
 from kseg.data.records import decode, parse_example
 from kseg.data.source import first_names
 from kseg.data.workers import Workers
+from kseg.errors import InputError
 
 _listed = functools.partial(first_names, most=6)  # of one kind of finding
 _LOOKS = 4  # labels of a split that the quick check reads
@@ -109,14 +110,14 @@ def _examine_record(manifest, item):
     split, index = manifest.splits[item[0]], item[1]
     try:
         serialized = split.read(index)
-    except (ValueError, OSError) as error:  # it names the shard and the record
+    except (InputError, OSError) as error:  # it names the shard and the record
         return _Record(np.zeros(256, np.int64), None, {"broken": f" ({error})"})
     try:
         _, image, label = decode(serialized)
         sizes = {image.shape[:2], label.shape, (int(split.heights[index]), int(split.widths[index]))}
         if len(sizes) > 1:
-            raise ValueError("image, label and manifest have different sizes")
-    except (ValueError, OSError) as error:
+            raise InputError("image, label and manifest have different sizes")
+    except (InputError, OSError) as error:
         return _Record(np.zeros(256, np.int64), None, {"broken": f" ({split.place(index)}: {error})"})
     counts, faults = np.bincount(label.ravel(), minlength=256), {}
     if np.count_nonzero(counts) == 1:
@@ -205,10 +206,10 @@ def quick_check(train, val):
         counts = _counted(split) if split.pixel_counts else sum(labels)
         for suspect, what in ((looks_like_training_ids, _TRAINING_IDS), (looks_like_label_ids, _LABEL_IDS)):
             if suspect(counts, info) or sum(suspect(label, info) for label in labels) > len(labels) / 2:
-                raise ValueError(f"The labels of split {split.name} {what}.")
+                raise InputError(f"The labels of split {split.name} {what}.")
         if split.pixel_counts:
             if not counts[label_set.table < INVALID_LABEL].any():
-                raise ValueError(f"No pixel of split {split.name} is of a class of label set {label_set.name}.")
+                raise InputError(f"No pixel of split {split.name} is of a class of label set {label_set.name}.")
             pixels[split.name] = counts
         warnings += _illegal_ids(split.name, counts, info) + _void_warnings(split.name, counts, label_set)
     if both := sorted(set(train.split.names) & set(val.split.names)):
@@ -223,8 +224,8 @@ def _look(examples):
         encoded = parse_example(split.read(index)).get("image/segmentation/class/encoded", b"")
         try:
             yield decode_label(encoded, f"label of record {split.names[index]}")[0]
-        except ValueError as error:
-            raise ValueError(f"{split.place(index)} does not decode: {error}") from error
+        except InputError as error:
+            raise InputError(f"{split.place(index)} does not decode: {error}") from error
 
 
 def _counted(split):

@@ -5,6 +5,7 @@ import re
 
 from kseg.data.info import IGNORE_LABEL, DatasetInfo, label_set_of
 from kseg.data.source import Reference, Source, archive_names, in_two_splits, pair
+from kseg.errors import InputError, MissingFileError
 
 # (name, RGB, is a training class); the position is the id. Licence plates (id -1) are in no label image.
 _IDS = (
@@ -95,7 +96,7 @@ def read(source) -> Source:
     """
     root = os.path.abspath(os.fspath(source))
     if not os.path.isdir(root):
-        raise FileNotFoundError(f"There is no source folder {root}.")
+        raise MissingFileError(f"There is no source folder {root}.")
     images = {split: {} for split in ("train", "val")}
     labels, instances = ({split: {} for split in images} for _ in range(2))
     problems = []
@@ -119,7 +120,7 @@ def _files(root: str):
     if os.path.isdir(os.path.join(root, "leftImg8bit")) or os.path.isdir(os.path.join(root, "gtFine")):
         for kind in ("leftImg8bit", "gtFine"):
             if not os.path.isdir(os.path.join(root, kind)):
-                raise FileNotFoundError(f"{root} has no {kind}/ beside the other folder of Cityscapes.")
+                raise MissingFileError(f"{root} has no {kind}/ beside the other folder of Cityscapes.")
             for folder, _, files in os.walk(os.path.join(root, kind)):
                 for file in files:
                     path = os.path.join(folder, file)
@@ -128,7 +129,7 @@ def _files(root: str):
     paths = [os.path.join(root, name) for name in _ZIPS]
     missing = [name for name, path in zip(_ZIPS, paths, strict=True) if not os.path.isfile(path)]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{root} holds neither leftImg8bit/ and gtFine/ nor {' and '.join(missing)}. Download both zips "
             "from https://www.cityscapes-dataset.com/downloads/ (registration) and put them there."
         )
@@ -156,21 +157,21 @@ def list_test_images(source) -> dict[str, Reference]:
     """
     root = os.path.abspath(os.fspath(source))
     if not os.path.exists(root):
-        raise FileNotFoundError(f"There is no {root}: the test images come with {_ZIPS[0]}.")
+        raise MissingFileError(f"There is no {root}: the test images come with {_ZIPS[0]}.")
     found: dict[str, Reference] = {}
     for shown, reference in _image_files(root):
         if match := _TEST_IMAGE.search(shown):
             if match["name"] in found:
-                raise ValueError(f"{root} holds {match['name']}_leftImg8bit.png twice. Name the folder to take.")
+                raise InputError(f"{root} holds {match['name']}_leftImg8bit.png twice. Name the folder to take.")
             found[match["name"]] = reference
     if not found:
-        raise FileNotFoundError(f"{root} holds neither leftImg8bit/test/CITY/*_leftImg8bit.png nor {_ZIPS[0]}.")
+        raise MissingFileError(f"{root} holds neither leftImg8bit/test/CITY/*_leftImg8bit.png nor {_ZIPS[0]}.")
     cities = [name.partition("_")[0] for name in found]
     counts = {city: cities.count(city) for city in sorted({*cities, *TEST_CITIES})}
     wrong = [f"{city} {n} of {TEST_CITIES.get(city, 0)}" for city, n in counts.items() if n != TEST_CITIES.get(city)]
     if wrong:
         total = sum(TEST_CITIES.values())
-        raise ValueError(f"The test set has {total} images, {root} holds {len(found)}: {', '.join(wrong)}.")
+        raise InputError(f"The test set has {total} images, {root} holds {len(found)}: {', '.join(wrong)}.")
     return dict(sorted(found.items()))
 
 

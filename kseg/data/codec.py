@@ -7,6 +7,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from kseg.errors import InputError
+
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -26,13 +28,13 @@ def _header(data: bytes, what: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit is higher
-        raise ValueError(f"{what}: {_LIMIT}") from None
+        raise InputError(f"{what}: {_LIMIT}") from None
     except _BROKEN:
         known = data.startswith((b"\x89PNG", b"\xff\xd8\xff"))
         why = "truncated or damaged" if known else "not a PNG or JPEG file"
-        raise ValueError(f"{what}: {why} ({len(data)} bytes)") from None
+        raise InputError(f"{what}: {why} ({len(data)} bytes)") from None
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{what}: {image.width}x{image.height}, but {_LIMIT}")
+        raise InputError(f"{what}: {image.width}x{image.height}, but {_LIMIT}")
     return image
 
 
@@ -44,10 +46,10 @@ def _open(data: bytes, what: str) -> Image.Image:
             image.verify()  # every chunk's checksum; the object cannot be used afterwards
             image = Image.open(io.BytesIO(data), formats=("PNG",))
         elif data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end marker after the last scan's start
-            raise ValueError("the end marker is missing")
+            raise InputError("the end marker is missing")
         image.load()
     except _BROKEN as error:
-        raise ValueError(f"{what}: truncated or damaged ({error})") from None
+        raise InputError(f"{what}: truncated or damaged ({error})") from None
     return image
 
 
@@ -55,7 +57,7 @@ def decode_image(data: bytes, what: str) -> tuple[np.ndarray, str]:
     """Return (uint8 RGB (H, W, 3), "png" or "jpeg"); ValueError "WHAT: why" where that is impossible."""
     image = _open(data, what)
     if image.mode not in _IMAGE_MODES:
-        raise ValueError(f"{what}: pixels of mode {image.mode}; convert it to 8-bit RGB")
+        raise InputError(f"{what}: pixels of mode {image.mode}; convert it to 8-bit RGB")
     return np.asarray(image.convert("RGB")), image.format.lower()
 
 
@@ -66,10 +68,10 @@ def decode_label(data: bytes, what: str) -> tuple[np.ndarray, bool]:
     """
     image = _open(data, what)
     if image.format != "PNG":
-        raise ValueError(f"{what}: labels must be PNG, got {image.format}, which changes ids")
+        raise InputError(f"{what}: labels must be PNG, got {image.format}, which changes ids")
     if image.mode not in ("L", "P", "1"):
         hint = '; colour-coded labels need "labels": "color" in classes.json' if "RGB" in image.mode else ""
-        raise ValueError(f"{what}: labels must be 8-bit ids, got mode {image.mode}{hint}")
+        raise InputError(f"{what}: labels must be 8-bit ids, got mode {image.mode}{hint}")
     ids, bits, colour_type = np.asarray(image).astype(np.uint8), data[24], data[25]  # IHDR
     if colour_type == 0 and bits in (2, 4):
         ids = ids // (255 // (2**bits - 1))  # Pillow stretches grey to 0..255
@@ -80,7 +82,7 @@ def decode_instances(data: bytes, what: str) -> np.ndarray:
     """Return uint16 instance ids (H, W) of a grey PNG of 16 (or 8) bits; ValueError "WHAT: why" for anything else."""
     image = _open(data, what)
     if image.format != "PNG" or (data[24], data[25]) not in ((16, 0), (8, 0)):  # IHDR: bits, colour type
-        raise ValueError(f"{what}: instance maps must be grey PNG of 16 bits, got {image.format} of mode {image.mode}")
+        raise InputError(f"{what}: instance maps must be grey PNG of 16 bits, got {image.format} of mode {image.mode}")
     return np.asarray(image).astype(np.uint16)
 
 
@@ -88,9 +90,9 @@ def decode_colours(data: bytes, what: str) -> np.ndarray:
     """Return a colour-coded label as uint8 RGB (H, W, 3)."""
     image = _open(data, what)
     if image.format != "PNG":
-        raise ValueError(f"{what}: labels must be PNG, got {image.format}, which changes colours")
+        raise InputError(f"{what}: labels must be PNG, got {image.format}, which changes colours")
     if image.mode not in _IMAGE_MODES:
-        raise ValueError(f"{what}: labels must be 8-bit colours, got mode {image.mode}")
+        raise InputError(f"{what}: labels must be 8-bit colours, got mode {image.mode}")
     return np.asarray(image.convert("RGB"))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from kseg.data import records
 from kseg.data.augment import apply_row, nearest_label, smooth_label
 from kseg.data.codec import decode_instances
+from kseg.errors import InputError
 
 INSTANCES = "image/segmentation/instance/encoded"
 
@@ -44,15 +45,15 @@ class Examples:
         try:
             _, image, label = records.decode(serialized)
             self._check_size(index, image.shape[:2], label.shape)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{self.split.place(index)} does not decode: {error}") from error
+        except (InputError, OSError) as error:
+            raise InputError(f"{self.split.place(index)} does not decode: {error}") from error
         return image, label
 
     def _check_size(self, index, image, label):
         listed = self.split.heights[index], self.split.widths[index]
         if not tuple(image) == tuple(label) == listed:
             shown = ", ".join(f"{w}x{h}" for h, w in (image, label, listed))
-            raise ValueError(f"image, label and the records' listing must be of one size, got {shown}")
+            raise InputError(f"image, label and the records' listing must be of one size, got {shown}")
 
     def scene(self, index):
         """Return (image, raw label, uint16 instance map (H, W)) of one record; ValueError where it has no such map."""
@@ -60,7 +61,7 @@ class Examples:
         image, label = self._decoded(index, serialized)
         encoded = records.parse_example(serialized).get(INSTANCES)
         if encoded is None:
-            raise ValueError(
+            raise InputError(
                 f"{self.split.place(index)} has no instance map. Prepare the records again from a source that has the "
                 "instanceIds beside the labelIds."
             )
@@ -76,7 +77,7 @@ class Examples:
         sizes = sorted(set(zip(self.split.heights.tolist(), self.split.widths.tolist(), strict=True)))
         if len(sizes) > 1:
             shown = ", ".join(f"{w}x{h}" for h, w in sizes[:4])
-            raise ValueError(f"The images have {len(sizes)} sizes ({shown}, ...). Give height and width.")
+            raise InputError(f"The images have {len(sizes)} sizes ({shown}, ...). Give height and width.")
         return sizes[0]
 
     def check_batches(self, batch_size):
@@ -84,7 +85,7 @@ class Examples:
         for start in range(0, len(self) if batch_size > 1 else 0, batch_size):
             batch = slice(start, start + batch_size)
             if np.ptp(self.split.heights[batch]) or np.ptp(self.split.widths[batch]):
-                raise ValueError(
+                raise InputError(
                     f"Images {self.split.names[batch][0]} and following differ in size and cannot share a batch of "
                     f"{batch_size}. Give height and width, or batch_size=1."
                 )
@@ -92,7 +93,7 @@ class Examples:
     def pixel_counts(self):
         """Return how many pixels each class of the label set has in the split: int64 (classes,)."""
         if not self.split.pixel_counts:
-            raise ValueError("These records have no dataset.json, so no pixel counts: class weights need those.")
+            raise InputError("These records have no dataset.json, so no pixel counts: class weights need those.")
         counts = np.zeros(256, np.int64)
         for raw_id, pixels in self.split.pixel_counts.items():
             counts[self.label_set.table[raw_id]] += pixels
@@ -130,7 +131,7 @@ class Examples:
 def check_complete(came, expected=None):
     """Raise ValueError unless images came, and as many as expected where that is known: a score says of how many."""
     if not came or expected not in (None, came):
-        raise ValueError(f"Every image must be scored, but only {came} of {expected or 'the data'} came.")
+        raise InputError(f"Every image must be scored, but only {came} of {expected or 'the data'} came.")
 
 
 def map_ahead(function, arguments, ahead=32):

@@ -8,6 +8,8 @@ import pathlib
 import socket
 import warnings
 
+from kseg.errors import FileAccessError, InputError, MissingFileError
+
 LOCK = ".lock"
 
 
@@ -21,7 +23,8 @@ def open_binary(path: str):
         import tensorflow as tf
 
         return tf.io.gfile.GFile(path, "rb")
-    return open(path, "rb")
+    with reading(path):
+        return open(path, "rb")
 
 
 def list_files(folder: str) -> dict[str, int]:
@@ -29,13 +32,13 @@ def list_files(folder: str) -> dict[str, int]:
     missing = f"There is no record folder {folder}. scripts/prepare_data.py makes one."
     if not is_url(folder):
         if not os.path.isdir(folder):
-            raise FileNotFoundError(missing)
+            raise MissingFileError(missing)
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
         return {e.name: e.stat().st_size for e in entries if e.is_file()}
     import tensorflow as tf
 
     if not tf.io.gfile.isdir(folder):
-        raise FileNotFoundError(missing)
+        raise MissingFileError(missing)
     names = sorted(tf.io.gfile.listdir(folder))
     return {n: tf.io.gfile.stat(f"{folder}/{n}").length for n in names if not n.endswith("/")}
 
@@ -48,7 +51,7 @@ def join(folder: str, name: str) -> str:
 def sha256_of(path: str) -> str:
     """Return a file's sha256 in hexadecimal, read a megabyte at a time."""
     digest = hashlib.sha256()
-    with open_binary(path) as file:
+    with reading(path), open_binary(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -79,14 +82,30 @@ def replacing(path):
 
 
 @contextlib.contextmanager
+def reading(path):
+    """A block in which an OSError says that `path` could not be read, and why."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingFileError(f"There is no {path}.") from error
+    except OSError as error:
+        why = error.strerror or str(error).strip().partition("\n")[0]
+        raise FileAccessError(f"Cannot read {path}: {why}.") from error
+
+
+@contextlib.contextmanager
 def writing(path):
     """A block in which an OSError says that `path` could not be written, and why."""
     try:
         yield
+    except InputError:
+        raise
     except OSError as error:
         why = error.strerror or str(error).strip().partition("\n")[0]
         text = f"Cannot write {path}: {why}. What was there before is intact: mend that and run the same again."
-        raise OSError(error.errno, text) if error.errno else OSError(text) from error
+        raise (FileAccessError(error.errno, text) if error.errno else FileAccessError(text)) from error
 
 
 def write_atomic(path: str, content: bytes) -> None:
@@ -139,14 +158,14 @@ def _lock(file: int, path: pathlib.Path) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
-        raise ValueError(
+        raise InputError(
             f"{path.parent} is in use by {holder}. Wait until that run ends, stop it, or use another workdir."
         ) from None
     except (ImportError, OSError) as error:
         warnings.warn(f"{path.parent} cannot be locked ({error}): start no second run in it.", stacklevel=4)
         return False
     if not (path.exists() and os.path.samestat(os.stat(path), os.fstat(file))):
-        raise ValueError(f"{path.parent} was in use until this moment. Start again.")
+        raise InputError(f"{path.parent} was in use until this moment. Start again.")
     os.truncate(file, 0)
     os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     return True

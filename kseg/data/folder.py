@@ -4,8 +4,10 @@ import functools
 import json
 import os
 
+from kseg.data.files import reading
 from kseg.data.info import DatasetInfo, label_set_of
 from kseg.data.source import Source, in_two_splits, list_stems, pair
+from kseg.errors import InputError, MissingFileError
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg")
 _SPLITS = ("train", "val", "test")
@@ -23,7 +25,7 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
     """
     root = os.path.abspath(os.fspath(root))
     if not os.path.isdir(root):
-        raise FileNotFoundError(f"There is no source folder {root}.")
+        raise MissingFileError(f"There is no source folder {root}.")
     splits, problems, names = {}, [], {}
     show = functools.partial(os.path.relpath, start=root)
     for split in _SPLITS:
@@ -33,10 +35,10 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
         ]
         there = [f for f in folders if os.path.isdir(f[0]) or os.path.isdir(f[1])]
         if len(there) > 1:
-            raise ValueError(f"{root} has {split}/images and images/{split}, two layouts. Keep one.")
+            raise InputError(f"{root} has {split}/images and images/{split}, two layouts. Keep one.")
         if not there:
             if split in required:
-                raise FileNotFoundError(f"{root} has no {split}/images (or images/{split}).")
+                raise MissingFileError(f"{root} has no {split}/images (or images/{split}).")
             continue
         images, strays = list_stems(there[0][0], IMAGE_EXTENSIONS, show)
         labels, more = list_stems(there[0][1], (".png",), show)
@@ -65,7 +67,7 @@ def read(source, classes: str | None = None) -> Source:
     """
     root = os.path.abspath(os.fspath(source))
     if not os.path.isdir(root):
-        raise FileNotFoundError(f"There is no source folder {root}.")
+        raise MissingFileError(f"There is no source folder {root}.")
     info, colours = read_classes(classes or os.path.join(root, "classes.json"), os.path.basename(root))
     return read_split_folders(root, info, ("train",), colours)
 
@@ -74,33 +76,33 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
     """Return (DatasetInfo, packed colour -> id or None) of a classes file; ValueError if wrong."""
     if not os.path.isfile(path):
         wanted = '{"classes": [{"id": 0, "name": "road"}, ...]}'
-        raise FileNotFoundError(f"There is no {path}. Write {wanted} there.")
+        raise MissingFileError(f"There is no {path}. Write {wanted} there.")
     try:
-        with open(path, encoding="utf-8") as file:
+        with reading(path), open(path, encoding="utf-8") as file:
             data = json.load(file)
         return _parse(data, str(data.get("name", name)))
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def _parse(data: dict, name: str):
     unknown = set(data) - {"name", "classes", "void", "labels"}
     kind, rows = data.get("labels", "ids"), data.get("classes")
     if unknown:
-        raise ValueError(f"unknown keys {', '.join(sorted(unknown))}; known: name, classes, void, labels.")
+        raise InputError(f"unknown keys {', '.join(sorted(unknown))}; known: name, classes, void, labels.")
     if kind not in ("ids", "color"):
-        raise ValueError(f'"labels" must be "ids" or "color", got {kind!r}.')
+        raise InputError(f'"labels" must be "ids" or "color", got {kind!r}.')
     if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and r.get("name") for r in rows):
-        raise ValueError('"classes" must be a list of {"id": 0, "name": "road", "color": [128, 64, 128]}.')
+        raise InputError('"classes" must be a list of {"id": 0, "name": "road", "color": [128, 64, 128]}.')
     if kind == "color" and not all("color" in r for r in rows):
-        raise ValueError('with "labels": "color" every class needs a "color".')
+        raise InputError('with "labels": "color" every class needs a "color".')
     if kind == "ids" and not all("id" in r for r in rows):
-        raise ValueError('every class needs an "id", the number in the label files.')
+        raise InputError('every class needs an "id", the number in the label files.')
     ids = [r.get("id", i) for i, r in enumerate(rows)]
     void = data.get("void", [])
     whole = isinstance(void, list) and all(type(i) is int and 0 <= i <= 255 for i in (*ids, *void))
     if not whole or len(set(ids)) < len(ids):
-        raise ValueError(f'ids must be different whole numbers of 0..255, got {ids}, "void" {void}.')
+        raise InputError(f'ids must be different whole numbers of 0..255, got {ids}, "void" {void}.')
     palette = [tuple(r.get("color", _default_colour(i))) for i, r in enumerate(rows)]
     train = [k for k, r in enumerate(rows) if not r.get("void") and ids[k] not in void]
     ignored = {ids[k] for k in range(len(rows)) if k not in train} | set(void)
@@ -120,7 +122,7 @@ def _parse(data: dict, name: str):
         return info, None
     packed = [r << 16 | g << 8 | b for r, g, b in palette]
     if len(set(packed)) < len(packed):
-        raise ValueError("two classes have the same colour, so colour-coded labels are ambiguous.")
+        raise InputError("two classes have the same colour, so colour-coded labels are ambiguous.")
     return info, dict(zip(packed, ids, strict=True))
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kseg.errors import InputError
+
 IGNORE_LABEL = 255  # void in every training-id label map
 INVALID_LABEL = 254  # a raw id that the dataset does not have, after the table: never a class, counted and reported
 MAX_CLASSES = 254  # training ids 0..253 leave room for the two labels above
@@ -36,16 +38,16 @@ class LabelSet:
         palette = tuple(_colour(c) for c in self.palette)
         table = np.array(self.table)
         if not 1 <= len(classes) <= MAX_CLASSES:
-            raise ValueError(f"Label set {self.name}: 1 to {MAX_CLASSES} classes are possible, got {len(classes)}.")
+            raise InputError(f"Label set {self.name}: 1 to {MAX_CLASSES} classes are possible, got {len(classes)}.")
         if len(palette) != len(classes):
-            raise ValueError(
+            raise InputError(
                 f"Label set {self.name}: one colour a class, got {len(palette)} for {len(classes)} classes."
             )
         if table.shape != (256,) or table.min() < 0 or table.max() > 255:
-            raise ValueError(f"Label set {self.name}: the table must be 256 values of 0..255, got shape {table.shape}.")
+            raise InputError(f"Label set {self.name}: the table must be 256 values of 0..255, got shape {table.shape}.")
         used = {int(v) for v in table} - {IGNORE_LABEL, INVALID_LABEL}
         if used and max(used) >= len(classes):
-            raise ValueError(
+            raise InputError(
                 f"Label set {self.name}: the table gives {max(used)}, but there are {len(classes)} classes."
             )
         table = table.astype(np.uint8)
@@ -101,9 +103,9 @@ class DatasetInfo:
     def __post_init__(self):
         ids = set(self.id_names) | set(self.void_ids)
         if not all(0 <= i <= 255 for i in ids):
-            raise ValueError(f"Dataset {self.name}: raw ids must lie in 0..255, got {sorted(ids)}.")
+            raise InputError(f"Dataset {self.name}: raw ids must lie in 0..255, got {sorted(ids)}.")
         if "train_ids" not in self.label_sets:
-            raise ValueError(
+            raise InputError(
                 f'Dataset {self.name}: a label set "train_ids" is required, got {sorted(self.label_sets)}.'
             )
 
@@ -112,7 +114,7 @@ class DatasetInfo:
         name = "train_ids" if name is None else name
         if name not in self.label_sets:
             known = ", ".join(self.label_sets)
-            raise ValueError(f"Dataset {self.name} has no label set {name!r}. Choose one of: {known}.")
+            raise InputError(f"Dataset {self.name} has no label set {name!r}. Choose one of: {known}.")
         return self.label_sets[name]
 
     @property
@@ -170,11 +172,11 @@ def label_set_of(name: str, ids: Sequence[int], classes: Sequence[str], palette:
 def _colour(value) -> Colour:
     colour = tuple(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else ()
     if len(colour) != 3 or not all(isinstance(v, int | np.integer) and 0 <= v <= 255 for v in colour):
-        raise ValueError(f"A colour is three whole numbers of 0..255 (red, green, blue), got {value!r}.")
+        raise InputError(f"A colour is three whole numbers of 0..255 (red, green, blue), got {value!r}.")
     return tuple(int(v) for v in colour)
 
 
 def _require(data, keys, what: str) -> None:
     missing = [k for k in keys if not isinstance(data, Mapping) or k not in data]
     if missing:
-        raise ValueError(f"{what} needs the keys {', '.join(keys)}; missing: {', '.join(missing)}.")
+        raise InputError(f"{what} needs the keys {', '.join(keys)}; missing: {', '.join(missing)}.")

@@ -6,6 +6,7 @@ import pathlib
 from kseg.data.prepare import prepare_dataset
 from kseg.data.records import MANIFEST
 from kseg.data.synthetic import draw_cityscapes
+from kseg.errors import MissingFileError
 from kseg.progress import progress_bar
 
 _DOWNLOADS = {
@@ -45,7 +46,7 @@ def ensure_records(dataset, data_dir):
             draw_streets(folder / "source")
             prepare_dataset("cityscapes", folder / "source", folder)
     elif not (folder / MANIFEST).exists() and not (folder.is_dir() and any("-of-" in f for f in os.listdir(folder))):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"No records in {data_dir} yet. Download {_DOWNLOADS[dataset]}\n"
             "into one folder, then prepare the records and start again:\n"
             f"python scripts/prepare_data.py --dataset={dataset} --source=THAT_FOLDER --output={data_dir}"

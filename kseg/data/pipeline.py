@@ -10,6 +10,7 @@ from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest, s
 from kseg.data.codec import decode_label, header
 from kseg.data.examples import Examples
 from kseg.data.info import IGNORE_LABEL
+from kseg.errors import InputError
 
 _ROW_SIGNATURE = {
     "record": tf.TensorSpec((None,), tf.int64),
@@ -55,7 +56,7 @@ def load_dataset(
             record stops the iteration with an error that names shard and position (see `readable_errors`).
     """
     if (height is None) != (width is None) or batch_size < 1:
-        raise ValueError(
+        raise InputError(
             f"Give both height and width or neither, and a batch of 1 or more, got {height}, {width} and {batch_size}."
         )
     source = RecordSource(data_dir, split, label_set=label_set, label_space=label_space)

@@ -14,6 +14,7 @@ from kseg.data.files import list_files, write_atomic
 from kseg.data.source import Source, stamp
 from kseg.data.tfrecord import SHARD_NAME
 from kseg.data.workers import Workers
+from kseg.errors import InputError
 
 READERS = {"cityscapes": cityscapes.read, "camvid": camvid.read, "folder": folder.read}
 FRAMES_PER_SHARD = 128
@@ -75,14 +76,14 @@ def prepare_dataset(
 
 def _check_options(dataset, store_size, image_format, count, workers) -> None:
     if dataset not in READERS:
-        raise ValueError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(READERS)}.")
+        raise InputError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(READERS)}.")
     if store_size is not None and not (len(store_size) == 2 and all(type(s) is int and s > 0 for s in store_size)):
-        raise ValueError(f"The store size must be a height and a width in pixels, got {store_size}.")
+        raise InputError(f"The store size must be a height and a width in pixels, got {store_size}.")
     if image_format not in (None, "png", "jpeg"):
-        raise ValueError(f'The image format must be "png" or "jpeg" (or none: as they came), got {image_format!r}.')
+        raise InputError(f'The image format must be "png" or "jpeg" (or none: as they came), got {image_format!r}.')
     for name, value in (("shards", count), ("workers", workers)):
         if value is not None and value < 1:
-            raise ValueError(f"There must be at least one of {name}, got {value}.")
+            raise InputError(f"There must be at least one of {name}, got {value}.")
 
 
 def _shard_count(frames, wanted: int | None) -> int:
@@ -107,7 +108,7 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
     if _SOURCE not in files:
         foreign = [f for f in files if f == records.MANIFEST or SHARD_NAME.match(f)]
         if foreign:
-            raise ValueError(f"{output} holds records of another origin ({foreign[0]}). Choose an empty folder.")
+            raise InputError(f"{output} holds records of another origin ({foreign[0]}). Choose an empty folder.")
         return None
     if records.MANIFEST not in files:
         return None
@@ -115,13 +116,13 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
         with open(os.path.join(output, _SOURCE), encoding="utf-8") as file:
             changes = _differences(json.load(file), origin)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{output}/{_SOURCE} is damaged. Choose another folder or delete this one.") from None
+        raise InputError(f"{output}/{_SOURCE} is damaged. Choose another folder or delete this one.") from None
     if changes:
-        raise ValueError(f"{output} is finished, but {'; '.join(changes)}. Choose another folder or delete it.")
+        raise InputError(f"{output} is finished, but {'; '.join(changes)}. Choose another folder or delete it.")
     try:
         manifest = records.load_manifest(output)
         manifest.verify()
-    except ValueError as error:
+    except InputError as error:
         tqdm.tqdm.write(f"{error}\nIt is prepared again.")
         return None
     if progress:
@@ -162,7 +163,7 @@ def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
         problems += found
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ValueError("\n".join([f"{count} in {listed.root}:", *problems]))
+        raise InputError("\n".join([f"{count} in {listed.root}:", *problems]))
 
 
 def _clear(output: str, origin: dict, keep: dict) -> None:

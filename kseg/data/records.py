@@ -10,9 +10,10 @@ import numpy as np
 
 from kseg.data import cityscapes
 from kseg.data.codec import decode_image, decode_label
-from kseg.data.files import join, list_files, open_binary, sha256_of
+from kseg.data.files import join, list_files, open_binary, reading, sha256_of
 from kseg.data.info import DatasetInfo, label_set_of
 from kseg.data.tfrecord import SHARD_NAME, check_layout, parse_example, read_record, scan
+from kseg.errors import InputError
 
 __all__ = ["Manifest", "Split", "decode", "load_manifest", "parse_example", "read_record", "scan"]
 
@@ -78,7 +79,7 @@ class Manifest:
     def split(self, name: str) -> Split:
         """Return the split of that name; an unknown one is a ValueError that lists the splits."""
         if name not in self.splits:
-            raise ValueError(f"{self.data_dir} has no split {name!r}. Choose one of: {', '.join(self.splits)}.")
+            raise InputError(f"{self.data_dir} has no split {name!r}. Choose one of: {', '.join(self.splits)}.")
         return self.splits[name]
 
     def verify(self) -> None:
@@ -86,7 +87,7 @@ class Manifest:
         for path, wanted in self.checksums.items():
             found = sha256_of(path)
             if found != wanted:
-                raise ValueError(f"Shard {path} is corrupt (sha256 {found[:12]}..., stored {wanted[:12]}...).")
+                raise InputError(f"Shard {path} is corrupt (sha256 {found[:12]}..., stored {wanted[:12]}...).")
 
     @classmethod
     def load(cls, data_dir, *, label_space: str | None = None) -> "Manifest":
@@ -110,7 +111,7 @@ def encoded(payload: bytes) -> tuple[str, bytes, bytes]:
     keys = ("image/encoded", "image/segmentation/class/encoded")
     missing = [key for key in keys if not isinstance(example.get(key), bytes)]
     if missing:
-        raise ValueError(f"The record is no image with a label: it lacks {', '.join(missing)}.")
+        raise InputError(f"The record is no image with a label: it lacks {', '.join(missing)}.")
     return _text(example.get("image/filename")), *(example[key] for key in keys)
 
 
@@ -135,34 +136,34 @@ def load_manifest(data_dir, *, label_space: str | None = None) -> Manifest:
     """
     data_dir = os.fspath(data_dir)
     if label_space not in (None, *LABEL_SPACES):
-        raise ValueError(f"label_space must be one of {', '.join(LABEL_SPACES)}, got {label_space!r}.")
+        raise InputError(f"label_space must be one of {', '.join(LABEL_SPACES)}, got {label_space!r}.")
     sizes = list_files(data_dir)
     if MANIFEST in sizes:
         if label_space is not None:
-            raise ValueError(f"{data_dir}/{MANIFEST} says which ids its labels hold; leave label_space out.")
+            raise InputError(f"{data_dir}/{MANIFEST} says which ids its labels hold; leave label_space out.")
         return _read_manifest(data_dir, sizes)
     return _index_foreign(data_dir, sizes, label_space)
 
 
 def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
     path = join(data_dir, MANIFEST)
-    with open_binary(path) as file:
+    with reading(path), open_binary(path) as file:
         content = file.read()
     try:
         data = json.loads(content)
         version = data["format_version"]
         if version != FORMAT_VERSION:
-            raise ValueError(f"its format version is {version!r}, this kseg reads {FORMAT_VERSION}")
+            raise InputError(f"its format version is {version!r}, this kseg reads {FORMAT_VERSION}")
         info = DatasetInfo.from_json(data["dataset"])
         splits = {name: _split(data_dir, name, rows, sizes) for name, rows in data["splits"].items()}
         space, made_by, options = data["label_space"], data["kseg_version"], data["options"]
         files = [f for rows in data["splits"].values() for f in rows["shards"]]
         checksums = {join(data_dir, f["file"]): f["sha256"] for f in files}
         if not isinstance(made_by, str) or any(not isinstance(checksum, str) for checksum in checksums.values()):
-            raise ValueError("its version and checksums must be text")
+            raise InputError("its version and checksums must be text")
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         why = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is not usable: {why}. Prepare the data again with scripts/prepare_data.py.") from None
+        raise InputError(f"{path} is not usable: {why}. Prepare the data again with scripts/prepare_data.py.") from None
     digest = hashlib.sha256(content).hexdigest()
     return Manifest(data_dir, info, splits, space, made_by, digest, options, checksums)
 
@@ -171,19 +172,19 @@ def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split
     files = data["shards"]
     for file in files:
         if file["file"] not in sizes:
-            raise ValueError(f"shard {file['file']} is missing")
+            raise InputError(f"shard {file['file']} is missing")
         if sizes[file["file"]] != file["bytes"]:
-            raise ValueError(f"shard {file['file']} has {sizes[file['file']]} bytes instead of {file['bytes']}")
+            raise InputError(f"shard {file['file']} has {sizes[file['file']]} bytes instead of {file['bytes']}")
     shard, offset, length, names, heights, widths = zip(*data["records"], strict=True)
     counts = {int(i): n for i, n in data["pixel_counts"].items()}
     if not all(0 <= i <= 255 and type(n) is int and n >= 0 for i, n in counts.items()):
-        raise ValueError(f"pixel counts of split {name!r} must be whole numbers by ids of 0..255")
+        raise InputError(f"pixel counts of split {name!r} must be whole numbers by ids of 0..255")
     limits = [(shard, len(files)), (heights, 2**31), (widths, 2**31)]
     limits += [(numbers, 2**62) for numbers in (offset, length, counts.values())]
     if any(not isinstance(n, int) or not 0 <= n < limit for numbers, limit in limits for n in numbers):
-        raise ValueError(f"split {name} has a shard, offset, size or pixel count that cannot be")
+        raise InputError(f"split {name} has a shard, offset, size or pixel count that cannot be")
     if any(not isinstance(text, str) for text in names):
-        raise ValueError(f"split {name} has names that are no text")
+        raise InputError(f"split {name} has names that are no text")
     check_layout(zip(shard, offset, length, strict=True), [file["bytes"] for file in files])
     return Split(
         name=name,
@@ -205,9 +206,9 @@ def _index_foreign(data_dir: str, sizes: dict[str, int], label_space: str | None
             groups.setdefault(match["split"], {})[int(match["i"])] = (file, int(match["n"]))
     unfinished = f"{data_dir} is not a finished record folder: it has no {MANIFEST}, run scripts/prepare_data.py"
     if not groups:
-        raise ValueError(f"{unfinished}.")
+        raise InputError(f"{unfinished}.")
     if label_space is None:
-        raise ValueError(
+        raise InputError(
             f"{unfinished}; for shards of DeepLab's converter say which ids they hold: label_space "
             f"{' or '.join(LABEL_SPACES)}."
         )
@@ -215,7 +216,7 @@ def _index_foreign(data_dir: str, sizes: dict[str, int], label_space: str | None
     for name, files in groups.items():
         missing = sorted(set(range(next(iter(files.values()))[1])) - set(files))
         if missing:
-            raise ValueError(f"{data_dir}: shards {missing} of split {name!r} are missing.")
+            raise InputError(f"{data_dir}: shards {missing} of split {name!r} are missing.")
         splits[name] = _scan_split(data_dir, name, [files[i][0] for i in sorted(files)], unfinished)
     info = cityscapes.info() if label_space == "label_ids" else _train_ids_info()
     listing = json.dumps([label_space, sorted((f, n) for f, n in sizes.items() if SHARD_NAME.match(f))])
@@ -228,13 +229,13 @@ def _scan_split(data_dir: str, name: str, files: list[str], unfinished: str) -> 
     for i, file in enumerate(files):
         for position, (offset, _, small) in enumerate(scan(join(data_dir, file))):
             if "image/segmentation/class/label_space" in small:
-                raise ValueError(f"{unfinished} again: the shards there are of a preparation that did not end.")
+                raise InputError(f"{unfinished} again: the shards there are of a preparation that did not end.")
             height, width = small.get("image/height"), small.get("image/width")
             if not isinstance(height, int) or not isinstance(width, int):
-                raise ValueError(f"Record {position} of shard {file} in {data_dir} lacks image/height or image/width.")
+                raise InputError(f"Record {position} of shard {file} in {data_dir} lacks image/height or image/width.")
             rows.append((i, offset, _text(small.get("image/filename")) or f"{file}/{position}", height, width))
     if not rows:
-        raise ValueError(f"{data_dir}: split {name!r} has no record.")
+        raise InputError(f"{data_dir}: split {name!r} has no record.")
     shard, offset, names, heights, widths = zip(*rows, strict=True)
     paths = tuple(join(data_dir, f) for f in files)
     numbers = [np.array(v, np.int64) for v in (shard, offset, heights, widths)]

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kseg.data import codec
+from kseg.data.files import reading
 from kseg.data.info import DatasetInfo
+from kseg.errors import InputError
 
 _NO_IMAGES = (".txt", ".md", ".db", ".ini", ".json", ".xml", ".csv")  # notes that lie beside images
 Reference = str | tuple[str, str]  # a path, or (zip path, member): plain values, so that they travel to other processes
@@ -47,7 +49,7 @@ class Source:
     def split(self, name: str) -> "SourceSplit":
         """Return the frames of a split as a sequence of (name, image, label); ValueError lists the splits."""
         if name not in self.splits:
-            raise ValueError(f"{self.root} has no split {name!r}. Choose one of: {', '.join(self.splits)}.")
+            raise InputError(f"{self.root} has no split {name!r}. Choose one of: {', '.join(self.splits)}.")
         return SourceSplit(self, name)
 
     def shown(self, reference: Reference) -> str:
@@ -88,7 +90,7 @@ class SourceSplit:
         image = codec.decode_image(read_bytes(frame.image), self.source.shown(frame.image))[0]
         label = self.source.label(frame.label)[0]
         if image.shape[:2] != label.shape:
-            raise ValueError(f"{frame.name}: the image is {size_text(image)}, its label {size_text(label)}.")
+            raise InputError(f"{frame.name}: the image is {size_text(image)}, its label {size_text(label)}.")
         return frame.name, image, label
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -112,7 +114,7 @@ def _archive(path: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no usable zip file ({error}). Download it again.") from None
+        raise InputError(f"{path} is no usable zip file ({error}). Download it again.") from None
 
 
 def archive_names(path: str) -> list[str]:
@@ -127,8 +129,8 @@ def read_bytes(reference: Reference) -> bytes:
             return _archive(reference[0]).read(reference[1])
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             where = f"{os.path.basename(reference[0])}:{reference[1]}"
-            raise ValueError(f"{where}: damaged in the zip ({error})") from None
-    with open(reference, "rb") as file:
+            raise InputError(f"{where}: damaged in the zip ({error})") from None
+    with reading(reference), open(reference, "rb") as file:
         return file.read()
 
 
@@ -187,5 +189,5 @@ def _ids_of_colours(rgb: np.ndarray, colours: Mapping[int, int], what: str) -> n
     wrong = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if int(v) not in colours]
     if wrong:
         shown = first_names([f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {n} pixels" for v, n in wrong], most=5)
-        raise ValueError(f"{what}: colours that classes.json does not have: {shown}")
+        raise InputError(f"{what}: colours that classes.json does not have: {shown}")
     return np.array([colours[int(v)] for v in values], np.uint8)[inverse].reshape(packed.shape)

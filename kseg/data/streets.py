@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from kseg.data import street_objects as objects
 from kseg.data import street_surfaces as surfaces
 from kseg.data.street_canvas import FAR, Camera, Canvas, Light, any_colour
+from kseg.errors import InputError
 
 UNLABELLED, BUILDING = 0, 11  # Cityscapes ids
 
@@ -27,7 +28,7 @@ def draw_street(seed, height, width):
         ValueError: a smaller picture.
     """
     if height < 48 or width < 64:
-        raise ValueError(f"Streets are at least 48 high and 64 wide, got {height}x{width}. Ask for a larger picture.")
+        raise InputError(f"Streets are at least 48 high and 64 wide, got {height}x{width}. Ask for a larger picture.")
     rng = np.random.default_rng(seed)
     camera = Camera(
         focal=width * rng.uniform(0.7, 0.95),

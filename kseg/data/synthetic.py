@@ -12,6 +12,7 @@ from PIL import Image
 
 from kseg.data.files import writing
 from kseg.data.streets import draw_street
+from kseg.errors import InputError
 
 DRAWING_VERSION = 1  # raise when the drawing changes: older folders are then refused, not mixed with
 MARKER = "synthetic.json"
@@ -116,18 +117,18 @@ def _claim(root, drawing):
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            raise ValueError(f"{path} is not JSON. Remove {root} or choose another folder.") from None
+            raise InputError(f"{path} is not JSON. Remove {root} or choose another folder.") from None
         if held != drawing:
-            raise ValueError(
+            raise InputError(
                 f"{root} must hold the streets asked for, {_words(drawing)}, but holds {_words(held)}. "
                 "Remove it or choose another folder."
             )
         return
     if root.exists() and not root.is_dir():
-        raise ValueError(f"{root} must be a folder, got a file. Choose another place for the streets.")
+        raise InputError(f"{root} must be a folder, got a file. Choose another place for the streets.")
     for name in ("leftImg8bit", "gtFine"):
         if (root / name).exists():
-            raise ValueError(f"{root} holds {name} but no {MARKER}: not drawn by kseg. Choose another folder.")
+            raise InputError(f"{root} holds {name} but no {MARKER}: not drawn by kseg. Choose another folder.")
     root.mkdir(parents=True, exist_ok=True)
     temporary = root / (UNFINISHED + ".tmp")
     temporary.write_text(json.dumps(drawing) + "\n", encoding="utf-8")
@@ -140,7 +141,7 @@ def _words(drawing):
 
 def _check_int(name, value, least):
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}. Pass one.")
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}. Pass one.")
 
 
 def _cores():

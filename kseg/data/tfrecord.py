@@ -8,6 +8,7 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 from kseg.data.files import open_binary
+from kseg.errors import InputError
 
 HEADER_BYTES = 12  # uint64 length, uint32 masked crc32c of those eight bytes
 FOOTER_BYTES = 4  # uint32 masked crc32c of the payload
@@ -147,7 +148,7 @@ def parse_example(payload: bytes) -> dict:
     try:
         return _values(_Example.FromString(payload).features)
     except message.DecodeError as error:
-        raise ValueError(f"{len(payload)} bytes are no tf.train.Example ({error}).") from None
+        raise InputError(f"{len(payload)} bytes are no tf.train.Example ({error}).") from None
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -157,7 +158,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift, at = shift + 7, at + 1
         if data[at - 1] < 0x80:
             return value, at
-    raise ValueError("a number runs past the end")
+    raise InputError("a number runs past the end")
 
 
 def _small_features(file, start: int, end: int) -> dict:
@@ -166,13 +167,13 @@ def _small_features(file, start: int, end: int) -> dict:
     file.seek(start)
     head = file.read(16)
     if end > start and (not head or head[0] != 0x0A):  # field 1 of Example, length-delimited
-        raise ValueError("the record is no tf.train.Example")
+        raise InputError("the record is no tf.train.Example")
     at = start + (_varint(head, 1)[1] if head else 0)
     while at < end:
         file.seek(at)
         head = file.read(16)
         if head[0] != 0x0A:  # field 1 of Features: one map entry
-            raise ValueError("the record is no tf.train.Example")
+            raise InputError("the record is no tf.train.Example")
         length, used = _varint(head, 1)
         if length <= 512:
             file.seek(at)
@@ -190,10 +191,10 @@ def check_layout(places, sizes) -> None:
     ends, last = [0] * len(sizes), 0
     for shard, offset, length in places:
         if shard < last or offset != ends[shard]:
-            raise ValueError(f"the record listed at byte {offset} of shard {shard} is out of place")
+            raise InputError(f"the record listed at byte {offset} of shard {shard} is out of place")
         ends[shard], last = offset + HEADER_BYTES + length + FOOTER_BYTES, shard
     if ends != list(sizes):
-        raise ValueError(f"its records end at bytes {ends} of shards of {list(sizes)}: some are not listed")
+        raise InputError(f"its records end at bytes {ends} of shards of {list(sizes)}: some are not listed")
 
 
 def scan(path: str) -> Iterator[tuple[int, int, dict]]:

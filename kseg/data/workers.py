@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
+from kseg.errors import InputError, LostProcessError
 from kseg.progress import progress_bar
 
 _state = {}  # of a worker process: the source, sent once instead of with every item
@@ -52,10 +53,10 @@ class Workers:
                 for item, result in zip(items, results, strict=True):
                     bar.update(weigh(item))
                     yield result
-        except ValueError as error:  # raised in another process: say it here, where its reader looks
-            raise ValueError(str(error)) from error
+        except InputError as error:  # raised in another process: say it here, where its reader looks
+            raise type(error)(*error.args) from error
         except BrokenProcessPool:
-            raise ChildProcessError("A worker process was killed (memory?). Run it again with fewer workers.") from None
+            raise LostProcessError("A worker process was killed (memory?). Run it again with fewer workers.") from None
 
 
 def _call(function: Callable, item):

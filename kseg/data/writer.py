@@ -12,6 +12,7 @@ from kseg.data import codec
 from kseg.data.files import write_atomic
 from kseg.data.source import Frame, Source, read_bytes, size_text
 from kseg.data.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame, serialize_example
+from kseg.errors import InputError
 
 STATS = ".stats.json"  # a finished shard's sidecar, until dataset.json takes its content
 
@@ -62,7 +63,7 @@ def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[str]:
 def _noting(problems: list[str]):
     try:
         yield
-    except ValueError as error:
+    except InputError as error:
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{error.filename}: cannot be read ({error.strerror})")
@@ -131,7 +132,7 @@ def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndar
         label_bytes = codec.encode(ids)
         instance = instance and codec.resize_png(instance, size)
     if ids.shape != (height, width):
-        raise ValueError(f"{source.shown(item.image)} changed while it was read. Run the same command again.")
+        raise InputError(f"{source.shown(item.image)} changed while it was read. Run the same command again.")
     values = {
         "image/encoded": image_bytes,
         "image/filename": item.name,

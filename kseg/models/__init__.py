@@ -2,6 +2,7 @@
 
 import inspect
 
+from kseg.errors import InputError
 from kseg.models import deeplabv3, fcn, segnet, unet
 
 MODELS = {
@@ -34,20 +35,20 @@ def build_model(name, input_shape, num_classes, **options):
     Raises: ValueError for an unknown model or option (it lists them), a bad shape or class count.
     """
     if name not in MODELS:
-        raise ValueError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(MODELS))}.")
+        raise InputError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(MODELS))}.")
     known = options_of(name)
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise ValueError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
+        raise InputError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
     input_shape = tuple(input_shape)
     sizes = input_shape[:2]
     if len(input_shape) != 3 or input_shape[2] != 3 or any(size is not None and size < 1 for size in sizes):
-        raise ValueError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape}.")
+        raise InputError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape}.")
     if (sizes[0] is None) != (sizes[1] is None):
-        raise ValueError(f"Height and width must both be given or both be None, got {input_shape}.")
+        raise InputError(f"Height and width must both be given or both be None, got {input_shape}.")
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+        raise InputError(f"num_classes must be at least 2, got {num_classes}.")
     try:
         return MODELS[name](input_shape, num_classes, **options)
     except TypeError as error:
-        raise ValueError(f"Model {name!r} cannot be built with {options}: {error}.") from error
+        raise InputError(f"Model {name!r} cannot be built with {options}: {error}.") from error

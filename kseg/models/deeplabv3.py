@@ -3,6 +3,7 @@
 import keras
 
 from kseg import blocks
+from kseg.errors import InputError
 from kseg.layers import UpSampling2D
 from kseg.models import encoders, ends, resnet, vgg
 
@@ -49,7 +50,7 @@ def deeplabv3(
     elif multi_grid is None:
         x = vgg.vgg16(x, base_filters, **options)["out"]
     else:
-        raise ValueError(f"multi_grid is an option of the ResNets, got {multi_grid} with backbone vgg16. Leave it out.")
+        raise InputError(f"multi_grid is an option of the ResNets, got {multi_grid} with backbone vgg16. Leave it out.")
     x = ends.dropout(pooling(x), dropout, seed, "aspp_dropout")
     x = ends.logits(x, num_classes, initializer=initializer)
     x = UpSampling2D(output_stride, interpolation="bilinear", dtype="float32", name="upsampling")(x)
@@ -62,10 +63,10 @@ def deeplabv3(
 def _pyramid_pooling(rates, filters):
     """keras-cv's layer, imported here: it costs two seconds and runs on TensorFlow alone."""
     if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"deeplabv3 needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
+        raise InputError(f"deeplabv3 needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
     try:
         from keras_cv.layers import SpatialPyramidPooling
     except ImportError as error:
-        raise ValueError(f"deeplabv3 needs keras-cv: pip install keras-cv ({error}).") from error
+        raise InputError(f"deeplabv3 needs keras-cv: pip install keras-cv ({error}).") from error
     # Its own dropout takes no seed.
     return SpatialPyramidPooling(dilation_rates=list(rates), num_channels=filters, dropout=0.0, name="aspp")

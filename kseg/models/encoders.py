@@ -10,6 +10,7 @@ import pathlib
 import keras
 import numpy as np
 
+from kseg.errors import InputError, MissingFileError
 from kseg.models import keras_file, torch_file
 
 # Normalisation of torchvision's weights, and of a model without weights: RGB 0..255.
@@ -85,7 +86,7 @@ def load_encoder_weights(model, architecture, source, *, keep_preprocess=False):
     Raises: ValueError that names arrays missing or of another shape; FileNotFoundError without the file.
     """
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}.")
+        raise InputError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}.")
     layers = _layers_of(model, architecture)
     path = _find(architecture, source, "fc6" in layers)
     torch = path.suffix in (".pth", ".pt")
@@ -120,9 +121,9 @@ def encoder_layers(model):
     for architecture in ("vgg16", "resnet101", "resnet50"):  # ResNet-101 has all layers of ResNet-50
         try:
             return [model.get_layer(name) for name in _layers_of(model, architecture)]
-        except ValueError:
+        except InputError:
             continue
-    raise ValueError(
+    raise InputError(
         f"Model '{model.name}' has no encoder ({', '.join(ARCHITECTURES)}) to freeze or to give a rate of its own. "
         "Leave freeze_encoder_epochs and encoder_lr_multiplier out."
     )
@@ -134,7 +135,7 @@ def _layers_of(model, architecture):
     layers = ARCHITECTURES[architecture]["layers"]
     missing = [layer for layer in layers if layer not in present and layer not in _CLASSIFIER]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"Model '{model.name}' has no encoder {architecture}: it lacks {len(missing)} of its layers, "
             f"first '{missing[0]}'. Load weights of the encoder that it has."
         )
@@ -147,7 +148,7 @@ def _find(architecture, source, classifier):
         return _download(*list(table["files"].items())[-1 if classifier else 0])
     path = pathlib.Path(os.path.expanduser(source))
     if not path.is_file():
-        raise FileNotFoundError(f"No encoder weights at {path}. Give 'imagenet', or {table['formats']}.")
+        raise MissingFileError(f"No encoder weights at {path}. Give 'imagenet', or {table['formats']}.")
     return path
 
 
@@ -159,7 +160,7 @@ def _download(place, md5):
     except Exception as error:  # Keras raises plain Exception where the network fails
         home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
         reason = str(error).strip().partition("\n")[0]
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"Cannot download the encoder weights {name} ({reason}).\n"
             f"Download {url} (md5 {md5}) where there is a network and put it at\n"
             f"{home / 'models' / name}, or start with --encoder_weights=PATH (without weights: '')."
@@ -176,7 +177,7 @@ def _read_keras(path, architecture, layers):
 
 def _read_torch(path, architecture, layers):
     if None in (prefix for _, _, prefix in layers.values()):
-        raise ValueError(f"{architecture} takes no PyTorch weights, got {path}. Give {_formats(architecture)}.")
+        raise InputError(f"{architecture} takes no PyTorch weights, got {path}. Give {_formats(architecture)}.")
     names = {x: {"kernel": f"{prefix}.weight", "bias": f"{prefix}.bias"} for x, (_, _, prefix) in layers.items()}
     return torch_file.read_state_dict(path), names
 
@@ -211,7 +212,7 @@ def _check(model, architecture, names, arrays, path):
             elif arrays[name].shape != needs:
                 problems.append(f"{name} has shape {arrays[name].shape}, '{layer}' needs {needs}")
     if problems:
-        raise ValueError(
+        raise InputError(
             f"{path} does not fit the encoder ({architecture}, base_filters=64): {'; '.join(problems)}. "
             f"Give {_formats(architecture)}, or build with base_filters=64."
         )

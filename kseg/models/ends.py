@@ -2,6 +2,7 @@
 
 import keras
 
+from kseg.errors import InputError
 from kseg.layers import Preprocess, check_divides
 from kseg.models import encoders
 
@@ -50,4 +51,4 @@ def dropout(x, rate, seed, name):
 def choose(option, value, choices):
     """Raise ValueError unless the value of an option is one of its choices."""
     if value not in choices:
-        raise ValueError(f"{option} must be one of {', '.join(map(str, choices))}, got {value!r}.")
+        raise InputError(f"{option} must be one of {', '.join(map(str, choices))}, got {value!r}.")

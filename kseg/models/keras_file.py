@@ -4,6 +4,8 @@ import re
 
 import h5py
 
+from kseg.errors import InputError
+
 # Names of variables: today's, and those of the first published files ("block1_conv1_W_1:0").
 _VARIABLES = {
     "kernel": r"(.*_W(_\d+)?|kernel)(:0)?",
@@ -32,7 +34,7 @@ def read_arrays(path):
 
             file.visititems(visit)
     except OSError as error:
-        raise ValueError(f"Cannot read {path} as HDF5: {error}. Is the download complete?") from error
+        raise InputError(f"Cannot read {path} as HDF5: {error}. Is the download complete?") from error
     return arrays, titles
 
 

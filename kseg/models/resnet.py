@@ -3,6 +3,7 @@
 import keras
 
 from kseg import blocks
+from kseg.errors import InputError
 from kseg.layers import BatchNormalization
 from kseg.models import ends
 
@@ -28,7 +29,7 @@ def resnet(x, backbone, base_filters, *, output_stride, multi_grid=(1, 1, 1), in
     ends.choose("backbone", backbone, BLOCKS)
     ends.choose("output_stride", output_stride, OUTPUT_STRIDES)
     if len(multi_grid) != 3 or any(not isinstance(rate, int) or rate < 1 for rate in multi_grid):
-        raise ValueError(f"multi_grid must be three positive dilation factors, got {multi_grid}. Try (1, 2, 4).")
+        raise InputError(f"multi_grid must be three positive dilation factors, got {multi_grid}. Try (1, 2, 4).")
     x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(x)
     x = _conv_bn(x, base_filters, 7, strides=2, initializer=initializer, name="conv1")
     x = keras.layers.ReLU(name="conv1_relu")(x)

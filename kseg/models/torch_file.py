@@ -12,6 +12,8 @@ import zlib
 
 import numpy as np
 
+from kseg.errors import InputError
+
 # What unpickling arbitrary bytes out of an arbitrary zip may raise.
 _DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError)
 _DAMAGED += (TypeError, AttributeError, RuntimeError, OverflowError)
@@ -123,11 +125,11 @@ def read_state_dict(path):
     try:
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
     except _DAMAGED as error:
-        raise ValueError(
+        raise InputError(
             f"Cannot read {path} as a PyTorch state dict: {error}. "
             "Save it with torch.save(model.state_dict(), path), or give Keras' VGG16 file."
         ) from error
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     if not arrays:
-        raise ValueError(f"{path} holds no tensors by name. Save it with torch.save(model.state_dict(), path).")
+        raise InputError(f"{path} holds no tensors by name. Save it with torch.save(model.state_dict(), path).")
     return arrays

@@ -5,6 +5,7 @@ import functools
 import keras
 
 from kseg import blocks
+from kseg.errors import InputError
 from kseg.models import ends
 
 UPSAMPLINGS, SKIPS, HEAD_ACTIVATIONS = ("nearest", "transposed"), ("concat", "add"), (None, "relu")
@@ -157,7 +158,7 @@ def _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_a
     ends.choose("skip", skip, SKIPS)
     ends.choose("head_activation", head_activation, HEAD_ACTIVATIONS)
     if not all(isinstance(value, int) and value >= 1 for value in (depth, base_filters)):
-        raise ValueError(
+        raise InputError(
             f"depth and base_filters must be whole numbers of at least 1, got {depth!r}, {base_filters!r}."
         )
     join = keras.layers.Concatenate if skip == "concat" else keras.layers.Add

@@ -7,6 +7,8 @@ import re
 import shutil
 import tempfile
 
+from kseg.errors import InputError, MissingFileError
+
 INDEX, NUMBERS = "index.html", "comparison.json"
 _OWN = re.compile(r"index\.html|comparison\.json|(photos|truth|(model|right)\d+|thumbnails)/\d{5,}(\.\d+)?\.(jpg|png)")
 
@@ -22,7 +24,7 @@ def replaced_folder(path):
     """
     path = pathlib.Path(path).resolve()
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} must lie in a folder that exists; there is no {path.parent}.")
+        raise MissingFileError(f"{path} must lie in a folder that exists; there is no {path.parent}.")
     check_own(path)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".unfinished", dir=path.parent))
     try:
@@ -49,11 +51,11 @@ def check_own(path):
         return
     advice = "Choose another --output folder, or empty this one."
     if not path.is_dir():
-        raise ValueError(f"{path} must be a folder for the page, but is a file. {advice}")
+        raise InputError(f"{path} must be a folder for the page, but is a file. {advice}")
     names = (file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir())
     foreign = next((name for name in names if not _OWN.fullmatch(name)), None)
     if foreign:
-        raise ValueError(f"{path} holds {foreign}, which is no part of a comparison's page. {advice}")
+        raise InputError(f"{path} holds {foreign}, which is no part of a comparison's page. {advice}")
 
 
 def _umask():

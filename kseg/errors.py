@@ -1,0 +1,21 @@
+"""What the user can mend. A command shows these as one line; any other error is a defect and keeps its traceback."""
+
+
+class InputError(ValueError):
+    """A setting, file or model that cannot be used. The message says what must hold, what came and what to do."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class FileAccessError(InputError, OSError):
+    """A file that could not be read or written: a full disk, a missing permission."""
+
+
+class NotFiniteError(InputError, FloatingPointError):
+    """A loss, gradient, weight or score that is nan or infinite."""
+
+
+class LostProcessError(InputError, ConnectionError, ChildProcessError):
+    """Another process of the same work is gone."""
