@@ -103,7 +103,7 @@ def test_it_goes_on_with_the_same_weights_only(source, tmp_path):
     before = [path.read_bytes() for path in paths]
     marker = paths[0].stat().st_mtime_ns
     paths[2].unlink()
-    (out / ".tmp-berlin_000002_000019_labelIds.png-77").write_bytes(b"half")
+    (out / ".tmp-77-berlin_000002_000019_labelIds.png").write_bytes(b"half")
     assert write_submission(model, source, out) == paths == sorted(out.iterdir())
     assert [path.read_bytes() for path in paths] == before and paths[0].stat().st_mtime_ns == marker
     paths[2].unlink()
