@@ -95,6 +95,7 @@ def test_bad_flagfile_lines(tmp_path, expand, line, message):
         (["train.py", "--optimizer=lion"], "optimizer"),
         (["train.py", "--flagfile=nothing.flags"], "Cannot read flagfile"),
         (["train.py", "--model=segnet", "--data_dir=d", "--workdir=w"], "either epochs or train_steps"),
+        (["train.py", "--model=m", "--data_dir=a", "--workdir=b/../a"], "different folders, got b/../a for both"),
         (["train.py", "--model_options=[1]", "--model=m", "--data_dir=d", "--workdir=w", "--epochs=1"], "JSON object"),
         (["prepare_data.py", "--dataset=kitti", "--output=o"], "dataset"),
         (["evaluate.py", "--model=no/such/run", "--data_dir=d"], "No model at no/such/run"),
