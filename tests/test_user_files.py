@@ -207,7 +207,7 @@ def test_outputs_of_one_call_never_collide(tmp_path):
     from kseg.prediction import _label_paths
 
     random, refused = np.random.default_rng(0), 0
-    parts = ["x", "X", "_color", "color", ".png", ".", "é", "e\u0301", "ß", "SS", " ", "-1", "İ"]
+    parts = ["x", "x", "X", "_color", "color", ".png", ".", "é", "e\u0301", "ß", "SS", " ", "-1", "İ"]
     for _ in range(2000):
         paths = set()
         for _ in range(random.integers(1, 6)):
@@ -224,7 +224,7 @@ def test_outputs_of_one_call_never_collide(tmp_path):
         outputs = [as_one(str(path)) for pair in pairs for path in pair]
         assert len(set(outputs)) == len(outputs), paths
         assert not any(a.startswith(f"{b}/") for a, b in itertools.permutations(outputs, 2)), paths
-    assert 200 < refused < 1800
+    assert 150 < refused < 1850
 
 
 def as_one(name):
