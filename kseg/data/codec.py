@@ -18,6 +18,8 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+LABEL_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")  # of formats that keep every number
 _IMAGE_MODES = ("RGB", "L", "RGBA", "P", "LA", "1")
 MAX_PIXELS = 2**26  # 8192x8192: a few kilobytes can claim any size, and decoding takes what they claim
 _LIMIT = f"kseg reads images of at most {MAX_PIXELS:,} pixels. Cut it into tiles or make it smaller"
