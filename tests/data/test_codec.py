@@ -127,12 +127,11 @@ CONVERTED = {  # and these as PNG
     "tiff_P": saved(PALETTE, "TIFF"),
     "tiff_1": saved(GREY > 99, "TIFF", compression="group4"),
     "tiff_CMYK": saved(SMOOTH.convert("CMYK"), "TIFF"),
-    "tiff_YCbCr": saved(SMOOTH.convert("YCbCr"), "TIFF"),
+    "tiff_YCbCr": saved(SMOOTH.convert("YCbCr"), "TIFF", compression="jpeg"),
     "tiff_L16": saved(DEEP[..., 0], "TIFF"),
     "tiff_L16_big_endian": saved(Image.frombytes("I;16B", (W, H), DEEP[..., 0].astype(">u2").tobytes()), "TIFF"),
     "tiff_pages": saved(RGB, "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]),
 }
-PHOTOGRAPHS = PLAIN | CONVERTED
 for number in range(2, 9):
     CONVERTED[f"turned_{number}_jpeg"] = saved(SMOOTH, "JPEG", number)
     CONVERTED[f"turned_{number}_png"] = saved(RGB, "PNG", number)
@@ -150,16 +149,14 @@ def test_photographs_have_the_pixels_of_pillows_conversion(name):
     data = PHOTOGRAPHS[name]
     pixels, kind = codec.decode_image(data, name)
     np.testing.assert_array_equal(pixels, pillow_rgb(data))
-    assert (
-        pixels.dtype == np.uint8
-        and kind == ("jpeg" if "jpeg" in name.split("_tiff")[0] or "mpo" in name else "png")
-        or ("tiff_jpeg" in name and kind == "png")
-    )
+    is_jpeg = ("jpeg" in name or "mpo" in name) and not name.startswith("tiff")
+    assert pixels.dtype == np.uint8 and kind == ("jpeg" if is_jpeg else "png")
     assert codec.header(data, name) == (pixels.shape[:2], kind)
     assert codec.is_plain(data, name) == (name in PLAIN)
 
 
-# Where the stored pixel (0, 0) is shown (EXIF 2.32, tag 274): row of the 0th row's side, then column.
+# At which corner, [row, column], each orientation shows the stored pixel [0, 0] (EXIF 2.32, tag 274): 6, for one, says
+# that the stored first row is the right-hand side and the stored first column the top.
 CORNERS = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
 
 
