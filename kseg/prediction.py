@@ -14,6 +14,7 @@ from PIL import Image
 from kseg.data.augment import PADDING
 from kseg.data.codec import decode_image
 from kseg.data.files import reading, replacing
+from kseg.data.zips import check_unpacked
 from kseg.errors import InputError, MissingFileError
 from kseg.layers import Preprocess
 from kseg.runs import RunFolder
@@ -47,6 +48,7 @@ def load_model(path):
         path = kept
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, path)
             if damaged := archive.testzip():  # Keras reads on where a checksum fails
                 raise InputError(f"the checksum of {damaged} differs")
         return keras.models.load_model(path, compile=False, safe_mode=True)

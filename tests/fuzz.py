@@ -31,6 +31,7 @@ from kseg.data import codec, records
 from kseg.data.examples import Examples
 from kseg.data.prepare import prepare_dataset
 from kseg.data.tfrecord import frame, serialize_example
+from kseg.errors import InputError
 from kseg.layers import Preprocess
 from kseg.loop import Loop
 from kseg.models.torch_file import read_state_dict
@@ -248,7 +249,7 @@ class Fuzz:
             read(generator(case))
         except (ValueError, OSError, flags.Error) as error:
             clear = 10 < len(_flags.shown(error)) <= 2000
-            ours = isinstance(error, flags.Error) or _flags._raised_by_kseg(error)
+            ours = isinstance(error, flags.Error | InputError)
             found["outcome"] = "refused" if clear and ours else "defect"
             found["error"] = "".join(traceback.format_exception(error)) if not (clear and ours) else _flags.shown(error)
         except BaseException as error:

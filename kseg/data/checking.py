@@ -11,7 +11,7 @@ import numpy as np
 from kseg.data.codec import decode_label, orientation
 from kseg.data.duplicates import near_duplicates, thumbnail
 from kseg.data.files import sha256_of
-from kseg.data.info import INVALID_LABEL
+from kseg.data.info import IGNORE_LABEL, INVALID_LABEL
 from kseg.data.label_faults import is_smoothed, looks_like_label_ids, looks_like_training_ids
 from kseg.data.records import decode, parse_example
 from kseg.data.source import first_names
@@ -34,8 +34,8 @@ _KINDS = {
     "training_ids": _TRAINING_IDS,
     "label_ids": _LABEL_IDS,
     "smoothed": f"have labels blended by a smoothing filter, which makes ids that are not there: {_SMOOTHED}",
-    "blank": "have a blank label, one id everywhere: draw it or leave the image out",
 }
+_BLANK = "have a blank label, one id everywhere"
 
 
 _WARNED = {  # kinds of fault that may be as intended
@@ -102,6 +102,8 @@ def check_records(manifest, workers=None, progress=False):
     for split, found in findings.items():
         problems += _judge_split(manifest, split, found)
         warnings += _fault_lines(split, found, len(manifest.splits[split]), _WARNED)
+        warnings += _blank_warnings(manifest, split, found)
+        warnings += mistaken_void(split, dict(enumerate(found.pixels.tolist())), manifest.info)
         warnings += _void_warnings(split, found.pixels, manifest.info.label_set())
     warnings += _class_warnings({split: f.pixels for split, f in findings.items()}, manifest.info.label_set())
     for first, second in itertools.combinations(findings, 2):
@@ -144,6 +146,10 @@ def _examine_record(manifest, item):
 def _judge_split(manifest, split, found):
     records = manifest.splits[split]
     problems = _fault_lines(split, found, len(records), _KINDS)
+    if len(found.faults.get("blank", ())) == len(records):
+        problems.append(
+            f"{split}: all {len(records)} records {_BLANK}: draw them, or prepare them from the right files."
+        )
     counted = records.pixel_counts and "broken" not in found.faults
     if counted and (found.pixels != _counted(records)).any():
         problems.append(f"{split}: the labels' pixels are not those that dataset.json counted: prepare them again.")
@@ -155,6 +161,37 @@ def _judge_split(manifest, split, found):
 def _fault_lines(split, found, count, kinds):
     there = ((found.faults[kind], what) for kind, what in kinds.items() if kind in found.faults)
     return [f"{split}: {len(names)} of {count} records {what}: {_listed(names)}." for names, what in there]
+
+
+def _blank_warnings(manifest, split, found):
+    """Return a line, or none, about single blank labels: images without any object may be wanted."""
+    names, count = found.faults.get("blank", ()), len(manifest.splits[split])
+    if not names or len(names) == count:
+        return []
+    return [
+        f"{split}: {len(names)} of {count} records {_BLANK}: {_listed(names)}. Right if nothing is to be seen there."
+    ]
+
+
+def mistaken_void(split, pixels, info):
+    """Return a line, or none, where 255 seems to stand for a class.
+
+    A mask of 0 and 255, as drawing programs save it, whose class list has the ids 0 and 1: 255 is void, and the objects
+    would be ignored.
+
+    Args:
+        split: its name. pixels: raw id -> pixels in the split's labels. info: DatasetInfo.
+    """
+    table = info.label_set().table
+    classes = np.flatnonzero(table < INVALID_LABEL).tolist()
+    present = {i for i, n in pixels.items() if n}
+    absent = [i for i in classes if i not in present]
+    if len(classes) != 2 or len(absent) != 1 or table[IGNORE_LABEL] != IGNORE_LABEL or IGNORE_LABEL not in present:
+        return []
+    return [
+        f"{split}: 255 is void here, {pixels[IGNORE_LABEL]} pixels have it and none has id {absent[0]}; did you mean class "
+        f"{absent[0]} ({info.id_names[absent[0]]})? Then give it as id 255 in classes.json."
+    ]
 
 
 def _illegal_ids(split, pixels, info, smoothed=False):
@@ -207,7 +244,7 @@ def quick_check(train, val):
     Args:
         train, val: kseg.data.examples.Examples in the label set that is to be learnt.
     Returns:
-        list of str, warnings: classes without pixels, ids that do not exist, mostly void, names in both splits.
+        list of str, warnings: classes without pixels, ids that do not exist, mostly void, 255 where a class is meant.
     Raises:
         ValueError: training would be meaningless: labels in other ids than stated, no pixel of any class, a record
             that does not read.
@@ -225,8 +262,7 @@ def quick_check(train, val):
                 raise InputError(f"No pixel of split {split.name} is of a class of label set {label_set.name}.")
             pixels[split.name] = counts
         warnings += _illegal_ids(split.name, counts, info) + _void_warnings(split.name, counts, label_set)
-    if both := sorted(set(train.split.names) & set(val.split.names)):
-        warnings.append(f"{len(both)} images are in {train.split.name} and {val.split.name}: {_listed(both)}.")
+        warnings += mistaken_void(split.name, dict(enumerate(counts.tolist())), info) if split.pixel_counts else []
     return warnings + (_class_warnings(pixels, train.label_set) if len(pixels) == 2 else [])
 
 

@@ -203,8 +203,10 @@ def _declared_shape(encoded):
     """Return the int64 (height, width, channels) that a PNG or JPEG claims; any PNG, decoded to RGB, has 3 channels."""
     is_png = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+    length = tf.strings.length(encoded)
+    known = (is_png | is_jpeg) & (length >= 24)  # IHDR, which tells a PNG's size, ends there
     known = tf.debugging.Assert(
-        is_png | is_jpeg, ["Send PNG or JPEG files, got one of bytes", tf.strings.length(encoded)]
+        known, ["Send PNG or JPEG files, whole. Got something else, its length in bytes:", length]
     )
 
     def png_shape():

@@ -10,8 +10,9 @@ import tqdm
 
 import kseg
 from kseg.data import camvid, cityscapes, folder, records, writer
+from kseg.data.checking import mistaken_void
 from kseg.data.files import list_files, write_atomic
-from kseg.data.source import Source, stamp
+from kseg.data.source import Problem, Source, one_line_each, same_in_two_splits, stamp
 from kseg.data.tfrecord import SHARD_NAME
 from kseg.data.workers import Workers
 from kseg.errors import InputError
@@ -40,17 +41,20 @@ def prepare_dataset(
             Other splits are never resized, so that scores are those of the labels' size.
         image_format: "png" or "jpeg" (quality 95) to convert images; None stores the files' own bytes.
         shards: number of shards of each split, at most one a frame; None is one per 128 frames.
-        workers: processes; None is one per core. progress: show bars on stderr.
+        workers: processes; None is one per core. progress: show bars on stderr, and say what was taken for what,
+            which splits have no labels, and where 255 may be meant as a class.
 
     Returns:
         The manifest of the record folder.
 
     Raises:
-        ValueError: bad options; problems in the source (all of them, one a line, nothing written then); an
+        ValueError: bad options; problems in the source (one line for each cause, nothing written then); an
             output that holds something else. OSError: a file or folder that cannot be read or written.
     """
     _check_options(dataset, store_size, image_format, shards, workers)
     listed, output = READERS[dataset](source), os.path.abspath(os.fspath(output))
+    for note in listed.notes if progress else ():
+        tqdm.tqdm.write(note)
     options = {
         "dataset": dataset,
         "store_size": store_size and list(store_size),
@@ -65,13 +69,17 @@ def prepare_dataset(
     done = {task.path: stats for task in tasks if (stats := writer.finished_stats(task)) is not None}
     todo = [task for task in tasks if task.path not in done]
     workers = min(workers or os.cpu_count() or 1, max(1, sum(len(t.frames) for t in todo)))
-    with Workers(dataclasses.replace(listed, splits={}, problems=()), workers, progress) as pool:
+    with Workers(dataclasses.replace(listed, splits={}, problems=(), unlabelled={}), workers, progress) as pool:
         _check(listed, todo, pool)
         _clear(output, origin, keep=done)
         for stats, task in zip(pool.map(writer.write_shard, todo, "write", lambda t: len(t.frames)), todo, strict=True):
             done[task.path] = stats
     _write_manifest(output, listed, options, [(task, done[task.path]) for task in tasks])
-    return records.load_manifest(output)
+    manifest = records.load_manifest(output)
+    for name, split in manifest.splits.items() if progress else ():
+        for warning in mistaken_void(name, split.pixel_counts, manifest.info):
+            tqdm.tqdm.write(f"WARNING: {warning}")
+    return manifest
 
 
 def _check_options(dataset, store_size, image_format, count, workers) -> None:
@@ -155,15 +163,18 @@ def _plan(listed: Source, output: str, options: dict, origin: dict) -> list[writ
 
 
 def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
-    """Raise ValueError with every problem of the listing and of the frames that are to be written."""
-    problems = list(listed.problems)
-    problems += [f"split {split} has no image with a label" for split, f in listed.splits.items() if not f]
+    """Raise ValueError with the problems of the listing and of the frames to be written, one line for each cause."""
+    problems = same_in_two_splits(listed.splits)
+    for split, frames in listed.splits.items():
+        if not frames:
+            problems.append(Problem(f"no {split}", f"split {split} has no image with a label"))
     items = [item for task in todo for item in task.frames]
     for found in pool.map(writer.check_frame, items, "check"):
         problems += found
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError("\n".join([f"{count} in {listed.root}:", *problems]))
+    lines = [*listed.problems, *one_line_each(problems)]
+    if lines:
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise InputError("\n".join([f"{count} in {listed.root}:", *lines]))
 
 
 def _clear(output: str, origin: dict, keep: dict) -> None:

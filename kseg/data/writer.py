@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from kseg.data import codec
 from kseg.data.files import write_atomic
-from kseg.data.source import Frame, Source, read_bytes, size_text
+from kseg.data.source import Frame, Problem, Source, read_bytes, size_text
 from kseg.data.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame, serialize_example
 from kseg.errors import InputError
 
@@ -29,23 +30,25 @@ class ShardTask:
     image_format: str | None
 
 
-def check_frame(source: Source, item: Frame) -> list[str]:
-    """Decode all files of a frame and return its problems, one line each, by file name."""
+def check_frame(source: Source, item: Frame) -> list[Problem]:
+    """Decode all files of a frame and return its problems, by file name."""
     problems, sizes, data = [], {}, b""
-    with _noting(problems):
+    with _noting(problems, source.shown(item.image)):
         data, shown = read_bytes(item.image), source.shown(item.image)
         sizes["image"] = codec.decode_image(data, shown)[0].shape[:2]
-    with _noting(problems):
+    with _noting(problems, source.shown(item.label)):
         ids = source.label(item.label)[0]
         sizes["label"] = ids.shape
         problems += unknown_ids(source, item, ids)
     if item.instance is not None:
-        with _noting(problems):
+        with _noting(problems, source.shown(item.instance)):
             shown = source.shown(item.instance)
             sizes["instance map"] = codec.upright_png(read_bytes(item.instance), shown)[1]
     if len(set(sizes.values())) > 1:
         sizes_text = ", ".join(f"{what} {size_text(size)}" for what, size in sizes.items())
-        problems.append(f"{source.shown(item.image)}: sizes differ: {sizes_text}{_turned(data, sizes)}")
+        turned = _turned(data, sizes)
+        line = f"{source.shown(item.image)}: sizes differ: {sizes_text}{turned}"
+        problems.append(Problem(f"sizes{turned}", line))
     return problems
 
 
@@ -59,24 +62,24 @@ def _turned(data: bytes, sizes: dict) -> str:
     )
 
 
-def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[str]:
+def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[Problem]:
     """Return a problem where a label holds ids that the dataset does not have."""
     counts = np.bincount(ids.ravel(), minlength=256)
     wrong = [i for i in np.flatnonzero(counts).tolist() if i not in source.info.known_ids]
     if not wrong:
         return []
     shown = ", ".join(f"{i} in {counts[i]} pixels" for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-    return [f"{source.shown(item.label)}: ids that {source.info.name} does not have: {shown}"]
+    return [Problem("ids", f"{source.shown(item.label)}: ids that {source.info.name} does not have: {shown}")]
 
 
 @contextlib.contextmanager
-def _noting(problems: list[str]):
+def _noting(problems: list[Problem], shown: str):
+    """A block whose InputError is a problem; of one cause are those that say the same but for file and numbers."""
     try:
         yield
     except InputError as error:
-        problems.append(str(error))
-    except OSError as error:
-        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+        cause = re.split(r"[(:\d]", str(error).replace(shown, ""), maxsplit=1)
+        problems.append(Problem(cause[0] or cause[-1], str(error)))
 
 
 def write_shard(source: Source, task: ShardTask) -> dict:
