@@ -152,7 +152,8 @@ def predict(model, image):
 
     Args:
         model: keras.Model that gives logits, or what `load_model` takes.
-        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG or JPEG; a list of those gives a list.
+        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, which are
+            turned as their EXIF orientation says; a list of those gives a list.
     Returns:
         uint8 array (H, W) of training ids, of the image's own size.
     Raises:
@@ -242,7 +243,7 @@ def _jax_labeller(model, label):
 
 
 def read_image(image):
-    """Return uint8 (H, W, 3) RGB of an array, a path or the bytes of a PNG or JPEG; ValueError says what came."""
+    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError says what came."""
     if isinstance(image, (str, pathlib.Path)):
         with reading(image):
             encoded = pathlib.Path(image).read_bytes()

@@ -109,10 +109,12 @@ def _judge(name, reference):
         if data.startswith(b"\x89PNG") and len(data) > 25 and tuple(data[24:26]) != (8, 0):  # IHDR: bits, colour type
             kind = f"{data[24]}-bit {_COLOUR_TYPES.get(data[25], 'unknown')}"
             return [("are not 8-bit grey, the format of the labelIds", f" ({kind})")]
-        size = codec.header(data, name)[0]
+        if not data.startswith(b"\x89PNG"):
+            return [("are damaged", " (not a PNG file)")]
+        size = codec.header(data, name, upright=False)[0]  # as the server reads it
         if size != SIZE:  # not decoded: a few kilobytes can claim any size
             return [(f"are not {size_text(SIZE)}", f" ({size_text(size)})")]
-        ids = codec.decode_label(data, name)[0]
+        ids = codec.decode_label(data, name, upright=False)[0]
     except InputError as error:
         return [("are damaged", f" ({str(error).removeprefix(f'{name}: ')})")]
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kseg.data.codec import decode_label
+from kseg.data.codec import decode_label, orientation
 from kseg.data.duplicates import near_duplicates, thumbnail
 from kseg.data.files import sha256_of
 from kseg.data.info import IGNORE_LABEL, INVALID_LABEL
@@ -38,6 +38,12 @@ _KINDS = {
 _BLANK = "have a blank label, one id everywhere"
 
 
+_WARNED = {  # kinds of fault that may be as intended
+    "turned": "hold a photograph that its EXIF orientation would turn; it counts as stored. If the labels are drawn on "
+    "the turned one, prepare them again",
+}
+
+
 class _Record(NamedTuple):
     """What one record shows, as it travels from a worker: counts int64 (256,), thumbnail, kind of fault -> detail."""
 
@@ -50,7 +56,7 @@ class SplitFindings:
     """What the records of one split show, added one by one.
 
     pixels: int64 (256,) by raw id. images: int64 (256,) by training id, in how many labels it occurs. faults: kind (a
-    key of `_KINDS`) -> names of the records that have it. names, thumbnails: of the images that decode.
+    key of `_KINDS` or `_WARNED`) -> names of the records that have it. names, thumbnails: of the images that decode.
     """
 
     def __init__(self, table):
@@ -95,6 +101,7 @@ def check_records(manifest, workers=None, progress=False):
     warnings = [] if shards else ["Without dataset.json there are no checksums and pixel counts to compare with."]
     for split, found in findings.items():
         problems += _judge_split(manifest, split, found)
+        warnings += _fault_lines(split, found, len(manifest.splits[split]), _WARNED)
         warnings += _blank_warnings(manifest, split, found)
         warnings += mistaken_void(split, dict(enumerate(found.pixels.tolist())), manifest.info)
         warnings += _void_warnings(split, found.pixels, manifest.info.label_set())
@@ -116,6 +123,7 @@ def _examine_record(manifest, item):
         return _Record(np.zeros(256, np.int64), None, {"broken": f" ({error})"})
     try:
         _, image, label = decode(serialized)
+        turned = orientation(parse_example(serialized)["image/encoded"], "image") != 1
         sizes = {image.shape[:2], label.shape, (int(split.heights[index]), int(split.widths[index]))}
         if len(sizes) > 1:
             raise InputError("image, label and manifest have different sizes")
@@ -130,14 +138,14 @@ def _examine_record(manifest, item):
         faults["label_ids"] = ""
     elif is_smoothed(label):
         faults["smoothed"] = ""
+    if turned:
+        faults["turned"] = ""
     return _Record(counts, thumbnail(image), faults)
 
 
 def _judge_split(manifest, split, found):
-    records, problems = manifest.splits[split], []
-    for kind, what in _KINDS.items():
-        if names := found.faults.get(kind):
-            problems.append(f"{split}: {len(names)} of {len(records)} records {what}: {_listed(names)}.")
+    records = manifest.splits[split]
+    problems = _fault_lines(split, found, len(records), _KINDS)
     if len(found.faults.get("blank", ())) == len(records):
         problems.append(
             f"{split}: all {len(records)} records {_BLANK}: draw them, or prepare them from the right files."
@@ -148,6 +156,11 @@ def _judge_split(manifest, split, found):
     if "label_ids" not in found.faults:
         problems += _illegal_ids(split, found.pixels, manifest.info, "smoothed" in found.faults)
     return problems
+
+
+def _fault_lines(split, found, count, kinds):
+    there = ((found.faults[kind], what) for kind, what in kinds.items() if kind in found.faults)
+    return [f"{split}: {len(names)} of {count} records {what}: {_listed(names)}." for names, what in there]
 
 
 def _blank_warnings(manifest, split, found):

@@ -69,7 +69,7 @@ class Source:
         """Return (uint8 raw ids (H, W), 8-bit grey PNG bytes) of a label file, colours turned into ids.
 
         Raises:
-            ValueError: not a PNG, damaged, not 8-bit ids, or colours that the dataset does not have.
+            ValueError: not a PNG, TIFF or BMP, damaged, no ids of 0..255, or colours that the dataset does not have.
         """
         data, what = read_bytes(reference), self.shown(reference)
         if self.colours is None:

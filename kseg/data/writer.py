@@ -32,7 +32,7 @@ class ShardTask:
 
 def check_frame(source: Source, item: Frame) -> list[Problem]:
     """Decode all files of a frame and return its problems, by file name."""
-    problems, sizes = [], {}
+    problems, sizes, data = [], {}, b""
     with _noting(problems, source, item.image):
         data, shown = read_bytes(item.image), source.shown(item.image)
         sizes["image"] = codec.decode_image(data, shown)[0].shape[:2]
@@ -43,11 +43,23 @@ def check_frame(source: Source, item: Frame) -> list[Problem]:
     if item.instance is not None:
         with _noting(problems, source, item.instance):
             shown = source.shown(item.instance)
-            sizes["instance map"] = codec.image_size(read_bytes(item.instance), shown)
+            sizes["instance map"] = codec.upright_png(read_bytes(item.instance), shown)[1]
     if len(set(sizes.values())) > 1:
         sizes_text = ", ".join(f"{what} {size_text(size)}" for what, size in sizes.items())
-        problems.append(Problem("sizes", f"{source.shown(item.image)}: sizes differ: {sizes_text}"))
+        turned = _turned(data, sizes)
+        line = f"{source.shown(item.image)}: sizes differ: {sizes_text}{turned}"
+        problems.append(Problem(f"sizes{turned}", line))
     return problems
+
+
+def _turned(data: bytes, sizes: dict) -> str:
+    """Return what explains sizes that differ, where the photograph's EXIF orientation does, else ""."""
+    if "image" not in sizes or sizes.get("label") != sizes["image"][::-1] or codec.orientation(data, "image") == 1:
+        return ""
+    return (
+        "; its EXIF orientation turns the photograph, the label is drawn on the unturned one. "
+        "Turn the label, or remove the orientation from the photograph"
+    )
 
 
 def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[Problem]:
@@ -117,15 +129,21 @@ def finished_stats(task: ShardTask) -> dict | None:
 
 
 def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndarray]:
-    """Return (Example values, uint8 raw ids) of a frame; bytes as they came where nothing changes."""
+    """Return (Example values, uint8 raw ids) of a frame, upright; bytes as they came where nothing changes.
+
+    A photograph that TensorFlow would decode to other pixels (turned by EXIF, CMYK, WebP, TIFF, BMP) is written anew:
+    as PNG, but a JPEG that is resized too stays one.
+    """
     image_bytes = read_bytes(item.image)
     ids, label_bytes = source.label(item.label)
-    (height, width), image_format = codec.header(image_bytes, source.shown(item.image))
-    instance = read_bytes(item.instance) if item.instance is not None else None
+    shown = source.shown(item.image)
+    (height, width), image_format = codec.header(image_bytes, shown)
+    instance = item.instance and codec.upright_png(read_bytes(item.instance), source.shown(item.instance))[0]
     size = task.store_size if task.store_size not in (None, (height, width)) else None
-    if size or task.image_format not in (None, image_format):
-        image = codec.decode_image(image_bytes, source.shown(item.image))[0]
-        image_format = task.image_format or image_format
+    plain = codec.is_plain(image_bytes, shown)
+    if size or not plain or task.image_format not in (None, image_format):
+        image = codec.decode_image(image_bytes, shown)[0]
+        image_format = task.image_format or (image_format if size else "png")
         image_bytes = codec.encode(codec.resize(image, size) if size else image, image_format)
     if size:
         height, width = size
@@ -133,7 +151,7 @@ def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndar
         label_bytes = codec.encode(ids)
         instance = instance and codec.resize_png(instance, size)
     if ids.shape != (height, width):
-        raise InputError(f"{source.shown(item.image)} changed while it was read. Run the same command again.")
+        raise InputError(f"{shown} changed while it was read. Run the same command again.")
     values = {
         "image/encoded": image_bytes,
         "image/filename": item.name,

@@ -92,7 +92,7 @@ def make_random_folder(root, seed):
     """Write a folder.
 
     Returns:
-        (split -> name -> (pixels, ids, their paths), splits without labels, None or paths: a refusal names one of them).
+        (split -> name -> (pixels, ids, paths), splits without labels, paths of which a refusal names one, or None).
     """
     random = np.random.default_rng(seed)
     ids = (0, 1) if random.random() < 0.3 else (3, 7, 255)

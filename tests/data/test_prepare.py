@@ -60,7 +60,7 @@ def test_every_problem_is_reported_together(tmp_path):
         r"train: label without image: train/labels/train_1.png",
         r"image in 2 splits \(train, val\): val_0; leave it out of all but one",
         r"train/images/train_2.jpg: truncated or damaged \(.*\) \(and 1 more like it\)",
-        r"train/images/train_4.jpg: not a PNG or JPEG file \(16 bytes\) \(and 1 more like it\)",
+        r"train/images/train_4.jpg: not a PNG, JPEG, WebP, TIFF or BMP file \(16 bytes\) \(and 1 more like it\)",
         rf"train/labels/train_4.png: ids that camvid does not have: 40 in {H * W} pixels \(and 1 more like it\)",
         rf"train/images/train_5.jpg: sizes differ: image {W}x{H}, label {W + 1}x{H}",
         r"train/labels/train_7.png: labels must be 8-bit ids, got mode RGB; .*",
