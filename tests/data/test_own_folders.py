@@ -1,6 +1,7 @@
 """Folders as people have them: 300 at random against a reading written here, and each rule by itself."""
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -137,6 +138,8 @@ def damage(fault, scenes, places, random):
     name = random.choice(list(scenes[split]))
     shown, ids, photo, drawn = scenes[split][name]
     if fault == "no label":
+        if split != "train" and len(scenes[split]) == 1:
+            return None  # that would be a split without labels
         drawn.unlink()
         return [photo]
     if fault == "no image":
@@ -182,7 +185,8 @@ def damage(fault, scenes, places, random):
     return [pathlib.Path(name)]
 
 
-def test_random_folders_are_read_as_drawn_or_refused_by_name(tmp_path):
+def test_random_folders_are_read_as_drawn_or_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # nobody pulls the plug here
     read = refused = 0
     for seed in range(FOLDERS):
         root = tmp_path / str(seed)
