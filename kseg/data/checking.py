@@ -168,9 +168,7 @@ def _blank_warnings(manifest, split, found):
     names, count = found.faults.get("blank", ()), len(manifest.splits[split])
     if not names or len(names) == count:
         return []
-    return [
-        f"{split}: {len(names)} of {count} records {_BLANK}: {_listed(names)}. Right if nothing is to be seen there."
-    ]
+    return [f"{split}: {len(names)} of {count} records {_BLANK}: {_listed(names)}. Fine where nothing is to be found."]
 
 
 def mistaken_void(split, pixels, info):
@@ -189,8 +187,8 @@ def mistaken_void(split, pixels, info):
     if len(classes) != 2 or len(absent) != 1 or table[IGNORE_LABEL] != IGNORE_LABEL or IGNORE_LABEL not in present:
         return []
     return [
-        f"{split}: 255 is void here, {pixels[IGNORE_LABEL]} pixels have it and none has id {absent[0]}; did you mean class "
-        f"{absent[0]} ({info.id_names[absent[0]]})? Then give it as id 255 in classes.json."
+        f"{split}: 255 is void here; did you mean class {absent[0]} ({info.id_names[absent[0]]}), which no pixel has? "
+        "Then give it as id 255 in classes.json and prepare the records again."
     ]
 
 

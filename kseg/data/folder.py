@@ -197,7 +197,7 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
     try:
         data = json.loads(content)  # bytes: UTF-8 or UTF-16, with or without a byte-order mark
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}.") from None
+        raise InputError(f"{path}: it is not JSON: {error}.") from None
     try:
         return _parse(data, name)
     except InputError as error:
@@ -253,7 +253,7 @@ def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple]
         raise InputError(f"each class needs a name of its own, {twice[0]!r} is there {names.count(twice[0])} times.")
     if len(train) < 2:
         raise InputError(
-            f"there must be at least 2 classes that are not void, got {len(train)}. Is the rest of the picture missing? "
+            f"there must be at least 2 classes that are not void, got {len(train)}. "
             'List the background as a class: {"id": 0, "name": "background"}.'
         )
     ignored = {ids[k] for k in range(len(rows)) if k not in train} | set(void)

@@ -166,7 +166,7 @@ def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
     """Raise ValueError with the problems of the listing and of the frames to be written, one line for each cause."""
     problems = same_in_two_splits(listed.splits)
     for split, frames in listed.splits.items():
-        if not frames:
+        if not frames and not listed.problems:
             problems.append(Problem(f"no {split}", f"split {split} has no image with a label"))
     items = [item for task in todo for item in task.frames]
     for found in pool.map(writer.check_frame, items, "check"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from kseg.data import codec
 from kseg.data.files import write_atomic
-from kseg.data.source import Frame, Problem, Source, read_bytes, size_text
+from kseg.data.source import Frame, Problem, Reference, Source, read_bytes, size_text
 from kseg.data.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame, serialize_example
 from kseg.errors import InputError
 
@@ -33,15 +33,15 @@ class ShardTask:
 def check_frame(source: Source, item: Frame) -> list[Problem]:
     """Decode all files of a frame and return its problems, by file name."""
     problems, sizes, data = [], {}, b""
-    with _noting(problems, source.shown(item.image)):
+    with _noting(problems, source, item.image):
         data, shown = read_bytes(item.image), source.shown(item.image)
         sizes["image"] = codec.decode_image(data, shown)[0].shape[:2]
-    with _noting(problems, source.shown(item.label)):
+    with _noting(problems, source, item.label):
         ids = source.label(item.label)[0]
         sizes["label"] = ids.shape
         problems += unknown_ids(source, item, ids)
     if item.instance is not None:
-        with _noting(problems, source.shown(item.instance)):
+        with _noting(problems, source, item.instance):
             shown = source.shown(item.instance)
             sizes["instance map"] = codec.upright_png(read_bytes(item.instance), shown)[1]
     if len(set(sizes.values())) > 1:
@@ -73,13 +73,13 @@ def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[Problem]:
 
 
 @contextlib.contextmanager
-def _noting(problems: list[Problem], shown: str):
+def _noting(problems: list[Problem], source: Source, reference: Reference):
     """A block whose InputError is a problem; of one cause are those that say the same but for file and numbers."""
     try:
         yield
     except InputError as error:
-        cause = re.split(r"[(:\d]", str(error).replace(shown, ""), maxsplit=1)
-        problems.append(Problem(cause[0] or cause[-1], str(error)))
+        cause = str(error).replace(str(reference), "").replace(source.shown(reference), "")
+        problems.append(Problem(re.split(r"[(:\d]", cause.lstrip(": "))[0].strip(), str(error)))
 
 
 def write_shard(source: Source, task: ShardTask) -> dict:
