@@ -19,8 +19,11 @@ def export_saved_model(model, path, *, label_set=None):
     """Write a SavedModel that takes images of any size and gives label maps of that size.
 
     Signatures: `serving_default`: images uint8 (B, H, W, 3) -> labels uint8 (B, H, W), confidence float32 (B, H, W),
-    the softmax of the label. `encoded`: the bytes of one PNG or JPEG, a string scalar -> labels (H, W), confidence
-    (H, W). Beside them `classes.json`: name, classes, palette, ignore_label.
+    the softmax of the label. `encoded`: PNG or JPEG files of one size, strings (B,) -> the same; a batch of one is
+    `[bytes]`. It decodes the pixels as they are stored: TensorFlow cannot turn a photograph by its EXIF orientation as
+    `kseg.predict` does, so turn it before you send it (phones write such files). Files of several sizes, of other
+    formats and CMYK JPEG are an error of the graph that says so.
+    Beside them `classes.json`: name, classes, palette, ignore_label.
 
     Args:
         model: keras.Model that gives logits, a run folder or a .keras file.
@@ -61,7 +64,7 @@ def export_saved_model(model, path, *, label_set=None):
 def _write(model, folder):
     import tensorflow as tf
 
-    from kseg.data.pipeline import decode_image
+    from kseg.data.pipeline import decode_images
 
     def label(images):
         height, width = tf.unstack(tf.shape(images)[1:3])
@@ -72,13 +75,13 @@ def _write(model, folder):
         }
 
     def label_encoded(encoded):
-        return {name: value[0] for name, value in label(decode_image(encoded)[tf.newaxis]).items()}
+        return label(decode_images(encoded))
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
     archive.add_endpoint("serving_default", label, input_signature=[images])
-    archive.add_endpoint("encoded", label_encoded, input_signature=[tf.TensorSpec((), tf.string, name="encoded")])
+    archive.add_endpoint("encoded", label_encoded, input_signature=[tf.TensorSpec((None,), tf.string, name="encoded")])
     try:
         archive.write_out(str(folder), verbose=False)
     except tf.errors.OpError as error:  # a full disk too

@@ -16,6 +16,7 @@ from kseg import __version__
 from kseg.data.augment import PADDING
 from kseg.data.codec import decode_image
 from kseg.data.files import reading, refuse_inputs, replacing, writing
+from kseg.data.zips import check_unpacked
 from kseg.errors import InputError, MissingFileError
 from kseg.layers import Preprocess
 from kseg.runs import FLAGS_FILE, RunFolder
@@ -49,6 +50,7 @@ def load_model(path):
         path = kept
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, path)
             if damaged := archive.testzip():  # Keras reads on where a checksum fails
                 raise InputError(f"the checksum of {damaged} differs")
         return keras.models.load_model(path, compile=False, safe_mode=True)
@@ -166,7 +168,8 @@ def predict(model, image):
 
     Args:
         model: keras.Model that gives logits, or what `load_model` takes.
-        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG or JPEG; a list of those gives a list.
+        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, which are
+            turned as their EXIF orientation says; a list of those gives a list.
     Returns:
         uint8 array (H, W) of training ids, of the image's own size.
     Raises:
@@ -297,7 +300,7 @@ def _jax_labeller(model, label):
 
 
 def read_image(image):
-    """Return uint8 (H, W, 3) RGB of an array, a path or the bytes of a PNG or JPEG; ValueError says what came."""
+    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError says what came."""
     if isinstance(image, (str, pathlib.Path)):
         with reading(image):
             encoded = pathlib.Path(image).read_bytes()

@@ -150,5 +150,5 @@ def test_predict_refuses_what_is_no_image(tmp_path):
     model = brightness_model()
     with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\) RGB, got float64 of shape \(4, 4, 3\)"):
         kseg.predict(model, np.zeros((4, 4, 3)))
-    with pytest.raises(ValueError, match="not a PNG or JPEG"):
+    with pytest.raises(ValueError, match="not a PNG, JPEG, WebP, TIFF or BMP"):
         kseg.predict(model, b"GIF89a")

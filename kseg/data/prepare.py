@@ -11,8 +11,9 @@ import tqdm
 
 import kseg
 from kseg.data import camvid, cityscapes, folder, records, writer
+from kseg.data.checking import mistaken_void
 from kseg.data.files import clear_unfinished, list_files, locked, refuse_inputs, write_atomic
-from kseg.data.source import Source, stamp
+from kseg.data.source import Problem, Source, one_line_each, same_in_two_splits, stamp
 from kseg.data.tfrecord import SHARD_NAME
 from kseg.data.workers import Workers
 from kseg.errors import InputError
@@ -41,18 +42,21 @@ def prepare_dataset(
             Other splits are never resized, so that scores are those of the labels' size.
         image_format: "png" or "jpeg" (quality 95) to convert images; None stores the files' own bytes.
         shards: number of shards of each split, at most one a frame; None is one per 128 frames.
-        workers: processes; None is one per core. progress: show bars on stderr.
+        workers: processes; None is one per core. progress: show bars on stderr, and say what was taken for what,
+            which splits have no labels, and where 255 may be meant as a class.
 
     Returns:
         The manifest of the record folder.
 
     Raises:
-        ValueError: bad options; problems in the source (all of them, one a line, nothing written then); an
+        ValueError: bad options; problems in the source (one line for each cause, nothing written then); an
             output that holds something else or is in use by another process. OSError: a file or folder that cannot be
             read or written.
     """
     _check_options(dataset, store_size, image_format, shards, workers)
     listed, output = READERS[dataset](source), os.path.abspath(os.fspath(output))
+    for note in listed.notes if progress else ():
+        tqdm.tqdm.write(note)
     options = {
         "dataset": dataset,
         "store_size": store_size and list(store_size),
@@ -68,7 +72,11 @@ def prepare_dataset(
     refuse_inputs([*written, *(task.path + end for task in tasks for end in ("", writer.STATS))], _inputs(listed))
     with locked(pathlib.Path(output)):
         _write(listed, output, options, origin, tasks, workers, progress)
-    return records.load_manifest(output)
+    manifest = records.load_manifest(output)
+    for name, split in manifest.splits.items() if progress else ():
+        for warning in mistaken_void(name, split.pixel_counts, manifest.info):
+            tqdm.tqdm.write(f"WARNING: {warning}")
+    return manifest
 
 
 def _inputs(listed: Source) -> set[str]:
@@ -84,7 +92,7 @@ def _write(listed, output, options, origin, tasks, workers, progress) -> None:
     done = {task.path: stats for task in tasks if (stats := writer.finished_stats(task)) is not None}
     todo = [task for task in tasks if task.path not in done]
     workers = min(workers or os.cpu_count() or 1, max(1, sum(len(t.frames) for t in todo)))
-    with Workers(dataclasses.replace(listed, splits={}, problems=()), workers, progress) as pool:
+    with Workers(dataclasses.replace(listed, splits={}, problems=(), unlabelled={}), workers, progress) as pool:
         _check(listed, todo, pool)
         _clear(output, origin, keep=done)
         for stats, task in zip(pool.map(writer.write_shard, todo, "write", lambda t: len(t.frames)), todo, strict=True):
@@ -174,15 +182,18 @@ def _plan(listed: Source, output: str, options: dict, origin: dict) -> list[writ
 
 
 def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
-    """Raise ValueError with every problem of the listing and of the frames that are to be written."""
-    problems = list(listed.problems)
-    problems += [f"split {split} has no image with a label" for split, f in listed.splits.items() if not f]
+    """Raise ValueError with the problems of the listing and of the frames to be written, one line for each cause."""
+    problems = same_in_two_splits(listed.splits)
+    for split, frames in listed.splits.items():
+        if not frames and not listed.problems:
+            problems.append(Problem(f"no {split}", f"split {split} has no image with a label"))
     items = [item for task in todo for item in task.frames]
     for found in pool.map(writer.check_frame, items, "check"):
         problems += found
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError("\n".join([f"{count} in {listed.root}:", *problems]))
+    lines = [*listed.problems, *one_line_each(problems)]
+    if lines:
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise InputError("\n".join([f"{count} in {listed.root}:", *lines]))
 
 
 def _clear(output: str, origin: dict, keep: dict) -> None:

@@ -99,11 +99,14 @@ class Manifest:
 def decode(payload: bytes) -> tuple[str, np.ndarray, np.ndarray]:
     """Return (name, uint8 RGB image (H, W, 3), uint8 label (H, W) of the ids as stored) of a record.
 
+    The pixels are those that are stored: an EXIF orientation in the image does not turn them.
+
     Raises:
         ValueError: the bytes are no record of an image and a label, or either does not decode.
     """
     name, image, label = encoded(payload)
-    return name, decode_image(image, f"image of record {name}")[0], decode_label(label, f"label of record {name}")[0]
+    pixels = decode_image(image, f"image of record {name}", upright=False)[0]
+    return name, pixels, decode_label(label, f"label of record {name}", upright=False)[0]
 
 
 def encoded(payload: bytes) -> tuple[str, bytes, bytes]:

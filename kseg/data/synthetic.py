@@ -1,9 +1,6 @@
 """Procedural streets on disk in the folder layout of Cityscapes: nothing to download or register for."""
 
-import concurrent.futures
-import functools
 import json
-import multiprocessing
 import os
 import pathlib
 
@@ -12,6 +9,7 @@ from PIL import Image
 
 from kseg.data.files import locked, write_atomic, writing
 from kseg.data.streets import draw_street
+from kseg.data.workers import Workers
 from kseg.errors import InputError
 
 DRAWING_VERSION = 1  # raise when the drawing changes: older folders are then refused, not mixed with
@@ -71,14 +69,11 @@ def _draw_missing(root, drawing, workers, progress):
     missing = [frame for frame in frames if not all(path.is_file() for path in frame_paths(root, *frame))]
     for path in {path.parent for frame in missing for path in frame_paths(root, *frame)}:
         path.mkdir(parents=True, exist_ok=True)
-    draw = functools.partial(_draw_frame, str(root), *(drawing[name] for name in ("seed", "height", "width")))
-    if workers == 1 or len(missing) < 2:
-        _follow(map(draw, missing), len(missing), progress)
-    else:
-        # spawned, not forked: the caller may have TensorFlow and its threads loaded
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-            _follow(pool.map(draw, missing, chunksize=2), len(missing), progress)
+    source = (str(root), *(drawing[name] for name in ("seed", "height", "width")))
+    with Workers(source, min(workers, max(1, len(missing))), progress=False) as pool:
+        for done, _ in enumerate(pool.map(_draw_frame, missing, "draw"), 1):
+            if progress is not None:
+                progress(done, len(missing))
     if (root / UNFINISHED).exists():
         os.replace(root / UNFINISHED, root / MARKER)
     return len(missing)
@@ -97,9 +92,12 @@ def frame_paths(root, split, index):
     )
 
 
-def _draw_frame(root, seed, height, width, frame):
-    """Draws one frame and writes its three files, the image last, each under a temporary name first."""
-    split, index = frame
+def _draw_frame(drawing, frame):
+    """Draws one frame and writes its three files, the image last, each under a temporary name first.
+
+    drawing: (root, seed, height, width). frame: (split, index).
+    """
+    (root, seed, height, width), (split, index) = drawing, frame
     image, labels, instances = draw_street((seed, ("train", "val").index(split), index), height, width)
     paths = frame_paths(root, split, index)
     for path, pixels in ((paths[2], instances), (paths[1], labels), (paths[0], image)):
@@ -107,12 +105,6 @@ def _draw_frame(root, seed, height, width, frame):
         with writing(path):
             Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG", compress_level=3)
             os.replace(temporary, path)
-
-
-def _follow(results, total, progress):
-    for done, _ in enumerate(results, 1):
-        if progress is not None:
-            progress(done, total)
 
 
 def _claim(root, drawing):
