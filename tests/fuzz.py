@@ -4,6 +4,7 @@ A case ends in "read" (what was read is right), "refused" (one clear error) or "
 one that started it watches the clock. TensorFlow stays out: its decoders come behind the checks that are tested here.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -40,6 +41,8 @@ from kseg.settings import make_settings
 
 MEMORY = 2 * 2**30
 SIZE = (12, 16)
+FORMATS = [("BMP", {}), ("WEBP", {}), ("WEBP", {"lossless": True})]
+FORMATS += [("TIFF", {"compression": name}) for name in ("raw", "tiff_lzw", "jpeg")]
 
 
 class Wrong(Exception):
@@ -135,6 +138,23 @@ class Fuzz:
         image, kind = codec.decode_image(data, "case.jpg")
         must(image.shape == (*codec.header(data, "case.jpg")[0], 3) and image.dtype == np.uint8, "shape")
         must(image.size <= 3 * codec.MAX_PIXELS and kind == "jpeg", f"{kind} of shape {image.shape}")
+
+    def read_photograph(self, random):
+        """WebP, TIFF and BMP have no checksums either."""
+        kind, options = FORMATS[random.integers(len(FORMATS))]
+        file = io.BytesIO()
+        Image.fromarray(self.images[random.integers(3)]).save(file, kind, **options)
+        data = self._damage(file.getvalue(), random)
+        image, kept = codec.decode_image(data, "case")
+        must(image.shape == (*codec.header(data, "case")[0], 3) and image.dtype == np.uint8, "shape")
+        must(image.size <= 3 * codec.MAX_PIXELS and kept == "png", f"{kept} of shape {image.shape}")
+
+    def read_tiff_label(self, random):
+        file, label = io.BytesIO(), self.labels[random.integers(3)]
+        label = Image.fromarray(label.astype(np.uint16) if random.random() < 0.5 else label)
+        label.save(file, "TIFF", compression=("raw", "tiff_lzw", "tiff_adobe_deflate")[random.integers(3)])
+        ids, plain = codec.decode_label(self._damage(file.getvalue(), random), "case")
+        must(ids.ndim == 2 and ids.size <= codec.MAX_PIXELS and ids.dtype == np.uint8 and not plain, f"{ids.shape}")
 
     def _check_examples(self, folder, split, label_space=None):
         """Every example that can be read is one that was written; the first error comes last."""

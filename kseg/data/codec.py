@@ -205,7 +205,11 @@ def _open_label(data: bytes, what: str, lost: str) -> tuple[Image.Image, int]:
         raise InputError(
             f"{what}: TIFF whose grey is inverted (WhiteIsZero) leaves open which ids it holds. Save a PNG"
         )
-    if (pictures := getattr(image, "n_frames", 1)) > 1:
+    try:
+        pictures = getattr(image, "n_frames", 1)
+    except _BROKEN as error:  # a second directory of a TIFF that is none
+        raise InputError(f"{what}: truncated or damaged ({error})") from None
+    if pictures > 1:
         raise InputError(f"{what}: a label file must hold one picture, got {pictures}")
     if image.format == "PNG":
         return image, data[24]  # IHDR
