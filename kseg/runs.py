@@ -7,17 +7,16 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import socket
 import time
 
 from PIL import Image
 
 import kseg
-from kseg.data.files import locked, replacing, write_atomic, writing
+from kseg.data.files import clear_unfinished, locked, replacing, write_atomic, writing
 from kseg.data.tfrecord import frame
 from kseg.errors import InputError
-from kseg.settings import Settings
+from kseg.settings import Settings, flag_line, read_flag_line
 
 FLAGS_FILE = "flags.txt"
 _CONTENTS = {
@@ -73,6 +72,11 @@ class RunFolder:
         return self.workdir / "checkpoints"
 
     @property
+    def parts(self):
+        """The files and folders of a run, there or not yet."""
+        return [self.workdir / name for name in (*_CONTENTS, FLAGS_FILE, "checkpoints")]
+
+    @property
     def finished(self):
         """Whether the run was trained, scored and exported to its end (scores.json comes last)."""
         return (self.workdir / "scores.json").exists()
@@ -111,9 +115,12 @@ class RunFolder:
         path = self.workdir / FLAGS_FILE
         if not path.exists():
             return None
-        lines = path.read_text(encoding="utf-8").splitlines()
-        pairs = [line[2:].partition("=") for line in lines if line.startswith(("--", "# records="))]
-        return {_RENAMED.get(name, name): _RENAMED_VALUES.get(value, value) for name, _, value in pairs}
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a path may hold other ends of lines
+        try:
+            pairs = [read_flag_line(line.removeprefix("# ")) for line in lines if line.startswith(("--", "# records="))]
+        except InputError as error:
+            raise InputError(f"{path} is damaged. {error}") from error
+        return {_RENAMED.get(name, name): _RENAMED_VALUES.get(value, value) for name, value in pairs}
 
     def check(self, wanted):
         """Raise ValueError with the differences if the folder holds a run of other settings than `wanted`."""
@@ -148,12 +155,12 @@ class RunFolder:
     def open(self, wanted):
         """Make the folder, clear what a killed run left half-written, and store the settings as a flagfile."""
         self.workdir.mkdir(parents=True, exist_ok=True)
-        for path in (*self.workdir.glob(".*tmp*"), *self.checkpoints.glob(".tmp-*")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        clear_unfinished(self.workdir, *(path.name for path in self.parts))
+        clear_unfinished(self.checkpoints, "step-*.npz")
         (self.workdir / "scores.json").unlink(missing_ok=True)  # from here on the run is not finished
         header = f"# kseg {kseg.__version__}. scripts/train.py --flagfile=THIS --workdir=NEW repeats this run."
         # The digest of the records is no flag, so it stands in a comment.
-        lines = [f"{'# ' if name == 'records' else '--'}{name}={value}" for name, value in wanted.items()]
+        lines = [f"# {n}={value}" if n == "records" else flag_line(n, value) for n, value in wanted.items()]
         lines.insert(0, header)
         write_atomic(str(self.workdir / FLAGS_FILE), ("\n".join(lines) + "\n").encode())
 

@@ -224,8 +224,9 @@ class Fuzz:
         finally:
             for name in values:
                 values[name].unparse()
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        last = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("--") and "=" in line)
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
+        pairs = [line[2:].partition("=")[::2] for line in lines if line.startswith("--") and "=" in line]
+        last = {name.removesuffix(":"): json.loads(text) if name.endswith(":") else text for name, text in pairs}
         for name, text in last.items():
             value = getattr(settings, name, text)
             must(str(value) == text or value == float(text), f"--{name}={text} gave {value!r}")

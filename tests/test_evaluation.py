@@ -92,7 +92,7 @@ def test_outputs_beyond_the_classes_are_false_negatives(records, tmp_path):
     Image.fromarray(np.full((4, 4, 3), 120, np.uint8)).save(tmp_path / "image.png")  # 120: between 90 and 160
     (path,) = predict_files(model, [tmp_path / "image.png"], tmp_path / "labels")
     assert (np.asarray(Image.open(path)) == 5).all()
-    assert (np.asarray(Image.open(tmp_path / "labels" / "image_color.png")) == 255).all()  # white: no class' colour
+    assert (np.asarray(Image.open(tmp_path / "labels" / "color" / "image.png")) == 255).all()  # white: no class' colour
 
 
 def test_classes_must_fit(records):

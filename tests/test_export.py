@@ -132,6 +132,7 @@ def test_exporting_again_replaces_and_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="SavedModel already"):
         kseg.export_saved_model(tmp_path / "saved_model", tmp_path / "again")
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(ValueError, match="is no SavedModel"):
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(ValueError, match="thesis holds chapter.txt, which kseg did not write"):
         kseg.export_saved_model(model, tmp_path / "thesis", label_set=LABELS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved_model", "thesis"]
