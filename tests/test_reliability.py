@@ -114,7 +114,8 @@ def counts(cases):
 def check_cases(cases):
     assert [row for row in cases if row["outcome"] == "defect"] == []
     kinds = counts(cases)
-    wanted = {"checkpoint", "flagfile", "foreign", "jpeg", "keras", "manifest", "png", "tfrecord", "torch"}
+    wanted = {"checkpoint", "flagfile", "foreign", "jpeg", "keras", "manifest", "photograph", "png", "tfrecord"}
+    wanted |= {"tiff_label", "torch"}
     assert set(kinds) == wanted and all(kind["refused"] for kind in kinds.values())  # the damage is damage
 
 

@@ -206,7 +206,7 @@ def test_imports_run_one_way(root):
         "progress": set(),
         "visualization": {"data"},
         "blocks": {"layers"},
-        "models": {"models", "blocks", "layers"},
+        "models": {"models", "blocks", "layers", "data"},
         "data": {"data", "progress"},
         "architecture": {"architecture", "data"},
         "components": set(),

@@ -74,6 +74,8 @@ def _find_folders(root: str):
     """Return ((split, kind) -> folders that could be it; split -> folders of its name in which none is)."""
     candidates, strangers = collections.defaultdict(list), collections.defaultdict(list)
     for first in _subfolders(root):
+        if first.name.lower() not in _SPLIT_OF and first.name.lower() not in _KIND_OF:
+            continue
         before = sum(map(len, candidates.values()))
         for second in _subfolders(first.path):
             for outer, inner in ((first, second), (second, first)):

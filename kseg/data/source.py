@@ -12,7 +12,7 @@ import numpy as np
 from kseg.data import codec
 from kseg.data.files import reading
 from kseg.data.info import DatasetInfo
-from kseg.data.zips import read_member
+from kseg.data.zips import DAMAGED, read_member
 from kseg.errors import InputError
 
 MAX_BYTES = 8 * codec.MAX_PIXELS  # of an image file: room for the largest that is decoded, as 16-bit RGBA
@@ -143,7 +143,9 @@ def _opened(path: str, *_identity: int) -> zipfile.ZipFile:
     try:
         with reading(path):
             return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except InputError:
+        raise
+    except DAMAGED as error:
         raise InputError(f"{path} is no usable zip file ({error}). Download it again.") from None
 
 

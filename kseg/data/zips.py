@@ -1,12 +1,15 @@
 """Zip files from anywhere: a member's declared size is looked at before it is unpacked, and no more comes out."""
 
 import os
+import struct
 import zipfile
 import zlib
 
 from kseg.errors import InputError
 
 MAX_UNPACKED = 2**30  # bytes: what a compressed file of weights may unpack to (VGG16's are 0.55 GB)
+# What opening and reading a zip of arbitrary bytes may raise; NotImplementedError is a RuntimeError.
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a bound
 
 
@@ -32,10 +35,10 @@ def read_member(archive, name, most):
     try:
         with archive.open(member) as file:
             data = file.read(member.file_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGED as error:
         raise InputError(f"damaged in the zip ({error})") from None
-    if len(data) != member.file_size:
-        raise InputError(f"damaged in the zip ({len(data)} of {member.file_size} bytes)")
+    if len(data) != member.file_size or zlib.crc32(data) != member.CRC:  # zipfile compares at the end of what it holds
+        raise InputError(f"damaged in the zip ({len(data)} of {member.file_size} bytes, or a checksum that differs)")
     return data
 
 

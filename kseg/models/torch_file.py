@@ -19,7 +19,7 @@ from kseg.errors import InputError
 
 # What unpickling arbitrary bytes out of an arbitrary zip may raise.
 _DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError)
-_DAMAGED += (TypeError, AttributeError, RuntimeError, OverflowError)
+_DAMAGED += (TypeError, AttributeError, RuntimeError, OverflowError, OSError)  # a place beyond the end
 _MAGIC = 0x1950A86A20F9469CFC6C  # opens the stream of pickles
 _DTYPES = {
     "FloatStorage": "<f4",

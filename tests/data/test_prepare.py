@@ -228,13 +228,13 @@ from kseg.data.synthetic import draw_cityscapes
 manifest = kseg.prepare_dataset("camvid", {source!r}, {output!r}, workers=2, progress=False)
 checked = check_records(manifest, workers=2)
 drawn = draw_cityscapes({streets!r}, train=2, val=1, height=64, width=128, workers=2)
-print(len(manifest.split("train")), checked[1], drawn, __name__, multiprocessing.get_start_method())
+print(len(manifest.split("train")), len(checked[0]["train"].names), drawn, __name__, multiprocessing.get_start_method())
 """
 
 
 @pytest.mark.parametrize("road", ["file", "stdin", "-c"])
 def test_a_script_without_a_main_guard(tmp_path, root, road):
-    """Its workers do not run it again: it says "started" once. 20 images make two workers of the check."""
+    """Its workers do not run it again: it says "started" once. 40 images make two workers of the check."""
     source = make_camvid(tmp_path / "camvid", train=38, val=2)
     text = SCRIPT.format(source=str(source), output=str(tmp_path / "out"), streets=str(tmp_path / "streets"))
     (tmp_path / "mine.py").write_text(text)
@@ -242,7 +242,7 @@ def test_a_script_without_a_main_guard(tmp_path, root, road):
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, *arguments], input=text, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["started", "38 [] 3 __main__ fork"] and done.stderr == ""
+    assert done.stdout.splitlines() == ["started", "38 38 3 __main__ fork"] and done.stderr == ""
     one = prepare("camvid", source, tmp_path / "one")
     assert one.digest == records.load_manifest(tmp_path / "out").digest
 

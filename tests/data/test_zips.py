@@ -8,13 +8,14 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from mutations import generator, mutate
 from scenes import image, make_cityscapes, save, zip_cityscapes
 from torch_files import write_state_dict
 
 from kseg import submission_check
 from kseg.checkpoints import restore_checkpoint
 from kseg.data import cityscapes, source, tfrecord, zips
-from kseg.data.source import read_bytes
+from kseg.data.source import archive_names, read_bytes
 from kseg.errors import InputError
 from kseg.models.keras_file import read_arrays
 from kseg.models.torch_file import read_state_dict
@@ -79,6 +80,33 @@ def test_encrypted_and_missing_members(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match="it is encrypted: zip it again without a password"):
         read_bytes((str(path), "x.png"))
+
+
+def test_damaged_zips_are_read_right_or_refused(tmp_path):
+    """Bits and bytes changed anywhere, half the time in the headers."""
+    contents = {f"{i}.png": np.random.default_rng(i).integers(0, 9, 200, np.uint8).tobytes() for i in range(3)}
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    whole = (tmp_path / "whole.zip").read_bytes()
+    headers = [i for i in range(len(whole)) if b"PK" in whole[max(0, i - 46) : i]]
+    refused = 0
+    for case in range(400):
+        random = generator(case)
+        data = bytearray(mutate(whole, random))
+        if case % 2:
+            data = bytearray(whole)
+            data[random.choice(headers)] ^= int(random.integers(1, 256))
+        path = tmp_path / f"{case}.zip"
+        path.write_bytes(data)
+        for name in contents:
+            try:
+                assert read_bytes((str(path), name)) == contents[name]
+                archive_names(str(path))
+            except InputError as error:
+                assert path.name in str(error)
+                refused += 1
+    assert 200 < refused < 1200
 
 
 def test_a_file_by_its_size(tmp_path):
