@@ -30,7 +30,8 @@ _CITY = re.compile(r"(?:.*/)?([A-Za-z-]+)_\d{6}_\d{6}")  # Cityscapes: CITY_SEQU
 def compare(models, data_dir, output, *, split="val", label_set=None, label_space=None, batch_size=1, progress=False):
     """Score models on the same images, protocol "standard", and write a page that shows where they differ.
 
-    Every model but the first is compared with the first. Intervals: 95 % of 10,000 paired resamples of the images, and
+    Every model but the first is compared with the first, on the classes that the truth has, of each image as of all: a
+    class that only one model predicts is in no mean here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of 10,000 paired resamples of the images, and
     of the cities where the records' names have those (`kseg.bootstrap.paired_bootstrap` says what they mean). Objects
     are the records' instances where they have them, else connected components (`kseg.objects.ObjectScores`). Memory
     grows with the number of images by `ImageCounts` and a row of scores each.
@@ -155,6 +156,7 @@ class _Tally:
     def result(self, models, split):
         """Return the Comparison. models: name -> model or path."""
         counts, images = self._counts.array(), len(self.rows)
+        pixels = counts[:, 0].sum(axis=0)
         each = scores_of_counts(counts)
         for i, row in enumerate(self.rows):
             row |= {name: _rounded(each[name][i]) for name in ("mean_iou", "pixel_accuracy")}
@@ -178,9 +180,10 @@ class _Tally:
                 {"name": name, "path": str(m) if isinstance(m, (str, pathlib.Path)) else None}
                 for name, m in models.items()
             ],
+            "scored_classes": [name for name, count in zip(labels.classes, pixels, strict=True) if count],
             "out_of_range": self._out_of_range,
             "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "cities": sorted(set(cities)) if several else []},
-            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_city, counts[:, 0].sum(axis=0)),
+            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_city, pixels),
             "objects": [objects.result() for objects in self._objects],
             "images": self.rows,
         }

@@ -95,10 +95,13 @@ def _five(matrix, average, xp):  # xp: numpy (float64) or keras.ops (float32)
     return five_of_counts(tp, fn, fp, xp.sum(matrix) - tp - fn - fp, average, xp)
 
 
-def five_of_counts(tp, fn, fp, tn, average=None, xp=np):
-    """`five_scores` of counts (..., C): arrays (..., C), or (...) with an average."""
+def five_of_counts(tp, fn, fp, tn, average=None, xp=np, present=None):
+    """`five_scores` of counts (..., C): arrays (..., C), or (...) with an average.
+
+    present: bool (..., C), the classes to score; None is those in truth or prediction.
+    """
     # A class absent from truth and prediction has nothing to score: its accuracy of 1 must not lift a mean.
-    present = (tp + fn + fp) > 0
+    present = (tp + fn + fp) > 0 if present is None else present
     four = (ops.cast(n, "float32") if xp is ops else n.astype(float) for n in (tp, fn, fp, tn))
     tp, fn, fp, tn = (xp.sum(n, axis=-1) if average == "micro" else n for n in four)
     five = {
@@ -139,6 +142,18 @@ def _checked(matrix):
     return np.pad(matrix.astype(np.int64), ((0, 0), (0, len(matrix) + 1 - matrix.shape[1])))
 
 
+def count_of_classes(some, classes):
+    """Return how many of the classes `some` are, with the names of the fewer, those in or those left out.
+
+    "all 19 classes", "18 of 19 classes (without train)", "2 of 19 classes (road, sky)".
+    """
+    without = [name for name in classes if name not in some]
+    if not without:
+        return f"all {len(classes)} classes"
+    names = f"without {', '.join(without)}" if len(without) <= len(some) else ", ".join(some)
+    return f"{len(some)} of {len(classes)} classes ({names or 'none'})"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
     """What an evaluation found; `str()` is the table, `to_json` the file. What cannot be scored is nan.
@@ -146,6 +161,7 @@ class Scores:
     The five are macro means; `micro` is by name, `per_class` by class and name, `per_image` by name, means over images
     of each one's macro means ({}: not taken). `frequency_weighted_iou`: sum of (n_c / N) * IoU_c. `confusion_matrix`:
     int64 (C, C + 1). `out_of_range` pixels, with a label neither a class nor ignored, are in no score.
+    `scored_classes`: the classes in truth or prediction, which the means are over. One that is only predicted has IoU 0.
     """
 
     accuracy: float
@@ -184,6 +200,13 @@ class Scores:
             **{"images": int(images), "out_of_range": int(out_of_range), "classes": classes},
         )
 
+    @property
+    def scored_classes(self):
+        """The names of the classes that occur in truth or prediction."""
+        counts = self.confusion_matrix
+        found = counts.sum(axis=1) + counts[:, :-1].sum(axis=0) > 0
+        return tuple(name for name, there in zip(self.classes, found, strict=True) if there)
+
     def __str__(self):
         rows = {"macro": {name: getattr(self, name) for name in SCORE_NAMES}, "micro": self.micro}
         rows |= {"per image": self.per_image} if self.per_image else {}
@@ -192,15 +215,20 @@ class Scores:
         for title, row in [*rows.items(), *self.per_class.items()]:
             values = "".join(f"{row[name]:13.4f}".replace("nan", "  -") for name in SCORE_NAMES)
             lines.append(f"{title:<{width}}{values}")
-        means = f"mean IoU {self.mean_iou:.4f}, frequency-weighted IoU {self.frequency_weighted_iou:.4f}"
-        images = f"{self.images}/{self.expected_images} images, protocol {self.protocol}"
-        lines.append(f"{means}, pixel accuracy {self.pixel_accuracy:.4f}, {images}")
+        scored = count_of_classes(self.scored_classes, self.classes)
+        lines.append(f"mean IoU {self.mean_iou:.4f} over {scored}")
+        means = f"frequency-weighted IoU {self.frequency_weighted_iou:.4f}, pixel accuracy {self.pixel_accuracy:.4f}"
+        lines.append(f"{means}, {self.images}/{self.expected_images} images, protocol {self.protocol}")
+        labelled = dict(zip(self.classes, self.confusion_matrix.sum(axis=1), strict=True))
+        if predicted_alone := [name for name in self.scored_classes if not labelled[name]]:
+            lines.append(f"Predicted, but in no label, so of IoU 0: {', '.join(predicted_alone)}")
         warning = f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored."
         return "\n".join([*lines, warning] if self.out_of_range else lines)
 
     def to_json(self, path):
         """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
-        path, table = Path(path), {**vars(self), "confusion_matrix": self.confusion_matrix.tolist()}
+        path, table = Path(path), {**vars(self), "scored_classes": self.scored_classes}
+        table["confusion_matrix"] = self.confusion_matrix.tolist()
         table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
@@ -212,6 +240,7 @@ class Scores:
         try:
             text, nan = Path(path).read_text(encoding="utf-8"), float("nan")
             table = json.loads(text, object_hook=lambda d: {k: nan if d[k] is None else d[k] for k in d})
+            table.pop("scored_classes", None)  # older files lack it; the matrix says it
             table["confusion_matrix"] = _checked(table["confusion_matrix"])
             return cls(**{**table, "classes": tuple(table["classes"])})
         except (ValueError, TypeError, KeyError) as error:
