@@ -31,10 +31,11 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
     """Score models on the same images, protocol "standard", and write a page that shows where they differ.
 
     Every model but the first is compared with the first, on the classes that the truth has, of each image as of all: a
-    class that only one model predicts is in no mean here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of 10,000 paired resamples of the images, and
-    of the cities where the records' names have those (`kseg.bootstrap.paired_bootstrap` says what they mean). Objects
-    are the records' instances where they have them, else connected components (`kseg.objects.ObjectScores`). Memory
-    grows with the number of images by `ImageCounts` and a row of scores each.
+    class that only one model predicts is in no mean here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of
+    10,000 paired resamples of the images, and of the cities where the records' names have those
+    (`kseg.bootstrap.paired_bootstrap` says what they mean). Objects are the records' instances where they have them,
+    else connected components (`kseg.objects.ObjectScores`). Memory grows with the number of images by `ImageCounts` and
+    a row of scores each.
 
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path.

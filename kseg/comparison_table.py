@@ -58,9 +58,9 @@ class Comparison:
 
     names: of the models, the first is the one that the others are compared with. scores: kseg.metrics.Scores of each.
     objects: kseg.objects.ObjectScores of each. table: JSON types, nan where nothing can be scored: "scored_classes" are
-    those of the truth, which all means in it are over (those of `scores` also take what a model alone predicts); "scores"
-    and "per_class" have rows with the models' values and differences ("by_image", "by_city": intervals, "above": share of
-    the resamples in which the model is above the first), "images" a row for each image.
+    those of the truth, which all means in it are over (those of `scores` also take what a model alone predicts);
+    "scores" and "per_class" have rows with the models' values and differences ("by_image", "by_city": intervals,
+    "above": share of the resamples in which the model is above the first), "images" a row for each image.
     """
 
     names: tuple

@@ -161,7 +161,7 @@ class Scores:
     The five are macro means; `micro` is by name, `per_class` by class and name, `per_image` by name, means over images
     of each one's macro means ({}: not taken). `frequency_weighted_iou`: sum of (n_c / N) * IoU_c. `confusion_matrix`:
     int64 (C, C + 1). `out_of_range` pixels, with a label neither a class nor ignored, are in no score.
-    `scored_classes`: the classes in truth or prediction, which the means are over. One that is only predicted has IoU 0.
+    `scored_classes`: those in truth or prediction, which the means are over; one that is only predicted has IoU 0.
     """
 
     accuracy: float

@@ -10,7 +10,7 @@ CLASSES, MODELS = 4, 3
 
 
 def random_matrices(images, seed=0):
-    """Confusion matrices (n, M, C, C + 1) of one truth an image; class 3 is in the first truth only, predicted anywhere."""
+    """Confusion matrices (n, M, C, C + 1) of one truth an image; class 3 is in the first truth alone."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 60, (images, CLASSES))
     pixels[1:, 3] = 0

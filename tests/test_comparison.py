@@ -175,7 +175,7 @@ def test_the_summary_says_what_the_interval_means(found):
     text = str(found[0])
     assert text.count("95 % by image") == text.count("95 % by city") == 2  # two models against the first
     assert "mean IoU (macro Jaccard)" in text and "objects found" in text and "5 images" in text
-    assert "Means are over " in text and f" of {LABELS.num_classes} classes (without " in text
+    assert "Means are over " in text and f" of {LABELS.num_classes} classes (" in text
     assert "No model was trained again" in text and "of 2: too few" in text
 
 
