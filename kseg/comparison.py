@@ -13,6 +13,7 @@ from kseg.boundaries import checked_pair
 from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.comparison_table import Comparison, difference_rows
 from kseg.data.examples import check_complete
+from kseg.data.files import checked_path
 from kseg.errors import InputError
 from kseg.evaluation import open_split
 from kseg.metrics import Scores, confusion_matrix
@@ -47,7 +48,7 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
         ValueError: fewer than two models, a model twice, other classes than the data's, an image missing, other things
             in `output`. FileNotFoundError: no model, records or place for the output.
     """
-    models = _named(models)
+    models, output = _named(models), checked_path(output, "output")
     with replaced_folder(output) as folder:
         source = open_split(data_dir, split, label_set, label_space)
         loaded = {name: as_model(m) for name, m in models.items()}
@@ -66,7 +67,14 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
 
 def _named(models):
     """Return name -> model or path; paths are named by as few of their last parts as tell them apart."""
-    named = dict(models) if isinstance(models, dict) else _short_names([pathlib.Path(path) for path in models])
+    if not isinstance(models, (dict, list, tuple)) or (
+        isinstance(models, dict) and not all(isinstance(name, str) for name in models)
+    ):
+        raise InputError(f"models must be a list of paths, or a dict of name -> model or path, got {models!r}.")
+    if isinstance(models, dict):
+        named = dict(models)
+    else:
+        named = _short_names([pathlib.Path(checked_path(path, "a model of a list")) for path in models])
     if len(named) < 2:
         raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
     return named

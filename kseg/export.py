@@ -8,7 +8,7 @@ import shutil
 import keras
 
 import kseg
-from kseg.data.files import writing
+from kseg.data.files import checked_path, writing
 from kseg.errors import FileAccessError, InputError
 from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, preprocess_layer
 
@@ -35,10 +35,12 @@ def export_saved_model(model, path, *, label_set=None):
     model = as_model(model)
     if not isinstance(model, keras.Model):
         raise InputError("The model is a SavedModel already: export the .keras file of its run.")
+    if label_set is not None and not (isinstance(label_set, dict) and {"name", "classes", "palette"} <= set(label_set)):
+        raise InputError(f"label_set must be a dict of name, classes and palette, got {label_set!r}.")
     label_set = label_set or label_set_of(model)
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
-    path = pathlib.Path(path)
+    path = pathlib.Path(checked_path(path, "path"))
     if path.exists() and not (path / "saved_model.pb").exists():
         raise InputError(f"{path} exists and is no SavedModel. Choose another folder or remove it.")
     layer = preprocess_layer(model)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from kseg import loss_sums
@@ -101,7 +102,7 @@ class SegmentationLoss(keras.losses.Loss):
         name="segmentation_loss",
     ):
         super().__init__(name=name, dtype="float32")  # a bfloat16 default would round labels
-        weights = None if class_weights is None else [float(weight) for weight in class_weights]
+        weights = _numbers(class_weights)
         self._options = {"loss": loss, "class_weights": weights, "focal_gamma": focal_gamma}
         self._options |= {"top_k_share": top_k_share, "ignore_label": ignore_label}
         self._terms = loss_terms(**self._options)
@@ -127,7 +128,7 @@ class CrossEntropy(keras.losses.Loss):
 
     def __init__(self, class_weights=None, ignore_label=255, name="cross_entropy"):
         super().__init__(name=name, dtype="float32")  # a bfloat16 default would round labels
-        self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
+        self.class_weights = _numbers(class_weights)
         self.ignore_label = ignore_label
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -140,6 +141,19 @@ class CrossEntropy(keras.losses.Loss):
 
     def get_config(self):
         return {"class_weights": self.class_weights, "ignore_label": self.ignore_label, "name": self.name}
+
+
+def _numbers(class_weights):
+    """Return class weights as a list of floats, or None for none."""
+    if class_weights is None:
+        return None
+    try:
+        weights = np.asarray(class_weights)
+    except ValueError:  # NumPy's own, of lists of several lengths
+        weights = np.empty(0)
+    if weights.ndim != 1 or weights.dtype.kind not in "iuf" or not weights.size:
+        raise InputError(f"class_weights must be one number for each class, or None, got {class_weights!r}.")
+    return weights.astype(float).tolist()
 
 
 def _refuse(loss, labels, sample_weight):

@@ -6,14 +6,14 @@ the C classes (a FN of the true class, a FP of none). Its sum is N, the valid pi
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
-from kseg.errors import InputError
+from kseg.data.files import checked_path, reading, write_atomic
+from kseg.errors import InputError, check_whole
 
 SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
 _LIMB = 2**30  # JAX has no int64 by default: there a count is high * 2**30 + low, both int32
@@ -30,6 +30,7 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
     Raises:
         ValueError: the shapes differ, or either array does not hold integers.
     """
+    check_whole("num_classes", num_classes, 1)
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise InputError(f"Predictions must have the labels' shape {labels.shape}, got {predictions.shape}.")
@@ -230,21 +231,36 @@ class Scores:
         path, table = Path(path), {**vars(self), "scored_classes": self.scored_classes}
         table["confusion_matrix"] = self.confusion_matrix.tolist()
         table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomic(path, json.dumps(table, indent=1).encode())
 
     @classmethod
     def from_json(cls, path):
         """Reads what `to_json` wrote; ValueError for any other file."""
+        path, nan = Path(checked_path(path, "path")), float("nan")
+        must = f"{path} must be a table of scores that kseg wrote"
+        with reading(path):
+            content = path.read_bytes()
         try:
-            text, nan = Path(path).read_text(encoding="utf-8"), float("nan")
-            table = json.loads(text, object_hook=lambda d: {k: nan if d[k] is None else d[k] for k in d})
-            table.pop("scored_classes", None)  # older files lack it; the matrix says it
-            table["confusion_matrix"] = _checked(table["confusion_matrix"])
-            return cls(**{**table, "classes": tuple(table["classes"])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} must be a table of scores that kseg wrote: {error!r}.") from error
+            table = json.loads(content, object_hook=lambda d: {k: nan if d[k] is None else d[k] for k in d})
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, brackets without end
+            raise InputError(f"{must}: {error}.") from error
+        table = table if isinstance(table, dict) else {}
+        table.pop("scored_classes", None)  # older files lack it; the matrix says it
+        known = {field.name for field in dataclasses.fields(cls)}
+        wrong = {
+            "lacks": known - set(table) - {"protocol", "frequency_weighted_iou", "per_image"},  # those have defaults
+            "must not have": set(table) - known,
+        }
+        for verb, names in wrong.items():
+            if names:
+                raise InputError(f"{must}, but it {verb} {', '.join(sorted(names))}.")
+        if not isinstance(table["classes"], list) or not isinstance(table["confusion_matrix"], list):
+            raise InputError(f"{must}: its classes and confusion_matrix must be lists.")
+        try:
+            matrix = np.array(table["confusion_matrix"])
+        except ValueError as error:  # NumPy's own, of rows of several lengths
+            raise InputError(f"{must}: {error}.") from error
+        return cls(**{**table, "confusion_matrix": _checked(matrix), "classes": tuple(table["classes"])})
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -258,8 +274,9 @@ class SegmentationScores(keras.metrics.Metric):
 
     def __init__(self, num_classes, average="macro", ignore_label=255, name="scores", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        if average not in ("macro", "micro") or num_classes < 1:
-            raise InputError(f'Need average "macro" or "micro", num_classes > 0: {average!r}, {num_classes}.')
+        if average not in ("macro", "micro"):
+            raise InputError(f'average must be "macro" or "micro", got {average!r}.')
+        check_whole("num_classes", num_classes, 1)
         self.num_classes, self.average, self.ignore_label = num_classes, average, ignore_label
         self._limbs = keras.backend.backend() == "jax"
         limbs, kind = ((2,), "int32") if self._limbs else ((), "int64")

@@ -194,7 +194,7 @@ def test_imports_run_one_way(root):
     allowed = {
         "windows": set(),
         "layers": {"windows"},
-        "metrics": set(),
+        "metrics": {"data"},
         "loss_options": set(),
         "class_weights": {"loss_options"},
         "loss_sums": set(),

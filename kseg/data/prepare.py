@@ -10,11 +10,11 @@ import tqdm
 
 import kseg
 from kseg.data import camvid, cityscapes, folder, records, writer
-from kseg.data.files import list_files, write_atomic
+from kseg.data.files import checked_path, list_files, reading, write_atomic, writing
 from kseg.data.source import Source, stamp
 from kseg.data.tfrecord import SHARD_NAME
 from kseg.data.workers import Workers
-from kseg.errors import InputError
+from kseg.errors import InputError, check_whole
 
 READERS = {"cityscapes": cityscapes.read, "camvid": camvid.read, "folder": folder.read}
 FRAMES_PER_SHARD = 128
@@ -50,7 +50,8 @@ def prepare_dataset(
             output that holds something else. OSError: a file or folder that cannot be read or written.
     """
     _check_options(dataset, store_size, image_format, shards, workers)
-    listed, output = READERS[dataset](source), os.path.abspath(os.fspath(output))
+    source, output = checked_path(source, "source"), os.path.abspath(checked_path(output, "output"))
+    listed = READERS[dataset](source)
     options = {
         "dataset": dataset,
         "store_size": store_size and list(store_size),
@@ -75,15 +76,16 @@ def prepare_dataset(
 
 
 def _check_options(dataset, store_size, image_format, count, workers) -> None:
-    if dataset not in READERS:
+    if dataset not in tuple(READERS):
         raise InputError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(READERS)}.")
-    if store_size is not None and not (len(store_size) == 2 and all(type(s) is int and s > 0 for s in store_size)):
-        raise InputError(f"The store size must be a height and a width in pixels, got {store_size}.")
+    pair = isinstance(store_size, (tuple, list)) and len(store_size) == 2
+    if store_size is not None and not (pair and all(type(s) is int and s > 0 for s in store_size)):
+        raise InputError(f"The store size must be a height and a width in pixels, got {store_size!r}.")
     if image_format not in (None, "png", "jpeg"):
         raise InputError(f'The image format must be "png" or "jpeg" (or none: as they came), got {image_format!r}.')
     for name, value in (("shards", count), ("workers", workers)):
-        if value is not None and value < 1:
-            raise InputError(f"There must be at least one of {name}, got {value}.")
+        if value is not None:
+            check_whole(name, value, 1)
 
 
 def _shard_count(frames, wanted: int | None) -> int:
@@ -112,11 +114,16 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
         return None
     if records.MANIFEST not in files:
         return None
+    path = os.path.join(output, _SOURCE)
+    with reading(path), open(path, "rb") as file:
+        content = file.read()
     try:
-        with open(os.path.join(output, _SOURCE), encoding="utf-8") as file:
-            changes = _differences(json.load(file), origin)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{output}/{_SOURCE} is damaged. Choose another folder or delete this one.") from None
+        before = json.loads(content)
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, brackets without end
+        before = None
+    if not isinstance(before, dict) or not all(isinstance(before.get(part), dict) for part in origin):
+        raise InputError(f"{path} is damaged. Choose another folder or delete this one.")
+    changes = _differences(before, origin)
     if changes:
         raise InputError(f"{output} is finished, but {'; '.join(changes)}. Choose another folder or delete it.")
     try:
@@ -168,7 +175,8 @@ def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
 
 def _clear(output: str, origin: dict, keep: dict) -> None:
     """Mark the folder as ours and remove what a killed run or one of other options left."""
-    os.makedirs(output, exist_ok=True)
+    with writing(output):
+        os.makedirs(output, exist_ok=True)
     write_atomic(os.path.join(output, _SOURCE), json.dumps(origin).encode())
     kept = {os.path.basename(path) for path in keep}
     files = list_files(output)
