@@ -34,7 +34,7 @@ if "keras" not in order:
     keras = plain
 import numpy as np
 found = {"registered": sorted(n for n in plain.saving.get_custom_objects() if n.startswith("kseg>"))}
-found["alone"] = alone if order.startswith("kseg") else None
+found["alone"] = alone if order.startswith("kseg,") else None
 image = np.load(f"{folder}/image.npy")
 names = json.load(open(f"{folder}/names.json"))
 for name in names if order == "kseg,keras" and plain.backend.backend() == "tensorflow" else names[:1]:
