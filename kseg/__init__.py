@@ -1,9 +1,11 @@
 """kseg: train, compare and ship semantic-segmentation models of road scenes with Keras 3.
 
-Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras.
+Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras. When Keras is
+imported, before or afterwards, it gets to know every class of kseg's that a saved model may name.
 """
 
 import importlib
+import sys
 
 __version__ = "0.1.0"
 
@@ -22,6 +24,8 @@ _MODULES = {
 }
 _SUBMODULES = ("audit", "blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
 
+_SERIALIZABLE = ("layers", "losses", "metrics", "optimizers")  # every class that a saved model may name is in these
+
 __all__ = ["__version__", *_MODULES, *_SUBMODULES]
 
 
@@ -35,3 +39,21 @@ def __getattr__(name):
 
 def __dir__():
     return sorted(__all__)
+
+
+def _register_classes(_=None):
+    """Import the modules whose classes Keras finds by name.
+
+    One of kseg's modules may be what imports Keras: it is not whole yet. So those that these modules need are imported
+    as modules (`from kseg import windows`), never their names.
+    """
+    for name in _SERIALIZABLE:
+        importlib.import_module(f"kseg.{name}")
+
+
+if "keras" in sys.modules:
+    _register_classes()
+else:
+    import wrapt
+
+    wrapt.register_post_import_hook(_register_classes, "keras")

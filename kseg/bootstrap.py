@@ -40,7 +40,7 @@ class ImageCounts:
 class Interval:
     """A difference, the percentile interval of its resamples, and the share of those in which it is above 0.
 
-    A tie counts half. Resamples without the class in question are left out; all nan where nothing is left.
+    A tie counts half. Resamples whose truth lacks the class in question are left out; all nan where nothing is left.
     """
 
     difference: float
@@ -60,7 +60,10 @@ class Interval:
 
 
 def scores_of_counts(counts):
-    """Return every score of M models from counts (..., 1 + 2 M, C) of `ImageCounts`.
+    """Return every score of M models from counts (..., 1 + 2 M, C) of `ImageCounts`, over the same classes for all.
+
+    Those are the classes of the truth: one that a single model predicts would else be in the mean of that model alone.
+    So a mean here is larger than `kseg.metrics.five_scores`' where a model predicts a class that the truth lacks.
 
     Returns:
         dict of float64 arrays (..., M): the five macro scores, "mean_iou", "pixel_accuracy" and the micro averages that
@@ -71,7 +74,7 @@ def scores_of_counts(counts):
     missed, wrong = truth - hits, predicted - hits
     four = (hits, missed, wrong, truth.sum(axis=-1, keepdims=True) - hits - missed - wrong)
     with np.errstate(invalid="ignore"):
-        each, macro, micro = (five_of_counts(*four, average) for average in (None, "macro", "micro"))
+        each, macro, micro = (five_of_counts(*four, kind, present=truth > 0) for kind in (None, "macro", "micro"))
     return {
         "mean_iou": macro["jaccard"],
         **macro,

@@ -21,6 +21,10 @@ def check_model(model, options):
         raise InputError(
             "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
         )
+    if not isinstance(options, (dict, type(None))):
+        raise InputError(f"model_options must be a dict of the builder's options, got {options!r}.")
+    if taken := {"name", "input_shape", "num_classes"} & set(options or ()):
+        raise InputError(f"The run itself sets {', '.join(sorted(taken))}. Leave it out of model_options.")
     if options and not isinstance(model, str):
         raise InputError(f"model_options are for a model given by name, got {options} with a function.")
 

@@ -245,5 +245,6 @@ class CityscapesScores:
             for name, pair in (rows | {"mean": means}).items():
                 shown = ["        -" if math.isnan(score) else f"{score:9.4f}" for score in pair]
                 lines.append(f"{name:<14}{''.join(shown)}")
-            lines.append("")
+            iou, iiou = (sum(not math.isnan(pair[i]) for pair in rows.values()) for i in (0, 1))
+            lines += [f"IoU over {iou} of {len(rows)}, iIoU over {iiou}", ""]
         return "\n".join([*lines, f"{self.images}/{self.images} images, protocol {self.protocol}"])

@@ -13,7 +13,7 @@ from kseg.boundaries import checked_pair
 from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.comparison_table import Comparison, difference_rows
 from kseg.data.examples import check_complete
-from kseg.data.files import refuse_inputs
+from kseg.data.files import checked_path, refuse_inputs
 from kseg.data.records import record_files
 from kseg.errors import InputError
 from kseg.evaluation import open_split
@@ -32,10 +32,12 @@ _CITY = re.compile(r"(?:.*/)?([A-Za-z-]+)_\d{6}_\d{6}")  # Cityscapes: CITY_SEQU
 def compare(models, data_dir, output, *, split="val", label_set=None, label_space=None, batch_size=1, progress=False):
     """Score models on the same images, protocol "standard", and write a page that shows where they differ.
 
-    Every model but the first is compared with the first. Intervals: 95 % of 10,000 paired resamples of the images, and
-    of the cities where the records' names have those (`kseg.bootstrap.paired_bootstrap` says what they mean). Objects
-    are the records' instances where they have them, else connected components (`kseg.objects.ObjectScores`). Memory
-    grows with the number of images by `ImageCounts` and a row of scores each.
+    Every model but the first is compared with the first, on the classes that the truth has, of each image as of all: a
+    class that only one model predicts is in no mean here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of
+    10,000 paired resamples of the images, and of the cities where the records' names have those
+    (`kseg.bootstrap.paired_bootstrap` says what they mean). Objects are the records' instances where they have them,
+    else connected components (`kseg.objects.ObjectScores`). Memory grows with the number of images by `ImageCounts` and
+    a row of scores each.
 
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path.
@@ -50,6 +52,7 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
             place for the output.
     """
     models = _named(models)
+    output = checked_path(output, "output")
     read = [path for model in models.values() for path in model_files(model)]
     refuse_inputs([output], [*read, *record_files(data_dir)])
     with replaced_folder(output) as folder:
@@ -70,7 +73,14 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
 
 def _named(models):
     """Return name -> model or path; paths are named by as few of their last parts as tell them apart."""
-    named = dict(models) if isinstance(models, dict) else _short_names([pathlib.Path(path) for path in models])
+    if not isinstance(models, (dict, list, tuple)) or (
+        isinstance(models, dict) and not all(isinstance(name, str) for name in models)
+    ):
+        raise InputError(f"models must be a list of paths, or a dict of name -> model or path, got {models!r}.")
+    if isinstance(models, dict):
+        named = dict(models)
+    else:
+        named = _short_names([pathlib.Path(checked_path(path, "a model of a list")) for path in models])
     if len(named) < 2:
         raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
     return named
@@ -161,6 +171,7 @@ class _Tally:
     def result(self, models, split):
         """Return the Comparison. models: name -> model or path."""
         counts, images = self._counts.array(), len(self.rows)
+        pixels = counts[:, 0].sum(axis=0)
         each = scores_of_counts(counts)
         for i, row in enumerate(self.rows):
             row |= {name: _rounded(each[name][i]) for name in ("mean_iou", "pixel_accuracy")}
@@ -184,9 +195,10 @@ class _Tally:
                 {"name": name, "path": str(m) if isinstance(m, (str, pathlib.Path)) else None}
                 for name, m in models.items()
             ],
+            "scored_classes": [name for name, count in zip(labels.classes, pixels, strict=True) if count],
             "out_of_range": self._out_of_range,
             "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "cities": sorted(set(cities)) if several else []},
-            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_city, counts[:, 0].sum(axis=0)),
+            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_city, pixels),
             "objects": [objects.result() for objects in self._objects],
             "images": self.rows,
         }

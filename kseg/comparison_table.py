@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from kseg.data.files import json_text, write_atomic
+from kseg.metrics import count_of_classes
 
 # In the order of a reader's interest; macro Jaccard is the mean IoU, micro sensitivity and F1 the pixel accuracy.
 TITLES = {
@@ -56,9 +57,10 @@ class Comparison:
     """What a comparison found; `str()` is its summary, `table` what comparison.json holds.
 
     names: of the models, the first is the one that the others are compared with. scores: kseg.metrics.Scores of each.
-    objects: kseg.objects.ObjectScores of each. table: JSON types, nan where nothing can be scored: "scores" and
-    "per_class" have rows with the models' values and differences ("by_image", "by_city": intervals, "above": share of
-    the resamples in which the model is above the first), "images" a row for each image.
+    objects: kseg.objects.ObjectScores of each. table: JSON types, nan where nothing can be scored: "scored_classes" are
+    those of the truth, which all means in it are over (those of `scores` also take what a model alone predicts);
+    "scores" and "per_class" have rows with the models' values and differences ("by_image", "by_city": intervals,
+    "above": share of the resamples in which the model is above the first), "images" a row for each image.
     """
 
     names: tuple
@@ -108,6 +110,8 @@ class Comparison:
     def _note(self):
         count, drawn = len(self.table["images"]), self.table["bootstrap"]
         lines = [
+            f"Means are over {count_of_classes(self.table['scored_classes'], self.scores[0].classes)}: those of the "
+            "truth, the same for all models.",
             f"{count} images, protocol {self.table['protocol']}. Intervals: {drawn['resamples']} times the images were "
             "drawn again with replacement and all models scored on the same ones.",
             "They tell how far a difference hangs on the images drawn. No model was trained again: they say nothing of "

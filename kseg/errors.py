@@ -1,5 +1,7 @@
 """What the user can mend. A command shows these as one line; any other error is a defect and keeps its traceback."""
 
+import numbers
+
 
 class InputError(ValueError):
     """A setting, file or model that cannot be used. The message says what must hold, what came and what to do."""
@@ -19,3 +21,9 @@ class NotFiniteError(InputError, FloatingPointError):
 
 class LostProcessError(InputError, ConnectionError, ChildProcessError):
     """Another process of the same work is gone."""
+
+
+def check_whole(name, value, least):
+    """Raise InputError unless a value is a whole number (no bool, no 2.0) of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")

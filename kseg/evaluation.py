@@ -1,5 +1,7 @@
 """Scoring a model: every image once, at the label's own resolution, into one confusion matrix."""
 
+import collections.abc
+import os
 import pathlib
 
 import keras
@@ -7,10 +9,12 @@ import numpy as np
 
 from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.cityscapes_evaluation import evaluate_cityscapes
+from kseg.data.codec import decode_label
 from kseg.data.examples import Examples, check_complete
+from kseg.data.files import checked_path, reading
 from kseg.errors import InputError
 from kseg.metrics import SCORE_NAMES, Scores, confusion_matrix, five_scores
-from kseg.prediction import as_model, label_set_of, labeller
+from kseg.prediction import as_model, label_set_of, labeller, read_image
 from kseg.progress import progress_bar
 from kseg.seed_evaluation import evaluate_seed, stored_label_resize
 from kseg.visualization import prediction_gallery
@@ -39,7 +43,9 @@ def evaluate(
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes.
         data: a record folder, or an iterable (a tf.data.Dataset too) of (image, label), single (H, W, 3) and (H, W)
-            or batched, uint8 RGB and uint8 training ids, 255 = ignore.
+            or batched, uint8 RGB and uint8 training ids, 255 = ignore. Image and label, or either, may be the path of a
+            file, decoded as `prepare_dataset` does. A label file holds training ids too, as `predict` writes them: a
+            model does not carry the table from the dataset's own ids. Make records for labels of those.
         protocol: "standard", "cityscapes" or "seed". label_set: of a record folder; None is its training classes.
         split, batch_size, label_space: of a record folder, as in `kseg.load_dataset`.
         progress: show a bar of images.
@@ -49,27 +55,56 @@ def evaluate(
         kseg.metrics.Scores; under "cityscapes" kseg.cityscapes_scores.CityscapesScores, under "seed"
         kseg.seed_scores.SeedScores
     Raises:
-        ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing;
-            labels outside the classes in an iterable without a label set are counted in Scores.out_of_range.
+        ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing; what
+            is no pair; a file that cannot be read, which it names. Labels outside the classes in an iterable without a
+            label set are counted in Scores.out_of_range.
     """
-    if protocol not in PROTOCOLS:
+    if protocol not in tuple(PROTOCOLS):
         raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
     options = _seed_options(protocol, model, data, label_resize, train_mode_statistics)
     model = as_model(model)
     known = label_set_of(model)
-    if not isinstance(data, (str, pathlib.Path)):
+    if not isinstance(data, (str, os.PathLike)):
         if protocol == "cityscapes":
             raise InputError('Protocol "cityscapes" needs a record folder: pairs lack regular ids and instance maps.')
         if protocol == "seed":
-            return evaluate_seed(model, data, batch_size, progress, **options)
+            return evaluate_seed(model, _pairs(data), batch_size, progress, **options)
         classes = known["classes"] if known else [str(i) for i in range(class_count(model))]
-        return score_batches(labeller(model), data, classes, None, progress)
+        return score_batches(labeller(model), _pairs(data), classes, None, progress)
 
     source = open_split(data, split, label_set, label_space)
     check_classes(model, source.label_set, data)
     warn_of_other_records(model, source.manifest, data)
     with source.readable_errors():
         return PROTOCOLS[protocol](model, source, batch_size, progress, **options)
+
+
+def _pairs(data):
+    """Give the pairs (image, label) of an iterable, files decoded."""
+    if not isinstance(data, collections.abc.Iterable) or isinstance(data, (bytes, bytearray)):
+        raise InputError(f"data must be a record folder or an iterable of (image, label), got {data!r}.")
+    for pair in data:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            came = f"{len(pair)} things" if isinstance(pair, (tuple, list)) else type(pair).__name__
+            raise InputError(f"Data must be pairs (image, label), arrays or paths of files, got {came} for a pair.")
+        image, label = pair
+        yield (
+            read_image(image) if isinstance(image, (str, os.PathLike)) else image,
+            _read_label(label) if isinstance(label, (str, os.PathLike)) else label,
+        )
+
+
+def _read_label(path):
+    """Return the training ids (H, W) of a label file."""
+    path = pathlib.Path(checked_path(path, "label"))
+    if path.stem.endswith("_labelIds"):
+        raise InputError(
+            f"{path} holds Cityscapes' regular ids, as its name says, but a label file here holds training ids. Make "
+            "records of the dataset (scripts/prepare_data.py) and score those."
+        )
+    with reading(path):
+        encoded = path.read_bytes()
+    return decode_label(encoded, str(path))[0]
 
 
 def _seed_options(protocol, model, data, label_resize, train_mode_statistics):

@@ -7,7 +7,7 @@ import re
 import keras
 
 import kseg
-from kseg.data.files import refuse_inputs, replacing_content, writing
+from kseg.data.files import checked_path, refuse_inputs, replacing_content, writing
 from kseg.errors import FileAccessError, InputError
 from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, model_files, preprocess_layer
 
@@ -39,15 +39,17 @@ def export_saved_model(model, path, *, label_set=None):
     """
     if keras.backend.backend() != "tensorflow":
         raise InputError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
+    path = pathlib.Path(checked_path(path, "path"))
     # A run's SavedModel is no input: its weights are read from the .keras file.
     refuse_inputs([path], [file for file in model_files(model) if file.name != "saved_model"])
     model = as_model(model)
     if not isinstance(model, keras.Model):
         raise InputError("The model is a SavedModel already: export the .keras file of its run.")
+    if label_set is not None and not (isinstance(label_set, dict) and {"name", "classes", "palette"} <= set(label_set)):
+        raise InputError(f"label_set must be a dict of name, classes and palette, got {label_set!r}.")
     label_set = label_set or label_set_of(model)
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
-    path = pathlib.Path(path)
     layer = preprocess_layer(model)
     facts = {
         **label_set,

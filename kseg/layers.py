@@ -5,12 +5,13 @@ All of it is `keras.ops`; training on TensorFlow takes faster paths (XLA islands
 """
 
 import json
+import numbers
 
 import keras
 from keras import ops
 
 from kseg import windows
-from kseg.errors import InputError
+from kseg.errors import InputError, check_whole
 
 
 @keras.saving.register_keras_serializable("kseg")
@@ -201,11 +202,19 @@ class Preprocess(keras.layers.Layer):
 
     def __init__(self, mean, scale, multiple=1, label_set=None, size=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
+        for values in (mean, scale):
+            if not isinstance(values, (list, tuple)) or not all(isinstance(value, numbers.Real) for value in values):
+                raise InputError(f"Preprocess needs 3 means and 3 positive scales (RGB), got {mean!r} and {scale!r}.")
         self.mean = tuple(float(value) for value in mean)
         self.scale = tuple(float(value) for value in scale)
         if len(self.mean) != 3 or len(self.scale) != 3 or min(self.scale) <= 0:
             raise InputError(f"Preprocess needs 3 means and 3 positive scales (RGB), got {self.mean} and {self.scale}.")
+        check_whole("multiple", multiple, 1)
         self.multiple = int(multiple)
+        if size is not None and not (isinstance(size, (list, tuple)) and len(size) == 2):
+            raise InputError(f"size must be (height, width) in pixels, or None, got {size!r}.")
+        for value in size or ():
+            check_whole("size", value, 1)
         self.size = None if size is None else tuple(int(value) for value in size)
         self.label_set = label_set
 

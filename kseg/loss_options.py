@@ -1,6 +1,7 @@
 """What the settings of a loss may say. No framework is imported: bad flags are told before one is."""
 
 import math
+import numbers
 
 from kseg.errors import InputError
 
@@ -35,6 +36,9 @@ def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=
     names = [name for _, name in terms]
     if len(set(names)) < len(names):
         raise InputError(f"loss must name each loss once, got {expression!r}.")
+    for name, value in (("focal_gamma", focal_gamma), ("top_k_share", top_k_share)):
+        if not isinstance(value, numbers.Real):
+            raise InputError(f"{name} must be a number, got {value!r}.")
     if not 0 <= focal_gamma < math.inf:
         raise InputError(f"focal_gamma must be finite and at least 0, got {focal_gamma}.")
     if not 0 < top_k_share <= 1:

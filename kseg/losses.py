@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from kseg import loss_sums
@@ -87,7 +88,8 @@ class SegmentationLoss(keras.losses.Loss):
     Under a distribution strategy `fit` averages the replicas' losses, which differs from the loss of the global batch
     where valid pixels are unevenly spread; `kseg.train` divides by the global counts.
     Args: as `loss_terms` takes them; labels equal to `ignore_label` have no part in anything.
-    Raises: ValueError as `loss_terms`; for sample weights: mark the pixels to leave out with `ignore_label`.
+    Raises: ValueError as `loss_terms`; for sample weights: mark the pixels to leave out with `ignore_label`; for the
+        class_weight of `fit`: give `class_weights` here.
     """
 
     def __init__(
@@ -100,13 +102,13 @@ class SegmentationLoss(keras.losses.Loss):
         name="segmentation_loss",
     ):
         super().__init__(name=name, dtype="float32")  # a bfloat16 default would round labels
-        weights = None if class_weights is None else [float(weight) for weight in class_weights]
+        weights = _numbers(class_weights)
         self._options = {"loss": loss, "class_weights": weights, "focal_gamma": focal_gamma}
         self._options |= {"top_k_share": top_k_share, "ignore_label": ignore_label}
         self._terms = loss_terms(**self._options)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        _refuse(self, sample_weight)
+        _refuse(self, y_true, sample_weight)
         return super().__call__(y_true, y_pred)
 
     def call(self, y_true, y_pred):
@@ -121,16 +123,16 @@ class CrossEntropy(keras.losses.Loss):
     """`cross_entropy` as a Keras loss for `compile`: sum / count; `SegmentationLoss` says what holds for both.
 
     Args: class_weights: C numbers >= 0, or None; ignore_label: no loss where the label equals it.
-    Raises: ValueError for sample weights: mark the pixels to leave out with `ignore_label`.
+    Raises: ValueError for sample weights and the class_weight of `fit`, as `SegmentationLoss`.
     """
 
     def __init__(self, class_weights=None, ignore_label=255, name="cross_entropy"):
         super().__init__(name=name, dtype="float32")  # a bfloat16 default would round labels
-        self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
+        self.class_weights = _numbers(class_weights)
         self.ignore_label = ignore_label
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        _refuse(self, sample_weight)
+        _refuse(self, y_true, sample_weight)
         return super().__call__(y_true, y_pred)
 
     def call(self, y_true, y_pred):
@@ -141,6 +143,26 @@ class CrossEntropy(keras.losses.Loss):
         return {"class_weights": self.class_weights, "ignore_label": self.ignore_label, "name": self.name}
 
 
-def _refuse(loss, sample_weight):
-    if sample_weight is not None:
-        raise InputError(f"{type(loss).__name__} takes no sample weights. Mark pixels with ignore_label.")
+def _numbers(class_weights):
+    """Return class weights as a list of floats, or None for none."""
+    if class_weights is None:
+        return None
+    try:
+        weights = np.asarray(class_weights)
+    except ValueError:  # NumPy's own, of lists of several lengths
+        weights = np.empty(0)
+    if weights.ndim != 1 or weights.dtype.kind not in "iuf" or not weights.size:
+        raise InputError(f"class_weights must be one number for each class, or None, got {class_weights!r}.")
+    return weights.astype(float).tolist()
+
+
+def _refuse(loss, labels, sample_weight):
+    if sample_weight is None:
+        return
+    name, rank = type(loss).__name__, len(getattr(sample_weight, "shape", ()))
+    if rank > 1 and rank == len(labels.shape) - 1:  # fit takes the labels' last axis for that of one-hot classes
+        raise InputError(
+            f"{name} does not take the class_weight of fit, which knows one class an image and none a pixel. "
+            f"Give one weight for each class to the loss: {name}(class_weights=[...])."
+        )
+    raise InputError(f"{name} takes no sample weights. Mark pixels with ignore_label.")

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kseg.data.files import write_atomic
-from kseg.errors import InputError
+from kseg.data.files import checked_path, reading, write_atomic
+from kseg.errors import InputError, check_whole
 
 SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
 _LIMB = 2**30  # JAX has no int64 by default: there a count is high * 2**30 + low, both int32
@@ -30,6 +30,7 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
     Raises:
         ValueError: the shapes differ, or either array does not hold integers.
     """
+    check_whole("num_classes", num_classes, 1)
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise InputError(f"Predictions must have the labels' shape {labels.shape}, got {predictions.shape}.")
@@ -95,10 +96,13 @@ def _five(matrix, average, xp):  # xp: numpy (float64) or keras.ops (float32)
     return five_of_counts(tp, fn, fp, xp.sum(matrix) - tp - fn - fp, average, xp)
 
 
-def five_of_counts(tp, fn, fp, tn, average=None, xp=np):
-    """`five_scores` of counts (..., C): arrays (..., C), or (...) with an average."""
+def five_of_counts(tp, fn, fp, tn, average=None, xp=np, present=None):
+    """`five_scores` of counts (..., C): arrays (..., C), or (...) with an average.
+
+    present: bool (..., C), the classes to score; None is those in truth or prediction.
+    """
     # A class absent from truth and prediction has nothing to score: its accuracy of 1 must not lift a mean.
-    present = (tp + fn + fp) > 0
+    present = (tp + fn + fp) > 0 if present is None else present
     four = (ops.cast(n, "float32") if xp is ops else n.astype(float) for n in (tp, fn, fp, tn))
     tp, fn, fp, tn = (xp.sum(n, axis=-1) if average == "micro" else n for n in four)
     five = {
@@ -139,6 +143,18 @@ def _checked(matrix):
     return np.pad(matrix.astype(np.int64), ((0, 0), (0, len(matrix) + 1 - matrix.shape[1])))
 
 
+def count_of_classes(some, classes):
+    """Return how many of the classes `some` are, with the names of the fewer, those in or those left out.
+
+    "all 19 classes", "18 of 19 classes (without train)", "2 of 19 classes (road, sky)".
+    """
+    without = [name for name in classes if name not in some]
+    if not without:
+        return f"all {len(classes)} classes"
+    names = f"without {', '.join(without)}" if len(without) <= len(some) else ", ".join(some)
+    return f"{len(some)} of {len(classes)} classes ({names or 'none'})"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
     """What an evaluation found; `str()` is the table, `to_json` the file. What cannot be scored is nan.
@@ -146,6 +162,7 @@ class Scores:
     The five are macro means; `micro` is by name, `per_class` by class and name, `per_image` by name, means over images
     of each one's macro means ({}: not taken). `frequency_weighted_iou`: sum of (n_c / N) * IoU_c. `confusion_matrix`:
     int64 (C, C + 1). `out_of_range` pixels, with a label neither a class nor ignored, are in no score.
+    `scored_classes`: those in truth or prediction, which the means are over; one that is only predicted has IoU 0.
     """
 
     accuracy: float
@@ -184,6 +201,13 @@ class Scores:
             **{"images": int(images), "out_of_range": int(out_of_range), "classes": classes},
         )
 
+    @property
+    def scored_classes(self):
+        """The names of the classes that occur in truth or prediction."""
+        counts = self.confusion_matrix
+        found = counts.sum(axis=1) + counts[:, :-1].sum(axis=0) > 0
+        return tuple(name for name, there in zip(self.classes, found, strict=True) if there)
+
     def __str__(self):
         rows = {"macro": {name: getattr(self, name) for name in SCORE_NAMES}, "micro": self.micro}
         rows |= {"per image": self.per_image} if self.per_image else {}
@@ -192,28 +216,51 @@ class Scores:
         for title, row in [*rows.items(), *self.per_class.items()]:
             values = "".join(f"{row[name]:13.4f}".replace("nan", "  -") for name in SCORE_NAMES)
             lines.append(f"{title:<{width}}{values}")
-        means = f"mean IoU {self.mean_iou:.4f}, frequency-weighted IoU {self.frequency_weighted_iou:.4f}"
-        images = f"{self.images}/{self.expected_images} images, protocol {self.protocol}"
-        lines.append(f"{means}, pixel accuracy {self.pixel_accuracy:.4f}, {images}")
+        scored = count_of_classes(self.scored_classes, self.classes)
+        lines.append(f"mean IoU {self.mean_iou:.4f} over {scored}")
+        means = f"frequency-weighted IoU {self.frequency_weighted_iou:.4f}, pixel accuracy {self.pixel_accuracy:.4f}"
+        lines.append(f"{means}, {self.images}/{self.expected_images} images, protocol {self.protocol}")
+        labelled = dict(zip(self.classes, self.confusion_matrix.sum(axis=1), strict=True))
+        if predicted_alone := [name for name in self.scored_classes if not labelled[name]]:
+            lines.append(f"Predicted, but in no label, so of IoU 0: {', '.join(predicted_alone)}")
         warning = f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored."
         return "\n".join([*lines, warning] if self.out_of_range else lines)
 
     def to_json(self, path):
         """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
-        path, table = Path(path), {**vars(self), "confusion_matrix": self.confusion_matrix.tolist()}
+        path, table = Path(path), {**vars(self), "scored_classes": self.scored_classes}
+        table["confusion_matrix"] = self.confusion_matrix.tolist()
         table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
         write_atomic(path, json.dumps(table, indent=1).encode())
 
     @classmethod
     def from_json(cls, path):
         """Reads what `to_json` wrote; ValueError for any other file."""
+        path, nan = Path(checked_path(path, "path")), float("nan")
+        must = f"{path} must be a table of scores that kseg wrote"
+        with reading(path):
+            content = path.read_bytes()
         try:
-            text, nan = Path(path).read_text(encoding="utf-8"), float("nan")
-            table = json.loads(text, object_hook=lambda d: {k: nan if d[k] is None else d[k] for k in d})
-            table["confusion_matrix"] = _checked(table["confusion_matrix"])
-            return cls(**{**table, "classes": tuple(table["classes"])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} must be a table of scores that kseg wrote: {error!r}.") from error
+            table = json.loads(content, object_hook=lambda d: {k: nan if d[k] is None else d[k] for k in d})
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, brackets without end
+            raise InputError(f"{must}: {error}.") from error
+        table = table if isinstance(table, dict) else {}
+        table.pop("scored_classes", None)  # older files lack it; the matrix says it
+        known = {field.name for field in dataclasses.fields(cls)}
+        wrong = {
+            "lacks": known - set(table) - {"protocol", "frequency_weighted_iou", "per_image"},  # those have defaults
+            "must not have": set(table) - known,
+        }
+        for verb, names in wrong.items():
+            if names:
+                raise InputError(f"{must}, but it {verb} {', '.join(sorted(names))}.")
+        if not isinstance(table["classes"], list) or not isinstance(table["confusion_matrix"], list):
+            raise InputError(f"{must}: its classes and confusion_matrix must be lists.")
+        try:
+            matrix = np.array(table["confusion_matrix"])
+        except ValueError as error:  # NumPy's own, of rows of several lengths
+            raise InputError(f"{must}: {error}.") from error
+        return cls(**{**table, "confusion_matrix": _checked(matrix), "classes": tuple(table["classes"])})
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -227,8 +274,9 @@ class SegmentationScores(keras.metrics.Metric):
 
     def __init__(self, num_classes, average="macro", ignore_label=255, name="scores", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        if average not in ("macro", "micro") or num_classes < 1:
-            raise InputError(f'Need average "macro" or "micro", num_classes > 0: {average!r}, {num_classes}.')
+        if average not in ("macro", "micro"):
+            raise InputError(f'average must be "macro" or "micro", got {average!r}.')
+        check_whole("num_classes", num_classes, 1)
         self.num_classes, self.average, self.ignore_label = num_classes, average, ignore_label
         self._limbs = keras.backend.backend() == "jax"
         limbs, kind = ((2,), "int32") if self._limbs else ((), "int64")

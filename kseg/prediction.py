@@ -1,8 +1,11 @@
 """From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
 
+import collections.abc
 import json
+import os
 import pathlib
 import struct
+import traceback
 import unicodedata
 import zipfile
 import zlib
@@ -15,13 +18,14 @@ from PIL import Image, PngImagePlugin
 from kseg import __version__
 from kseg.data.augment import PADDING
 from kseg.data.codec import decode_image
-from kseg.data.files import reading, refuse_inputs, replacing, writing
+from kseg.data.files import checked_path, reading, refuse_inputs, replacing, writing
 from kseg.data.zips import check_unpacked
 from kseg.errors import InputError, MissingFileError
 from kseg.layers import Preprocess
 from kseg.runs import FLAGS_FILE, RunFolder
 from kseg.visualization import colorize
 
+_PACKAGE = pathlib.Path(__file__).parent
 # What Keras may raise about a file of arbitrary bytes.
 _DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
 _DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
@@ -37,7 +41,7 @@ def load_model(path):
     Raises:
         FileNotFoundError: nothing there. ValueError: something else, or a damaged file.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(checked_path(path, "model"))
     if not path.exists():
         raise MissingFileError(f"No model at {path}: give a run folder, a .keras file or a SavedModel folder.")
     if (path / "saved_model.pb").exists():
@@ -55,13 +59,38 @@ def load_model(path):
                 raise InputError(f"the checksum of {damaged} differs")
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except _DAMAGED as error:
+        if _failed_in_kseg(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} is damaged or no .keras file: {reason}") from error
 
 
+def _failed_in_kseg(error):
+    """Whether it was code of kseg's that failed beneath `load_model`, otherwise than by refusing what it was given."""
+    while error is not None:
+        codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        ours = [code for code in codes if pathlib.Path(code.co_filename).is_relative_to(_PACKAGE)]
+        if set(ours) - {load_model.__code__} and not isinstance(error, InputError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def as_model(model):
-    """Return a model as it is, and what `load_model` gives for a path."""
-    return load_model(model) if isinstance(model, (str, pathlib.Path)) else model
+    """Return a model as it is, and what `load_model` gives for a path; ValueError for what is neither."""
+    if isinstance(model, (str, os.PathLike)):
+        model = load_model(model)
+    if isinstance(model, SavedModel):
+        return model
+    if not isinstance(model, keras.Model):
+        raise InputError(f"model must be a keras.Model or the path of one, got {model!r}.")
+    shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    if not all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes) or shapes[0][3] != 3:
+        raise InputError(
+            f"{model.name} must take images (B, H, W, 3) and give logits (B, H, W, C), but takes {shapes[0]} and gives "
+            f"{shapes[1]}."
+        )
+    return model
 
 
 def model_files(model):
@@ -85,13 +114,18 @@ class SavedModel:
         import tensorflow as tf
 
         path = pathlib.Path(path)
-        try:
+        try:  # nothing of kseg's own runs here
             self._loaded = tf.saved_model.load(str(path))
             self._serve = self._loaded.signatures["serving_default"]
-            self.label_set = json.loads((path / "classes.json").read_text(encoding="utf-8"))
-            self.num_classes = len(self.label_set["classes"])
-        except (OSError, ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+            self.label_set = json.loads((path / "classes.json").read_bytes())
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, tf.errors.OpError) as error:
             raise InputError(f"{path} is no SavedModel that kseg exported: {error}") from error
+        known = self.label_set if isinstance(self.label_set, dict) else {}
+        if not isinstance(known.get("classes"), list) or not isinstance(known.get("palette"), list):
+            raise InputError(
+                f"{path} is no SavedModel that kseg exported: its classes.json has no classes and palette."
+            )
+        self.num_classes = len(known["classes"])
 
     @property
     def weights(self):
@@ -202,8 +236,10 @@ def predict_files(model, paths, output):
         ValueError: two images of one name, an output that is an image, of the model or not kseg's (nothing is written
             then); a file that is no image, a model without class colours.
     """
-    paths = [pathlib.Path(path) for path in paths]
-    written = _label_paths(paths, pathlib.Path(output))
+    if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, collections.abc.Iterable):
+        raise InputError(f"paths must be a list of image files, got {paths!r}.")
+    paths = [pathlib.Path(checked_path(path, "image")) for path in paths]
+    written = _label_paths(paths, pathlib.Path(checked_path(output, "output")))
     pictures = [picture for pair in written for picture in pair]
     refuse_inputs(pictures, [*paths, *model_files(model)])
     for picture in pictures:
@@ -301,13 +337,17 @@ def _jax_labeller(model, label):
 
 def read_image(image):
     """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError says what came."""
-    if isinstance(image, (str, pathlib.Path)):
+    if isinstance(image, (str, os.PathLike)):
+        image = checked_path(image, "image")
         with reading(image):
             encoded = pathlib.Path(image).read_bytes()
         return decode_image(encoded, str(image))[0]
     if isinstance(image, (bytes, bytearray)):
         return decode_image(bytes(image), "image")[0]
-    image = np.asarray(image)
+    try:
+        image = np.asarray(image)
+    except ValueError as error:  # NumPy's own, of lists of several lengths
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {type(image).__name__}: {error}.") from error
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape}.")
     return image

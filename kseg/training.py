@@ -12,6 +12,7 @@ from kseg.building import build_for_run, check_model, precision, training_parts
 from kseg.checks import check_batch_norm
 from kseg.data.augment import Augmentation, epoch_plan
 from kseg.data.checking import quick_check
+from kseg.data.files import checked_path
 from kseg.evaluation import open_split
 from kseg.finishing import finish, score
 from kseg.group import leads
@@ -51,7 +52,7 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
     """
     settings = make_settings(**settings)
     check_model(model, model_options)
-    folder = RunFolder(pathlib.Path(workdir))
+    folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
     with folder.alone() if leads(strategy) else contextlib.nullcontext():
         return _train(model, data_dir, folder, model_options, strategy, callbacks, settings)
 

@@ -53,7 +53,10 @@ def main(args):
     options = _flags.parse_json(args, "model_options")
     options |= {name: args[name].value for name in ("base_filters", "encoder_weights") if args[name].value}
     import kseg
+    from kseg.building import check_model
     from kseg.data.origins import ensure_records
+
+    check_model(args.model, options)
 
     size = settings.crop or (settings.height, settings.width)
     one_of_group = args.strategy == "multiworker" and args.local_workers == 1  # it may run nothing before the others

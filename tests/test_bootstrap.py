@@ -10,13 +10,11 @@ CLASSES, MODELS = 4, 3
 
 
 def random_matrices(images, seed=0):
-    """Confusion matrices (n, M, C, C + 1) of one truth an image; class 3 occurs in the first image only."""
+    """Confusion matrices (n, M, C, C + 1) of one truth an image; class 3 is in the first truth alone."""
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 60, (images, CLASSES))
     pixels[1:, 3] = 0
     shares = random.dirichlet(np.ones(CLASSES + 1) / 2, (images, MODELS, CLASSES))
-    shares[1:, :, :, 3] = 0  # nor is it predicted elsewhere
-    shares /= shares.sum(axis=-1, keepdims=True)
     return np.array([[[random.multinomial(p, s) for p, s in zip(pixels[i], shares[i, m], strict=True)]
                       for m in range(MODELS)] for i in range(images)])  # fmt: skip
 
@@ -29,8 +27,11 @@ def counts_of(matrices):
 
 
 def naive_scores(matrix):
-    """All scores of one summed matrix, from kseg.metrics."""
-    macro, micro, each = (five_scores(matrix, average) for average in ("macro", "micro", None))
+    """All scores of one summed matrix, from kseg.metrics' scores of each class that the truth has."""
+    micro, each = (five_scores(matrix, average) for average in ("micro", None))
+    there = matrix.sum(axis=1) > 0
+    each = {name: np.where(there, score, np.nan) for name, score in each.items()}
+    macro = {name: np.nanmean(score) for name, score in each.items()}
     named = {f"micro_{name}": micro[name] for name in ("accuracy", "specificity", "jaccard")}
     iou, pixel_accuracy = macro["jaccard"], micro["sensitivity"]
     return {**macro, **named, "mean_iou": iou, "pixel_accuracy": pixel_accuracy, "per_class": each["jaccard"]}
@@ -130,6 +131,47 @@ def test_sums_are_exact_whole_numbers():
     counts = np.full((6, 1, 2), 3 * 10**12 + 1)
     sums = np.concatenate(list(resampled_sums(counts, resamples=1001, seed=3)))
     assert sums.shape == (1001, 1, 2) and (sums == 6 * (3 * 10**12 + 1)).all()
+
+
+def test_a_class_that_only_one_model_predicts_is_in_no_mean():
+    """18 classes of 100 pixels; the second model is better in each, and takes one pixel for a 19th that is nowhere.
+
+    The first takes 20 of each class for the next one: IoU 80 / 120. The second 18: 82 / 118, and 82 / 117 for the class
+    that gets 17. Over the 18 classes it leads by (17 * 82 / 118 + 82 / 117) / 18 - 2 / 3 = .0286; a mean over 19 of
+    its own would be .6587, .0080 less than the first's.
+    """
+    matrices = np.zeros((2, 19, 20), np.int64)
+    for matrix, wrong in zip(matrices, (20, 18), strict=True):
+        for k in range(18):
+            matrix[k, [k, (k + 1) % 18]] = 100 - wrong, wrong
+    matrices[1, 0, [1, 18]] = 17, 1
+    own = [five_scores(matrix, "macro")["jaccard"] for matrix in matrices]
+    assert own[1] - own[0] == pytest.approx(-0.0080, abs=5e-5)
+    (found,) = paired_bootstrap(counts_of([matrices, matrices]), resamples=20)
+    expected = (17 * 82 / 118 + 82 / 117) / 18 - 2 / 3
+    for interval in (found["mean_iou"], found["jaccard"]):
+        assert (interval.difference, interval.low, interval.high) == pytest.approx((expected,) * 3)
+        assert interval.above == 1
+    assert all(interval.difference > 0 for interval in found["per_class"][:18])
+    assert np.isnan(found["per_class"][18].difference)
+
+
+def test_a_resample_has_the_classes_of_its_own_truth():
+    """Image 1 has classes 0 and 1, both models right; image 2 class 0 alone, of which model 2 takes a tenth for 1.
+
+    Of two images a resample has twice the first (1/4): difference 0. Once each (1/2): IoU of 0 is 190 / 200, of 1
+    100 / 110, so (190 / 200 + 100 / 110) / 2 - 1. Twice the second (1/4): class 1 is in no truth, so 180 / 200 - 1.
+    """
+    both, one = np.zeros((2, 2, 2, 3), np.int64)
+    both[:, 0, 0] = both[:, 1, 1] = 100
+    one[0, 0, 0], one[1, 0] = 100, (90, 10, 0)
+    (found,) = paired_bootstrap(counts_of([both, one]), resamples=400)
+    mixed = (190 / 200 + 100 / 110) / 2 - 1  # -.070
+    interval = found["mean_iou"]
+    assert (interval.difference, interval.low, interval.high) == pytest.approx((mixed, -0.1, 0))
+    assert interval.above == pytest.approx(1 / 4 / 2, abs=0.03)
+    # Class 1 itself: only resamples whose truth has it count, and it never is worse than 100 / 110.
+    assert found["per_class"][1].low == pytest.approx(100 / 110 - 1)
 
 
 def test_bad_input():

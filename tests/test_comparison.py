@@ -67,7 +67,7 @@ def maps(models, records):
         examples.__getitem__, range(IMAGES))]  # fmt: skip
 
 
-def test_scores_and_differences_are_those_of_evaluate(found, models, records):
+def test_scores_and_differences_are_those_of_evaluate_on_the_classes_of_the_truth(found, models, records):
     comparison, table = found[0], found[0].table
     assert comparison.names == ("a/best.keras", "b/best.keras", models[2].parent.name + "/c.keras")
     scores = [kseg.evaluate(path, records) for path in models]
@@ -76,15 +76,24 @@ def test_scores_and_differences_are_those_of_evaluate(found, models, records):
     rows = {row["key"]: row for row in table["scores"]}
     micro = {f"micro_{name}" for name in ("accuracy", "specificity", "jaccard")}
     assert set(rows) == {"mean_iou", "pixel_accuracy", *kseg.metrics.SCORE_NAMES, *micro}
+    there = [
+        name for name, pixels in zip(LABELS.classes, scores[0].confusion_matrix.sum(axis=1), strict=True) if pixels
+    ]
+    assert table["scored_classes"] == there and len(there) < LABELS.num_classes
     for key, row in rows.items():
-        expected = [s.micro[key[6:]] if key in micro else getattr(s, key) for s in scores]
+        name = key.replace("mean_iou", "jaccard")
+        if key == "pixel_accuracy" or key in micro:  # a sum over all classes: the same pixels for every model
+            expected = [s.micro[key[6:]] if key in micro else s.pixel_accuracy for s in scores]
+        else:
+            expected = [np.mean([s.per_class[c][name] for c in there]) for s in scores]
         assert row["values"] == pytest.approx(expected, rel=1e-12)
         for value, difference in list(zip(expected, row["differences"], strict=True))[1:]:
             assert difference["difference"] == pytest.approx(value - expected[0])
             for low, high in (difference["by_image"], difference["by_city"]):
                 assert low - 1e-12 <= difference["difference"] <= high + 1e-12
     for name, row in zip(LABELS.classes, table["per_class"], strict=True):
-        assert row["values"] == pytest.approx([s.per_class[name]["jaccard"] for s in scores], nan_ok=True)
+        wanted = [s.per_class[name]["jaccard"] if name in there else np.nan for s in scores]
+        assert row["values"] == pytest.approx(wanted, nan_ok=True)
 
 
 def test_objects_are_those_of_the_report(found, models, records, tmp_path):
@@ -166,6 +175,7 @@ def test_the_summary_says_what_the_interval_means(found):
     text = str(found[0])
     assert text.count("95 % by image") == text.count("95 % by city") == 2  # two models against the first
     assert "mean IoU (macro Jaccard)" in text and "objects found" in text and "5 images" in text
+    assert "Means are over " in text and f" of {LABELS.num_classes} classes (" in text
     assert "No model was trained again" in text and "of 2: too few" in text
 
 

@@ -1,5 +1,6 @@
 """The page of a comparison in headless Chromium: what a reader clicks, sorts, drags and types."""
 
+import re
 import shutil
 
 import keras
@@ -120,6 +121,37 @@ def test_the_numbers_stand_on_the_page(page, report):
     )
     ious = [row["jaccard"] for row in scores[0].per_class.values()]
     assert [float(width.rstrip("%")) for width in widths] == pytest.approx([100 * iou for iou in ious], abs=0.01)
+
+
+def test_the_verdict_agrees_with_its_own_numbers(page, report):
+    """Whoever is ahead, the difference is the one of the two numbers before it, with its sign."""
+    for other in (1, 2):
+        choose(page, "#other", other)
+        row = report[1].table["scores"][0]
+        found = row["differences"][other]
+        text = page.find_element("id", "verdict").text.replace("−", "-").replace("±", "")
+        values = [float(number) for number in re.findall(r"[+-]?\d\.\d{4}", text)]
+        low, high = found["by_image"]
+        if low > 0 or high < 0:
+            winner, loser = (other, 0) if low > 0 else (0, other)
+            ends = (low, high) if low > 0 else (-high, -low)
+            assert text.startswith(f"{report[1].names[winner]} has the higher mean IoU: ")
+            assert values[:2] == [round(row["values"][m], 4) for m in (winner, loser)]
+            assert values[2] == round(values[0] - values[1], 4) > 0
+        else:
+            ends = low, high
+            assert text.startswith("No clear winner by mean IoU: ")
+            assert values[:2] == [round(row["values"][m], 4) for m in (0, other)]
+            assert values[2] == round(values[1] - values[0], 4)
+        assert values[3:5] == pytest.approx(ends, abs=5.1e-5)
+
+
+def test_the_page_says_which_classes_its_means_are_over(page):
+    assert "Means are over all 3 classes: those of the truth" in page.find_element("id", "meaning").text
+    assert texts(page, "#tiles dt")[0] == "mean IoU, 3 classes"
+    named = "data.scored_classes = arguments[0]; return countOfClasses()"
+    assert page.execute_script(named, ["road", "sky"]) == "2 of 3 classes (without car)"
+    assert page.execute_script(named, ["sky"]) == "1 of 3 classes (sky)"
 
 
 def test_tables_sort_by_click_and_by_keyboard(page, report):

@@ -152,3 +152,55 @@ def test_predict_refuses_what_is_no_image(tmp_path):
         kseg.predict(model, np.zeros((4, 4, 3)))
     with pytest.raises(ValueError, match="not a PNG, JPEG, WebP, TIFF or BMP"):
         kseg.predict(model, b"GIF89a")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Image and label files of the validation split, and the same as arrays."""
+    folder = tiny.write_folder(tmp_path_factory.mktemp("files") / "source") / "val"
+    paths = [(folder / "images" / f"val_{i}.png", folder / "labels" / f"val_{i}.png") for i in range(5)]
+    return paths, [tuple(np.asarray(Image.open(path)) for path in pair) for pair in paths]
+
+
+def test_pairs_of_paths_score_as_their_arrays(files):
+    """The rule of the labels is the model's, so in each mix every pixel but the two void rows is right."""
+    paths, arrays = files
+    mixes = {
+        "paths": paths,
+        "text": [tuple(map(str, pair)) for pair in paths],
+        "mixed": [(paths[i][i % 2], arrays[i][1]) if not i % 2 else (arrays[i][0], paths[i][1]) for i in range(5)],
+        "lists": [list(pair) for pair in paths],
+    }
+    for name, pairs in mixes.items():
+        scores = kseg.evaluate(brightness_model(), pairs)
+        assert scores.pixel_accuracy == 1 and scores.images == 5, name
+        assert scores.confusion_matrix.sum() == 5 * 30 * 48 and scores.out_of_range == 0, name
+    seed = kseg.evaluate(brightness_model((32, 48, 3)), paths, protocol="seed")
+    assert seed.sensitivity == 1 and seed.images == 5
+
+
+def test_a_label_file_holds_training_ids(files, tmp_path):
+    """Ids that are no class are counted as such; regular ids of Cityscapes are told by their name."""
+    (image, _), *_ = files[0]
+    ids = np.zeros((32, 48), np.uint8)
+    ids[:2, :3] = 7
+    Image.fromarray(ids).save(tmp_path / "label.png")
+    scores = kseg.evaluate(brightness_model(), [(image, tmp_path / "label.png")])
+    assert scores.out_of_range == 6
+    (tmp_path / "a_labelIds.png").write_bytes((tmp_path / "label.png").read_bytes())
+    with pytest.raises(kseg.InputError, match=r"a_labelIds.png holds Cityscapes' regular ids"):
+        kseg.evaluate(brightness_model(), [(image, tmp_path / "a_labelIds.png")])
+
+
+def test_a_file_that_cannot_be_scored_is_named(files, tmp_path):
+    (image, label), *_ = files[0]
+    (tmp_path / "torn.png").write_bytes(image.read_bytes()[:100])
+    for pair, name in (
+        ((tmp_path / "torn.png", label), "torn.png"),
+        ((image, tmp_path / "torn.png"), "torn.png"),
+        ((image, image), image.name),  # an RGB picture is no label
+        ((tmp_path / "none.png", label), "none.png"),
+        ((image, tmp_path), str(tmp_path)),
+    ):
+        with pytest.raises(kseg.InputError, match=name):
+            kseg.evaluate(brightness_model(), [pair])

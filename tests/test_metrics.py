@@ -152,9 +152,9 @@ def test_scores_table_and_warning():
     assert [line.split()[0] for line in lines[1:6]] == ["macro", "micro", *CLASSES]
     assert len({len(line) for line in lines[:6]}) == 1  # the columns are aligned
     # Macro jaccard by hand: (8/11 + 4/7 + 1/2) / 3 = .5996, weighted by 2, 1 and 1: .6315; pixel accuracy 15/20.
-    means = "mean IoU 0.5996, frequency-weighted IoU 0.6315, pixel accuracy 0.7500"
-    assert lines[6].startswith(f"{means}, 500/500 images")
-    assert lines[7].startswith("WARNING: 3 pixels")
+    assert lines[6] == "mean IoU 0.5996 over all 3 classes"
+    assert lines[7].startswith("frequency-weighted IoU 0.6315, pixel accuracy 0.7500, 500/500 images")
+    assert lines[8].startswith("WARNING: 3 pixels")
     assert "WARNING" not in str(dataclasses.replace(scores, out_of_range=0))
     short = metrics.Scores.from_confusion_matrix(MATRIX, CLASSES, 496, expected_images=500)
     assert "496/500 images" in str(short)
@@ -164,19 +164,36 @@ def test_scores_table_and_warning():
     assert len({len(line) for line in lines[:7]}) == 1
 
 
+def test_the_table_says_which_classes_entered_the_mean():
+    # a: 4 of 5 pixels right, one taken for c, which no label has; b and d are nowhere. (4/5 + 0) / 2 = .4.
+    counts = np.zeros((4, 5), int)
+    counts[0, [0, 2]] = 4, 1
+    scores = metrics.Scores.from_confusion_matrix(counts, "abcd", 1)
+    assert scores.scored_classes == ("a", "c") and scores.mean_iou == pytest.approx(0.4)
+    lines = str(scores).splitlines()
+    assert "mean IoU 0.4000 over 2 of 4 classes (without b, d)" in lines
+    assert "Predicted, but in no label, so of IoU 0: c" in lines
+    counts[0, 1], counts[3, 3] = 1, 1
+    whole = str(metrics.Scores.from_confusion_matrix(counts, "abcd", 1))
+    assert "over all 4 classes" in whole and "of IoU 0: b, c" in whole
+    assert metrics.count_of_classes(("b",), "abc") == "1 of 3 classes (b)"  # the shorter list
+    assert metrics.count_of_classes((), "abc") == "0 of 3 classes (none)"
+
+
 def test_scores_json_round_trip_with_nan_as_null(tmp_path):
     absent = np.array([[3, 0], [0, 0]])
     scores = metrics.Scores.from_confusion_matrix(absent, ["a", "NaN"], images=2, out_of_range=1)
     scores.to_json(tmp_path / "scores.json")
     table = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
-    assert set(table) == {field.name for field in dataclasses.fields(scores)}
+    assert set(table) == {*(field.name for field in dataclasses.fields(scores)), "scored_classes"}
+    assert table["scored_classes"] == ["a"]
     assert table["mean_iou"] == 1 and table["per_class"]["NaN"]["jaccard"] is None
     assert table["confusion_matrix"] == [[3, 0, 0], [0, 0, 0]]
     again = metrics.Scores.from_json(tmp_path / "scores.json")
     assert str(again) == str(scores) and again.classes == scores.classes
     assert again.confusion_matrix.dtype == np.int64 and np.isnan(again.per_class["NaN"]["f1"])
     assert os.listdir(tmp_path) == ["scores.json"]  # no temporary file is left
-    for key in ("frequency_weighted_iou", "per_image"):  # files of older kseg lack them
+    for key in ("frequency_weighted_iou", "per_image", "scored_classes"):  # files of older kseg lack them
         table.pop(key)
     (tmp_path / "scores.json").write_text(json.dumps(table))
     assert metrics.Scores.from_json(tmp_path / "scores.json").per_image == {} == again.per_image

@@ -10,7 +10,7 @@ import numpy as np
 from kseg.data import records
 from kseg.data.augment import apply_row, nearest_label, smooth_label
 from kseg.data.codec import decode_instances
-from kseg.errors import InputError
+from kseg.errors import InputError, check_whole
 
 INSTANCES = "image/segmentation/instance/encoded"
 
@@ -81,7 +81,8 @@ class Examples:
         return sizes[0]
 
     def check_batches(self, batch_size):
-        """Raise ValueError if a batch of consecutive images would hold different sizes."""
+        """Raise ValueError if a batch of consecutive images would hold different sizes, or none at all."""
+        check_whole("batch_size", batch_size, 1)
         for start in range(0, len(self) if batch_size > 1 else 0, batch_size):
             batch = slice(start, start + batch_size)
             if np.ptp(self.split.heights[batch]) or np.ptp(self.split.widths[batch]):

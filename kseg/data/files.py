@@ -1,6 +1,7 @@
 """Files and folders, local or behind a URL ("gs://...", tf.io.gfile); whole writes, never onto an input; locks."""
 
 import contextlib
+import errno
 import fnmatch
 import functools
 import hashlib
@@ -22,6 +23,29 @@ def is_url(path) -> bool:
     return "://" in str(path)
 
 
+def checked_path(path, what: str) -> str:
+    """Return a path as text; InputError for what can be none.
+
+    That is another type, an empty text, one with a NUL in it, a name that is too long, a circle of links.
+
+    Args:
+        path: as the user gave it. what: names it in the message ("data_dir").
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    why = ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InputError(f"{what} must be the path of a file or folder, got {path!r}.")
+    try:
+        os.stat(text)
+    except UnicodeEncodeError:
+        why = "no name of a file can hold all of it"
+    except OSError as error:  # missing or forbidden is for whoever opens it
+        why = error.strerror if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else ""
+    if why:
+        raise InputError(f"{what} must be the path of a file or folder, got {text[:200]!r}: {why}.")
+    return text
+
+
 def open_binary(path: str):
     """Open a file for reading in binary."""
     if is_url(path):
@@ -38,8 +62,9 @@ def list_files(folder: str) -> dict[str, int]:
     if not is_url(folder):
         if not os.path.isdir(folder):
             raise MissingFileError(missing)
-        entries = sorted(os.scandir(folder), key=lambda e: e.name)
-        return {e.name: e.stat().st_size for e in entries if e.is_file()}
+        with reading(folder):
+            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+            return {e.name: e.stat().st_size for e in entries if e.is_file()}
     import tensorflow as tf
 
     if not tf.io.gfile.isdir(folder):

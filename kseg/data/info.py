@@ -43,7 +43,7 @@ class LabelSet:
             raise InputError(
                 f"Label set {self.name}: one colour a class, got {len(palette)} for {len(classes)} classes."
             )
-        if table.shape != (256,) or table.min() < 0 or table.max() > 255:
+        if table.shape != (256,) or table.dtype.kind not in "iu" or table.min() < 0 or table.max() > 255:
             raise InputError(f"Label set {self.name}: the table must be 256 values of 0..255, got shape {table.shape}.")
         used = {int(v) for v in table} - {IGNORE_LABEL, INVALID_LABEL}
         if used and max(used) >= len(classes):
@@ -112,7 +112,7 @@ class DatasetInfo:
     def label_set(self, name: str | None = None) -> LabelSet:
         """Return the label set of that name (None: "train_ids"); ValueError where it is unknown."""
         name = "train_ids" if name is None else name
-        if name not in self.label_sets:
+        if not isinstance(name, str) or name not in self.label_sets:
             known = ", ".join(self.label_sets)
             raise InputError(f"Dataset {self.name} has no label set {name!r}. Choose one of: {known}.")
         return self.label_sets[name]

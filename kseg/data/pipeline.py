@@ -9,7 +9,7 @@ from kseg.data import codec, records
 from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest, smooth_label
 from kseg.data.examples import Examples
 from kseg.data.info import IGNORE_LABEL
-from kseg.errors import InputError
+from kseg.errors import InputError, check_whole
 
 _ROW_SIGNATURE = {
     "record": tf.TensorSpec((None,), tf.int64),
@@ -54,10 +54,18 @@ def load_dataset(
         ValueError: no finished record folder; unknown split or label set; sizes that differ within a batch. A corrupt
             record stops the iteration with an error that names shard and position (see `readable_errors`).
     """
-    if (height is None) != (width is None) or batch_size < 1:
-        raise InputError(
-            f"Give both height and width or neither, and a batch of 1 or more, got {height}, {width} and {batch_size}."
-        )
+    if (height is None) != (width is None):
+        raise InputError(f"Give both height and width or neither, got {height} and {width}.")
+    for name, value, least in (
+        ("height", height, 1),
+        ("width", width, 1),
+        ("batch_size", batch_size, 1),
+        ("seed", seed, 0),
+    ):
+        if value is not None:
+            check_whole(name, value, least)
+    if not isinstance(augmentation, (Augmentation, type(None))):
+        raise InputError(f"augmentation must be a kseg.data.augment.Augmentation or None, got {augmentation!r}.")
     source = RecordSource(data_dir, split, label_set=label_set, label_space=label_space)
     if training:
         epochs = itertools.count()

@@ -12,11 +12,20 @@ import tqdm
 import kseg
 from kseg.data import camvid, cityscapes, folder, records, writer
 from kseg.data.checking import mistaken_void
-from kseg.data.files import clear_unfinished, list_files, locked, refuse_inputs, write_atomic
+from kseg.data.files import (
+    checked_path,
+    clear_unfinished,
+    list_files,
+    locked,
+    reading,
+    refuse_inputs,
+    write_atomic,
+    writing,
+)
 from kseg.data.source import Problem, Source, one_line_each, same_in_two_splits, stamp
 from kseg.data.tfrecord import SHARD_NAME
 from kseg.data.workers import Workers
-from kseg.errors import InputError
+from kseg.errors import InputError, check_whole
 
 READERS = {"cityscapes": cityscapes.read, "camvid": camvid.read, "folder": folder.read}
 FRAMES_PER_SHARD = 128
@@ -54,7 +63,9 @@ def prepare_dataset(
             read or written.
     """
     _check_options(dataset, store_size, image_format, shards, workers)
-    listed, output = READERS[dataset](source), os.path.abspath(os.fspath(output))
+    source = checked_path(source, "source")
+    output = os.path.abspath(checked_path(output, "output"))
+    listed = READERS[dataset](source)
     for note in listed.notes if progress else ():
         tqdm.tqdm.write(note)
     options = {
@@ -102,15 +113,16 @@ def _write(listed, output, options, origin, tasks, workers, progress) -> None:
 
 
 def _check_options(dataset, store_size, image_format, count, workers) -> None:
-    if dataset not in READERS:
+    if dataset not in tuple(READERS):
         raise InputError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(READERS)}.")
-    if store_size is not None and not (len(store_size) == 2 and all(type(s) is int and s > 0 for s in store_size)):
-        raise InputError(f"The store size must be a height and a width in pixels, got {store_size}.")
+    pair = isinstance(store_size, (tuple, list)) and len(store_size) == 2
+    if store_size is not None and not (pair and all(type(s) is int and s > 0 for s in store_size)):
+        raise InputError(f"The store size must be a height and a width in pixels, got {store_size!r}.")
     if image_format not in (None, "png", "jpeg"):
         raise InputError(f'The image format must be "png" or "jpeg" (or none: as they came), got {image_format!r}.')
     for name, value in (("shards", count), ("workers", workers)):
-        if value is not None and value < 1:
-            raise InputError(f"There must be at least one of {name}, got {value}.")
+        if value is not None:
+            check_whole(name, value, 1)
 
 
 def _shard_count(frames, wanted: int | None) -> int:
@@ -137,12 +149,16 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
         if foreign:
             raise InputError(f"{output} holds records of another origin ({foreign[0]}). Choose an empty folder.")
         return None
+    path = os.path.join(output, records.ORIGIN)
+    with reading(path), open(path, "rb") as file:
+        content = file.read()
     try:
-        with open(os.path.join(output, records.ORIGIN), encoding="utf-8") as file:
-            changes = _differences(json.load(file), origin)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        text = f"{output}/{records.ORIGIN} is damaged, or not kseg's. Choose another folder or delete this one."
-        raise InputError(text) from None
+        before = json.loads(content)
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, brackets without end
+        before = None
+    if not isinstance(before, dict) or not all(isinstance(before.get(part), dict) for part in origin):
+        raise InputError(f"{path} is damaged, or not kseg's. Choose another folder or delete this one.")
+    changes = _differences(before, origin)
     if records.MANIFEST not in files:
         return None
     if changes:
@@ -199,7 +215,8 @@ def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
 
 def _clear(output: str, origin: dict, keep: dict) -> None:
     """Mark the folder as ours and remove what a killed run or one of other options left."""
-    os.makedirs(output, exist_ok=True)
+    with writing(output):
+        os.makedirs(output, exist_ok=True)
     write_atomic(os.path.join(output, records.ORIGIN), json.dumps(origin).encode())
     clear_unfinished(pathlib.Path(output), records.MANIFEST, records.ORIGIN, f"*{writer.STATS}")
     kept = {os.path.basename(path) for path in keep}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from kseg.data import cityscapes
 from kseg.data.codec import decode_image, decode_label
-from kseg.data.files import is_url, join, list_files, open_binary, reading, sha256_of
+from kseg.data.files import checked_path, is_url, join, list_files, open_binary, reading, sha256_of
 from kseg.data.info import DatasetInfo, label_set_of
 from kseg.data.tfrecord import SHARD_NAME, check_layout, parse_example, read_record, scan
 from kseg.errors import InputError
@@ -79,7 +78,7 @@ class Manifest:
 
     def split(self, name: str) -> Split:
         """Return the split of that name; an unknown one is a ValueError that lists the splits."""
-        if name not in self.splits:
+        if not isinstance(name, str) or name not in self.splits:
             raise InputError(f"{self.data_dir} has no split {name!r}. Choose one of: {', '.join(self.splits)}.")
         return self.splits[name]
 
@@ -146,7 +145,7 @@ def load_manifest(data_dir, *, label_space: str | None = None) -> Manifest:
         ValueError: not a finished record folder, another format version, a shard missing or of another size,
             a corrupt shard, a label space missing, unknown or given for a folder that has its own.
     """
-    data_dir = os.fspath(data_dir)
+    data_dir = checked_path(data_dir, "data_dir")
     if label_space not in (None, *LABEL_SPACES):
         raise InputError(f"label_space must be one of {', '.join(LABEL_SPACES)}, got {label_space!r}.")
     sizes = list_files(data_dir)
@@ -162,22 +161,72 @@ def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
     with reading(path), open_binary(path) as file:
         content = file.read()
     try:
-        data = json.loads(content)
-        version = data["format_version"]
-        if version != FORMAT_VERSION:
-            raise InputError(f"its format version is {version!r}, this kseg reads {FORMAT_VERSION}")
+        data = _parsed(content)
         info = DatasetInfo.from_json(data["dataset"])
         splits = {name: _split(data_dir, name, rows, sizes) for name, rows in data["splits"].items()}
-        space, made_by, options = data["label_space"], data["kseg_version"], data["options"]
-        files = [f for rows in data["splits"].values() for f in rows["shards"]]
-        checksums = {join(data_dir, f["file"]): f["sha256"] for f in files}
-        if not isinstance(made_by, str) or any(not isinstance(checksum, str) for checksum in checksums.values()):
-            raise InputError("its version and checksums must be text")
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        why = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path} is not usable: {why}. Prepare the data again with scripts/prepare_data.py.") from None
+    except InputError as error:
+        raise InputError(
+            f"{path} is not usable: {error}. Prepare the data again with scripts/prepare_data.py."
+        ) from None
+    files = [f for rows in data["splits"].values() for f in rows["shards"]]
+    checksums = {join(data_dir, f["file"]): f["sha256"] for f in files}
     digest = hashlib.sha256(content).hexdigest()
+    space, made_by, options = data["label_space"], data["kseg_version"], data["options"]
     return Manifest(data_dir, info, splits, space, made_by, digest, options, checksums)
+
+
+# A dict with text keys of one's own is {str: ...}, a list of any length [...], a tuple a list of just these.
+_COLOUR = (int, int, int)
+_IDS = [{"id": int, "name": str, "color": _COLOUR}]
+_LABEL_SETS = [{"name": str, "classes": [str], "palette": [_COLOUR], "table": [int]}]
+_SPLIT = {
+    "shards": [{"file": str, "bytes": int, "sha256": str}],
+    "records": [(int, int, int, str, int, int)],
+    "pixel_counts": {str: int},
+}
+_FORM = {
+    "dataset": {"name": str, "ids": _IDS, "void_ids": [int], "label_sets": _LABEL_SETS},
+    "splits": {str: _SPLIT},
+    "label_space": str,
+    "kseg_version": str,
+    "options": dict,
+}
+
+
+def _parsed(content: bytes) -> dict:
+    """Return the JSON of a manifest whose every value is of the type that it must have; InputError for any other."""
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, brackets without end
+        raise InputError(f"it is no JSON ({error})") from None
+    if not isinstance(data, dict) or "format_version" not in data:
+        raise InputError("lacks 'format_version'")
+    if data["format_version"] != FORMAT_VERSION:
+        raise InputError(f"its format version is {data['format_version']!r}, this kseg reads {FORMAT_VERSION}")
+    _check_form(data, _FORM, "it")
+    return data
+
+
+def _check_form(value, form, where: str) -> None:
+    kind = form if isinstance(form, type) else dict if isinstance(form, dict) else list
+    if type(value) is not kind:
+        raise InputError(f"{where} must be {kind.__name__}, got {str(value)[:60]}")
+    if isinstance(form, dict) and str not in form:
+        if missing := [repr(key) for key in form if key not in value]:
+            raise InputError(f"{where} lacks {', '.join(missing)}")
+        for key, part in form.items():
+            _check_form(value[key], part, key)
+    elif isinstance(form, dict):
+        for key, one in value.items():
+            _check_form(one, form[str], key)
+    elif isinstance(form, list):
+        for one in value:
+            _check_form(one, form[0], f"a part of {where}")
+    elif isinstance(form, tuple):
+        if len(value) != len(form):
+            raise InputError(f"{where} must have {len(form)} parts, got {len(value)}")
+        for one, part in zip(value, form, strict=True):
+            _check_form(one, part, f"a part of {where}")
 
 
 def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split:
@@ -187,16 +236,17 @@ def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split
             raise InputError(f"shard {file['file']} is missing")
         if sizes[file["file"]] != file["bytes"]:
             raise InputError(f"shard {file['file']} has {sizes[file['file']]} bytes instead of {file['bytes']}")
+    if not data["records"]:
+        raise InputError(f"split {name} has no record")
     shard, offset, length, names, heights, widths = zip(*data["records"], strict=True)
-    counts = {int(i): n for i, n in data["pixel_counts"].items()}
-    if not all(0 <= i <= 255 and type(n) is int and n >= 0 for i, n in counts.items()):
+    ids = {str(i): i for i in range(256)}
+    if not all(i in ids and n >= 0 for i, n in data["pixel_counts"].items()):
         raise InputError(f"pixel counts of split {name!r} must be whole numbers by ids of 0..255")
+    counts = {ids[i]: n for i, n in data["pixel_counts"].items()}
     limits = [(shard, len(files)), (heights, 2**31), (widths, 2**31)]
     limits += [(numbers, 2**62) for numbers in (offset, length, counts.values())]
-    if any(not isinstance(n, int) or not 0 <= n < limit for numbers, limit in limits for n in numbers):
+    if any(not 0 <= n < limit for numbers, limit in limits for n in numbers):
         raise InputError(f"split {name} has a shard, offset, size or pixel count that cannot be")
-    if any(not isinstance(text, str) for text in names):
-        raise InputError(f"split {name} has names that are no text")
     check_layout(zip(shard, offset, length, strict=True), [file["bytes"] for file in files])
     return Split(
         name=name,

@@ -219,7 +219,7 @@ def scan(path: str) -> Iterator[tuple[int, int, dict]]:
                 raise _corrupt(path, offset, position, f"the file ends inside it, at byte {size}")
             try:
                 small = _small_features(file, start, start + length)
-            except (ValueError, IndexError, message.DecodeError) as error:
+            except (InputError, IndexError, message.DecodeError) as error:
                 raise _corrupt(path, offset, position, str(error)) from None
             yield offset, length, small
             offset, position = start + length + FOOTER_BYTES, position + 1

@@ -1,8 +1,12 @@
 """The models by name. A builder: (input_shape, num_classes, *, options) -> keras.Model of float32 logits."""
 
 import inspect
+import numbers
+import os
 
-from kseg.errors import InputError
+import keras
+
+from kseg.errors import InputError, check_whole
 from kseg.models import deeplabv3, fcn, segnet, unet
 
 MODELS = {
@@ -20,10 +24,14 @@ MODELS = {
 }
 
 
+_LEAST = {"seed": 0, "steps": 0}  # of options that are whole numbers; the others begin at 1
+
+
 def options_of(name):
-    """The names of the options that the builder of a model takes."""
+    """The names of the options that the builder of a model takes, but for `name`, which is the model's own."""
     parameters = inspect.signature(MODELS[name]).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    keywords = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    return [option for option in keywords if option != "name"]
 
 
 def build_model(name, input_shape, num_classes, **options):
@@ -32,23 +40,50 @@ def build_model(name, input_shape, num_classes, **options):
     Args: `name`: a key of `MODELS`. `input_shape`: (H, W, 3), H and W None where the model takes any size.
         `num_classes`: at least 2. `options`: the keyword arguments of that builder.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for an unknown model or option (it lists them), a bad shape or class count.
+    Raises: ValueError for an unknown model or option (it lists them), a bad shape, class count or value of an option.
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise InputError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(MODELS))}.")
     known = options_of(name)
     unknown = [option for option in options if option not in known]
     if unknown:
         raise InputError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
-    input_shape = tuple(input_shape)
-    sizes = input_shape[:2]
-    if len(input_shape) != 3 or input_shape[2] != 3 or any(size is not None and size < 1 for size in sizes):
-        raise InputError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape}.")
+    sizes = tuple(input_shape)[:2] if isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 else (0, 0)
+    if any(size is not None and not _is_whole(size, 1) for size in sizes) or input_shape[2] != 3:
+        raise InputError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape!r}.")
     if (sizes[0] is None) != (sizes[1] is None):
         raise InputError(f"Height and width must both be given or both be None, got {input_shape}.")
-    if num_classes < 2:
-        raise InputError(f"num_classes must be at least 2, got {num_classes}.")
-    try:
-        return MODELS[name](input_shape, num_classes, **options)
-    except TypeError as error:
-        raise InputError(f"Model {name!r} cannot be built with {options}: {error}.") from error
+    check_whole("num_classes", num_classes, 2)
+    for option, value in options.items():
+        _check_option(option, value, inspect.signature(MODELS[name]).parameters[option].default)
+    return MODELS[name](tuple(input_shape), num_classes, **options)
+
+
+def _is_whole(value, least):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+
+
+def _check_option(option, value, default):
+    """Raise InputError unless the value of an option is of the kind that its default is."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise InputError(f"{option} must be True or False, got {value!r}.")
+    elif isinstance(default, int):
+        check_whole(option, value, _LEAST.get(option, 1))
+    elif isinstance(default, float):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+            raise InputError(f"{option} must be a share of 0 to below 1, got {value!r}.")
+    elif option in ("rates", "multi_grid"):
+        whole = isinstance(value, (tuple, list)) and value and all(_is_whole(one, 1) for one in value)
+        if not whole and value is not default:
+            raise InputError(f"{option} must be a list of whole numbers from 1 on, got {value!r}.")
+    elif option == "encoder_weights":
+        if not isinstance(value, (str, os.PathLike)) and value is not default:
+            raise InputError(f"{option} must be 'imagenet', the path of a file or None, got {value!r}.")
+    elif option in ("initializer", "decoder_initializer") and value is not default:
+        try:
+            found = keras.initializers.get(value)
+        except (ValueError, TypeError) as error:  # Keras' own, of another name or config
+            raise InputError(f"{option} must be an initializer of Keras', got {value!r}.") from error
+        if found is None:
+            raise InputError(f"{option} must be an initializer of Keras', got {value!r}.")

@@ -50,5 +50,5 @@ def dropout(x, rate, seed, name):
 
 def choose(option, value, choices):
     """Raise ValueError unless the value of an option is one of its choices."""
-    if value not in choices:
+    if value not in tuple(choices):  # a list or dict is in no dict, but asking is a TypeError
         raise InputError(f"{option} must be one of {', '.join(map(str, choices))}, got {value!r}.")

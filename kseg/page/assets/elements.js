@@ -27,7 +27,8 @@ function signed(value, digits = 3) {
   return Number(text) === 0 ? `±${text}` : (value < 0 ? "−" : "+") + text;
 }
 
-const interval = (pair) => (pair === null || pair[0] === null ? "–" : `${signed(pair[0])} to ${signed(pair[1])}`);
+const interval = (pair, digits = 3) =>
+  (pair === null || pair[0] === null ? "–" : pair.map((end) => signed(end, digits)).join(" to "));
 const name = (model) => data.models[model].name;
 // Colours say which model: blue the first, orange the one compared with it.
 const side = (model) => (model === 0 ? "first" : model === state.other ? "other" : "third");

@@ -81,6 +81,8 @@ function showScores() {
   const few = cities.length < 10 ? ` With ${cities.length} cities that interval says little.` : "";
   const byCity = cities.length ? ` By city: whole cities were drawn (${cities.join(", ")}).${few}` : "";
   byId("meaning").textContent =
+    `Means are over ${countOfClasses()}: those of the truth, the same for all models. A class that a model predicts ` +
+    "where the truth has none is in no mean here; kseg.evaluate counts it as IoU 0. " +
     `The interval: ${count(resamples)} times the ${data.images.length} images were drawn again with replacement and ` +
     "the models scored on the same ones; 95 % of the differences lie in it. It tells how far the difference hangs on " +
     "which images are in the split. No model was trained again, so it says nothing of another seed, and frames that " +
@@ -148,6 +150,34 @@ function showSizes() {
   showTable("distance-table", [words("distance", (r) => r.order, (r) => r.text), ...columns, pixels], near);
 }
 
+// "18 of 19 classes (without train)": as kseg.metrics.count_of_classes
+function countOfClasses() {
+  const scored = data.scored_classes;
+  const without = data.classes.filter((text) => !scored.includes(text));
+  if (!without.length) return `all ${data.classes.length} classes`;
+  const names = without.length <= scored.length ? `without ${without.join(", ")}` : scored.join(", ") || "none";
+  return `${scored.length} of ${data.classes.length} classes (${names})`;
+}
+
+// The mean IoUs to four digits, and a difference that is the one of the numbers shown.
+function verdict(row, found) {
+  const digits = 4;
+  const better = winner(found);
+  const order = better === "first" ? [0, state.other] : [state.other, 0];
+  const [high, low] = order.map((m) => number(row.values[m], digits));
+  const more = signed(row.values[0] === null ? null : high - low, digits);
+  if (better) {
+    const ends = better === "first" ? found.by_image.map(negative).reverse() : found.by_image;
+    const text = `: ${high} against ${low}, a difference of ${more} (95 % interval by image ${interval(ends, digits)}).`;
+    return [modelName(order[0]), " has the higher mean IoU", text];
+  }
+  return [
+    `No clear winner by mean IoU: ${name(0)} ${low}, ${name(state.other)} ${high}, a difference of ${more} (95 % ` +
+      `interval by image ${interval(found.by_image, digits)}; ${name(state.other)} is ahead in ` +
+      `${percent(found.above)} of the resamples).`,
+  ];
+}
+
 function showVerdict() {
   byId("title").replaceChildren(...[...models()].flatMap((m) => (m ? [" against ", modelName(m)] : [modelName(m)])));
   byId("subtitle").textContent =
@@ -155,15 +185,10 @@ function showVerdict() {
     `(${data.label_set}), protocol ${data.protocol}, each image at its label's own size. kseg ${data.kseg_version}.`;
   const [row] = data.scores;
   const found = row.differences[state.other];
-  const better = winner(found);
-  const clear = better ? modelName(better === "first" ? 0 : state.other) : null;
-  const sizes = `${number(row.values[0])} against ${number(row.values[state.other])}`;
-  byId("verdict").replaceChildren(
-    ...(clear ? [clear, " has the higher mean IoU"] : ["No clear winner by mean IoU"]),
-    `: ${sizes}, a difference of ${signed(found.difference)} (95 % interval by image ${interval(found.by_image)}` +
-      (clear ? ")." : `; ${name(state.other)} is ahead in ${percent(found.above)} of the resamples).`));
+  byId("verdict").replaceChildren(...verdict(row, found));
   const tile = (m) => {
-    const facts = [["mean IoU", row.values[m]], ["pixel accuracy", data.scores[1].values[m]],
+    const facts = [[`mean IoU, ${data.scored_classes.length} classes`, row.values[m]],
+      ["pixel accuracy", data.scores[1].values[m]],
       ["objects found, mean of classes", data.objects[m].mean_found]];
     const list = facts.flatMap(([text, value]) => [make("dt", {}, text), make("dd", {}, number(value))]);
     return make("div", { class: `tile ${side(m)}` }, make("h3", {}, modelName(m)), make("dl", {}, ...list));
