@@ -15,6 +15,9 @@ from kseg.errors import InputError
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a script imports it, speaks of errors only
 
 
+_REMOVED = ("--on_conflict",)  # of earlier versions; a flagfile may still name it, to no effect
+
+
 def expand_flagfiles(arguments):
     """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
 
@@ -75,6 +78,9 @@ def _flagfile_lines(file, shown):
             raise flags.Error(f"{shown}:{number}: move the comment to a line of its own, got {line!r}.")
         if len(line.partition("=")[0]) > 100:
             raise flags.Error(f"{shown}:{number}: no flag has so long a name, got {line[:100]!r}...")
+        if line.partition("=")[0] in _REMOVED:
+            print(f"{shown}:{number}: {line} has no effect: this flag is gone.", file=sys.stderr)
+            continue
         result.append(line)
     return result
 
