@@ -22,8 +22,8 @@ def check_model(model, options):
         raise InputError(
             "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
         )
-    if not isinstance(options or {}, dict):
-        raise InputError(f"model_options must be a dict of the builder's options, got {options!r}.")
+    if not isinstance(options or {}, dict) or not all(isinstance(name, str) for name in options or ()):
+        raise InputError(f"model_options must be a dict of the builder's options by name, got {options!r}.")
     try:
         json.dumps(options, allow_nan=False)
     except (TypeError, ValueError) as error:

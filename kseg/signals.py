@@ -50,7 +50,7 @@ class Interruption:
     def _note(self, number, frame):
         self.requested = signal.Signals(number)
         self._give_back()
-        text = f"\n{self.requested.name}: the run stops as soon as its files are safe; again stops it at once.\n"
+        text = f"\n{self.requested.name}: the run stops when its files are safe; the signal again stops it at once.\n"
         with contextlib.suppress(OSError):
             os.write(2, text.encode())  # print may not be entered twice
 

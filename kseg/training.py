@@ -154,7 +154,7 @@ class _Run:
             text += f"holding from step {self.step + 1} on, where its learning rate is {self.loop.learning_rate:.4g}"
             if self.stopped:
                 waited_from = self.history[-1]["epoch"]
-                text += "; the wait for a better epoch counts from here"
+                text += "; the wait for a better epoch counts from here" if self.settings.patience else ""
             self.stopped = False
         self.selection = Selection(self.settings, state["best"], waited_from)
         self.loop.restart(**sums)

@@ -53,7 +53,7 @@ def without(settings, *names):
     return {name: value for name, value in settings.items() if name not in names}
 
 
-def test_a_finished_run_that_is_made_longer_is_the_longer_run(whole, records, tmp_path, capsys):
+def test_a_finished_run_that_is_made_longer_is_the_longer_run(whole, records, tmp_path, capsys, root, monkeypatch):
     """At a constant rate to the bit, also where its first end cut an epoch short, in steps or in epochs."""
     workdir, steps = tmp_path / "run", without(CONSTANT, "epochs")
     kseg.train(tiny.build_tiny, records, workdir, train_steps=4, **steps)
@@ -72,6 +72,11 @@ def test_a_finished_run_that_is_made_longer_is_the_longer_run(whole, records, tm
     lines = flags(workdir)
     assert lines[lines.index("--epochs=3") - 1] == "# until step 4: --train_steps=4"
     assert RunFolder(workdir).stored() == RunFolder(whole).stored()
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import _flags
+
+    longer, other = (_flags.expand_flagfiles([f"--flagfile={folder}/flags.txt"]) for folder in (workdir, whole))
+    assert longer == other and "--epochs=3" in longer
 
 
 def test_the_schedule_is_that_of_the_new_length(records, tmp_path, capsys):

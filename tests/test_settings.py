@@ -77,7 +77,11 @@ def test_the_length_of_a_run():
         ({"callbacks": print}, "callbacks must be a list of keras.callbacks.Callback objects, got <built-in"),
         ({"callbacks": [print]}, "callbacks must hold keras.callbacks.Callback objects, got <built-in"),
         ({"model": 3}, "model must be a name of kseg.MODELS or a function"),
-        ({"model": "unet", "model_options": [1]}, r"model_options must be a dict of the builder's options, got \[1\]"),
+        (
+            {"model": "unet", "model_options": [1]},
+            r"model_options must be a dict of the builder's options by name, got \[1\]",
+        ),
+        ({"model": "unet", "model_options": {1: 2}}, "model_options must be a dict of the builder's options by name"),
         ({"model": "unet", "model_options": {"depth": np.float64}}, "model_options must hold finite numbers, text"),
         ({"model": "unet", "model_options": {"depth": math.inf}}, "model_options must hold finite numbers, text"),
         ({"strategy": ["one"]}, r"strategy must be one of auto, one, mirrored, multiworker, got \['one'\]"),
