@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 
 from kseg.data.files import replacing
+from kseg.data.zips import check_unpacked
 from kseg.errors import InputError
 
 _FORMAT = "kseg-checkpoint-1"
@@ -98,6 +99,7 @@ def _read(path):
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise InputError("it is compressed")
+        check_unpacked(archive, path)
         arrays = {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in archive.infolist()}
     header = json.loads(bytes(arrays.pop("header")))
     if header["format"] != _FORMAT:

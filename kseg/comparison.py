@@ -13,6 +13,8 @@ from kseg.boundaries import checked_pair
 from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.comparison_table import Comparison, difference_rows
 from kseg.data.examples import check_complete
+from kseg.data.files import refuse_inputs
+from kseg.data.records import record_files
 from kseg.errors import InputError
 from kseg.evaluation import open_split
 from kseg.metrics import Scores, confusion_matrix
@@ -20,7 +22,7 @@ from kseg.objects import ObjectScores
 from kseg.page.build import write_page
 from kseg.page.folder import replaced_folder
 from kseg.page.pictures import Pictures
-from kseg.prediction import as_model, label_set_of, labeller
+from kseg.prediction import as_model, label_set_of, labeller, model_files
 from kseg.progress import progress_bar
 from kseg.reporting import read_instances
 
@@ -38,14 +40,18 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path.
         data_dir: a record folder. output: folder for index.html, comparison.json and pictures, whole or not at all; an
-            earlier page there is replaced, anything else refused. The rest as in `kseg.evaluate`.
+            earlier page there is replaced, anything else refused; a link to the folder stays a link. The rest as in
+            `kseg.evaluate`.
     Returns:
         Comparison
     Raises:
         ValueError: fewer than two models, a model twice, other classes than the data's, an image missing, other things
-            in `output`. FileNotFoundError: no model, records or place for the output.
+            in `output`, an `output` that is read or that another process fills. FileNotFoundError: no model, records or
+            place for the output.
     """
     models = _named(models)
+    read = [path for model in models.values() for path in model_files(model)]
+    refuse_inputs([output], [*read, *record_files(data_dir)])
     with replaced_folder(output) as folder:
         source = open_split(data_dir, split, label_set, label_space)
         loaded = {name: as_model(m) for name, m in models.items()}

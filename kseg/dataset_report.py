@@ -9,8 +9,9 @@ from kseg.class_weights import class_weights
 from kseg.data.augment import Augmentation, apply_row, epoch_plan
 from kseg.data.checking import SplitFindings, check_records
 from kseg.data.examples import Examples
+from kseg.data.files import refuse_inputs
 from kseg.data.info import IGNORE_LABEL, INVALID_LABEL, LabelSet
-from kseg.data.records import load_manifest
+from kseg.data.records import load_manifest, record_files
 from kseg.settings import Settings
 from kseg.visualization import gallery
 
@@ -64,8 +65,10 @@ def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progr
     Returns:
         DatasetReport
     Raises:
-        FileNotFoundError, ValueError: no record folder, or a manifest or shards that cannot be read at all.
+        FileNotFoundError, ValueError: no record folder, a manifest or shards that cannot be read at all, or a sheet
+            that would be one of these files.
     """
+    refuse_inputs([sheet] if sheet else [], record_files(data_dir))
     manifest = load_manifest(data_dir, label_space=label_space)
     findings, problems, warnings = check_records(manifest, workers, progress)
     label_set = manifest.info.label_set()

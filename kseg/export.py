@@ -1,37 +1,46 @@
 """SavedModel: from an image's bytes or pixels to labels of its own size, where no kseg is installed."""
 
 import json
-import os
 import pathlib
-import shutil
+import re
 
 import keras
 
 import kseg
-from kseg.data.files import writing
+from kseg.data.files import refuse_inputs, replacing_content, writing
 from kseg.errors import FileAccessError, InputError
-from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, preprocess_layer
+from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, model_files, preprocess_layer
+
+_CLASSES, _GRAPH = "classes.json", "saved_model.pb"
+_OWN = re.compile(r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?")
 
 
 def export_saved_model(model, path, *, label_set=None):
     """Write a SavedModel that takes images of any size and gives label maps of that size.
 
     Signatures: `serving_default`: images uint8 (B, H, W, 3) -> labels uint8 (B, H, W), confidence float32 (B, H, W),
-    the softmax of the label. `encoded`: the bytes of one PNG or JPEG, a string scalar -> labels (H, W), confidence
-    (H, W). Beside them `classes.json`: name, classes, palette, ignore_label.
+    the softmax of the label. `encoded`: PNG or JPEG files of one size, strings (B,) -> the same; a batch of one is
+    `[bytes]`. It decodes the pixels as they are stored: TensorFlow cannot turn a photograph by its EXIF orientation as
+    `kseg.predict` does, so turn it before you send it (phones write such files). Files of several sizes, of other
+    formats and CMYK JPEG are an error of the graph that says so.
+    Beside them `classes.json`: name, classes, palette, ignore_label.
 
     Args:
         model: keras.Model that gives logits, a run folder or a .keras file.
-        path: the folder to write; one that holds a SavedModel already is replaced.
+        path: the folder to write: none yet, an empty one, or one that this function wrote with nothing else in it,
+            whose content is replaced when the new one is whole. A link to such a folder stays a link.
         label_set: dict of name, classes and palette, where the model does not carry it.
     Returns:
         pathlib.Path of the folder.
     Raises:
-        ValueError: no class names; a backend other than TensorFlow; a folder that is something else.
+        ValueError: no class names; a backend other than TensorFlow; a folder that holds something else; one that
+            another process fills, or that is, holds or lies in what is read.
         OSError: it could not be written; what was there stays.
     """
     if keras.backend.backend() != "tensorflow":
         raise InputError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
+    # A run's SavedModel is no input: its weights are read from the .keras file.
+    refuse_inputs([path], [file for file in model_files(model) if file.name != "saved_model"])
     model = as_model(model)
     if not isinstance(model, keras.Model):
         raise InputError("The model is a SavedModel already: export the .keras file of its run.")
@@ -39,8 +48,6 @@ def export_saved_model(model, path, *, label_set=None):
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
     path = pathlib.Path(path)
-    if path.exists() and not (path / "saved_model.pb").exists():
-        raise InputError(f"{path} exists and is no SavedModel. Choose another folder or remove it.")
     layer = preprocess_layer(model)
     facts = {
         **label_set,
@@ -48,27 +55,16 @@ def export_saved_model(model, path, *, label_set=None):
         "size": layer.size if layer else None,
         "kseg_version": kseg.__version__,
     }
-    temporary, old = (path.with_name(f".tmp-{name}{path.name}") for name in ("", "old-"))
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            _write(model, temporary)
-            (temporary / "classes.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-            shutil.rmtree(old, ignore_errors=True)
-            if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
-        finally:
-            for folder in (temporary, old):
-                shutil.rmtree(folder, ignore_errors=True)
+    with replacing_content(path, _OWN, _CLASSES, _GRAPH) as folder, writing(path):
+        _write(model, folder)
+        (folder / _CLASSES).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def _write(model, folder):
     import tensorflow as tf
 
-    from kseg.data.pipeline import decode_image
+    from kseg.data.pipeline import decode_images
 
     def label(images):
         height, width = tf.unstack(tf.shape(images)[1:3])
@@ -79,13 +75,13 @@ def _write(model, folder):
         }
 
     def label_encoded(encoded):
-        return {name: value[0] for name, value in label(decode_image(encoded)[tf.newaxis]).items()}
+        return label(decode_images(encoded))
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
     archive.add_endpoint("serving_default", label, input_signature=[images])
-    archive.add_endpoint("encoded", label_encoded, input_signature=[tf.TensorSpec((), tf.string, name="encoded")])
+    archive.add_endpoint("encoded", label_encoded, input_signature=[tf.TensorSpec((None,), tf.string, name="encoded")])
     try:
         archive.write_out(str(folder), verbose=False)
     except tf.errors.OpError as error:  # a full disk too

@@ -6,13 +6,13 @@ the C classes (a FN of the true class, a FP of none). Its sum is N, the valid pi
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
+from kseg.data.files import write_atomic
 from kseg.errors import InputError
 
 SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
@@ -202,9 +202,7 @@ class Scores:
         """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
         path, table = Path(path), {**vars(self), "confusion_matrix": self.confusion_matrix.tolist()}
         table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomic(path, json.dumps(table, indent=1).encode())
 
     @classmethod
     def from_json(cls, path):

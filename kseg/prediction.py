@@ -3,20 +3,23 @@
 import json
 import pathlib
 import struct
+import unicodedata
 import zipfile
 import zlib
 
 import keras
 import numpy as np
 from keras import ops
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from kseg import __version__
 from kseg.data.augment import PADDING
 from kseg.data.codec import decode_image
-from kseg.data.files import reading, replacing
+from kseg.data.files import reading, refuse_inputs, replacing, writing
+from kseg.data.zips import check_unpacked
 from kseg.errors import InputError, MissingFileError
 from kseg.layers import Preprocess
-from kseg.runs import RunFolder
+from kseg.runs import FLAGS_FILE, RunFolder
 from kseg.visualization import colorize
 
 # What Keras may raise about a file of arbitrary bytes.
@@ -47,6 +50,7 @@ def load_model(path):
         path = kept
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, path)
             if damaged := archive.testzip():  # Keras reads on where a checksum fails
                 raise InputError(f"the checksum of {damaged} differs")
         return keras.models.load_model(path, compile=False, safe_mode=True)
@@ -58,6 +62,20 @@ def load_model(path):
 def as_model(model):
     """Return a model as it is, and what `load_model` gives for a path."""
     return load_model(model) if isinstance(model, (str, pathlib.Path)) else model
+
+
+def model_files(model):
+    """Return the paths that no output may touch when a model is read: its own, and those of the run that it lies in.
+
+    Args:
+        model: a path that `load_model` takes; anything else (a keras.Model) is of no file.
+    """
+    if not isinstance(model, (str, pathlib.Path)):
+        return []
+    path = pathlib.Path(model)
+    runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
+    parts = [part for folder in runs for part in RunFolder(folder).parts]
+    return parts if path in runs else [path, *parts]
 
 
 class SavedModel:
@@ -150,7 +168,8 @@ def predict(model, image):
 
     Args:
         model: keras.Model that gives logits, or what `load_model` takes.
-        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG or JPEG; a list of those gives a list.
+        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, which are
+            turned as their EXIF orientation says; a list of those gives a list.
     Returns:
         uint8 array (H, W) of training ids, of the image's own size.
     Raises:
@@ -169,34 +188,75 @@ def _predict_one(label, image):
 
 
 def predict_files(model, paths, output):
-    """Label image files and write NAME.png (training ids) and NAME_color.png for each into a folder.
+    """Label image files and write NAME.png (training ids) and color/NAME.png for each into a folder.
 
-    An id without a colour (a model of more outputs than classes) is white.
+    An id without a colour (a model of more outputs than classes) is white. Label maps that kseg wrote there before are
+    replaced, any other file of such a name is not.
 
     Args:
-        model: as in `predict`. paths: image files of different stems. output: folder, made if missing.
+        model: as in `predict`. paths: image files whose names differ in more than extension, folder and case.
+        output: folder, made if missing.
     Returns:
         list of the label maps' paths.
     Raises:
-        ValueError: two images of one stem, a file that is no image, a model without class colours.
+        ValueError: two images of one name, an output that is an image, of the model or not kseg's (nothing is written
+            then); a file that is no image, a model without class colours.
     """
+    paths = [pathlib.Path(path) for path in paths]
+    written = _label_paths(paths, pathlib.Path(output))
+    pictures = [picture for pair in written for picture in pair]
+    refuse_inputs(pictures, [*paths, *model_files(model)])
+    for picture in pictures:
+        _check_ours(picture)
     model = as_model(model)
-    paths, output, known = [pathlib.Path(path) for path in paths], pathlib.Path(output), label_set_of(model)
-    stems = [path.stem for path in paths]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise InputError(f"Images need different names, for NAME.png is written for each: {', '.join(twice)}.")
+    known = label_set_of(model)
     if not known:
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
-    output.mkdir(parents=True, exist_ok=True)
-    label, written = labeller(model), []
-    for path in paths:
+    label = labeller(model)
+    for path, (ids_path, colour_path) in zip(paths, written, strict=True):
         ids = _predict_one(label, path)
-        for name, picture in ((f"{path.stem}_color", colorize(ids, known["palette"])), (path.stem, ids)):
-            with replacing(output / f"{name}.png") as temporary:
-                Image.fromarray(picture).save(temporary)
-        written.append(output / f"{path.stem}.png")
-    return written
+        _save(colour_path, colorize(ids, known["palette"]))
+        _save(ids_path, ids)
+    return [ids_path for ids_path, _ in written]
+
+
+def _label_paths(paths, output):
+    """Return (label map, its colours) for each image; InputError where two would be one file on some system."""
+    first = {}
+    for path in paths:
+        name = unicodedata.normalize("NFC", path.stem).casefold()
+        other = first.setdefault(name, path)
+        if other is not path:
+            raise InputError(
+                f"Images need different names, for NAME.png is written for each, but {other} and {path} differ only in "
+                "folder, extension or case. Rename one, or call once for each with an output folder of its own."
+            )
+    return [(output / f"{path.stem}.png", output / "color" / f"{path.stem}.png") for path in paths]
+
+
+_MADE_BY = "kseg label map"  # a text in each PNG, by which it is known as kseg's
+
+
+def _check_ours(path):
+    """Raise InputError for anything at a path but a picture that `_save` wrote."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            ours = _MADE_BY in image.info
+    except (OSError, ValueError, SyntaxError):
+        ours = False
+    if not ours:
+        raise InputError(f"{path} is there and no label map that kseg wrote. Choose another output folder, or move it.")
+
+
+def _save(path, picture):
+    text = PngImagePlugin.PngInfo()
+    text.add_text(_MADE_BY, __version__)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, pnginfo=text)
 
 
 def labeller(model):
@@ -240,7 +300,7 @@ def _jax_labeller(model, label):
 
 
 def read_image(image):
-    """Return uint8 (H, W, 3) RGB of an array, a path or the bytes of a PNG or JPEG; ValueError says what came."""
+    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError says what came."""
     if isinstance(image, (str, pathlib.Path)):
         with reading(image):
             encoded = pathlib.Path(image).read_bytes()

@@ -10,12 +10,15 @@ from kseg.checks import check_classes, warn_of_other_records
 from kseg.confusion import draw_confusion_matrix, write_confusion_csv
 from kseg.data.codec import decode_instances
 from kseg.data.examples import INSTANCES, check_complete
-from kseg.data.records import parse_example
+from kseg.data.files import refuse_inputs
+from kseg.data.records import parse_example, record_files
 from kseg.evaluation import ImageMeans, open_split
 from kseg.metrics import Scores, confusion_matrix
 from kseg.objects import ObjectScores
-from kseg.prediction import as_model, labeller
+from kseg.prediction import as_model, labeller, model_files
 from kseg.progress import progress_bar
+
+FILES = ("confusion.csv", "confusion.png", "objects.json", "boundaries.json")
 
 
 class Report(NamedTuple):
@@ -44,8 +47,11 @@ def write_report(
         Report
     Raises:
         ValueError: unknown split or label set, the model's classes are not the data's, an image missing, an instance
-            map of some records only. Nothing is written then, but the folder may have been made.
+            map of some records only, a file of the report that is one of the model's or records'. Nothing is written
+            then, but the folder may have been made.
     """
+    paths = [pathlib.Path(folder, name) for name in FILES]
+    refuse_inputs(paths, [*model_files(model), *record_files(data_dir)])
     model, source = as_model(model), open_split(data_dir, split, label_set, label_space)
     check_classes(model, source.label_set, data_dir)
     warn_of_other_records(model, source.manifest, data_dir)
@@ -63,10 +69,10 @@ def write_report(
             images += 1
     check_complete(images, len(source))
     scores = Scores.from_confusion_matrix(matrix, classes, images, out_of_range, len(source), means.result())
-    write_confusion_csv(scores, folder / "confusion.csv")
-    draw_confusion_matrix(scores, folder / "confusion.png")
-    objects.to_json(folder / "objects.json")
-    boundaries.to_json(folder / "boundaries.json")
+    write_confusion_csv(scores, paths[0])
+    draw_confusion_matrix(scores, paths[1])
+    objects.to_json(paths[2])
+    boundaries.to_json(paths[3])
     return Report(scores, objects, boundaries)
 
 

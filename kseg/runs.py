@@ -7,17 +7,16 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import socket
 import time
 
 from PIL import Image
 
 import kseg
-from kseg.data.files import locked, replacing, write_atomic, writing
+from kseg.data.files import clear_unfinished, locked, replacing, write_atomic, writing
 from kseg.data.tfrecord import frame
 from kseg.errors import InputError
-from kseg.settings import Settings
+from kseg.settings import Settings, flag_line, read_flag_line
 
 FLAGS_FILE = "flags.txt"
 _CONTENTS = {
@@ -86,6 +85,11 @@ class RunFolder:
         return self.workdir / "checkpoints"
 
     @property
+    def parts(self):
+        """The files and folders of a run, there or not yet."""
+        return [self.workdir / name for name in (*_CONTENTS, FLAGS_FILE, "checkpoints")]
+
+    @property
     def finished(self):
         """Whether the run was trained, scored and exported to its end (scores.json comes last)."""
         return (self.workdir / "scores.json").exists()
@@ -124,9 +128,12 @@ class RunFolder:
         path = self.workdir / FLAGS_FILE
         if not path.exists():
             return None
-        lines = path.read_text(encoding="utf-8").splitlines()
-        pairs = [line[2:].partition("=") for line in lines if line.startswith(("--", "# records="))]
-        pairs = [(_RENAMED.get(name, name), _RENAMED_VALUES.get(value, value)) for name, _, value in pairs]
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a path may hold other ends of lines
+        try:
+            pairs = [read_flag_line(line.removeprefix("# ")) for line in lines if line.startswith(("--", "# records="))]
+        except InputError as error:
+            raise InputError(f"{path} is damaged. {error}") from error
+        pairs = [(_RENAMED.get(name, name), _RENAMED_VALUES.get(value, value)) for name, value in pairs]
         return {name: value for name, value in pairs if name not in _REMOVED}
 
     def check(self, wanted, images):
@@ -162,7 +169,7 @@ class RunFolder:
         if stored is None:
             return []
         text = (self.workdir / FLAGS_FILE).read_text(encoding="utf-8")
-        past = [(int(found[1]), found[2]) for found in map(_UNTIL.fullmatch, text.splitlines()) if found]
+        past = [(int(found[1]), found[2]) for found in map(_UNTIL.fullmatch, text.split("\n")) if found]
         changed = [name for name in _NOTED if _comparable(stored, name) != _comparable(wanted, name)]
         before = [f"--{name}={stored[name]}" for name in changed if stored.get(name, "0") != "0"]
         if before:
@@ -183,13 +190,13 @@ class RunFolder:
         """
         past = self._past(wanted, step)
         self.workdir.mkdir(parents=True, exist_ok=True)
-        for path in (*self.workdir.glob(".*tmp*"), *self.checkpoints.glob(".tmp-*")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        clear_unfinished(self.workdir, *(path.name for path in self.parts))
+        clear_unfinished(self.checkpoints, "step-*.npz")
         (self.workdir / "scores.json").unlink(missing_ok=True)  # from here on the run is not finished
         header = f"# kseg {kseg.__version__}. scripts/train.py --flagfile=THIS --workdir=NEW repeats this run."
         # The digest of the records is no flag, so it stands in a comment.
-        lines = [f"{'# ' if name == 'records' else '--'}{name}={value}" for name, value in wanted.items()]
-        place = lines.index(f"--epochs={wanted['epochs']}")
+        lines = [f"# {n}={value}" if n == "records" else flag_line(n, value) for n, value in wanted.items()]
+        place = lines.index(flag_line("epochs", wanted["epochs"]))
         lines = [header, *lines[:place], *past, *lines[place:]]
         write_atomic(str(self.workdir / FLAGS_FILE), ("\n".join(lines) + "\n").encode())
 

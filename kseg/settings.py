@@ -4,6 +4,7 @@ from __future__ import annotations  # field types are read as text
 
 import dataclasses
 import itertools
+import json
 import math
 import os
 
@@ -226,3 +227,30 @@ def make_settings(**values):
         if name not in known:
             raise InputError(f"Unknown setting {name!r}. Settings are: {', '.join(known)}.")
     return Settings(**values)
+
+
+def flag_line(name, value):
+    """Return a flagfile's line for a flag: `--name=value`, or `--name:="value"` (JSON) where that would read otherwise.
+
+    Args:
+        name: of the flag. value: any str.
+    Returns:
+        str, one line that `read_flag_line` takes apart again.
+    """
+    line = f"--{name}={value}"
+    plain = line.isprintable() and line == line.strip() and " #" not in line
+    return line if plain else f"--{name}:={json.dumps(value)}"
+
+
+def read_flag_line(line):
+    """Return (name, value) of a line that `flag_line` or a person wrote; ValueError where a quoted value is none."""
+    name, _, value = line.removeprefix("--").partition("=")
+    if not name.endswith(":"):
+        return name, value
+    try:
+        value = json.loads(value) if value.startswith('"') else None
+    except ValueError:
+        value = None
+    if not isinstance(value, str):
+        raise InputError(f'After := a value stands in double quotes as JSON, such as --{name}="a #1", got {line!r}.')
+    return name.removesuffix(":"), value

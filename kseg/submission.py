@@ -13,10 +13,10 @@ from kseg.checks import check_classes, class_count
 from kseg.cityscapes_evaluation import regular_id_table
 from kseg.data import cityscapes, codec
 from kseg.data.examples import map_ahead
-from kseg.data.files import write_atomic
+from kseg.data.files import LOCK, clear_unfinished, locked, refuse_inputs, write_atomic
 from kseg.data.source import read_bytes, size_text
 from kseg.errors import InputError
-from kseg.prediction import as_model, label_set_of, labeller
+from kseg.prediction import as_model, label_set_of, labeller, model_files
 from kseg.progress import progress_bar
 from kseg.submission_check import AHEAD, SIZE, listed
 
@@ -37,25 +37,32 @@ def write_submission(model, source, output, progress=False):
         list of pathlib.Path, one for each of the 1,525 images.
     Raises:
         ValueError: a model of other classes, a test set that is not whole, an output with other files or label maps
-            of other weights (nothing is written); images that are damaged or of another size (all others are written).
+            of other weights, one that is read or in use by another process (nothing is written); images that are
+            damaged or of another size (all others are written).
     """
-    images, model, output = cityscapes.list_test_images(source), as_model(model), pathlib.Path(output)
+    images, output = cityscapes.list_test_images(source), pathlib.Path(output)
+    paths = {name: output / f"{name}{_SUFFIX}" for name in images}
+    read = {reference[0] if isinstance(reference, tuple) else reference for reference in images.values()}
+    refuse_inputs(paths.values(), [*read, *model_files(model)])
+    model = as_model(model)
     table = _regular_ids(model)
     made_by = _digest(model, table)
-    todo = _missing(output, images, made_by)
-    output.mkdir(parents=True, exist_ok=True)
-    label, problems = labeller(model), []
-    with progress_bar("submission", len(images), len(images) - len(todo), shown=progress) as bar:
-        for name, (pixels, problem) in zip(todo, map_ahead(lambda n: _read(images[n]), todo, AHEAD), strict=True):
-            if problem:
-                problems.append(problem)
-                continue
-            _write(output / f"{name}{_SUFFIX}", table[np.asarray(label(pixels[None], *SIZE))[0]], made_by)
-            bar.update(1)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} must be a folder, but is a file.")
+    with locked(output):
+        todo = _missing(output, images, made_by)
+        label, problems = labeller(model), []
+        with progress_bar("submission", len(images), len(images) - len(todo), shown=progress) as bar:
+            for name, (pixels, problem) in zip(todo, map_ahead(lambda n: _read(images[n]), todo, AHEAD), strict=True):
+                if problem:
+                    problems.append(problem)
+                    continue
+                _write(paths[name], table[np.asarray(label(pixels[None], *SIZE))[0]], made_by)
+                bar.update(1)
     if problems:
         written = len(images) - len(problems)
         raise InputError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))
-    return [output / f"{name}{_SUFFIX}" for name in images]
+    return list(paths.values())
 
 
 def _regular_ids(model):
@@ -76,12 +83,8 @@ def _digest(model, table):
 
 def _missing(output, images, made_by):
     """Return the names without a label map in the folder; ValueError if it holds anything else than this model's."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output} must be a folder, but is a file.")
-    there = {path.name for path in output.iterdir()} if output.exists() else set()
-    for name in [name for name in there if name.startswith(".tmp-")]:  # of a run that was killed
-        os.remove(output / name)
-        there.remove(name)
+    clear_unfinished(output, f"*{_SUFFIX}")  # of a run that was killed
+    there = {path.name for path in output.iterdir()} - {LOCK}
     wanted = {f"{name}{_SUFFIX}": name for name in images}
     if strange := sorted(there - set(wanted)):
         raise InputError(f"{output} must be new or hold this submission alone, but holds {listed(strange)}.")

@@ -21,6 +21,7 @@ from kseg.errors import InputError, MissingFileError
 from kseg.progress import progress_bar
 
 SIZE = (1024, 2048)  # height, width
+_MAX_BYTES = 2**24  # of a label map's file: eight for each of its pixels
 AHEAD = 8  # images decoded before they are asked for: 6 MB each
 _NAME = re.compile(r"^([a-z]+_\d{6}_\d{6}).*\.png$")
 listed = functools.partial(first_names, most=8)  # of one kind of problem
@@ -101,20 +102,28 @@ def _judge_names(files, expected):
 def _judge(name, reference):
     """Return [(kind of finding, detail)] of one label map."""
     try:
-        data = read_bytes(reference)
+        data = read_bytes(reference, _MAX_BYTES)
+    except InputError as error:
+        return [("cannot be read", f" ({error})")]
+    try:
         if data.startswith(b"\x89PNG") and len(data) > 25 and tuple(data[24:26]) != (8, 0):  # IHDR: bits, colour type
             kind = f"{data[24]}-bit {_COLOUR_TYPES.get(data[25], 'unknown')}"
             return [("are not 8-bit grey, the format of the labelIds", f" ({kind})")]
-        ids = codec.decode_label(data, name)[0]
+        if not data.startswith(b"\x89PNG"):
+            return [("are damaged", " (not a PNG file)")]
+        size = codec.header(data, name, upright=False)[0]  # as the server reads it
+        if size != SIZE:  # not decoded: a few kilobytes can claim any size
+            return [(f"are not {size_text(SIZE)}", f" ({size_text(size)})")]
+        ids = codec.decode_label(data, name, upright=False)[0]
     except InputError as error:
         return [("are damaged", f" ({str(error).removeprefix(f'{name}: ')})")]
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()
-    found = [] if ids.shape == SIZE else [(f"are not {size_text(SIZE)}", f" ({size_text(ids)})")]
     void = [NAMES[i] for i in present if i < len(NAMES) and i in _VOID]
     if len(present) == 1:
-        return [*found, ("are blank", f" (all {present[0]})")]
+        return [("are blank", f" (all {present[0]})")]
     if 0 in present and set(present) <= set(_TRAINING_IDS):  # as training id 0 is road; as regular id "unlabeled"
-        return [*found, ("look like training ids (0..18 and 255); the server wants regular ids, where road is 7", "")]
+        return [("look like training ids (0..18 and 255); the server wants regular ids, where road is 7", "")]
+    found = []
     if unknown := [i for i in present if i >= len(NAMES)]:
         found.append((f"have ids that do not exist (regular ids are 0..{len(NAMES) - 1})", f" ({listed(unknown)})"))
     return [*found, (_NOTE, f" ({', '.join(void)})")] if void else found

@@ -11,6 +11,7 @@ import traceback
 from absl import flags
 
 from kseg.errors import InputError
+from kseg.settings import read_flag_line
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a script imports it, speaks of errors only
 
@@ -22,7 +23,8 @@ def expand_flagfiles(arguments):
     """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
 
     The command line therefore wins wherever it stands. Inside a flagfile others are opened in place, at a path
-    relative to that file, and the last line wins. A line is a flag, blank, or a comment starting with #.
+    relative to that file, and the last line wins. A line is a flag, blank, or a comment starting with #. A value that
+    would not survive that, with a line end or " #" in it, is JSON after :=, --data_dir:="a #1" (`settings.flag_line`).
 
     Args:
         arguments: list of str, the command line without the program's name.
@@ -65,7 +67,7 @@ def _read_flagfile(path, folder, opened):
 
 def _flagfile_lines(file, shown):
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
         raise flags.Error(f"Cannot read flagfile {shown}: {getattr(error, 'strerror', None) or error}.") from error
     result = []
@@ -74,13 +76,19 @@ def _flagfile_lines(file, shown):
             continue
         if not line.startswith("--"):
             raise flags.Error(f"{shown}:{number}: a line is --flag=value or a # comment, got {line!r}.")
-        if " #" in line:
-            raise flags.Error(f"{shown}:{number}: move the comment to a line of its own, got {line!r}.")
-        if len(line.partition("=")[0]) > 100:
+        name = line.partition("=")[0]
+        if len(name) > 100:
             raise flags.Error(f"{shown}:{number}: no flag has so long a name, got {line[:100]!r}...")
-        if line.partition("=")[0] in _REMOVED:
+        if name in _REMOVED:
             print(f"{shown}:{number}: {line} has no effect: this flag is gone.", file=sys.stderr)
             continue
+        if name.endswith(":"):
+            try:
+                line = "--{}={}".format(*read_flag_line(line))
+            except InputError as error:
+                raise flags.Error(f"{shown}:{number}: {error}") from error
+        elif " #" in line:
+            raise flags.Error(f"{shown}:{number}: move the comment to a line of its own, got {line!r}.")
         result.append(line)
     return result
 

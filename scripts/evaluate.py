@@ -74,11 +74,18 @@ def main(args):
         print_audit(args.row)
         return
     _flags.require(args, "model", "data_dir")
+    from kseg import reporting
+    from kseg.data.files import refuse_inputs
+    from kseg.data.records import record_files
+    from kseg.prediction import model_files
+
     model = pathlib.Path(args.model).absolute()
     kind = "scores" if args.protocol == "standard" else args.protocol
     output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
     if args.output and not output.parent.is_dir():
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
+    reports = [pathlib.Path(args.report_dir, name) for name in reporting.FILES] if args.report_dir else []
+    refuse_inputs([output, *reports], [*model_files(args.model), *record_files(args.data_dir)])
     # The report's pass over the images gives the standard scores too.
     one_pass = args.report_dir and args.protocol == "standard" and not (args.label_resize or args.train_mode_statistics)
     report = write_report(args) if one_pass else None

@@ -19,7 +19,7 @@ flags.DEFINE_multi_string("images", None, "Image file or quoted pattern; may be 
 flags.DEFINE_string(
     "output",
     None,
-    "Folder for NAME.png (training ids) and NAME_color.png; of --submission, for NAME_labelIds.png.",
+    "Folder for NAME.png (training ids) and color/NAME.png; of --submission, for NAME_labelIds.png.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(

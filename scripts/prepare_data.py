@@ -5,13 +5,15 @@
     python scripts/prepare_data.py --dataset=synthetic --output=DIR
     python scripts/prepare_data.py --check=DIR
 
-cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded. camvid: train/ and val/, each
-with images/ and labels/. folder: the same, and a classes.json (see kseg/data/folder.py). synthetic: streets
-that are drawn here. Every frame is checked first; problems are listed together, nothing is written then.
+cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded. camvid: train/, val/ and maybe test/,
+each with images/ and labels/. folder: the same, and a classes.json (README.md, "Your own images"). synthetic: streets
+that are drawn here. Other usual names of folders and labels are taken too, and a split without labels is left out: a
+line says so. Every frame is checked first; problems are listed together, a line for each cause, and nothing is written
+then.
 
 --check reads a record folder whole: pixels of each class and weights for them, checksums, labels in other ids than
-stated, smoothed or blank, images that two splits share. It draws augmented samples, and exits with code 2 if anything
-is wrong; warnings alone leave it 0.
+stated, smoothed or blank, 255 where a class is meant, images that two splits share. It draws augmented samples, and
+exits with code 2 if anything is wrong; warnings alone leave it 0.
 """
 
 import os

@@ -45,6 +45,8 @@ _flags.define_fields(Settings, FLAGS)
 
 def main(args):
     _flags.require(args, "data_dir", "workdir", "model")
+    if os.path.realpath(args.data_dir) == os.path.realpath(args.workdir):
+        raise flags.Error(f"--data_dir and --workdir must be different folders, got {args.workdir} for both.")
     from kseg.settings import make_settings
 
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})

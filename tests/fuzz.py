@@ -4,6 +4,7 @@ A case ends in "read" (what was read is right), "refused" (one clear error) or "
 one that started it watches the clock. TensorFlow stays out: its decoders come behind the checks that are tested here.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -31,6 +32,7 @@ from kseg.data import codec, records
 from kseg.data.examples import Examples
 from kseg.data.prepare import prepare_dataset
 from kseg.data.tfrecord import frame, serialize_example
+from kseg.errors import InputError
 from kseg.layers import Preprocess
 from kseg.loop import Loop
 from kseg.models.torch_file import read_state_dict
@@ -39,6 +41,8 @@ from kseg.settings import make_settings
 
 MEMORY = 2 * 2**30
 SIZE = (12, 16)
+FORMATS = [("BMP", {}), ("WEBP", {}), ("WEBP", {"lossless": True})]
+FORMATS += [("TIFF", {"compression": name}) for name in ("raw", "tiff_lzw", "jpeg")]
 
 
 class Wrong(Exception):
@@ -135,6 +139,23 @@ class Fuzz:
         must(image.shape == (*codec.header(data, "case.jpg")[0], 3) and image.dtype == np.uint8, "shape")
         must(image.size <= 3 * codec.MAX_PIXELS and kind == "jpeg", f"{kind} of shape {image.shape}")
 
+    def read_photograph(self, random):
+        """WebP, TIFF and BMP have no checksums either."""
+        kind, options = FORMATS[random.integers(len(FORMATS))]
+        file = io.BytesIO()
+        Image.fromarray(self.images[random.integers(3)]).save(file, kind, **options)
+        data = self._damage(file.getvalue(), random)
+        image, kept = codec.decode_image(data, "case")
+        must(image.shape == (*codec.header(data, "case")[0], 3) and image.dtype == np.uint8, "shape")
+        must(image.size <= 3 * codec.MAX_PIXELS and kept == "png", f"{kept} of shape {image.shape}")
+
+    def read_tiff_label(self, random):
+        file, label = io.BytesIO(), self.labels[random.integers(3)]
+        label = Image.fromarray(label.astype(np.uint16) if random.random() < 0.5 else label)
+        label.save(file, "TIFF", compression=("raw", "tiff_lzw", "tiff_adobe_deflate")[random.integers(3)])
+        ids, plain = codec.decode_label(self._damage(file.getvalue(), random), "case")
+        must(ids.ndim == 2 and ids.size <= codec.MAX_PIXELS and ids.dtype == np.uint8 and not plain, f"{ids.shape}")
+
     def _check_examples(self, folder, split, label_space=None):
         """Every example that can be read is one that was written; the first error comes last."""
         examples, errors = Examples(folder, split, label_space=label_space), []
@@ -203,8 +224,9 @@ class Fuzz:
         finally:
             for name in values:
                 values[name].unparse()
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        last = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("--") and "=" in line)
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
+        pairs = [line[2:].partition("=")[::2] for line in lines if line.startswith("--") and "=" in line]
+        last = {name.removesuffix(":"): json.loads(text) if name.endswith(":") else text for name, text in pairs}
         for name, text in last.items():
             value = getattr(settings, name, text)
             must(str(value) == text or value == float(text), f"--{name}={text} gave {value!r}")
@@ -248,7 +270,7 @@ class Fuzz:
             read(generator(case))
         except (ValueError, OSError, flags.Error) as error:
             clear = 10 < len(_flags.shown(error)) <= 2000
-            ours = isinstance(error, flags.Error) or _flags._raised_by_kseg(error)
+            ours = isinstance(error, flags.Error | InputError)
             found["outcome"] = "refused" if clear and ours else "defect"
             found["error"] = "".join(traceback.format_exception(error)) if not (clear and ours) else _flags.shown(error)
         except BaseException as error:

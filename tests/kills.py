@@ -225,7 +225,7 @@ def planned(stage):
     newest.write_bytes(newest.read_bytes()[:-200])
     live()
     newest.unlink()
-    live(prepare=lambda: die_before_replacing("saved_model"))
+    live(prepare=lambda: die_before_replacing("saved_model.pb"))
     live()
     assert watch(other)[0] == 0
     print(json.dumps({"lives": seen, "differences": differences(stopped, whole)}))

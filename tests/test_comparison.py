@@ -205,6 +205,7 @@ def test_only_an_earlier_page_is_replaced(tmp_path):
         with replaced_folder(report) as folder:
             (folder / "thumbnails").mkdir()
             (folder / "thumbnails" / f"0000{len(content)}.1.png").write_text(content)
+            (folder / "comparison.json").write_text('{"kseg_version": "1"}')
             (folder / "index.html").write_text(content)
     assert (report / "index.html").read_text() == "second"
     assert [path.name for path in (report / "thumbnails").iterdir()] == ["00006.1.png"]
@@ -215,7 +216,7 @@ def test_only_an_earlier_page_is_replaced(tmp_path):
     assert (report / "index.html").read_text() == "second" and len(list(tmp_path.iterdir())) == 1
 
     (report / "thumbnails" / "my notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds thumbnails/my notes.txt, which is no part"), replaced_folder(report):
+    with pytest.raises(ValueError, match="holds thumbnails/my notes.txt, which kseg did"), replaced_folder(report):
         raise AssertionError("must be refused before anything is done")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="is a file"), replaced_folder(tmp_path / "file"):

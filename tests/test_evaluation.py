@@ -92,7 +92,7 @@ def test_outputs_beyond_the_classes_are_false_negatives(records, tmp_path):
     Image.fromarray(np.full((4, 4, 3), 120, np.uint8)).save(tmp_path / "image.png")  # 120: between 90 and 160
     (path,) = predict_files(model, [tmp_path / "image.png"], tmp_path / "labels")
     assert (np.asarray(Image.open(path)) == 5).all()
-    assert (np.asarray(Image.open(tmp_path / "labels" / "image_color.png")) == 255).all()  # white: no class' colour
+    assert (np.asarray(Image.open(tmp_path / "labels" / "color" / "image.png")) == 255).all()  # white: no class' colour
 
 
 def test_classes_must_fit(records):
@@ -150,5 +150,5 @@ def test_predict_refuses_what_is_no_image(tmp_path):
     model = brightness_model()
     with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\) RGB, got float64 of shape \(4, 4, 3\)"):
         kseg.predict(model, np.zeros((4, 4, 3)))
-    with pytest.raises(ValueError, match="not a PNG or JPEG"):
+    with pytest.raises(ValueError, match="not a PNG, JPEG, WebP, TIFF or BMP"):
         kseg.predict(model, b"GIF89a")

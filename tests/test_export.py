@@ -25,7 +25,7 @@ images = np.load(sys.argv[2])
 out = {}
 for key in images.files:
     if key.startswith("encoded"):
-        answer = model.signatures["encoded"](encoded=tf.constant(images[key].tobytes()))
+        answer = model.signatures["encoded"](encoded=tf.constant([file.tobytes() for file in images[key]]))
     else:
         answer = model.signatures["serving_default"](images=tf.constant(images[key]))
     out[key] = answer["labels"].numpy()
@@ -51,7 +51,8 @@ def exported(request, tmp_path_factory):
     images = {
         "one": np.asarray(smooth)[None],
         "two": random.integers(0, 256, (2, 32, 64, 3), np.uint8),
-        **{f"encoded_{kind}": np.fromfile(folder / f"image.{kind}", np.uint8) for kind in ("png", "jpeg")},
+        **{f"encoded_{kind}": np.fromfile(folder / f"image.{kind}", np.uint8)[None] for kind in ("png", "jpeg")},
+        "encoded_twice": np.stack([np.fromfile(folder / "image.png", np.uint8)] * 2),
     }
     np.savez(folder / "images.npz", **images)
     command = [sys.executable, "-c", ALONE, str(path), str(folder / "images.npz"), str(folder / "out.npz")]
@@ -66,7 +67,9 @@ def test_signatures_equal_predict_without_kseg(exported):
     assert np.array_equal(got["one"][0], kseg.predict(model, images["one"][0]))
     assert np.array_equal(got["two"], np.stack(kseg.predict(model, list(images["two"]))))
     for kind in ("png", "jpeg"):
-        assert np.array_equal(got[f"encoded_{kind}"], kseg.predict(model, folder / f"image.{kind}"))
+        assert np.array_equal(got[f"encoded_{kind}"], kseg.predict(model, folder / f"image.{kind}")[None])
+    assert np.array_equal(got["encoded_twice"], np.repeat(got["encoded_png"], 2, axis=0))
+    assert got["encoded_twice_confidence"].shape == (2, 50, 70)
     assert len(np.unique(got["one"])) > 1  # else this shows nothing
 
 
@@ -98,6 +101,27 @@ def test_a_saved_model_predicts_and_evaluates_like_its_model(exported):
     assert str(kseg.evaluate(folder / "saved_model", pairs)) == str(expected)
 
 
+def test_the_encoded_signature_refuses_several_sizes_and_takes_pixels_as_stored(exported):
+    """Phones store a photograph sideways with an orientation: predict turns it, the graph cannot."""
+    import tensorflow as tf
+
+    _, folder, images, _ = exported
+    serve = tf.saved_model.load(str(folder / "saved_model")).signatures["encoded"]
+    assert serve.structured_input_signature[1]["encoded"].shape.as_list() == [None]
+    png = (folder / "image.png").read_bytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(folder / "image.png").save(folder / "turned.png", exif=exif)
+    turned = (folder / "turned.png").read_bytes()
+    assert np.array_equal(serve(encoded=tf.constant([turned]))["labels"], serve(encoded=tf.constant([png]))["labels"])
+    loaded, upright = kseg.load_model(folder / "saved_model"), np.rot90(images["one"][0], -1)
+    assert np.array_equal(kseg.predict(loaded, turned), kseg.predict(loaded, np.ascontiguousarray(upright)))
+    Image.open(folder / "image.png").crop((0, 0, 60, 50)).save(folder / "narrow.png")
+    batch = tf.constant([png, (folder / "narrow.png").read_bytes()])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="(?s)must be of one size, got .*50 70.*50 60"):
+        serve(encoded=batch)
+
+
 def test_exporting_again_replaces_and_other_folders_are_refused(tmp_path):
     model = tiny.build_tiny()
     with pytest.raises(ValueError, match="no class names"):
@@ -108,6 +132,7 @@ def test_exporting_again_replaces_and_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="SavedModel already"):
         kseg.export_saved_model(tmp_path / "saved_model", tmp_path / "again")
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(ValueError, match="is no SavedModel"):
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(ValueError, match="thesis holds chapter.txt, which kseg did not write"):
         kseg.export_saved_model(model, tmp_path / "thesis", label_set=LABELS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved_model", "thesis"]

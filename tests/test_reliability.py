@@ -114,7 +114,8 @@ def counts(cases):
 def check_cases(cases):
     assert [row for row in cases if row["outcome"] == "defect"] == []
     kinds = counts(cases)
-    wanted = {"checkpoint", "flagfile", "foreign", "jpeg", "keras", "manifest", "png", "tfrecord", "torch"}
+    wanted = {"checkpoint", "flagfile", "foreign", "jpeg", "keras", "manifest", "photograph", "png", "tfrecord"}
+    wanted |= {"tiff_label", "torch"}
     assert set(kinds) == wanted and all(kind["refused"] for kind in kinds.values())  # the damage is damage
 
 
@@ -132,7 +133,7 @@ def test_twenty_thousand_damaged_files(tmp_path, root):
 def test_two_runs_do_not_share_a_workdir(tmp_path):
     workdir = tmp_path / "runs" / "one"
     with RunFolder(workdir).alone():
-        holder = f"{workdir} is in use by process {os.getpid()} on .*another workdir"
+        holder = f"{workdir} is in use by process {os.getpid()} on .*another folder"
         with pytest.raises(ValueError, match=holder):
             kseg.train(tiny.build_tiny, tmp_path, workdir, **tiny.SETTINGS)
         assert [path.name for path in workdir.iterdir()] == [files.LOCK]
@@ -182,7 +183,7 @@ def test_without_locks_a_warning_says_so(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.warns(UserWarning, match="cannot be locked .*not implemented.*: start no second run in it"):
+    with pytest.warns(UserWarning, match="cannot be locked .*not implemented.*: start nothing else in it"):
         with files.locked(tmp_path):
             pass
 

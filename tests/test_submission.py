@@ -1,5 +1,6 @@
 """Cityscapes' test server: what is written for it, and what a check of it finds."""
 
+import os
 import re
 import zipfile
 
@@ -11,7 +12,8 @@ from test_cityscapes_scores import ids_of, nearest_id_model
 
 import kseg
 from kseg import submission, submission_check
-from kseg.data import cityscapes
+from kseg.data import cityscapes, files
+from kseg.errors import InputError
 from kseg.submission import write_submission
 from kseg.submission_check import check_submission
 
@@ -103,7 +105,7 @@ def test_it_goes_on_with_the_same_weights_only(source, tmp_path):
     before = [path.read_bytes() for path in paths]
     marker = paths[0].stat().st_mtime_ns
     paths[2].unlink()
-    (out / ".tmp-berlin_000002_000019_labelIds.png-77").write_bytes(b"half")
+    (out / ".tmp-77-berlin_000002_000019_labelIds.png").write_bytes(b"half")
     assert write_submission(model, source, out) == paths == sorted(out.iterdir())
     assert [path.read_bytes() for path in paths] == before and paths[0].stat().st_mtime_ns == marker
     paths[2].unlink()
@@ -115,6 +117,30 @@ def test_it_goes_on_with_the_same_weights_only(source, tmp_path):
     with pytest.raises(ValueError, match="must be new or hold this submission alone, but holds notes.txt"):
         write_submission(model, source, out)
     assert not paths[2].exists() and (out / "notes.txt").exists()
+
+
+def test_it_writes_onto_nothing_that_it_reads_and_removes_nothing_foreign(source, tmp_path):
+    """An image and the model under names of label maps; a temporary file of someone else's; another process."""
+    model, out = tmp_path / "model.keras", tmp_path / "out"
+    nearest_id_model(ids_of("train_ids")).save(model)
+    out.mkdir()
+    photo = source / "leftImg8bit" / "test" / "mainz" / f"{NAMES[3]}_leftImg8bit.png"
+    for victim, other in ((photo, NAMES[0]), (model, NAMES[3])):
+        target = out / f"{other}_labelIds.png"
+        os.link(victim, target)
+        before = victim.read_bytes()
+        with pytest.raises(InputError, match=f"the output {target} is the input {victim}"):
+            write_submission(model, source, out)
+        assert victim.read_bytes() == before and list(out.iterdir()) == [target]
+        target.unlink()
+    (out / ".tmp-notes").write_text("mine")
+    with pytest.raises(InputError, match="but holds .tmp-notes"):
+        write_submission(model, source, out)
+    assert (out / ".tmp-notes").read_text() == "mine"
+    (out / ".tmp-notes").unlink()
+    with files.locked(out), pytest.raises(InputError, match="out is in use by process"):
+        write_submission(model, source, out)
+    assert not list(out.iterdir())
 
 
 def test_a_test_set_that_is_not_whole_is_an_error(source, tmp_path, call_script):

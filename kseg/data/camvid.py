@@ -36,10 +36,10 @@ def read(source) -> Source:
     """List CamVid in the SegNet tutorial's layout: SPLIT/images/NAME.jpg|png with SPLIT/labels/NAME.png.
 
     Args:
-        source: folder with train/, val/ and, if there, test/.
+        source: folder with train/, val/ and, if there, test/; other names as in `folder.read_split_folders`.
 
     Returns:
-        A Source; unpaired files and images in two splits are its problems.
+        A Source; unpaired files are its problems.
 
     Raises:
         FileNotFoundError: the folder, or train/ or val/ in it, is not there.

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kseg.data.codec import decode_label
+from kseg.data.codec import decode_label, orientation
 from kseg.data.duplicates import near_duplicates, thumbnail
 from kseg.data.files import sha256_of
-from kseg.data.info import INVALID_LABEL
+from kseg.data.info import IGNORE_LABEL, INVALID_LABEL
 from kseg.data.label_faults import is_smoothed, looks_like_label_ids, looks_like_training_ids
 from kseg.data.records import decode, parse_example
 from kseg.data.source import first_names
@@ -34,7 +34,13 @@ _KINDS = {
     "training_ids": _TRAINING_IDS,
     "label_ids": _LABEL_IDS,
     "smoothed": f"have labels blended by a smoothing filter, which makes ids that are not there: {_SMOOTHED}",
-    "blank": "have a blank label, one id everywhere: draw it or leave the image out",
+}
+_BLANK = "have a blank label, one id everywhere"
+
+
+_WARNED = {  # kinds of fault that may be as intended
+    "turned": "hold a photograph that its EXIF orientation would turn; it counts as stored. If the labels are drawn on "
+    "the turned one, prepare them again",
 }
 
 
@@ -50,7 +56,7 @@ class SplitFindings:
     """What the records of one split show, added one by one.
 
     pixels: int64 (256,) by raw id. images: int64 (256,) by training id, in how many labels it occurs. faults: kind (a
-    key of `_KINDS`) -> names of the records that have it. names, thumbnails: of the images that decode.
+    key of `_KINDS` or `_WARNED`) -> names of the records that have it. names, thumbnails: of the images that decode.
     """
 
     def __init__(self, table):
@@ -95,6 +101,9 @@ def check_records(manifest, workers=None, progress=False):
     warnings = [] if shards else ["Without dataset.json there are no checksums and pixel counts to compare with."]
     for split, found in findings.items():
         problems += _judge_split(manifest, split, found)
+        warnings += _fault_lines(split, found, len(manifest.splits[split]), _WARNED)
+        warnings += _blank_warnings(manifest, split, found)
+        warnings += mistaken_void(split, dict(enumerate(found.pixels.tolist())), manifest.info)
         warnings += _void_warnings(split, found.pixels, manifest.info.label_set())
     warnings += _class_warnings({split: f.pixels for split, f in findings.items()}, manifest.info.label_set())
     for first, second in itertools.combinations(findings, 2):
@@ -114,6 +123,7 @@ def _examine_record(manifest, item):
         return _Record(np.zeros(256, np.int64), None, {"broken": f" ({error})"})
     try:
         _, image, label = decode(serialized)
+        turned = orientation(parse_example(serialized)["image/encoded"], "image") != 1
         sizes = {image.shape[:2], label.shape, (int(split.heights[index]), int(split.widths[index]))}
         if len(sizes) > 1:
             raise InputError("image, label and manifest have different sizes")
@@ -128,20 +138,58 @@ def _examine_record(manifest, item):
         faults["label_ids"] = ""
     elif is_smoothed(label):
         faults["smoothed"] = ""
+    if turned:
+        faults["turned"] = ""
     return _Record(counts, thumbnail(image), faults)
 
 
 def _judge_split(manifest, split, found):
-    records, problems = manifest.splits[split], []
-    for kind, what in _KINDS.items():
-        if names := found.faults.get(kind):
-            problems.append(f"{split}: {len(names)} of {len(records)} records {what}: {_listed(names)}.")
+    records = manifest.splits[split]
+    problems = _fault_lines(split, found, len(records), _KINDS)
+    if len(found.faults.get("blank", ())) == len(records):
+        problems.append(
+            f"{split}: all {len(records)} records {_BLANK}: draw them, or prepare them from the right files."
+        )
     counted = records.pixel_counts and "broken" not in found.faults
     if counted and (found.pixels != _counted(records)).any():
         problems.append(f"{split}: the labels' pixels are not those that dataset.json counted: prepare them again.")
     if "label_ids" not in found.faults:
         problems += _illegal_ids(split, found.pixels, manifest.info, "smoothed" in found.faults)
     return problems
+
+
+def _fault_lines(split, found, count, kinds):
+    there = ((found.faults[kind], what) for kind, what in kinds.items() if kind in found.faults)
+    return [f"{split}: {len(names)} of {count} records {what}: {_listed(names)}." for names, what in there]
+
+
+def _blank_warnings(manifest, split, found):
+    """Return a line, or none, about single blank labels: images without any object may be wanted."""
+    names, count = found.faults.get("blank", ()), len(manifest.splits[split])
+    if not names or len(names) == count:
+        return []
+    return [f"{split}: {len(names)} of {count} records {_BLANK}: {_listed(names)}. Fine where nothing is to be found."]
+
+
+def mistaken_void(split, pixels, info):
+    """Return a line, or none, where 255 seems to stand for a class.
+
+    A mask of 0 and 255, as drawing programs save it, whose class list has the ids 0 and 1: 255 is void, and the objects
+    would be ignored.
+
+    Args:
+        split: its name. pixels: raw id -> pixels in the split's labels. info: DatasetInfo.
+    """
+    table = info.label_set().table
+    classes = np.flatnonzero(table < INVALID_LABEL).tolist()
+    present = {i for i, n in pixels.items() if n}
+    absent = [i for i in classes if i not in present]
+    if len(classes) != 2 or len(absent) != 1 or table[IGNORE_LABEL] != IGNORE_LABEL or IGNORE_LABEL not in present:
+        return []
+    return [
+        f"{split}: 255 is void here; did you mean class {absent[0]} ({info.id_names[absent[0]]}), which no pixel has? "
+        "Then give it as id 255 in classes.json and prepare the records again."
+    ]
 
 
 def _illegal_ids(split, pixels, info, smoothed=False):
@@ -194,7 +242,7 @@ def quick_check(train, val):
     Args:
         train, val: kseg.data.examples.Examples in the label set that is to be learnt.
     Returns:
-        list of str, warnings: classes without pixels, ids that do not exist, mostly void, names in both splits.
+        list of str, warnings: classes without pixels, ids that do not exist, mostly void, 255 where a class is meant.
     Raises:
         ValueError: training would be meaningless: labels in other ids than stated, no pixel of any class, a record
             that does not read.
@@ -212,8 +260,7 @@ def quick_check(train, val):
                 raise InputError(f"No pixel of split {split.name} is of a class of label set {label_set.name}.")
             pixels[split.name] = counts
         warnings += _illegal_ids(split.name, counts, info) + _void_warnings(split.name, counts, label_set)
-    if both := sorted(set(train.split.names) & set(val.split.names)):
-        warnings.append(f"{len(both)} images are in {train.split.name} and {val.split.name}: {_listed(both)}.")
+        warnings += mistaken_void(split.name, dict(enumerate(counts.tolist())), info) if split.pixel_counts else []
     return warnings + (_class_warnings(pixels, train.label_set) if len(pixels) == 2 else [])
 
 

@@ -4,7 +4,7 @@ import os
 import re
 
 from kseg.data.info import IGNORE_LABEL, DatasetInfo, label_set_of
-from kseg.data.source import Reference, Source, archive_names, in_two_splits, pair
+from kseg.data.source import Problem, Reference, Source, archive_names, one_line_each, pair
 from kseg.errors import InputError, MissingFileError
 
 # (name, RGB, is a training class); the position is the id. Licence plates (id -1) are in no label image.
@@ -104,7 +104,8 @@ def read(source) -> Source:
         match = _FILE.match(relative)
         if match is None:
             if _IMAGE.match(relative):
-                problems.append(f"no Cityscapes name (CITY_SEQUENCE_FRAME_leftImg8bit.png): {relative}")
+                line = f"no Cityscapes name (CITY_SEQUENCE_FRAME_leftImg8bit.png): {relative}"
+                problems.append(Problem("name", line))
             continue
         table = {"leftImg8bit": images, "gtFine_labelIds": labels, "gtFine_instanceIds": instances}[match["what"]]
         table[match["split"]][match["name"]] = reference
@@ -112,7 +113,7 @@ def read(source) -> Source:
     for split in images:
         splits[split], found = pair(split, images[split], labels[split], listing.shown, instances[split])
         problems += found
-    return Source(listing.info, root, splits, tuple(problems + in_two_splits(images)))
+    return Source(listing.info, root, splits, tuple(one_line_each(problems)))
 
 
 def _files(root: str):

@@ -5,9 +5,8 @@ import itertools
 
 import tensorflow as tf
 
-from kseg.data import records
+from kseg.data import codec, records
 from kseg.data.augment import PADDING, ROW, Augmentation, epoch_plan, nearest, smooth_label
-from kseg.data.codec import decode_label, header
 from kseg.data.examples import Examples
 from kseg.data.info import IGNORE_LABEL
 from kseg.errors import InputError
@@ -120,10 +119,17 @@ class RecordSource(Examples):
         return decode_image(tf.ensure_shape(image, ())), self._decode_label(tf.ensure_shape(label, ()))
 
     def _encoded(self, index):
-        """The bytes of image and label, checked by their headers: TensorFlow decodes whatever size they claim."""
-        _, *files = records.encoded(self.split.read(int(index)))
-        self._check_size(index, *(header(data, self.split.names[index])[0] for data in files))
-        return files
+        """The bytes of image and label, checked by their headers: TensorFlow decodes whatever size they claim.
+
+        An image that it would decode to other pixels than Pillow (records of other tools) is written anew.
+        """
+        name, image, label = records.encoded(self.split.read(int(index)))
+        what = f"image of record {name}"
+        sizes = (codec.header(data, self.split.names[index], upright=False)[0] for data in (image, label))
+        self._check_size(index, *sizes)
+        if not codec.is_plain(image, what, upright=False):
+            image = codec.encode(codec.decode_image(image, what, upright=False)[0])
+        return image, label
 
     def _training_ids(self, label):
         return tf.gather(self._table, tf.cast(label, tf.int32))
@@ -137,7 +143,7 @@ class RecordSource(Examples):
         if self.manifest.kseg_version:
             return tf.io.decode_png(encoded, channels=1)[..., 0]
         # Other tools may have stored palette images, whose indices TensorFlow would turn into grey levels.
-        label = tf.numpy_function(lambda png: decode_label(png, "label")[0], [encoded], tf.uint8, stateful=False)
+        label = tf.numpy_function(_stored_label, [encoded], tf.uint8, stateful=False)
         return tf.ensure_shape(label, (None, None))
 
     @contextlib.contextmanager
@@ -153,11 +159,63 @@ class RecordSource(Examples):
             raise error
 
 
+def _stored_label(encoded):
+    return codec.decode_label(encoded, "label", upright=False)[0]
+
+
 def decode_image(encoded):
     """Decode PNG or JPEG bytes to uint8 (H, W, 3) RGB, JPEG with the accurate transform that Pillow uses too."""
     image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     image.set_shape((None, None, 3))
     return image
+
+
+def decode_images(encoded):
+    """Decode a batch of PNG or JPEG files of one size, strings (B,), to uint8 (B, H, W, 3) RGB, as they are stored.
+
+    Raises:
+        tf.errors.InvalidArgumentError: no image, another format, a CMYK JPEG, several sizes, more pixels than
+            codec.MAX_PIXELS (the files' headers tell, before anything is decoded), a damaged file.
+    """
+    some = tf.debugging.Assert(tf.size(encoded) > 0, ["Send at least one encoded image."])
+    with tf.control_dependencies([some]):
+        shapes = tf.map_fn(_declared_shape, encoded, fn_output_signature=tf.TensorSpec((3,), tf.int64))
+    height, width, _ = tf.unstack(shapes[0])
+    one_size = tf.reduce_all(shapes[:, :2] == shapes[0, :2])
+    checks = [
+        tf.debugging.Assert(
+            one_size, ["Images of a batch must be of one size, got (height, width)", shapes[:, :2]], 64
+        ),
+        tf.debugging.Assert(
+            tf.reduce_all(shapes[:, 2] <= 3),
+            ["A CMYK JPEG cannot be decoded here: send it as RGB. Channels:", shapes[:, 2]],
+        ),
+        tf.debugging.Assert(
+            height * width <= codec.MAX_PIXELS,
+            [f"Send images of at most {codec.MAX_PIXELS:,} pixels, got", shapes[0, :2]],
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.map_fn(decode_image, encoded, fn_output_signature=tf.TensorSpec((None, None, 3), tf.uint8))
+
+
+def _declared_shape(encoded):
+    """Return the int64 (height, width, channels) that a PNG or JPEG claims; any PNG, decoded to RGB, has 3 channels."""
+    is_png = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+    length = tf.strings.length(encoded)
+    known = (is_png | is_jpeg) & (length >= 24)  # IHDR, which tells a PNG's size, ends there
+    known = tf.debugging.Assert(
+        known, ["Send PNG or JPEG files, whole. Got something else, its length in bytes:", length]
+    )
+
+    def png_shape():
+        size = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)  # IHDR: width, height
+        return tf.concat([tf.cast(size[::-1], tf.int64), [3]], 0)
+
+    with tf.control_dependencies([known]):
+        shape = tf.cond(is_png, png_shape, lambda: tf.cast(tf.io.extract_jpeg_shape(encoded), tf.int64))
+    return tf.ensure_shape(shape, (3,))
 
 
 def nearest_label(label, height, width):

@@ -1,24 +1,26 @@
 """Datasets to record folders: check every frame, write shards in several processes, dataset.json last."""
 
 import dataclasses
-import glob
 import hashlib
 import json
 import os
+import pathlib
+import re
 
 import tqdm
 
 import kseg
 from kseg.data import camvid, cityscapes, folder, records, writer
-from kseg.data.files import list_files, write_atomic
-from kseg.data.source import Source, stamp
+from kseg.data.checking import mistaken_void
+from kseg.data.files import clear_unfinished, list_files, locked, refuse_inputs, write_atomic
+from kseg.data.source import Problem, Source, one_line_each, same_in_two_splits, stamp
 from kseg.data.tfrecord import SHARD_NAME
 from kseg.data.workers import Workers
 from kseg.errors import InputError
 
 READERS = {"cityscapes": cityscapes.read, "camvid": camvid.read, "folder": folder.read}
 FRAMES_PER_SHARD = 128
-_SOURCE = "source.json"  # what the records were made from: marks a folder as ours before dataset.json is there
+_UNFINISHED = re.compile(r"(.+)\.tmp-\d+")  # a shard that a killed process was writing
 
 
 def prepare_dataset(
@@ -40,17 +42,21 @@ def prepare_dataset(
             Other splits are never resized, so that scores are those of the labels' size.
         image_format: "png" or "jpeg" (quality 95) to convert images; None stores the files' own bytes.
         shards: number of shards of each split, at most one a frame; None is one per 128 frames.
-        workers: processes; None is one per core. progress: show bars on stderr.
+        workers: processes; None is one per core. progress: show bars on stderr, and say what was taken for what,
+            which splits have no labels, and where 255 may be meant as a class.
 
     Returns:
         The manifest of the record folder.
 
     Raises:
-        ValueError: bad options; problems in the source (all of them, one a line, nothing written then); an
-            output that holds something else. OSError: a file or folder that cannot be read or written.
+        ValueError: bad options; problems in the source (one line for each cause, nothing written then); an
+            output that holds something else or is in use by another process. OSError: a file or folder that cannot be
+            read or written.
     """
     _check_options(dataset, store_size, image_format, shards, workers)
     listed, output = READERS[dataset](source), os.path.abspath(os.fspath(output))
+    for note in listed.notes if progress else ():
+        tqdm.tqdm.write(note)
     options = {
         "dataset": dataset,
         "store_size": store_size and list(store_size),
@@ -62,16 +68,37 @@ def prepare_dataset(
     if finished is not None:
         return finished
     tasks = _plan(listed, output, options, origin)
+    written = [os.path.join(output, name) for name in (records.MANIFEST, records.ORIGIN)]
+    refuse_inputs([*written, *(task.path + end for task in tasks for end in ("", writer.STATS))], _inputs(listed))
+    with locked(pathlib.Path(output)):
+        _write(listed, output, options, origin, tasks, workers, progress)
+    manifest = records.load_manifest(output)
+    for name, split in manifest.splits.items() if progress else ():
+        for warning in mistaken_void(name, split.pixel_counts, manifest.info):
+            tqdm.tqdm.write(f"WARNING: {warning}")
+    return manifest
+
+
+def _inputs(listed: Source) -> set[str]:
+    """Return the files that a dataset is read from: images, labels, zips, the list of classes."""
+    frames = [frame for frames in listed.splits.values() for frame in frames]
+    references = [r for frame in frames for r in (frame.image, frame.label, frame.instance) if r is not None]
+    references += [image for images in listed.unlabelled.values() for image in images]
+    files = {reference[0] if isinstance(reference, tuple) else reference for reference in references}
+    return files | {os.path.join(listed.root, "classes.json")}
+
+
+def _write(listed, output, options, origin, tasks, workers, progress) -> None:
+    """Check the frames of the shards that are not there yet, write those shards, and dataset.json last."""
     done = {task.path: stats for task in tasks if (stats := writer.finished_stats(task)) is not None}
     todo = [task for task in tasks if task.path not in done]
     workers = min(workers or os.cpu_count() or 1, max(1, sum(len(t.frames) for t in todo)))
-    with Workers(dataclasses.replace(listed, splits={}, problems=()), workers, progress) as pool:
+    with Workers(dataclasses.replace(listed, splits={}, problems=(), unlabelled={}), workers, progress) as pool:
         _check(listed, todo, pool)
         _clear(output, origin, keep=done)
         for stats, task in zip(pool.map(writer.write_shard, todo, "write", lambda t: len(t.frames)), todo, strict=True):
             done[task.path] = stats
     _write_manifest(output, listed, options, [(task, done[task.path]) for task in tasks])
-    return records.load_manifest(output)
 
 
 def _check_options(dataset, store_size, image_format, count, workers) -> None:
@@ -105,18 +132,19 @@ def _file_digests(listed: Source) -> dict[str, str]:
 def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | None:
     """Return the manifest of a finished folder of the same origin, None if there is work to do."""
     files = list_files(output) if os.path.isdir(output) else {}
-    if _SOURCE not in files:
+    if records.ORIGIN not in files:
         foreign = [f for f in files if f == records.MANIFEST or SHARD_NAME.match(f)]
         if foreign:
             raise InputError(f"{output} holds records of another origin ({foreign[0]}). Choose an empty folder.")
         return None
+    try:
+        with open(os.path.join(output, records.ORIGIN), encoding="utf-8") as file:
+            changes = _differences(json.load(file), origin)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        text = f"{output}/{records.ORIGIN} is damaged, or not kseg's. Choose another folder or delete this one."
+        raise InputError(text) from None
     if records.MANIFEST not in files:
         return None
-    try:
-        with open(os.path.join(output, _SOURCE), encoding="utf-8") as file:
-            changes = _differences(json.load(file), origin)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{output}/{_SOURCE} is damaged. Choose another folder or delete this one.") from None
     if changes:
         raise InputError(f"{output} is finished, but {'; '.join(changes)}. Choose another folder or delete it.")
     try:
@@ -155,28 +183,33 @@ def _plan(listed: Source, output: str, options: dict, origin: dict) -> list[writ
 
 
 def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
-    """Raise ValueError with every problem of the listing and of the frames that are to be written."""
-    problems = list(listed.problems)
-    problems += [f"split {split} has no image with a label" for split, f in listed.splits.items() if not f]
+    """Raise ValueError with the problems of the listing and of the frames to be written, one line for each cause."""
+    problems = same_in_two_splits(listed.splits)
+    for split, frames in listed.splits.items():
+        if not frames and not listed.problems:
+            problems.append(Problem(f"no {split}", f"split {split} has no image with a label"))
     items = [item for task in todo for item in task.frames]
     for found in pool.map(writer.check_frame, items, "check"):
         problems += found
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError("\n".join([f"{count} in {listed.root}:", *problems]))
+    lines = [*listed.problems, *one_line_each(problems)]
+    if lines:
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise InputError("\n".join([f"{count} in {listed.root}:", *lines]))
 
 
 def _clear(output: str, origin: dict, keep: dict) -> None:
     """Mark the folder as ours and remove what a killed run or one of other options left."""
     os.makedirs(output, exist_ok=True)
-    write_atomic(os.path.join(output, _SOURCE), json.dumps(origin).encode())
+    write_atomic(os.path.join(output, records.ORIGIN), json.dumps(origin).encode())
+    clear_unfinished(pathlib.Path(output), records.MANIFEST, records.ORIGIN, f"*{writer.STATS}")
     kept = {os.path.basename(path) for path in keep}
     files = list_files(output)
     if records.MANIFEST in files:  # first: without it nothing here reads as whole
         os.remove(os.path.join(output, records.MANIFEST))
     for file in files:
-        base = file.removesuffix(writer.STATS)
-        if ".tmp-" in file or (SHARD_NAME.match(base) and base not in kept):
+        unfinished = _UNFINISHED.fullmatch(file)
+        base = unfinished[1] if unfinished else file.removesuffix(writer.STATS)
+        if SHARD_NAME.match(base) and (unfinished or base not in kept):
             os.remove(os.path.join(output, file))
 
 
@@ -201,5 +234,5 @@ def _write_manifest(output: str, listed: Source, options: dict, parts: list) -> 
         "splits": splits,
     }
     write_atomic(os.path.join(output, records.MANIFEST), json.dumps(data).encode())
-    for path in glob.glob(os.path.join(glob.escape(output), f"*{writer.STATS}")):
-        os.remove(path)
+    for task, _ in parts:
+        os.remove(task.path + writer.STATS)

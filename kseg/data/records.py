@@ -10,7 +10,7 @@ import numpy as np
 
 from kseg.data import cityscapes
 from kseg.data.codec import decode_image, decode_label
-from kseg.data.files import join, list_files, open_binary, reading, sha256_of
+from kseg.data.files import is_url, join, list_files, open_binary, reading, sha256_of
 from kseg.data.info import DatasetInfo, label_set_of
 from kseg.data.tfrecord import SHARD_NAME, check_layout, parse_example, read_record, scan
 from kseg.errors import InputError
@@ -19,6 +19,7 @@ __all__ = ["Manifest", "Split", "decode", "load_manifest", "parse_example", "rea
 
 MANIFEST = "dataset.json"
 FORMAT_VERSION = 1
+ORIGIN = "source.json"  # what the records were made from: marks a folder as ours before dataset.json is there
 LABEL_SPACES = ("train_ids", "label_ids")  # of records that do not say themselves which ids they hold
 
 
@@ -98,11 +99,14 @@ class Manifest:
 def decode(payload: bytes) -> tuple[str, np.ndarray, np.ndarray]:
     """Return (name, uint8 RGB image (H, W, 3), uint8 label (H, W) of the ids as stored) of a record.
 
+    The pixels are those that are stored: an EXIF orientation in the image does not turn them.
+
     Raises:
         ValueError: the bytes are no record of an image and a label, or either does not decode.
     """
     name, image, label = encoded(payload)
-    return name, decode_image(image, f"image of record {name}")[0], decode_label(label, f"label of record {name}")[0]
+    pixels = decode_image(image, f"image of record {name}", upright=False)[0]
+    return name, pixels, decode_label(label, f"label of record {name}", upright=False)[0]
 
 
 def encoded(payload: bytes) -> tuple[str, bytes, bytes]:
@@ -118,6 +122,14 @@ def encoded(payload: bytes) -> tuple[str, bytes, bytes]:
 def _text(value) -> str:
     """Return a feature that should hold a name; "" where it holds none."""
     return value.decode(errors="replace") if isinstance(value, bytes) else ""
+
+
+def record_files(data_dir) -> list[str]:
+    """Return the paths in a local record folder that no output may touch; none where it is a URL or not there."""
+    if is_url(data_dir) or not os.path.isdir(data_dir):
+        return []
+    shards = [name for name in list_files(data_dir) if SHARD_NAME.match(name)]
+    return [os.path.join(data_dir, name) for name in (MANIFEST, ORIGIN, *shards)]
 
 
 def load_manifest(data_dir, *, label_space: str | None = None) -> Manifest:

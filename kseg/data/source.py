@@ -3,18 +3,21 @@
 import functools
 import os
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from kseg.data import codec
 from kseg.data.files import reading
 from kseg.data.info import DatasetInfo
+from kseg.data.zips import DAMAGED, read_member
 from kseg.errors import InputError
 
-_NO_IMAGES = (".txt", ".md", ".db", ".ini", ".json", ".xml", ".csv")  # notes that lie beside images
+MAX_BYTES = 8 * codec.MAX_PIXELS  # of an image file: room for the largest that is decoded, as 16-bit RGBA
+_NO_IMAGES = (".txt", ".md", ".db", ".ini", ".json", ".xml", ".csv", ".yaml", ".yml")  # notes that lie beside images
+_NO_FOLDERS = ("__MACOSX", "@eaDir")  # what a Mac's zip and a network disk add; names with a dot in front are left too
 Reference = str | tuple[str, str]  # a path, or (zip path, member): plain values, so that they travel to other processes
 
 
@@ -36,8 +39,10 @@ class Source:
         info: the dataset's ids and label sets.
         root: the folder that was given, which messages leave out of file names.
         splits: split -> frames in file-name order.
-        problems: what the listing alone shows (image without label, ...), one line each.
+        problems: what the listing alone shows (image without label, ...), one line for each cause.
         colours: packed colour (r << 16 | g << 8 | b) -> raw id, where labels are colour-coded; else None.
+        notes: what was taken for what and what was left out, one line each.
+        unlabelled: split -> its images, where the split has no label at all; it is none of `splits`.
     """
 
     info: DatasetInfo
@@ -45,6 +50,8 @@ class Source:
     splits: dict[str, tuple[Frame, ...]]
     problems: tuple[str, ...] = ()
     colours: dict[int, int] | None = field(default=None, hash=False)
+    notes: tuple[str, ...] = ()
+    unlabelled: dict[str, tuple[Reference, ...]] = field(default_factory=dict, hash=False)
 
     def split(self, name: str) -> "SourceSplit":
         """Return the frames of a split as a sequence of (name, image, label); ValueError lists the splits."""
@@ -62,7 +69,7 @@ class Source:
         """Return (uint8 raw ids (H, W), 8-bit grey PNG bytes) of a label file, colours turned into ids.
 
         Raises:
-            ValueError: not a PNG, damaged, not 8-bit ids, or colours that the dataset does not have.
+            ValueError: not a PNG, TIFF or BMP, damaged, no ids of 0..255, or colours that the dataset does not have.
         """
         data, what = read_bytes(reference), self.shown(reference)
         if self.colours is None:
@@ -109,11 +116,36 @@ def first_names(names, most) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
-@functools.lru_cache(maxsize=4)
+class Problem(NamedTuple):
+    """One thing wrong: what problems of its kind share, and a line that names the file."""
+
+    cause: str
+    line: str
+
+
+def one_line_each(problems: Iterable[Problem]) -> list[str]:
+    """Return a line for each cause, in the order in which the causes came: its first problem, and how many more."""
+    of_cause: dict[str, list[str]] = {}
+    for cause, line in problems:
+        of_cause.setdefault(cause, []).append(line)
+    return [lines[0] + (f" (and {len(lines) - 1} more like it)" if lines[1:] else "") for lines in of_cause.values()]
+
+
 def _archive(path: str) -> zipfile.ZipFile:
+    """Return a zip, opened; one that was replaced since is opened anew."""
+    with reading(path):
+        status = os.stat(path)
+    return _opened(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str, *_identity: int) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+        with reading(path):
+            return zipfile.ZipFile(path)
+    except InputError:
+        raise
+    except DAMAGED as error:
         raise InputError(f"{path} is no usable zip file ({error}). Download it again.") from None
 
 
@@ -122,15 +154,26 @@ def archive_names(path: str) -> list[str]:
     return [n for n in _archive(path).namelist() if not n.endswith("/")]
 
 
-def read_bytes(reference: Reference) -> bytes:
-    """Return the content of a file or zip member; ValueError where the member's checksum fails."""
+def read_bytes(reference: Reference, most: int = MAX_BYTES) -> bytes:
+    """Return the content of a file or zip member.
+
+    Args:
+        reference: of the file. most: bytes that it may have; its size is looked at before it is read.
+
+    Raises:
+        ValueError: it is larger, or is damaged in the zip. FileNotFoundError, OSError: it cannot be read.
+    """
     if isinstance(reference, tuple):
         try:
-            return _archive(reference[0]).read(reference[1])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            with reading(reference[0]):
+                return read_member(_archive(reference[0]), reference[1], most)
+        except InputError as error:
             where = f"{os.path.basename(reference[0])}:{reference[1]}"
-            raise InputError(f"{where}: damaged in the zip ({error})") from None
+            raise InputError(f"{where}: {error}") from None
     with reading(reference), open(reference, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise InputError(f"{reference} has {size:,} bytes, and at most {most:,} are read")
         return file.read()
 
 
@@ -139,26 +182,52 @@ def stamp(reference: Reference) -> list:
     if isinstance(reference, tuple):
         member = _archive(reference[0]).getinfo(reference[1])
         return [member.file_size, member.CRC]
-    status = os.stat(reference)
+    with reading(reference):
+        status = os.stat(reference)
     return [status.st_size, status.st_mtime_ns]
 
 
-def list_stems(folder: str, extensions: tuple[str, ...], show) -> tuple[dict[str, str], list[str]]:
-    """Return (stem -> path of the files with these extensions; problems: files that would be left out)."""
+def list_stems(folder: str, extensions: tuple[str, ...], show) -> tuple[dict[str, str], list[Problem]]:
+    """List the files of a folder and of the folders in it.
+
+    Args:
+        folder: where they are. extensions: of the files that are wanted, in small letters.
+        show: path -> the path as messages name it.
+
+    Returns:
+        (name -> path, problems: files that would be left out). The name is the path inside the folder, "/" between its
+        parts, without the extension: "seq1/0001".
+    """
     found, problems = {}, []
-    if not os.path.isdir(folder):
-        return found, problems
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        stem, extension = os.path.splitext(entry.name)
-        if entry.name.startswith(".") or extension.lower() in _NO_IMAGES:
+    for path in walk_files(folder) if os.path.isdir(folder) else ():
+        name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, "/"))
+        if extension.lower() in _NO_IMAGES:
             continue
-        if not entry.is_file() or extension.lower() not in extensions:
-            problems.append(f"not {' or '.join(extensions)}: {show(entry.path)}")
-        elif stem in found:
-            problems.append(f"two files of one name: {show(found[stem])}, {show(entry.path)}")
+        if not os.path.isfile(path):
+            problems.append(Problem("no file", f"no file that can be read: {show(path)}"))
+        elif extension.lower() not in extensions:
+            problems.append(Problem(f"not {extensions}", f"not {' or '.join(extensions)}: {show(path)}"))
+        elif name in found:
+            problems.append(Problem("two files", f"two files of one name: {show(found[name])}, {show(path)}"))
         else:
-            found[stem] = entry.path
+            found[name] = path
     return dict(sorted(found.items())), problems
+
+
+def walk_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of all files below a folder, links followed but for one that leads back."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with reading(folder):
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in _NO_FOLDERS:
+            continue
+        if entry.is_dir():
+            yield from walk_files(entry.path, (*above, real))
+        else:
+            yield entry.path
 
 
 def pair(split: str, images: Mapping, labels: Mapping, show, instances: Mapping | None = None):
@@ -166,21 +235,35 @@ def pair(split: str, images: Mapping, labels: Mapping, show, instances: Mapping 
     frames, problems = [], []
     for name in sorted(set(images) | set(labels)):
         if name not in labels:
-            problems.append(f"{split}: image without label: {show(images[name])}")
+            problems.append(Problem(f"{split} image", f"{split}: image without label: {show(images[name])}"))
         elif name not in images:
-            problems.append(f"{split}: label without image: {show(labels[name])}")
+            problems.append(Problem(f"{split} label", f"{split}: label without image: {show(labels[name])}"))
         else:
             frames.append(Frame(name, images[name], labels[name], (instances or {}).get(name)))
     return tuple(frames), problems
 
 
-def in_two_splits(names: Mapping[str, Mapping]) -> list[str]:
-    """Return a problem for every name that more than one split has (split -> names)."""
-    where: dict[str, list[str]] = {}
-    for split, members in names.items():
-        for name in members:
-            where.setdefault(name, []).append(split)
-    return [f"image in {len(s)} splits ({', '.join(s)}): {n}" for n, s in sorted(where.items()) if len(s) > 1]
+def same_in_two_splits(splits: Mapping[str, tuple[Frame, ...]]) -> list[Problem]:
+    """Return a problem for every image that two splits have under one name with the same content.
+
+    One name alone is no fault: each split may count from 0000. Equal images of other names are `--check`'s to find.
+    """
+    where: dict[str, list[tuple[str, Reference]]] = {}
+    for split, frames in splits.items():
+        for frame in frames:
+            where.setdefault(frame.name, []).append((split, frame.image))
+    problems = []
+    for name, places in sorted(where.items()):
+        equal: dict[bytes, list[str]] = {}
+        sizes = [stamp(image)[0] for _, image in places]
+        for (split, image), size in zip(places, sizes, strict=True):
+            if sizes.count(size) > 1:
+                equal.setdefault(read_bytes(image), []).append(split)
+        for found in equal.values():
+            if len(found) > 1:
+                line = f"image in {len(found)} splits ({', '.join(found)}): {name}; leave it out of all but one"
+                problems.append(Problem(f"in splits {found}", line))
+    return problems
 
 
 def _ids_of_colours(rgb: np.ndarray, colours: Mapping[int, int], what: str) -> np.ndarray:

@@ -1,17 +1,15 @@
 """Procedural streets on disk in the folder layout of Cityscapes: nothing to download or register for."""
 
-import concurrent.futures
-import functools
 import json
-import multiprocessing
 import os
 import pathlib
 
 import numpy as np
 from PIL import Image
 
-from kseg.data.files import writing
+from kseg.data.files import locked, write_atomic, writing
 from kseg.data.streets import draw_street
+from kseg.data.workers import Workers
 from kseg.errors import InputError
 
 DRAWING_VERSION = 1  # raise when the drawing changes: older folders are then refused, not mixed with
@@ -37,7 +35,7 @@ def draw_cityscapes(root, *, train=240, val=60, height=128, width=256, seed=0, w
         The number of frames drawn by this call.
 
     Raises:
-        ValueError: a bad argument, or `root` holds another drawing or other data.
+        ValueError: a bad argument, or `root` holds another drawing or other data, or another process draws there.
     """
     for name, value, least in (
         ("train", train, 1),
@@ -59,19 +57,23 @@ def draw_cityscapes(root, *, train=240, val=60, height=128, width=256, seed=0, w
         "train": train,
         "val": val,
     }
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root} must be a folder, got a file. Choose another place for the streets.")
+    with locked(root):
+        return _draw_missing(root, drawing, workers, progress)
+
+
+def _draw_missing(root, drawing, workers, progress):
     _claim(root, drawing)
-    frames = [(split, i) for split, count in (("train", train), ("val", val)) for i in range(count)]
+    frames = [(split, i) for split in ("train", "val") for i in range(drawing[split])]
     missing = [frame for frame in frames if not all(path.is_file() for path in frame_paths(root, *frame))]
     for path in {path.parent for frame in missing for path in frame_paths(root, *frame)}:
         path.mkdir(parents=True, exist_ok=True)
-    draw = functools.partial(_draw_frame, str(root), seed, height, width)
-    if workers == 1 or len(missing) < 2:
-        _follow(map(draw, missing), len(missing), progress)
-    else:
-        # spawned, not forked: the caller may have TensorFlow and its threads loaded
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-            _follow(pool.map(draw, missing, chunksize=2), len(missing), progress)
+    source = (str(root), *(drawing[name] for name in ("seed", "height", "width")))
+    with Workers(source, min(workers, max(1, len(missing))), progress=False) as pool:
+        for done, _ in enumerate(pool.map(_draw_frame, missing, "draw"), 1):
+            if progress is not None:
+                progress(done, len(missing))
     if (root / UNFINISHED).exists():
         os.replace(root / UNFINISHED, root / MARKER)
     return len(missing)
@@ -90,22 +92,19 @@ def frame_paths(root, split, index):
     )
 
 
-def _draw_frame(root, seed, height, width, frame):
-    """Draws one frame and writes its three files, the image last, each under a temporary name first."""
-    split, index = frame
+def _draw_frame(drawing, frame):
+    """Draws one frame and writes its three files, the image last, each under a temporary name first.
+
+    drawing: (root, seed, height, width). frame: (split, index).
+    """
+    (root, seed, height, width), (split, index) = drawing, frame
     image, labels, instances = draw_street((seed, ("train", "val").index(split), index), height, width)
     paths = frame_paths(root, split, index)
     for path, pixels in ((paths[2], instances), (paths[1], labels), (paths[0], image)):
-        temporary = path.with_name(path.name + ".tmp")
+        temporary = path.with_name(path.name + ".tmp")  # no name that a reader takes for an image
         with writing(path):
             Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG", compress_level=3)
             os.replace(temporary, path)
-
-
-def _follow(results, total, progress):
-    for done, _ in enumerate(results, 1):
-        if progress is not None:
-            progress(done, total)
 
 
 def _claim(root, drawing):
@@ -124,15 +123,10 @@ def _claim(root, drawing):
                 "Remove it or choose another folder."
             )
         return
-    if root.exists() and not root.is_dir():
-        raise InputError(f"{root} must be a folder, got a file. Choose another place for the streets.")
     for name in ("leftImg8bit", "gtFine"):
         if (root / name).exists():
             raise InputError(f"{root} holds {name} but no {MARKER}: not drawn by kseg. Choose another folder.")
-    root.mkdir(parents=True, exist_ok=True)
-    temporary = root / (UNFINISHED + ".tmp")
-    temporary.write_text(json.dumps(drawing) + "\n", encoding="utf-8")
-    os.replace(temporary, root / UNFINISHED)
+    write_atomic(root / UNFINISHED, f"{json.dumps(drawing)}\n".encode())
 
 
 def _words(drawing):

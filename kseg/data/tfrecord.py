@@ -12,6 +12,7 @@ from kseg.errors import InputError
 
 HEADER_BYTES = 12  # uint64 length, uint32 masked crc32c of those eight bytes
 FOOTER_BYTES = 4  # uint32 masked crc32c of the payload
+MAX_BYTES = 2**30  # of a record; protocol buffers end at twice that
 
 
 def _masked_crc(data: bytes) -> int:
@@ -25,9 +26,9 @@ def frame(payload: bytes) -> bytes:
     return b"".join((length, struct.pack("<I", _masked_crc(length)), payload, struct.pack("<I", _masked_crc(payload))))
 
 
-def _corrupt(path, offset, position, why: str) -> ValueError:
+def _corrupt(path, offset, position, why: str) -> InputError:
     which = f"The record at byte {offset}" if position is None else f"Record {position}"
-    return ValueError(f"{which} of shard {path} is corrupt ({why}). Prepare the data again or delete the shard.")
+    return InputError(f"{which} of shard {path} is corrupt ({why}). Prepare the data again or delete the shard.")
 
 
 def _length(file, path, offset, position) -> int:
@@ -37,6 +38,8 @@ def _length(file, path, offset, position) -> int:
     length, crc = struct.unpack("<QI", header)
     if crc != _masked_crc(header[:8]):
         raise _corrupt(path, offset, position, f"length checksum {_masked_crc(header[:8]):08x}, stored {crc:08x}")
+    if length > MAX_BYTES:
+        raise _corrupt(path, offset, position, f"it claims {length:,} bytes, and at most {MAX_BYTES:,} are read")
     return length
 
 

@@ -1,13 +1,18 @@
 """Processes that share the work on a dataset's files, with a progress bar; they end with their parent."""
 
 import concurrent.futures
+import contextlib
 import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+
+import tqdm
 
 from kseg.errors import InputError, LostProcessError
 from kseg.progress import progress_bar
@@ -16,17 +21,21 @@ _state = {}  # of a worker process: the source, sent once instead of with every 
 
 
 class Workers:
-    """Run `function(source, item)` over items in spawned processes (in this one where `count` is 1).
+    """Run `function(source, item)` over items in spawned processes, or in this one.
 
-    Spawned, not forked: the parent may have threads (TensorFlow's). So a calling script needs the usual
-    `if __name__ == "__main__":`.
+    Spawned, not forked: the parent may have threads (TensorFlow's). The calling script is not run again in them, so it
+    needs no `if __name__ == "__main__":` and may be a notebook.
+
+    Args:
+        source: what every call gets; sent to each process once. count: processes; 1 is this one. Where no process may
+            be started (a system without semaphores, a worker of another pool) it is this one too, and a line says so.
+        progress: show bars on stderr.
     """
 
     def __init__(self, source, count: int, progress: bool):
         self._source, self._progress, self._pool = source, progress, None
         if count > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = concurrent.futures.ProcessPoolExecutor(count, context, _start_worker, (source,))
+            self._pool = _start_pool(source, count)
 
     def __enter__(self):
         return self
@@ -46,7 +55,8 @@ class Workers:
             results = map(functools.partial(function, self._source), items)
         else:
             chunk = max(1, min(8, len(items) // 32))
-            results = self._pool.map(functools.partial(_call, function), items, chunksize=chunk)
+            with _without_main():
+                results = self._pool.map(functools.partial(_call, function), items, chunksize=chunk)
         total = sum(map(weigh, items))
         try:
             with progress_bar(what, total, shown=self._progress and total) as bar:
@@ -57,6 +67,30 @@ class Workers:
             raise type(error)(*error.args) from error
         except BrokenProcessPool:
             raise LostProcessError("A worker process was killed (memory?). Run it again with fewer workers.") from None
+
+
+def _start_pool(source, count: int):
+    """Return a pool whose processes start with its first work, or None where this system allows none."""
+    why = "this process is a worker of another pool" if multiprocessing.current_process().daemon else None
+    if why is None:
+        try:
+            context = multiprocessing.get_context("spawn")
+            return concurrent.futures.ProcessPoolExecutor(count, context, _start_worker, (source,))
+        except (OSError, ImportError, NotImplementedError) as error:  # what CPython raises without semaphores
+            why = str(error)
+    tqdm.tqdm.write(f"No other process can be started ({why}): one process does the work.", file=sys.stderr)
+    return None
+
+
+@contextlib.contextmanager
+def _without_main():
+    """A block in which processes start without running the calling script, which would prepare its data again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _call(function: Callable, item):

@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from kseg.data import codec
 from kseg.data.files import write_atomic
-from kseg.data.source import Frame, Source, read_bytes, size_text
+from kseg.data.source import Frame, Problem, Reference, Source, read_bytes, size_text
 from kseg.data.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame, serialize_example
 from kseg.errors import InputError
 
@@ -29,44 +30,56 @@ class ShardTask:
     image_format: str | None
 
 
-def check_frame(source: Source, item: Frame) -> list[str]:
-    """Decode all files of a frame and return its problems, one line each, by file name."""
-    problems, sizes = [], {}
-    with _noting(problems):
+def check_frame(source: Source, item: Frame) -> list[Problem]:
+    """Decode all files of a frame and return its problems, by file name."""
+    problems, sizes, data = [], {}, b""
+    with _noting(problems, source, item.image):
         data, shown = read_bytes(item.image), source.shown(item.image)
         sizes["image"] = codec.decode_image(data, shown)[0].shape[:2]
-    with _noting(problems):
+    with _noting(problems, source, item.label):
         ids = source.label(item.label)[0]
         sizes["label"] = ids.shape
         problems += unknown_ids(source, item, ids)
     if item.instance is not None:
-        with _noting(problems):
+        with _noting(problems, source, item.instance):
             shown = source.shown(item.instance)
-            sizes["instance map"] = codec.image_size(read_bytes(item.instance), shown)
+            sizes["instance map"] = codec.upright_png(read_bytes(item.instance), shown)[1]
     if len(set(sizes.values())) > 1:
         sizes_text = ", ".join(f"{what} {size_text(size)}" for what, size in sizes.items())
-        problems.append(f"{source.shown(item.image)}: sizes differ: {sizes_text}")
+        turned = _turned(data, sizes)
+        line = f"{source.shown(item.image)}: sizes differ: {sizes_text}{turned}"
+        problems.append(Problem(f"sizes{turned}", line))
     return problems
 
 
-def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[str]:
+def _turned(data: bytes, sizes: dict) -> str:
+    """Return what explains sizes that differ, where the photograph's EXIF orientation does, else ""."""
+    if "image" not in sizes or sizes.get("label") != sizes["image"][::-1] or codec.orientation(data, "image") == 1:
+        return ""
+    return (
+        "; its EXIF orientation turns the photograph, the label is drawn on the unturned one. "
+        "Turn the label, or remove the orientation from the photograph"
+    )
+
+
+def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[Problem]:
     """Return a problem where a label holds ids that the dataset does not have."""
     counts = np.bincount(ids.ravel(), minlength=256)
     wrong = [i for i in np.flatnonzero(counts).tolist() if i not in source.info.known_ids]
     if not wrong:
         return []
     shown = ", ".join(f"{i} in {counts[i]} pixels" for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-    return [f"{source.shown(item.label)}: ids that {source.info.name} does not have: {shown}"]
+    return [Problem("ids", f"{source.shown(item.label)}: ids that {source.info.name} does not have: {shown}")]
 
 
 @contextlib.contextmanager
-def _noting(problems: list[str]):
+def _noting(problems: list[Problem], source: Source, reference: Reference):
+    """A block whose InputError is a problem; of one cause are those that say the same but for file and numbers."""
     try:
         yield
     except InputError as error:
-        problems.append(str(error))
-    except OSError as error:
-        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+        cause = str(error).replace(str(reference), "").replace(source.shown(reference), "")
+        problems.append(Problem(re.split(r"[(:\d]", cause.lstrip(": "))[0].strip(), str(error)))
 
 
 def write_shard(source: Source, task: ShardTask) -> dict:
@@ -116,15 +129,21 @@ def finished_stats(task: ShardTask) -> dict | None:
 
 
 def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndarray]:
-    """Return (Example values, uint8 raw ids) of a frame; bytes as they came where nothing changes."""
+    """Return (Example values, uint8 raw ids) of a frame, upright; bytes as they came where nothing changes.
+
+    A photograph that TensorFlow would decode to other pixels (turned by EXIF, CMYK, WebP, TIFF, BMP) is written anew:
+    as PNG, but a JPEG that is resized too stays one.
+    """
     image_bytes = read_bytes(item.image)
     ids, label_bytes = source.label(item.label)
-    (height, width), image_format = codec.header(image_bytes, source.shown(item.image))
-    instance = read_bytes(item.instance) if item.instance is not None else None
+    shown = source.shown(item.image)
+    (height, width), image_format = codec.header(image_bytes, shown)
+    instance = item.instance and codec.upright_png(read_bytes(item.instance), source.shown(item.instance))[0]
     size = task.store_size if task.store_size not in (None, (height, width)) else None
-    if size or task.image_format not in (None, image_format):
-        image = codec.decode_image(image_bytes, source.shown(item.image))[0]
-        image_format = task.image_format or image_format
+    plain = codec.is_plain(image_bytes, shown)
+    if size or not plain or task.image_format not in (None, image_format):
+        image = codec.decode_image(image_bytes, shown)[0]
+        image_format = task.image_format or (image_format if size else "png")
         image_bytes = codec.encode(codec.resize(image, size) if size else image, image_format)
     if size:
         height, width = size
@@ -132,7 +151,7 @@ def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndar
         label_bytes = codec.encode(ids)
         instance = instance and codec.resize_png(instance, size)
     if ids.shape != (height, width):
-        raise InputError(f"{source.shown(item.image)} changed while it was read. Run the same command again.")
+        raise InputError(f"{shown} changed while it was read. Run the same command again.")
     values = {
         "image/encoded": image_bytes,
         "image/filename": item.name,

@@ -1,9 +1,11 @@
 """Reads the arrays of a Keras weights file by layer and variable, whatever version of Keras wrote it."""
 
+import os
 import re
 
 import h5py
 
+from kseg.data.zips import MAX_UNPACKED
 from kseg.errors import InputError
 
 # Names of variables: today's, and those of the first published files ("block1_conv1_W_1:0").
@@ -24,10 +26,15 @@ def read_arrays(path):
     """
     try:
         with h5py.File(path) as file:
-            arrays, titles = {}, {}
+            arrays, titles, claimed, most = {}, {}, [], max(os.path.getsize(path), MAX_UNPACKED)
 
             def visit(name, item):
                 if isinstance(item, h5py.Dataset):
+                    claimed.append(item.nbytes if item.size else 0)
+                    if sum(claimed) > most:  # a few bytes can claim an array of any size
+                        raise InputError(
+                            f"{path} says that it holds {sum(claimed):,} bytes, and at most {most:,} are read."
+                        )
                     arrays[name] = item[()]
                 elif "name" in item.attrs:
                     titles[name] = item.attrs["name"]

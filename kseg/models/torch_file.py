@@ -5,6 +5,8 @@ torchvision's older files). The unpickler knows the names that a state dict need
 """
 
 import collections
+import functools
+import io
 import pickle
 import struct
 import zipfile
@@ -12,11 +14,12 @@ import zlib
 
 import numpy as np
 
+from kseg.data.zips import check_unpacked, read_member
 from kseg.errors import InputError
 
 # What unpickling arbitrary bytes out of an arbitrary zip may raise.
 _DAMAGED = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError)
-_DAMAGED += (TypeError, AttributeError, RuntimeError, OverflowError)
+_DAMAGED += (TypeError, AttributeError, RuntimeError, OverflowError, OSError)  # a place beyond the end
 _MAGIC = 0x1950A86A20F9469CFC6C  # opens the stream of pickles
 _DTYPES = {
     "FloatStorage": "<f4",
@@ -76,18 +79,20 @@ class _Unpickler(pickle.Unpickler):
 
 def _read_zip(path):
     with zipfile.ZipFile(path) as archive:
+        check_unpacked(archive, path)
+        most = sum(member.file_size for member in archive.infolist())
+        content = functools.cache(functools.partial(read_member, archive, most=most))
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise pickle.UnpicklingError("it is a zip file without the data.pkl of a PyTorch checkpoint")
         root = pickles[0][: -len("data.pkl")]
-        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+        if f"{root}byteorder" in archive.namelist() and content(f"{root}byteorder") != b"little":
             raise pickle.UnpicklingError("it was written on a big-endian machine")
 
         def storage(key, dtype, count):
-            return np.frombuffer(archive.read(f"{root}data/{key}"), dtype, count)
+            return np.frombuffer(content(f"{root}data/{key}"), dtype, count)
 
-        with archive.open(pickles[0]) as file:
-            return _Unpickler(file, storage).load()
+        return _Unpickler(io.BytesIO(content(pickles[0])), storage).load()
 
 
 def _read_stream(path):
@@ -95,9 +100,12 @@ def _read_stream(path):
 
     def storage(key, dtype, count):
         # The bytes come after all the pickles: tensors are views of an array that is filled below.
-        if count * dtype.itemsize > path.stat().st_size:
-            raise pickle.UnpicklingError(f"storage {key} is larger than the file")
-        return storages.setdefault(key, np.empty(count, dtype))
+        if key not in storages:
+            claimed = count * dtype.itemsize + sum(array.nbytes for array in storages.values())
+            if count < 0 or claimed > path.stat().st_size:
+                raise pickle.UnpicklingError(f"storage {key} is larger than the file")
+            storages[key] = np.empty(count, dtype)
+        return storages[key]
 
     with path.open("rb") as file:
         if _Unpickler(file, storage).load() != _MAGIC:

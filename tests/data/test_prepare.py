@@ -1,6 +1,7 @@
 """Preparing record folders: problems together, nothing half, the same bytes however the work is cut."""
 
 import io
+import multiprocessing
 import os
 import re
 import subprocess
@@ -22,8 +23,10 @@ from scenes import (
     zip_cityscapes,
 )
 
-from kseg.data import records
+from kseg.data import folder, records
+from kseg.data.checking import check_records, mistaken_void
 from kseg.data.prepare import prepare_dataset
+from kseg.data.workers import Workers
 
 
 def prepare(dataset, source, output, **options):
@@ -55,18 +58,15 @@ def test_every_problem_is_reported_together(tmp_path):
     with pytest.raises(ValueError) as error:
         prepare("camvid", root, tmp_path / "out", workers=2)
     patterns = [
-        rf"11 problems in {re.escape(str(root))}:",
+        rf"8 problems in {re.escape(str(root))}:",
         r"train: image without label: train/images/train_0.jpg",
         r"train: label without image: train/labels/train_1.png",
-        r"image in 2 splits \(train, val\): val_0",
-        r"train/images/train_2.jpg: truncated or damaged \(.*\)",
-        r"train/labels/train_3.png: truncated or damaged \(.*\)",
-        r"train/images/train_4.jpg: not a PNG or JPEG file \(16 bytes\)",
-        rf"train/labels/train_4.png: ids that camvid does not have: 40 in {H * W} pixels",
+        r"image in 2 splits \(train, val\): val_0; leave it out of all but one",
+        r"train/images/train_2.jpg: truncated or damaged \(.*\) \(and 1 more like it\)",
+        r"train/images/train_4.jpg: not a PNG, JPEG, WebP, TIFF or BMP file \(16 bytes\) \(and 1 more like it\)",
+        rf"train/labels/train_4.png: ids that camvid does not have: 40 in {H * W} pixels \(and 1 more like it\)",
         rf"train/images/train_5.jpg: sizes differ: image {W}x{H}, label {W + 1}x{H}",
-        r"train/labels/train_6.png: ids that camvid does not have: 12 in 3 pixels, 200 in 1 pixels",
         r"train/labels/train_7.png: labels must be 8-bit ids, got mode RGB; .*",
-        r"val/images/val_1.jpg: not a PNG or JPEG file \(0 bytes\)",
     ]
     lines = str(error.value).split("\n")
     assert len(lines) == len(patterns)
@@ -216,3 +216,82 @@ def test_bad_flags_are_one_line_and_exit_code_2(script, arguments, message):
     done = script(*arguments)
     assert done.returncode == 2 and message in done.stderr
     assert done.stdout == "" and done.stderr.count("\n") == 1
+
+
+SCRIPT = """
+print("started")
+import multiprocessing
+multiprocessing.set_start_method("fork")  # the caller's choice stays the caller's
+import kseg
+from kseg.data.checking import check_records
+from kseg.data.synthetic import draw_cityscapes
+manifest = kseg.prepare_dataset("camvid", {source!r}, {output!r}, workers=2, progress=False)
+checked = check_records(manifest, workers=2)
+drawn = draw_cityscapes({streets!r}, train=2, val=1, height=64, width=128, workers=2)
+print(len(manifest.split("train")), len(checked[0]["train"].names), drawn, __name__, multiprocessing.get_start_method())
+"""
+
+
+@pytest.mark.parametrize("road", ["file", "stdin", "-c"])
+def test_a_script_without_a_main_guard(tmp_path, root, road):
+    """Its workers do not run it again: it says "started" once. 40 images make two workers of the check."""
+    source = make_camvid(tmp_path / "camvid", train=38, val=2)
+    text = SCRIPT.format(source=str(source), output=str(tmp_path / "out"), streets=str(tmp_path / "streets"))
+    (tmp_path / "mine.py").write_text(text)
+    arguments = {"file": [str(tmp_path / "mine.py")], "stdin": ["-"], "-c": ["-c", text]}[road]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, *arguments], input=text, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["started", "38 38 3 __main__ fork"] and done.stderr == ""
+    one = prepare("camvid", source, tmp_path / "one")
+    assert one.digest == records.load_manifest(tmp_path / "out").digest
+
+
+def _process(source, item):
+    return os.getpid()
+
+
+def test_the_work_is_done_in_other_processes():
+    with Workers(None, 2, progress=False) as pool:
+        assert os.getpid() not in set(pool.map(_process, range(40), "work"))
+    with Workers(None, 1, progress=False) as pool:
+        assert set(pool.map(_process, range(40), "work")) == {os.getpid()}
+
+
+@pytest.mark.parametrize("cause", ["no semaphores", "a worker of another pool"])
+def test_where_no_process_can_be_started_this_one_does_the_work(monkeypatch, capsys, cause):
+    def missing(*arguments):
+        raise OSError(38, "Function not implemented")
+
+    if cause == "no semaphores":
+        monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", missing)
+    else:
+        monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with Workers(None, 4, progress=False) as pool:
+        assert set(pool.map(_process, range(3), "work")) == {os.getpid()}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("No other process can be started (") and line.endswith("one process does the work.")
+
+
+def test_a_mask_of_0_and_255_is_asked_about(tmp_path, capsys):
+    """As drawing programs save it: 255 is void by default, so the objects would be ignored."""
+    classes = {"classes": [{"id": 0, "name": "background"}, {"id": 1, "name": "road"}]}
+    root = make_folder(tmp_path / "own", classes=classes)
+    for path in sorted(root.glob("*/labels/*.png")):
+        save(path, label(1, (0, 255)))
+    prepare_dataset("folder", root, tmp_path / "out", workers=1)
+    said = capsys.readouterr().out
+    question = ": 255 is void here; did you mean class 1 (road), which no pixel has? Then give it as id 255"
+    assert [f"WARNING: {split}{question}" in said for split in ("train", "val")] == [True, True]
+    problems, warnings = check_records(records.load_manifest(tmp_path / "out"))[1:]
+    assert problems == [] and [w for w in warnings if w.startswith(f"train{question}")]
+    for ids, asked in (((0, 1, 255), False), ((0, 1), False), ((0,), False), ((1, 255), True)):
+        found = mistaken_void("train", dict.fromkeys(ids, 5), records.load_manifest(tmp_path / "out").info)
+        assert bool(found) is asked, ids
+    assert "class 0 (background)" in found[0]
+    classes["classes"][1]["id"] = 255
+    info = folder.read(make_folder(tmp_path / "meant", classes=classes)).info
+    assert mistaken_void("train", {0: 5, 255: 5}, info) == []
+    assert mistaken_void("train", {3: 5, 255: 5}, folder.read(make_folder(tmp_path / "two")).info) != []
+    more = {"classes": [{"id": i, "name": str(i)} for i in range(3)]}
+    assert mistaken_void("train", {0: 5, 1: 5, 255: 5}, folder.read(make_folder(tmp_path / "more", more)).info) == []

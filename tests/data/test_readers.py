@@ -20,6 +20,7 @@ from scenes import (
 )
 
 from kseg.data import camvid, cityscapes, folder
+from kseg.data.codec import IMAGE_EXTENSIONS
 from kseg.data.source import read_bytes
 
 
@@ -70,16 +71,14 @@ def test_unpaired_and_stray_files_are_problems(tmp_path):
 
 def test_camvid_problems(tmp_path):
     root = make_camvid(tmp_path)
-    save(root / "val/images/train_0.jpg", image(0))
-    save(root / "val/labels/train_0.png", label(0, [1]))
-    save(root / "train/images/alone.bmp", image(0))
+    (root / "train/images/alone.gif").write_bytes(b"GIF89a")
+    (root / "train/images/other.gif").write_bytes(b"GIF89a")
     save(root / "train/images/train_1.png", image(1))
     (root / "train/images/.hidden").write_text("")
     (root / "train/images/notes.txt").write_text("")
     assert camvid.read(root).problems == (
-        "not .png or .jpg or .jpeg: train/images/alone.bmp",
+        f"not {' or '.join(IMAGE_EXTENSIONS)}: train/images/alone.gif (and 1 more like it)",
         "two files of one name: train/images/train_1.jpg, train/images/train_1.png",
-        "image in 2 splits (train, val): train_0",
     )
 
 
@@ -142,7 +141,19 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ('{"classes": [{"id": 1, "name": "a"}], "labels": "color"}', 'needs a "color"'),
         ('{"classes": [{"id": 1, "name": "a"}], "labels": "rgb"}', '"ids" or "color"'),
         ('{"classes": [{"id": 1, "name": "a"}], "ignore": [3]}', "unknown keys ignore"),
-        ('{"classes": [{"id": 1, "name": "a"}], "void": [1]}', "1 to 254 classes"),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "void": [1, 2]}', "at least 2 classes"),
+        ('{"classes": [{"id": 1, "name": "a"}]}', 'got 1. .*List the background as a class: {"id": 0, "name": "back'),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "a name of its own, 'a' is there 2 times"),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": 2}]}', '"classes" must be a list'),
+        ('{"classes": [{"id": 1, "name": "a", "void": 1}]}', '"classes" must be a list'),
+        ('{"classes": [{"id": true, "name": "a"}]}', "whole numbers of 0..255"),
+        ('{"classes": [{"id": [1], "name": "a"}]}', "whole numbers of 0..255"),
+        ('{"classes": [{"id": 1, "name": "a", "color": 5}]}', "three whole numbers"),
+        ('{"classes": [{"id": 1, "name": "a", "color": [1, 2, 256]}]}', "three whole numbers"),
+        ('{"classes": [{"id": 1, "name": "a"}], "void": 1}', "whole numbers of 0..255"),
+        ('{"classes": [{"id": 1, "name": "a"}], "labels": ["ids"]}', '"ids" or "color"'),
+        ('{"classes": [{"id": 1, "name": "a"}], "name": 3}', '"name" must be text'),
+        ("[" * 100_000, "it is not JSON"),
     ],
 )
 def test_bad_classes_file(tmp_path, content, message):
@@ -151,6 +162,22 @@ def test_bad_classes_file(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
         folder.read(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_read(tmp_path, encoding):
+    """Notepad writes UTF-8 with a mark, PowerShell's > UTF-16 with one."""
+    make_folder(tmp_path)
+    text = json.dumps(CLASSES).replace("road", "stra\u00dfe")
+    (tmp_path / "classes.json").write_bytes(text.encode(encoding))
+    assert folder.read(tmp_path).info.label_set().classes == ("stra\u00dfe", "car")
+
+
+def test_a_defect_in_the_parser_keeps_its_type(tmp_path, monkeypatch):
+    make_folder(tmp_path)
+    monkeypatch.setattr(folder, "_make_info", lambda *rows: None + 1)
+    with pytest.raises(TypeError):
+        folder.read(tmp_path)
 
 
 def test_missing_sources(tmp_path):
@@ -188,9 +215,9 @@ def test_real_camvid(camvid):
     from kseg.data import camvid as reader
 
     source = reader.read(camvid)
-    # the tutorial's split; its images are 480x360
-    assert {name: len(source.split(name)) for name in source.splits} == {"train": 367, "val": 101}
-    assert source.problems == ()
+    # the tutorial's splits; its images are 480x360
+    assert {name: len(source.split(name)) for name in source.splits} == {"train": 367, "val": 101, "test": 233}
+    assert source.problems == source.notes == () and source.unlabelled == {}
     _, rgb, ids = source.split("val")[50]
     assert rgb.shape == (360, 480, 3) and set(np.unique(source.info.label_set().table[ids])) <= {
         *range(11),

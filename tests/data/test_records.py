@@ -231,7 +231,7 @@ def test_decoding_what_is_no_scene():
     with pytest.raises(ValueError, match="lacks image/segmentation/class/encoded"):
         records.decode(tfrecord.serialize_example({"image/encoded": codec.encode(image(0))}))
     values = {"image/filename": "x", "image/encoded": b"?", "image/segmentation/class/encoded": b"?"}
-    with pytest.raises(ValueError, match="image of record x: not a PNG or JPEG file"):
+    with pytest.raises(ValueError, match="image of record x: not a PNG, JPEG, WebP, TIFF or BMP file"):
         records.decode(tfrecord.serialize_example(values))
 
 

@@ -1,0 +1,371 @@
+"""Folders as people have them: 300 at random against a reading written here, and each rule by itself."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from scenes import CLASSES, H, W, image, label, make_camvid, make_folder, save
+
+from kseg.data import folder, records
+from kseg.data.prepare import prepare_dataset
+from kseg.data.source import same_in_two_splits
+from kseg.errors import InputError
+
+FOLDERS = 300
+# The words of the issue, once more and by themselves: what is taken for what.
+SPLIT_NAMES = {
+    "train": ("train", "Train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "Testing"),
+}
+IMAGE_NAMES = ("images", "Images", "JPEGImages", "img", "imgs", "image")
+LABEL_NAMES = ("labels", "masks", "annotations", "SegmentationClass", "label", "mask", "gt")
+SUFFIXES = ("", "_mask", "_L", "_label", "_labelIds", "_gt", "_segmentation")
+STEMS = ("0001", "a b", "scene.2", "straße", "x_mask", "IMG_L", "#7")
+FOLDERS_WITHIN = ("", "seq1/", "seq2/day one/")
+FAULTS = (
+    "no label",
+    "no image",
+    "two labels",
+    "two images",
+    "torn",
+    "size",
+    "unknown id",
+    "jpeg label",
+    "leak",
+    "stray",
+)
+
+
+def save_photo(path, array, random):
+    """Write a photograph in a random format, mode and orientation; return its path and what a viewer shows of it."""
+    kind = random.choice(["RGB", "L", "P", "RGBA", "LA", "I;16", "jpg", "JPEG", "cmyk", "mpo", "webp", "tif", "bmp"])
+    extension = {"jpg": ".jpg", "JPEG": ".JPEG", "cmyk": ".jpg", "mpo": ".jpg"}.get(kind, f".{kind}")
+    path = path.with_name(
+        path.name + (extension if kind in ("jpg", "JPEG", "cmyk", "mpo", "webp", "tif", "bmp") else ".png")
+    )
+    turned, options = Image.fromarray(array), {}
+    if kind in ("jpg", "JPEG", "webp", "tif", "RGB"):
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = int(random.integers(1, 9))
+    if kind == "I;16":
+        grey = array[..., 0].astype(np.uint16) * 256 + 77
+        Image.fromarray(grey).save(path)
+        return path, np.repeat(array[..., :1], 3, -1)  # 16-bit counts by its high byte
+    if kind == "mpo":
+        turned.save(path, "MPO", save_all=True, append_images=[turned.rotate(90)], quality=95)
+    elif kind == "webp":
+        turned.save(path, lossless=True, **options)
+    elif kind == "cmyk":
+        turned.convert("CMYK").save(path)
+    elif kind in ("L", "P", "RGBA", "LA"):
+        turned.convert(kind).save(path)
+    else:
+        turned.save(path, **options)
+    with Image.open(path) as saved:
+        return path, np.asarray(ImageOps.exif_transpose(saved).convert("RGB"))
+
+
+def save_label(path, ids, random):
+    """Write ids in a random lossless form; return the path."""
+    kind = random.choice(["L", "P", "1", "LA", "RGB", "I;16", "tif", "bmp"])
+    path = path.with_name(path.name + (f".{kind}" if kind in ("tif", "bmp") else ".png"))
+    if kind == "1" and ids.max() > 1:
+        kind = "L"
+    whole = {
+        "P": lambda: Image.fromarray(ids).convert("P"),
+        "1": lambda: Image.fromarray(ids.astype(bool)),
+        "LA": lambda: Image.merge("LA", [Image.fromarray(ids), Image.new("L", ids.shape[::-1], 255)]),
+        "RGB": lambda: Image.fromarray(np.stack([ids] * 3, -1)),
+        "I;16": lambda: Image.fromarray(ids.astype(np.uint16)),
+    }.get(kind, lambda: Image.fromarray(ids))()
+    if kind == "P":
+        whole = Image.fromarray(ids, "P")
+        whole.putpalette(bytes(range(256)) * 3)
+    whole.save(path)
+    return path
+
+
+def make_random_folder(root, seed):
+    """Write a folder.
+
+    Returns:
+        (split -> name -> (pixels, ids, paths), splits without labels, paths of which a refusal names one, or None).
+    """
+    random = np.random.default_rng(seed)
+    ids = (0, 1) if random.random() < 0.3 else (3, 7, 255)
+    classes = {"classes": [{"id": i, "name": f"class {i}"} for i in ids if i < 255]}
+    root.mkdir()
+    encoding = random.choice(["utf-8", "utf-8-sig", "utf-16"])
+    (root / "classes.json").write_bytes(json.dumps(classes).encode(encoding))
+    expected, unlabelled, split_first = {}, set(), random.random() < 0.5
+    places = {}
+    names = random.choice(IMAGE_NAMES), random.choice(LABEL_NAMES)
+    for split in ("train", *(s for s in ("val", "test") if random.random() < 0.7)):
+        called = random.choice(SPLIT_NAMES[split])
+        parts = [(called, kind) if split_first else (kind, called) for kind in names]
+        places[split] = [root.joinpath(*part) for part in parts]
+        suffix, has_labels = random.choice(SUFFIXES), split == "train" or random.random() < 0.7
+        scenes = {}
+        for _ in range(random.integers(1, 4)):
+            stem = random.choice(FOLDERS_WITHIN) + random.choice(STEMS)
+            if stem in scenes or any(other.startswith(stem) or stem.startswith(other) for other in scenes):
+                continue  # x beside x_mask: which is a label of which is another test's
+            pixels = random.integers(0, 256, (*random.integers(4, 12, 2), 3)).astype(np.uint8)
+            photo = places[split][0] / stem
+            photo.parent.mkdir(parents=True, exist_ok=True)
+            photo, shown = save_photo(photo, pixels, random)
+            scenes[stem] = shown, None, photo, None
+            if has_labels:
+                drawn = random.choice(np.array(ids, np.uint8), shown.shape[:2])
+                path = places[split][1] / (stem + suffix)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                scenes[stem] = shown, drawn, photo, save_label(path, drawn, random)
+        if has_labels:
+            expected[split] = scenes
+        else:
+            unlabelled.add(split)
+    fault = random.choice(FAULTS) if random.random() < 0.4 else None
+    return expected, unlabelled, fault and damage(fault, expected, places, random)
+
+
+def damage(fault, scenes, places, random):
+    """Do one thing to a folder that must be refused; return the paths one of which the refusal names."""
+    split = random.choice(list(scenes))
+    name = random.choice(list(scenes[split]))
+    shown, ids, photo, drawn = scenes[split][name]
+    if fault == "no label":
+        if split != "train" and len(scenes[split]) == 1:
+            return None  # that would be a split without labels
+        drawn.unlink()
+        return [photo]
+    if fault == "no image":
+        photo.unlink()
+        return [drawn]
+    if fault == "two labels":
+        for suffix in ("_mask", "_gt"):
+            Image.fromarray(ids).save(drawn.with_name(photo.stem + suffix + ".png"))
+        others = {photo.stem + "_mask.png", photo.stem + "_gt.png"}
+        if drawn.stem not in (photo.stem, photo.stem + "_mask", photo.stem + "_gt"):
+            return [photo]
+        return [photo, drawn, *(drawn.with_name(other) for other in others)]
+    if fault == "two images":
+        other = photo.with_suffix(".bmp" if photo.suffix == ".png" else ".png")
+        Image.fromarray(shown).save(other)
+        return [other]
+    if fault == "torn":
+        torn = random.choice([photo, drawn])
+        torn.write_bytes(torn.read_bytes()[:40])
+        return [torn]
+    if fault == "size":
+        Image.fromarray(np.pad(ids, ((0, 1), (0, 0)), mode="edge")).save(drawn)
+        return [photo]
+    if fault == "unknown id":
+        wrong = ids.copy()
+        wrong[0, 0] = 99
+        Image.fromarray(wrong).save(drawn)
+        return [drawn]
+    if fault == "jpeg label":
+        Image.fromarray(ids).save(drawn.with_suffix(".jpg"))
+        drawn.unlink()
+        return [drawn.with_suffix(".jpg")]
+    if fault == "stray":
+        (photo.parent / "clip.mp4").write_bytes(b"moving")
+        return [photo.parent / "clip.mp4"]
+    other = next((s for s in scenes if s != split), None)  # a leak: one picture in two splits
+    if other is None or name in scenes[other]:
+        return None
+    for kind, path in zip(places[other], (photo, drawn), strict=True):
+        (kind / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = (kind / name).with_name(path.name)
+        copy.write_bytes(path.read_bytes())
+    return [pathlib.Path(name)]
+
+
+def test_random_folders_are_read_as_drawn_or_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # nobody pulls the plug here
+    read = refused = 0
+    for seed in range(FOLDERS):
+        root = tmp_path / str(seed)
+        expected, unlabelled, named = make_random_folder(root, seed)
+        try:
+            manifest = prepare_dataset("folder", root, tmp_path / f"records{seed}", workers=1, progress=False)
+        except InputError as error:
+            text = str(error)
+            assert named, f"folder {seed} is whole: {text}"
+            assert any(path.name in text for path in named), f"folder {seed}, {named}: {text}"
+            assert text.count("\n") <= 3 and "Traceback" not in text, f"folder {seed}: {text}"
+            refused += 1
+            continue
+        assert not named, f"folder {seed} has a fault: {named}"
+        source = folder.read(root)
+        assert set(source.unlabelled) == unlabelled and set(manifest.splits) == set(source.splits) == set(expected)
+        assert len([note for note in source.notes if "no labels" in note]) == len(unlabelled)
+        for split, scenes in expected.items():
+            found = {name: (pixels, ids) for name, pixels, ids in source.split(split)}
+            stored = [records.decode(manifest.split(split).read(i)) for i in range(len(scenes))]
+            assert list(found) == sorted(scenes) == [name for name, _, _ in stored], f"folder {seed}"
+            for name, pixels, ids in [*((n, *both) for n, both in found.items()), *stored]:
+                np.testing.assert_array_equal(pixels, scenes[name][0], f"folder {seed}: {scenes[name][2]}")
+                np.testing.assert_array_equal(ids, scenes[name][1], f"folder {seed}: {scenes[name][3]}")
+        read += 1
+    assert read >= FOLDERS / 2 and refused >= FOLDERS / 4
+
+
+def lines_of(root):
+    """The problems and the notes of a folder."""
+    source = folder.read(root)
+    return list(source.problems), list(source.notes)
+
+
+def test_names_are_a_splits_own_and_equality_is_of_content(tmp_path):
+    root = make_folder(tmp_path / "own")
+    for split, shade in (("train", 1), ("val", 2)):
+        save(root / split / "images" / "0001.png", image(shade))
+        save(root / split / "labels" / "0001.png", label(5, (3, 7)))  # equal labels are no leak
+    manifest = prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+    assert all("0001" in manifest.split(split).names for split in ("train", "val"))
+    save(root / "val/images/0001.png", image(1))
+    for i in range(2):
+        for kind in ("images", "labels"):
+            path = root / "val" / kind / f"train{i}.png"
+            path.write_bytes((root / "train" / kind / f"train{i}.png").read_bytes())
+    assert [p.line for p in same_in_two_splits(folder.read(root).splits)] == [
+        f"image in 2 splits (train, val): {name}; leave it out of all but one" for name in ("0001", "train0", "train1")
+    ]
+    with pytest.raises(InputError, match=r"1 problem in .*\nimage in 2 splits .*: 0001; .*one \(and 2 more like it\)$"):
+        prepare_dataset("folder", root, tmp_path / "other", workers=1, progress=False)
+
+
+def test_an_unlabelled_split_is_left_out_and_said(tmp_path, capsys):
+    root = make_camvid(tmp_path / "camvid")
+    for i in range(3):
+        save(root / "test" / "images" / "seq" / f"{i}.jpg", image(i))
+    manifest = prepare_dataset("camvid", root, tmp_path / "out", workers=1)
+    said = capsys.readouterr().out.splitlines()
+    pattern = root / "test" / "images" / "*" / "*.jpg"
+    assert set(manifest.splits) == {"train", "val"} and len(list(root.glob("test/images/*/*.jpg"))) == 3
+    (line,) = [line for line in said if line.startswith("test")]
+    assert (
+        line.startswith("test: 3 images have no labels, so the split is not scored") and f"--images='{pattern}'" in line
+    )
+    assert sorted(path.split("/")[-1] for path in manifest.checksums) == [
+        f"{split}-00000-of-00001.tfrecord" for split in ("train", "val")
+    ]
+    save(root / "test" / "labels" / "seq" / "0.png", label(0, [1]))  # a label of one: the others are forgotten
+    with pytest.raises(InputError, match=r"test: image without label: test/images/seq/1.jpg \(and 1 more like it\)"):
+        prepare_dataset("camvid", root, tmp_path / "other", workers=1, progress=False)
+
+
+def test_train_without_labels_is_an_error(tmp_path):
+    root = make_folder(tmp_path)
+    for path in (root / "train" / "labels").iterdir():
+        path.unlink()
+    assert lines_of(root)[0] == ["train: image without label: train/images/train0.png (and 1 more like it)"]
+
+
+def test_what_is_taken_for_what_is_said(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "train").rename(tmp_path / "Train")
+    (tmp_path / "Train" / "images").rename(tmp_path / "Train" / "JPEGImages")
+    (tmp_path / "Train" / "labels").rename(tmp_path / "Train" / "SegmentationClass")
+    (tmp_path / "Train" / "Annotations").mkdir()  # of boxes, as in Pascal VOC
+    (tmp_path / "Train" / "Annotations" / "train0.xml").write_text("<annotation/>")
+    (tmp_path / "testing" / "pictures").mkdir(parents=True)
+    assert lines_of(tmp_path) == (
+        [],
+        [
+            "train: the images are those of Train/JPEGImages and the labels are those of Train/SegmentationClass.",
+            "testing/ is left out: it holds no images/ and labels/.",
+        ],
+    )
+    save(tmp_path / "val" / "masks" / "val0.png", label(0, [3]))  # kseg's own name wins
+    assert (
+        "val: the labels are those of val/labels; of val/labels and val/masks no other is read."
+        in lines_of(tmp_path)[1]
+    )
+    save(tmp_path / "train" / "images" / "x.png", image(0))
+    with pytest.raises(InputError, match=r"Train/JPEGImages and train/images could both be the images of split train"):
+        folder.read(tmp_path)
+
+
+def test_no_split_says_what_is_there_and_what_may_be(tmp_path):
+    (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no train/images .*it holds photos/.*val: val, valid, validation"):
+        folder.read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[1:])
+def test_a_suffix_is_paired_where_nothing_else_could_be_meant(tmp_path, suffix):
+    root = make_folder(tmp_path, splits=("train",))
+    for i in range(2):
+        (root / f"train/labels/train{i}.png").rename(root / f"train/labels/train{i}{suffix}.png")
+    assert lines_of(root) == ([], [f"train: 2 labels are paired by their image's name and {suffix}."])
+    frames = folder.read(root).splits["train"]
+    assert [(f.name, f.label) for f in frames] == [
+        (f"train{i}", str(root / f"train/labels/train{i}{suffix}.png")) for i in range(2)
+    ]
+    other = "_mask" if suffix == "_gt" else "_gt"
+    save(root / f"train/labels/train0{other}.png", label(0, [3]))  # two could be meant
+    save(root / f"train/labels/train1{other}{suffix}.png", label(0, [3]))  # an image of that name there is not
+    both = " and ".join(f"train/labels/train0{s}.png" for s in sorted((suffix, other)))
+    assert lines_of(root)[0] == [
+        f"train: several labels could be the image's: train/images/train0.png: {both}",
+        f"train: label without image: train/labels/train1{other}{suffix}.png",
+    ]
+
+
+def test_a_label_of_the_images_own_name_comes_first(tmp_path):
+    root = make_folder(tmp_path, splits=("train",))
+    save(root / "train/labels/train0_mask.png", label(0, [3]))
+    assert lines_of(root)[0] == ["train: label without image: train/labels/train0_mask.png"]
+    save(root / "train/images/train0_mask.png", image(0))  # then it is this image's
+    assert lines_of(root)[0] == []
+
+
+def test_one_line_a_cause_however_many_images(tmp_path):
+    root = make_folder(tmp_path, splits=("train",))
+    for i in range(40):
+        save(root / f"train/images/a{i:02}.png", image(i))
+        save(root / f"train/labels/b{i:02}.png", label(i, [3, 44]))
+        save(root / f"train/images/c{i:02}.png", image(i))
+        save(root / f"train/labels/c{i:02}.png", label(i, [3, 44 + i]))
+    with pytest.raises(InputError) as error:
+        prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+    lines = str(error.value).splitlines()
+    assert [lines[1], lines[2]] == [
+        "train: image without label: train/images/a00.png (and 39 more like it)",
+        "train: label without image: train/labels/b00.png (and 39 more like it)",
+    ]
+    assert (
+        len(lines) == 4
+        and lines[3].startswith("train/labels/c00.png: ids that ")
+        and lines[3].endswith("39 more like it)")
+    )
+
+
+def test_folders_are_walked_and_links_that_lead_back_are_not(tmp_path):
+    root = make_folder(tmp_path / "own", splits=("train",))
+    for kind, array in (("images", image(1)), ("labels", label(1, [3]))):
+        save(tmp_path / "elsewhere" / kind / "day" / "0.png", array)
+        (root / "train" / kind / "seq").symlink_to(tmp_path / "elsewhere" / kind)
+        (tmp_path / "elsewhere" / kind / "day" / "back").symlink_to(root / "train" / kind)
+        (root / "train" / kind / "__MACOSX").mkdir()
+        (root / "train" / kind / "__MACOSX" / "._0.png").write_bytes(b"resource fork")
+    assert [name for name, _, _ in folder.read(root).split("train")] == ["seq/day/0", "train0", "train1"]
+    (root / "train" / "images" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert lines_of(root)[0] == ["no file that can be read: train/images/gone.png"]
+
+
+def test_camvid_has_a_test_split_like_the_others(tmp_path):
+    root = make_camvid(tmp_path / "camvid")
+    for i in range(2):
+        save(root / "test/images" / f"test_{i}.png", image(i + 50))
+        save(root / "test/labels" / f"test_{i}.png", label(i, range(12)))
+    manifest = prepare_dataset("camvid", root, tmp_path / "out", workers=1, progress=False)
+    assert {name: len(split) for name, split in manifest.splits.items()} == {"train": 5, "val": 2, "test": 2}
+    assert sum(manifest.split("test").pixel_counts.values()) == 2 * H * W
