@@ -1,6 +1,7 @@
 """The model of a training run: built for the run's sizes and classes, told what it must carry, and checked."""
 
 import contextlib
+import json
 
 import keras
 
@@ -21,15 +22,22 @@ def check_model(model, options):
         raise InputError(
             "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
         )
-    if not isinstance(options, (dict, type(None))):
-        raise InputError(f"model_options must be a dict of the builder's options, got {options!r}.")
+    if not isinstance(options, (dict, type(None))) or not all(isinstance(name, str) for name in options or ()):
+        raise InputError(f"model_options must be a dict of the builder's options by name, got {options!r}.")
+    try:
+        json.dumps(options, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"model_options must hold finite numbers, text, True, False, None, and lists and dicts of these, got "
+            f"{options!r} ({error})."
+        ) from error
     if taken := {"name", "input_shape", "num_classes"} & set(options or ()):
         raise InputError(f"The run itself sets {', '.join(sorted(taken))}. Leave it out of model_options.")
     if options and not isinstance(model, str):
         raise InputError(f"model_options are for a model given by name, got {options} with a function.")
 
 
-def build_for_run(model, options, settings, split, size):
+def build_for_run(model, options, settings, split, size, resumed=False):
     """Build the model of a run; the strategy's scope and the precision policy are the caller's.
 
     Args:
@@ -38,6 +46,8 @@ def build_for_run(model, options, settings, split, size):
         size: (height, width) that images are brought to. Training on crops makes a model of free size, whose Preprocess
             layer carries this, as does that of a free model trained at a size of the settings: whole images are then
             scored at the scale that was trained.
+        resumed: a checkpoint has all weights. Those that the run began with (encoder_weights, init_from) are not read:
+            their files may be gone.
     Returns:
         keras.Model, its label set and size in its Preprocess layer if it has one.
     Raises:
@@ -51,6 +61,8 @@ def build_for_run(model, options, settings, split, size):
         )
     if settings.init_from and options.get("encoder_weights"):
         raise InputError("encoder_weights and init_from are two sources of the same weights. Give one of them.")
+    if resumed:
+        options = {name: value for name, value in options.items() if name != "encoder_weights"}
     if isinstance(model, str):
         if model in MODELS and "seed" in options_of(model):
             options = {"seed": settings.seed, **options}
@@ -64,7 +76,7 @@ def build_for_run(model, options, settings, split, size):
         if settings.height or settings.crop:  # else a model of free size goes on taking images as they are
             layer.size = tuple(size)
     check_classes(built, split.label_set, "the records", outputs)
-    if settings.init_from:
+    if settings.init_from and not resumed:
         print(start_from(built, settings.init_from))
     return built
 

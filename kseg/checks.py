@@ -1,5 +1,6 @@
 """What must hold between a model, its data and its settings, said in one line before anything is written."""
 
+import os
 import warnings
 
 import keras
@@ -7,6 +8,18 @@ import keras
 from kseg.errors import InputError
 from kseg.layers import check_divides
 from kseg.prediction import SavedModel, label_set_of, preprocess_layer
+
+
+def check_arguments(data_dir, workdir, callbacks):
+    """Raise ValueError unless `kseg.train` takes these: paths of two folders, a list of Keras' callbacks."""
+    for name, path in (("data_dir", data_dir), ("workdir", workdir)):
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise InputError(f"{name} must be the path of a folder, got {path!r}.")
+    if not isinstance(callbacks, (list, tuple)):
+        raise InputError(f"callbacks must be a list of keras.callbacks.Callback objects, got {callbacks!r}.")
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise InputError(f"callbacks must hold keras.callbacks.Callback objects, got {callback!r} among them.")
 
 
 def check_classes(model, label_set, data, outputs=None):

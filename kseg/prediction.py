@@ -101,7 +101,7 @@ def model_files(model):
     """
     if not isinstance(model, (str, pathlib.Path)):
         return []
-    path = pathlib.Path(model)
+    path = pathlib.Path(checked_path(model, "model"))
     runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
     parts = [part for folder in runs for part in RunFolder(folder).parts]
     return parts if path in runs else [path, *parts]

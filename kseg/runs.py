@@ -1,12 +1,12 @@
 """The folder of a training run: its settings, history, and what tells a finished run from a broken one."""
 
-import ast
 import csv
 import dataclasses
 import io
 import json
 import os
 import pathlib
+import re
 import socket
 import time
 
@@ -32,7 +32,13 @@ _CONTENTS = {
 _NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", "records")  # what else flags.txt holds
 _RENAMED = {"select": "keep"}  # in runs of kseg 0.1.0's first days, as the next
 _RENAMED_VALUES = {"sqrt_median_frequency": "inverse_sqrt_frequency"}
-_NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps")  # they change no result
+_REMOVED = ("on_conflict",)  # flags of earlier versions that say nothing about a run
+_NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps", "checkpoint_every_steps")  # they change no result
+# What a run may be told anew: how long it is, which may only grow, and which epochs are scored. flags.txt keeps, above
+# --epochs, a comment line of what held until which step.
+_LENGTH = ("epochs", "train_steps")
+_NOTED = (*_LENGTH, "validate_every_epochs")
+_UNTIL = re.compile(r"# until step (\d+): (.*)")
 
 
 def describe(model, data_dir, model_options, strategy, settings, records):
@@ -45,20 +51,27 @@ def describe(model, data_dir, model_options, strategy, settings, records):
         **dataclasses.asdict(settings),
         "records": records,
     }
-    return {name: str(value) for name, value in values.items() if value not in (None, "") and name != "on_conflict"}
+    return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
-def parse_settings(stored):
-    """Return keyword arguments of Settings from what `RunFolder.stored` read."""
-    kinds = {field.name: field.type for field in dataclasses.fields(Settings)}
-    values = {}
-    for name, text in stored.items():
-        if name in kinds:
-            try:
-                values[name] = text if kinds[name] == "str" else ast.literal_eval(text)
-            except (ValueError, SyntaxError) as error:
-                raise InputError(f"{FLAGS_FILE} is damaged: --{name}={text}. Use a new workdir.") from error
-    return values
+def _comparable(values, name):
+    """A flag's value in {flag: text}, or its default (of runs of older kseg); numbers as such: 1 is 1.0."""
+    field = Settings.__dataclass_fields__.get(name)
+    text = values.get(name, "" if field is None or field.default is None else str(field.default))
+    try:
+        return float(text) if field is not None and field.type.startswith(("int", "float")) else text
+    except ValueError:
+        return text
+
+
+def _total_steps(values, images):
+    """The optimizer steps of the run of {flag: text} over so many training images."""
+    try:
+        defaults = {name: Settings.__dataclass_fields__[name].default for name in (*_LENGTH, "batch_size")}
+        settings = Settings(**{name: int(values.get(name, default)) for name, default in defaults.items()})
+        return settings.total_steps(images)
+    except ValueError as error:
+        raise InputError(f"{FLAGS_FILE} is damaged ({error}). Use a new workdir.") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,40 +133,62 @@ class RunFolder:
             pairs = [read_flag_line(line.removeprefix("# ")) for line in lines if line.startswith(("--", "# records="))]
         except InputError as error:
             raise InputError(f"{path} is damaged. {error}") from error
-        return {_RENAMED.get(name, name): _RENAMED_VALUES.get(value, value) for name, value in pairs}
+        pairs = [(_RENAMED.get(name, name), _RENAMED_VALUES.get(value, value)) for name, value in pairs]
+        return {name: value for name, value in pairs if name not in _REMOVED}
 
-    def check(self, wanted):
-        """Raise ValueError with the differences if the folder holds a run of other settings than `wanted`."""
+    def check(self, wanted, images):
+        """Compare what is asked for with the run in the folder, if there is one.
+
+        Args:
+            wanted: of `describe`. images: of the training split.
+        Returns:
+            bool: whether it is the stored run with more epochs or steps.
+        Raises:
+            ValueError: another run, with the differences; or the same with fewer epochs or steps.
+        """
         stored = self.stored()
         if stored is None:
-            return
-        names = sorted((set(stored) | set(wanted)).difference(_NOT_COMPARED))
-        defaults = {field.name: str(field.default) for field in dataclasses.fields(Settings)}  # for runs of older kseg
-        different = [n for n in names if stored.get(n, defaults.get(n, "")) != wanted.get(n, defaults.get(n, ""))]
-        if different:
-            if different == ["records"]:
-                raise InputError(f"{self.workdir} was trained on other records than these. Use another workdir.")
-            rows = [f"  --{n}: stored {stored.get(n)!r}, now {wanted.get(n)!r}" for n in different]
-            raise InputError(
-                f"{self.workdir} holds a run of other settings:\n" + "\n".join(rows) + "\nUse another workdir, or say "
-                "--on_conflict=stored (go on with the stored settings) or --on_conflict=new (with these)."
-            )
+            return False
+        before, now = (_total_steps(values, images) for values in (stored, wanted))
+        free = _NOT_COMPARED + (_NOTED if now >= before else _NOTED[len(_LENGTH) :])
+        names = sorted((set(stored) | set(wanted)).difference(free))
+        different = [name for name in names if _comparable(stored, name) != _comparable(wanted, name)]
+        if not different:
+            return now > before
+        way_out = f"Use another --workdir, or --init_from={self.workdir} there, which begins with this run's weights."
+        if different == ["records"]:
+            raise InputError(f"{self.workdir} was trained on other records than these. {way_out}")
+        rows = [f"  --{name}: stored {stored.get(name)!r}, now {wanted.get(name)!r}" for name in different]
+        if now < before:
+            rows.append(f"A run can be made longer, never shorter: it is set to {before} steps, now {now}.")
+        raise InputError("\n".join([f"{self.workdir} holds a run of other settings:", *rows, way_out]))
 
-    def check_keep(self, keep, best_by):
-        """Raise ValueError if the run has kept its best epoch by another criterion than is asked for."""
-        stored = self.stored() or {"keep": keep, "best_by": best_by}
-        wanted = {"keep": keep, "best_by": best_by}
-        before = {name: stored.get(name, Settings.__dataclass_fields__[name].default) for name in wanted}
-        by_loss = [values["keep"] == "lowest_loss" for values in (before, wanted)]
-        name = "keep" if by_loss[0] != by_loss[1] else "best_by"
-        if by_loss[0] != by_loss[1] or (not by_loss[0] and before[name] != wanted[name]):
-            raise InputError(
-                f"{self.workdir} has kept epochs by --{name}={before[name]}, which cannot become "
-                f"--{name}={wanted[name]}: the weights of earlier epochs are gone. Use another workdir."
-            )
+    def _past(self, wanted, step):
+        """The comment lines of what held up to `step` where it was something else than `wanted`: (step, flags)."""
+        stored = self.stored_or_none()
+        if stored is None:
+            return []
+        text = (self.workdir / FLAGS_FILE).read_text(encoding="utf-8")
+        past = [(int(found[1]), found[2]) for found in map(_UNTIL.fullmatch, text.split("\n")) if found]
+        changed = [name for name in _NOTED if _comparable(stored, name) != _comparable(wanted, name)]
+        before = [f"--{name}={stored[name]}" for name in changed if stored.get(name, "0") != "0"]
+        if before:
+            past.append((step, " ".join(before)))
+        lines, reached = [], 0
+        for until, flags in past:
+            until = min(until, step)  # a run may go on from before where it was
+            if until > reached:  # else not a step was done like this
+                lines.append(f"# until step {until}: {flags}")
+            reached = until
+        return lines
 
-    def open(self, wanted):
-        """Make the folder, clear what a killed run left half-written, and store the settings as a flagfile."""
+    def open(self, wanted, step=0):
+        """Make the folder, clear what a killed run left half-written, and store the settings as a flagfile.
+
+        Args:
+            wanted: of `describe`. step: from which the run goes on.
+        """
+        past = self._past(wanted, step)
         self.workdir.mkdir(parents=True, exist_ok=True)
         clear_unfinished(self.workdir, *(path.name for path in self.parts))
         clear_unfinished(self.checkpoints, "step-*.npz")
@@ -161,7 +196,8 @@ class RunFolder:
         header = f"# kseg {kseg.__version__}. scripts/train.py --flagfile=THIS --workdir=NEW repeats this run."
         # The digest of the records is no flag, so it stands in a comment.
         lines = [f"# {n}={value}" if n == "records" else flag_line(n, value) for n, value in wanted.items()]
-        lines.insert(0, header)
+        place = lines.index(flag_line("epochs", wanted["epochs"]))
+        lines = [header, *lines[:place], *past, *lines[place:]]
         write_atomic(str(self.workdir / FLAGS_FILE), ("\n".join(lines) + "\n").encode())
 
     def print_contents(self):

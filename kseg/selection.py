@@ -7,7 +7,8 @@ class Selection:
     """The best epoch so far, by the validation score `best_by`, or by the training loss under keep=lowest_loss.
 
     Args:
-        settings: `kseg.settings.Settings`. best, epoch: as they were, where a run goes on.
+        settings: `kseg.settings.Settings`. best, epoch: as they were, where a run goes on. The wait for a better epoch
+            counts from `epoch`: the best one's, or the one at which a run that had waited long enough was made longer.
     """
 
     def __init__(self, settings, best=None, epoch=0):
@@ -30,5 +31,5 @@ class Selection:
         return True
 
     def exhausted(self, row):
-        """Return whether an epoch that was scored is `patience` or more epochs after the best; never at patience 0."""
+        """Return whether an epoch that was scored is `patience` or more epochs after `epoch`; never at patience 0."""
         return bool(self._patience) and self._column in row and row["epoch"] - self.epoch >= self._patience

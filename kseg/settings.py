@@ -5,18 +5,47 @@ from __future__ import annotations  # field types are read as text
 import dataclasses
 import itertools
 import json
+import math
+import os
 
 from kseg.errors import InputError
 from kseg.loss_options import CLASS_WEIGHTS, FOCAL_GAMMA, LOSSES, TOP_K_SHARE, parse_class_weights, parse_loss
+
+_KINDS = {"bool": "True or False", "int": "a whole number", "float": "a finite number", "str": "text"}
 
 
 def _setting(default, help, **options):
     return dataclasses.field(default=default, metadata={"help": help, **options})
 
 
+def _typed(name, annotation, value):
+    """Return a field's value in the Python type of its annotation; NumPy's scalars and paths of files are taken.
+
+    Raises:
+        ValueError: it is of another type (True is no number, 2.0 no whole one), or not finite.
+    """
+    kind, _, optional = annotation.partition(" | ")
+    came = value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a scalar of NumPy's
+        value = value.item()
+    if kind == "str" and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if abs(value) < 2**1023 else math.inf
+    fits = type(value).__name__ == kind or (kind == "str" and isinstance(value, str))
+    if (optional and value is None) or (fits and (kind != "float" or math.isfinite(value))):
+        return value
+    raise InputError(f"{name} must be {_KINDS[kind]}{' or None' if optional else ''}, got {came!r}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What `kseg.train` takes by keyword; the help of each is in its metadata. Raises ValueError for bad values."""
+    """What `kseg.train` takes by keyword; the help of each is in its metadata.
+
+    Raises:
+        ValueError: a value of another type than its field's, not finite, out of its bounds, or that does not go with
+            another one.
+    """
 
     height: int | None = _setting(None, "Rows the images are resized to; empty: the records' own.", lower=1)
     width: int | None = _setting(None, "Columns the images are resized to; empty: the records' own.", lower=1)
@@ -41,7 +70,9 @@ class Settings:
         "the memory of a part, but for batch norm (each part its own statistics) and dropout.",
         lower=1,
     )
-    epochs: int = _setting(0, "Passes over the training images; or give --train_steps.", lower=0)
+    epochs: int = _setting(
+        0, "Passes over the training images; or give --train_steps. More of them: the same run goes on.", lower=0
+    )
     train_steps: int = _setting(0, "Optimizer steps; or give --epochs.", lower=0)
     optimizer: str = _setting("adam", "Update rule.", choices=("adam", "adamw", "sgd"))
     learning_rate: float = _setting(1e-3, "Learning rate after warm-up.", lower=0.0)
@@ -133,21 +164,17 @@ class Settings:
     patience: int = _setting(
         0, "Stop after so many epochs without a better --best_by (or loss, by --keep=lowest_loss); 0: never.", lower=0
     )
-    on_conflict: str = _setting(
-        "stop",
-        "If the workdir holds a run with other settings: stop, or go on with the stored or the new ones.",
-        choices=("stop", "stored", "new"),
-    )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = _typed(field.name, field.type, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)  # frozen for everyone else
             choices, lower = field.metadata.get("choices"), field.metadata.get("lower")
             if choices and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}.")
             if field.name == "seed" and value >= 2**32:
                 raise InputError(f"seed must be below 2**32, got {value}.")
-            if lower is not None and value is not None and not value >= lower:
+            if lower is not None and value is not None and value < lower:
                 raise InputError(f"{field.name} must be at least {lower}, got {value!r}.")
         weighted = parse_class_weights(self.class_weights) != "none"
         parse_loss(self.loss, weighted, self.focal_gamma, self.top_k_share)
@@ -171,6 +198,10 @@ class Settings:
             raise InputError("adamw is adam with weight_decay, got 0. Give one (.01 is common), or optimizer adam.")
         if not self.ema_momentum < 1:
             raise InputError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
+
+    def total_steps(self, images):
+        """Return the optimizer steps of the whole run over so many training images; whole batches count."""
+        return self.train_steps or self.epochs * (images // self.batch_size)
 
     @property
     def drop_epochs(self):

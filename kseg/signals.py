@@ -3,7 +3,11 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
+import traceback
+
+from kseg.errors import InputError
 
 
 class Stopped(BaseException):
@@ -13,6 +17,8 @@ class Stopped(BaseException):
 class Interruption:
     """While it lasts, the first SIGTERM or Ctrl-C is noted for `check`; a second does what it always does.
 
+    One that no `check` has seen (during an export, say) does what it means when the block ends. So does one beside an
+    error, which is shown first: whoever catches errors and goes on to the next run must not lose a Ctrl-C.
     A process that ignores a signal (nohup) goes on ignoring it. Only the main thread can take signals: in any other
     nothing changes, nor where `noted` is off. The handlers that were there come back at the end.
     """
@@ -28,15 +34,23 @@ class Interruption:
                     self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, kind, error, trace):
+        self._give_back()
+        if self.requested and (error is None or isinstance(error, Exception)):
+            if error is not None:
+                text = str(error) if isinstance(error, InputError) else "".join(traceback.format_exception(error))
+                print(text, file=sys.stderr, flush=True)
+            self.leave()
+
+    def _give_back(self):
         while self._before:
             number, handler = self._before.popitem()
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number, frame):
         self.requested = signal.Signals(number)
-        self.__exit__()
-        text = f"\n{self.requested.name}: the run stops after this step; the signal again stops it at once.\n"
+        self._give_back()
+        text = f"\n{self.requested.name}: the run stops when its files are safe; the signal again stops it at once.\n"
         with contextlib.suppress(OSError):
             os.write(2, text.encode())  # print may not be entered twice
 

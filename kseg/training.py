@@ -1,7 +1,6 @@
 """From a model's name and a record folder to a trained, scored and exported model."""
 
 import contextlib
-import json
 import math
 import pathlib
 
@@ -9,20 +8,21 @@ import keras
 
 from kseg import checkpoints
 from kseg.building import build_for_run, check_model, precision, training_parts
-from kseg.checks import check_batch_norm
+from kseg.checks import check_arguments, check_batch_norm
 from kseg.data.augment import Augmentation, epoch_plan
 from kseg.data.checking import quick_check
 from kseg.data.files import checked_path
+from kseg.errors import InputError
 from kseg.evaluation import open_split
 from kseg.finishing import finish, score
 from kseg.group import leads
 from kseg.loop import make_loop
 from kseg.objectives import make_terms
 from kseg.optimizers import make_optimizer
-from kseg.prediction import labeller, load_model
+from kseg.prediction import labeller, load_model, preprocess_layer
 from kseg.progress import EpochClock, progress_bar
 from kseg.run_log import NoLog, RunLog
-from kseg.runs import RunFolder, describe, parse_settings
+from kseg.runs import RunFolder, describe
 from kseg.selection import Selection
 from kseg.settings import make_settings
 from kseg.signals import Interruption, Stopped
@@ -36,10 +36,12 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
             is called inside the strategy's scope and under the precision policy.
         data_dir: record folder with the splits train and val.
         workdir: the run's folder. The same call with the same workdir goes on where a killed run stopped, to
-            bit-identical weights; a finished run is loaded and said to be finished.
-        model_options: of the model's builder. strategy: `kseg.loop.make_loop`'s; in a group of workers each calls this
-            with the same arguments and a workdir that all see, and the chief alone writes.
-        callbacks: keras.callbacks.Callback objects; their own state is not restored on resume.
+            bit-identical weights; a finished run is loaded and said to be finished. With more epochs or train_steps it
+            goes on too, finished or not. What the run began with (init_from, encoder_weights) is not needed again.
+        model_options: of the model's builder, JSON types.
+        strategy: `kseg.loop.make_loop`'s; in a group of workers each calls this with the same arguments and a workdir
+            that all see, and the chief alone writes.
+        callbacks: list of keras.callbacks.Callback; their own state is not restored on resume.
         settings: fields of `kseg.settings.Settings`.
     Returns:
         (keras.Model, list of dict): the trained model (of the epoch that `keep` names) and a row per epoch.
@@ -48,9 +50,11 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         OSError: a file could not be written; the last good state stays, and the same call goes on from it.
         FloatingPointError: the loss or a gradient was not finite; names the step, the last good checkpoint stays.
         ConnectionError: another worker of the group is gone.
-        SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the step under way is in a checkpoint.
+        SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the step under way is in a checkpoint;
+            during the last export when that, and with it the run, is finished.
     """
     settings = make_settings(**settings)
+    check_arguments(data_dir, workdir, callbacks)
     check_model(model, model_options)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
     with folder.alone() if leads(strategy) else contextlib.nullcontext():
@@ -58,30 +62,27 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
 
 
 def _train(model, data_dir, folder, model_options, strategy, callbacks, settings):
-    stored = folder.stored()
-    if settings.on_conflict == "stored" and stored:
-        settings = make_settings(**parse_settings(stored))
-        model = stored["model"] if isinstance(model, str) else model
-        model_options, strategy = json.loads(stored["model_options"]), stored["strategy"]
     # First of all: a group of workers must be joined before TensorFlow runs anything.
     loop = make_loop(strategy, settings.batch_size, settings.deterministic, settings.accumulate_steps)
     train_split, val_split = (
         open_split(data_dir, split, settings.label_set, settings.label_space) for split in ("train", "val")
     )
     wanted = describe(model, data_dir, model_options or {}, strategy, settings, records=train_split.manifest.digest)
-    if settings.on_conflict == "new":
-        folder.check_keep(settings.keep, settings.best_by)
-    else:
-        folder.check(wanted)
-        if folder.finished:
-            print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
-            return load_model(folder.kept_model(settings.keep)), folder.read_history()
+    longer = folder.check(wanted, len(train_split))
+    if folder.finished and not longer:
+        print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
+        return load_model(folder.kept_model(settings.keep)), folder.read_history()
+    if folder.finished and not checkpoints.list_checkpoints(folder.checkpoints):
+        raise InputError(
+            f"{folder.workdir} is finished and cannot go on: its checkpoints are gone. Use another --workdir with "
+            f"--init_from={folder.workdir}, which begins with its weights."
+        )
     for warning in quick_check(train_split, val_split):
         print(f"WARNING: {warning}")
     with loop.readable_errors():
         run = _Run(model, model_options or {}, loop, settings, train_split, val_split, folder)
         if loop.chief:
-            folder.open(wanted)
+            folder.open(wanted, run.step)
     # A worker that stops to save would wait for the others, which know nothing of its signal.
     with loop.readable_errors(), Interruption(noted=strategy != "multiworker") as run.interruption:
         try:
@@ -102,12 +103,13 @@ class _Run:
         self.label_set = train_split.label_set
         self.size = (settings.height, settings.width) if settings.height else train_split.common_size()
         self.epoch_steps = len(self._plan(0))
-        self.total_steps = settings.train_steps or settings.epochs * self.epoch_steps
+        self.total_steps = settings.total_steps(len(train_split))
         self.step, self.selection, self.history, self.stopped = 0, Selection(settings), [], False
         self.loop = loop
+        found = checkpoints.list_checkpoints(folder.checkpoints)
         keras.utils.set_random_seed(settings.seed)
         with self.loop.scope(), precision(settings.mixed_precision):
-            self.model = build_for_run(model, model_options, settings, train_split, self.size)
+            self.model = build_for_run(model, model_options, settings, train_split, self.size, resumed=bool(found))
             check_batch_norm(self.model, settings.batch_size // settings.accumulate_steps, settings.crop)
             encoder, parts = training_parts(self.model, settings, self.epoch_steps)
             optimizer = make_optimizer(settings, self.total_steps, self.epoch_steps, encoder)
@@ -115,7 +117,8 @@ class _Run:
         self.loop.attach(self.model, optimizer, self.label_set.num_classes, terms, **parts)
         if settings.remat:
             self.loop.rematerialize(settings.crop or self.size)
-        self._restore()
+        if found:
+            self._restore(found[-1], bool(settings.init_from or model_options.get("encoder_weights")))
 
     def _plan(self, epoch):
         s = self.settings
@@ -133,19 +136,41 @@ class _Run:
     def _variables(self):
         return {"model": self.loop.trained.variables, "optimizer": self.loop.optimizer.variables}
 
-    def _restore(self):
-        if found := checkpoints.list_checkpoints(self.folder.checkpoints):
-            self.step, state = checkpoints.restore_checkpoint(found[-1], self._variables())
-            self.selection = Selection(self.settings, state["best"], state.get("best_epoch", 0))
-            self.history = state["history"]
-            self.stopped = state["stopped"] and self.settings.on_conflict != "new"
-            self.loop.restart(**state["epoch"])
-            print(f"Going on from step {self.step} of {self.total_steps}.")
+    def _restore(self, path, began_from_weights):
+        self.step, state = checkpoints.restore_checkpoint(path, self._variables())
+        if began_from_weights and "normalization" not in state:
+            raise InputError(
+                f"Checkpoint {path} is of an earlier kseg and does not say how the images of the weights that the run "
+                "began with are normalised. Use another --workdir, and begin there as this run did."
+            )
+        if state.get("normalization"):
+            layer = preprocess_layer(self.model)
+            layer.mean, layer.scale = map(tuple, state["normalization"])
+        self.history, self.stopped = state["history"], state["stopped"]
+        waited_from, sums = state.get("best_epoch", 0), state["epoch"]
+        before, text = state.get("total_steps", self.total_steps), ""
+        if before < self.total_steps:
+            sums = state["cut"] or sums  # an epoch that the earlier end cut short is done to its end
+            text = f" (until now {before}), --lr_schedule={self.settings.lr_schedule} over {self.total_steps} steps "
+            text += f"holding from step {self.step + 1} on, where its learning rate is {self.loop.learning_rate:.4g}"
+            if self.stopped:
+                waited_from = self.history[-1]["epoch"]
+                text += "; the wait for a better epoch counts from here" if self.settings.patience else ""
+            self.stopped = False
+        self.selection = Selection(self.settings, state["best"], waited_from)
+        self.loop.restart(**sums)
+        print(f"Going on from step {self.step} of {self.total_steps}{text}.")
 
-    def _save(self):
-        epoch = {"loss_sum": self.loop.loss_sum, "steps": self.loop.steps, "matrix": self.loop.matrix.tolist()}
+    def _sums(self):
+        """What the epoch has added up so far, JSON types."""
+        return {"loss_sum": self.loop.loss_sum, "steps": self.loop.steps, "matrix": self.loop.matrix.tolist()}
+
+    def _save(self, cut=None):
+        """Write a checkpoint; `cut`: `_sums` of the epoch, if the run's end cuts it short."""
+        layer = preprocess_layer(self.model)
         state = {"best": self.selection.best, "best_epoch": self.selection.epoch, "history": self.history}
-        state |= {"stopped": self.stopped, "epoch": epoch}
+        state |= {"stopped": self.stopped, "epoch": self._sums(), "cut": cut, "total_steps": self.total_steps}
+        state["normalization"] = [layer.mean, layer.scale] if layer else None
         if self.loop.chief:
             keep = self.settings.keep_checkpoints
             checkpoints.save_checkpoint(self.folder.checkpoints, self.step, self._variables(), state, keep)
@@ -219,12 +244,13 @@ class _Run:
         if self.selection.exhausted(row):
             print(f"Nothing better for {self.settings.patience} epochs: stopped after epoch {epoch + 1}.", flush=True)
         self.history, self.stopped = [*self.history, row], stopped
+        cut = self._sums() if self.step % self.epoch_steps else None
         self.loop.restart()
         if self.loop.chief:
             self.folder.write_history(self.history)
         if last or self.stopped:
             self._save_model("last.keras")
-        self._save()
+        self._save(cut)
 
     def _validate(self):
         """The chief scores, and all know what it found."""

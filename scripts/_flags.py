@@ -16,6 +16,9 @@ from kseg.settings import read_flag_line
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a script imports it, speaks of errors only
 
 
+_REMOVED = ("--on_conflict",)  # of earlier versions; a flagfile may still name it, to no effect
+
+
 def expand_flagfiles(arguments):
     """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
 
@@ -76,6 +79,9 @@ def _flagfile_lines(file, shown):
         name = line.partition("=")[0]
         if len(name) > 100:
             raise flags.Error(f"{shown}:{number}: no flag has so long a name, got {line[:100]!r}...")
+        if name in _REMOVED:
+            print(f"{shown}:{number}: {line} has no effect: this flag is gone.", file=sys.stderr)
+            continue
         if name.endswith(":"):
             try:
                 line = "--{}={}".format(*read_flag_line(line))

@@ -89,8 +89,8 @@ def test_it_stops_when_the_score_that_was_asked_for_is_no_better(runs):
     assert len(scores) == (2 if scores[0] >= scores[1] else 3) < SETTINGS["epochs"]
     kept = kseg.load_model(folder).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(kept, watch.ends[int(np.argmax(scores))], strict=True))
-    with pytest.raises(ValueError, match="kept epochs by --best_by=sensitivity, which cannot become --best_by=f1"):
-        kseg.train(build, folder.parent / "records", folder, on_conflict="new", **{**SETTINGS, "best_by": "f1"})
+    with pytest.raises(ValueError, match="--best_by: stored 'sensitivity', now 'f1'"):
+        kseg.train(build, folder.parent / "records", folder, **{**SETTINGS, "best_by": "f1"})
 
 
 def test_the_encoder_begins_from_the_other_run_and_is_frozen_for_an_epoch(runs):

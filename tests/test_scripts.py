@@ -71,6 +71,12 @@ def test_the_command_line_wins_in_any_order(tmp_path, expand):
     assert expand(["--rate=9", f"--flagfile={tmp_path}/a.flags"]) == ["--rate=1", "--rate=2", "--size=3", "--rate=9"]
 
 
+def test_a_flag_that_is_gone_still_reads_from_an_old_flagfile(tmp_path, expand, capsys):
+    (tmp_path / "flags.txt").write_text("--epochs=3\n--on_conflict=new\n# until step 9: --epochs=2\n--seed=1\n")
+    assert expand([f"--flagfile={tmp_path}/flags.txt"]) == ["--epochs=3", "--seed=1"]
+    assert "flags.txt:2: --on_conflict=new has no effect: this flag is gone.\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -1,0 +1,121 @@
+"""What a setting may be: the type of its field, finite, in Python as on the command line."""
+
+import math
+import pathlib
+
+import numpy as np
+import pytest
+import tiny
+
+import kseg
+from kseg.settings import Settings, make_settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("flip", "False", "flip must be True or False, got 'False'"),
+        ("flip", 1, "flip must be True or False, got 1"),
+        ("batch_size", 2.0, "batch_size must be a whole number, got 2.0"),
+        ("batch_size", True, "batch_size must be a whole number, got True"),
+        ("batch_size", None, "batch_size must be a whole number, got None"),
+        ("height", "32", "height must be a whole number or None, got '32'"),
+        ("epochs", 2.5, "epochs must be a whole number, got 2.5"),
+        ("epochs", "3", "epochs must be a whole number, got '3'"),
+        ("epochs", np.float64(3), r"epochs must be a whole number, got np.float64\(3.0\)"),
+        ("seed", [1], r"seed must be a whole number, got \[1\]"),
+        ("learning_rate", math.inf, "learning_rate must be a finite number, got inf"),
+        ("learning_rate", math.nan, "learning_rate must be a finite number, got nan"),
+        ("learning_rate", 10**400, "learning_rate must be a finite number, got 1000"),
+        ("learning_rate", "0.1", "learning_rate must be a finite number, got '0.1'"),
+        ("clip_norm", True, "clip_norm must be a finite number, got True"),
+        ("lr_drop_epochs", [30, 60], r"lr_drop_epochs must be text, got \[30, 60\]"),
+        ("class_weights", (1, 2), r"class_weights must be text, got \(1, 2\)"),
+        ("label_set", None, "label_set must be text, got None"),
+        ("optimizer", ["adam"], r"optimizer must be text, got \['adam'\]"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, value, message):
+    with pytest.raises(kseg.InputError, match=message):
+        make_settings(**{"epochs": 1, name: value})
+
+
+def test_every_field_has_a_type_that_its_default_is_of():
+    for field in Settings.__dataclass_fields__.values():
+        assert field.type in ("bool", "int", "int | None", "float", "str"), field.name
+        with pytest.raises(kseg.InputError, match=f"^{field.name} must be "):
+            make_settings(**{"epochs": 1, field.name: object()})
+
+
+def test_scalars_of_numpy_and_paths_are_taken_as_what_they_are():
+    settings = make_settings(
+        epochs=np.int64(3),
+        height=np.uint8(32),
+        width=64,
+        learning_rate=np.float32(0.5),
+        clip_norm=1,
+        flip=np.bool_(False),
+        init_from=pathlib.Path("runs") / "a",
+    )
+    found = (settings.epochs, settings.height, settings.learning_rate, settings.clip_norm, settings.flip)
+    assert found == (3, 32, 0.5, 1.0, False) and settings.init_from == str(pathlib.Path("runs", "a"))
+    assert [type(value) for value in found] == [int, int, float, float, bool]  # flags.txt reads the same from both
+
+
+def test_the_length_of_a_run():
+    assert make_settings(epochs=3, batch_size=2).total_steps(7) == 9  # 3 whole batches an epoch
+    assert make_settings(train_steps=4, batch_size=2).total_steps(7) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workdir": ""}, "workdir must be the path of a folder, got ''"),
+        ({"workdir": None}, "workdir must be the path of a folder, got None"),
+        ({"data_dir": None}, "data_dir must be the path of a folder, got None"),
+        ({"data_dir": ""}, "data_dir must be the path of a folder, got ''"),
+        ({"callbacks": print}, "callbacks must be a list of keras.callbacks.Callback objects, got <built-in"),
+        ({"callbacks": [print]}, "callbacks must hold keras.callbacks.Callback objects, got <built-in"),
+        ({"model": 3}, "model must be a name of kseg.MODELS or a function"),
+        (
+            {"model": "unet", "model_options": [1]},
+            r"model_options must be a dict of the builder's options by name, got \[1\]",
+        ),
+        ({"model": "unet", "model_options": {1: 2}}, "model_options must be a dict of the builder's options by name"),
+        ({"model": "unet", "model_options": {"depth": np.float64}}, "model_options must hold finite numbers, text"),
+        ({"model": "unet", "model_options": {"depth": math.inf}}, "model_options must hold finite numbers, text"),
+        ({"strategy": ["one"]}, r"strategy must be one of auto, one, mirrored, multiworker, got \['one'\]"),
+        ({"strategy": None}, "strategy must be one of auto, one, mirrored, multiworker, got None"),
+        ({"epochs": 1, "train_steps": 1}, "either epochs or train_steps, got epochs=1 and train_steps=1"),
+        ({"on_conflict": "new"}, "Unknown setting 'on_conflict'"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = {"model": tiny.build_tiny, "data_dir": "records", "workdir": "run", "epochs": 1}
+    with pytest.raises(kseg.InputError, match=message):
+        kseg.train(**{**common, **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--learning_rate=inf", "learning_rate must be a finite number, got inf"),
+        ("--learning_rate=1e999", "learning_rate must be a finite number, got inf"),
+        ("--weight_decay=nan", "weight_decay"),
+        ("--batch_size=2.0", "batch_size"),
+        ("--epochs=2.5", "epochs"),
+        ("--flip=maybe", "flip"),
+        ('--model_options={"depth": NaN}', "model_options must hold finite numbers"),
+        ("--train_steps=3", "Give either epochs or train_steps"),
+        ("--on_conflict=new", "Unknown command line flag 'on_conflict'"),
+    ],
+)
+def test_the_same_from_the_command_line(flag, message, call_script, tmp_path):
+    paths = (f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset.json").touch()  # so that nothing is looked for first
+    code, _, error = call_script("train", "--model=unet", *paths, "--epochs=1", flag)
+    assert code == 2 and message in error and len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
