@@ -9,6 +9,7 @@ from kseg.checks import check_classes, class_count, warn_of_other_records
 from kseg.cityscapes_evaluation import evaluate_cityscapes
 from kseg.data.examples import Examples, check_complete
 from kseg.errors import InputError
+from kseg.finite import image_names
 from kseg.metrics import SCORE_NAMES, Scores, confusion_matrix, five_scores
 from kseg.prediction import as_model, label_set_of, labeller
 from kseg.progress import progress_bar
@@ -51,6 +52,7 @@ def evaluate(
     Raises:
         ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing;
             labels outside the classes in an iterable without a label set are counted in Scores.out_of_range.
+        FloatingPointError: scores that are nan or infinite; it names the image (of an iterable: its number).
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
@@ -85,7 +87,8 @@ def _seed_options(protocol, model, data, label_resize, train_mode_statistics):
 def evaluate_standard(model, source, batch_size=1, progress=False):
     """Score a model on every image of `open_split`'s examples: one confusion matrix of the label set's classes."""
     batches = source.batches(batch_size)
-    return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress)
+    names = source.split.names
+    return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress, names)
 
 
 PROTOCOLS = {"standard": evaluate_standard, "seed": evaluate_seed, "cityscapes": evaluate_cityscapes}
@@ -108,19 +111,22 @@ def draw_predictions(label, source, path, images=6):
     rows = []
     for index in np.unique(np.linspace(0, len(source) - 1, images).astype(int)):
         image, truth = source[int(index)]
-        rows.append((image, np.asarray(label(image[np.newaxis], *truth.shape))[0], truth))
+        names = image_names(source.split.names, index, 1)
+        rows.append((image, label(image[np.newaxis], *truth.shape, names)[0], truth))
     prediction_gallery(rows, source.label_set.classes, source.label_set.palette, path)
 
 
-def score_batches(label, batches, classes, expected=None, progress=False):
+def score_batches(label, batches, classes, expected=None, progress=False, names=()):
     """Score a labeller (`kseg.prediction.labeller`) on an iterable of (image, label), single or batched.
 
     Args:
         classes: their names. expected: how many images must come, where that is known. progress: show a bar.
+        names: of the images, where they have any, for errors.
     Returns:
         kseg.metrics.Scores
     Raises:
         ValueError: a pair that is none, no image at all, or another number than expected.
+        FloatingPointError: scores that are nan or infinite.
     """
     matrix, out_of_range, images, means = 0, 0, 0, ImageMeans()
     for image, truth in _bar(batches, expected, progress):
@@ -133,7 +139,7 @@ def score_batches(label, batches, classes, expected=None, progress=False):
             )
         if image.dtype != np.uint8:
             raise InputError(f"Images must be uint8 RGB (models normalise inside), got {image.dtype}.")
-        predicted = np.asarray(label(image, *truth.shape[1:]))
+        predicted = label(image, *truth.shape[1:], image_names(names, images, len(image)))
         for pair in zip(truth, predicted, strict=True):
             counts, strange = confusion_matrix(*pair, len(classes))
             means.update(counts)

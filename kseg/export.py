@@ -9,7 +9,8 @@ import keras
 
 import kseg
 from kseg.data.files import writing
-from kseg.errors import FileAccessError, InputError
+from kseg.errors import FileAccessError, InputError, NotFiniteError
+from kseg.finite import first_not_finite
 from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, preprocess_layer
 
 
@@ -29,12 +30,17 @@ def export_saved_model(model, path, *, label_set=None):
     Raises:
         ValueError: no class names; a backend other than TensorFlow; a folder that is something else.
         OSError: it could not be written; what was there stays.
+        FloatingPointError: a weight is nan or infinite; it names the weight.
     """
     if keras.backend.backend() != "tensorflow":
         raise InputError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
     model = as_model(model)
     if not isinstance(model, keras.Model):
         raise InputError("The model is a SavedModel already: export the .keras file of its run.")
+    if weight := first_not_finite(model.weights):
+        raise NotFiniteError(
+            f"The weight {weight} is not finite, so the model has no labels to give. Export weights of an earlier step."
+        )
     label_set = label_set or label_set_of(model)
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")

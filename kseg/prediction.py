@@ -1,7 +1,9 @@
 """From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
 
+import functools
 import json
 import pathlib
+import re
 import struct
 import zipfile
 import zlib
@@ -15,13 +17,16 @@ from kseg.data.augment import PADDING
 from kseg.data.codec import decode_image
 from kseg.data.files import reading, replacing
 from kseg.errors import InputError, MissingFileError
+from kseg.finite import check_logits
 from kseg.layers import Preprocess
 from kseg.runs import RunFolder
 from kseg.visualization import colorize
 
-# What Keras may raise about a file of arbitrary bytes.
-_DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
-_DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
+# What Keras may raise about a file of arbitrary bytes, or a user's own layers.
+DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
+DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
+_UNREGISTERED = re.compile(r"Could not locate (class|function) '([^']+)'")
+REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
 
 def load_model(path):
@@ -50,9 +55,23 @@ def load_model(path):
             if damaged := archive.testzip():  # Keras reads on where a checksum fails
                 raise InputError(f"the checksum of {damaged} differs")
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except _DAMAGED as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is damaged or no .keras file: {reason}") from error
+    except DAMAGED as error:
+        if unregistered := _UNREGISTERED.search(str(error)):
+            raise InputError(
+                f"{path} needs the {unregistered[1]} {unregistered[2]}. Import the module that defines it first; it "
+                f"needs {REGISTER}."
+            ) from error
+        raise InputError(f"{path} is damaged or no .keras file: {why_not_loaded(error)}") from error
+
+
+def why_not_loaded(error):
+    """Return in a line what Keras says about a model that it cannot save or load."""
+    if unregistered := _UNREGISTERED.search(str(error)):
+        kind, name = unregistered.groups()
+        return f"the {kind} {name} is not registered. Write {REGISTER} on the line above it."
+    # Of the error of a layer in a model the last part, and of that the first paragraph.
+    text = str(error).split("Exception encountered: ")[-1].strip().split("\n\n")[0]
+    return " ".join(text.split())[:400] or type(error).__name__
 
 
 def as_model(model):
@@ -81,8 +100,9 @@ class SavedModel:
         return self._serve.variables
 
     def labels(self, images):
-        """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
-        return self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))["labels"]
+        """uint8 (B, H, W, 3) -> uint8 (B, H, W), and whether each image's scores are finite, bool (B,)."""
+        given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
+        return given["labels"], _all_finite(given["confidence"])  # the softmax of what is not finite is nan
 
 
 def preprocess_layer(model):
@@ -155,17 +175,19 @@ def predict(model, image):
         uint8 array (H, W) of training ids, of the image's own size.
     Raises:
         ValueError: an array of another shape or type, bytes that are no image, a model without these logits.
+        FloatingPointError: scores that are nan or infinite; it names the image.
     """
     model = as_model(model)
     label = labeller(model)
     if isinstance(image, (list, tuple)):
-        return [_predict_one(label, one) for one in image]
-    return _predict_one(label, image)
+        return [_predict_one(label, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
+    return _predict_one(label, image, "the image")
 
 
-def _predict_one(label, image):
+def _predict_one(label, image, name):
     pixels = read_image(image)
-    return np.asarray(label(pixels[None], *pixels.shape[:2]))[0].astype(np.uint8)
+    name = image if isinstance(image, (str, pathlib.Path)) else name
+    return label(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
 
 
 def predict_files(model, paths, output):
@@ -179,6 +201,7 @@ def predict_files(model, paths, output):
         list of the label maps' paths.
     Raises:
         ValueError: two images of one stem, a file that is no image, a model without class colours.
+        FloatingPointError: scores that are nan or infinite; it names the image.
     """
     model = as_model(model)
     paths, output, known = [pathlib.Path(path) for path in paths], pathlib.Path(output), label_set_of(model)
@@ -191,7 +214,7 @@ def predict_files(model, paths, output):
     output.mkdir(parents=True, exist_ok=True)
     label, written = labeller(model), []
     for path in paths:
-        ids = _predict_one(label, path)
+        ids = _predict_one(label, path, path)
         for name, picture in ((f"{path.stem}_color", colorize(ids, known["palette"])), (path.stem, ids)):
             with replacing(output / f"{name}.png") as temporary:
                 Image.fromarray(picture).save(temporary)
@@ -200,21 +223,43 @@ def predict_files(model, paths, output):
 
 
 def labeller(model):
-    """Return a function (uint8 images (B, H, W, 3), height, width) -> class ids (B, height, width).
+    """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
 
-    It is compiled once for each model and kept with it.
+    It is compiled once for each model and kept with it. Where an image's logits are not finite it raises a
+    NotFiniteError that calls the image by its name (`names`: B texts, "image 3").
     """
     if isinstance(model, SavedModel):
-        return lambda images, *size: _resize(model.labels(images)[..., None], *size, interpolation="nearest")[..., 0]
+        compiled = functools.partial(_exported_labels, model)
+    else:
+        if not hasattr(model, "kseg_labeller"):
+            model.kseg_labeller = _compiled_labeller(model)
+        compiled = model.kseg_labeller
 
-    if not hasattr(model, "kseg_labeller"):
-        model.kseg_labeller = _compiled_labeller(model)
-    return model.kseg_labeller
+    def label(images, height, width, names):
+        ids, finite = compiled(images, height, width)
+        check_logits(finite, names, model)
+        return np.asarray(ids)
+
+    return label
+
+
+def _exported_labels(model, images, height, width):
+    ids, finite = model.labels(images)
+    return _resize(ids[..., None], height, width, interpolation="nearest")[..., 0], finite
+
+
+def label_and_check(logits):
+    """Logits (B, H, W, C) -> class ids (B, H, W), and whether all logits of an image are finite, bool (B,)."""
+    return first_maximum(logits), _all_finite(logits)
+
+
+def _all_finite(values):
+    return ops.all(ops.isfinite(values), axis=tuple(range(1, len(values.shape))))
 
 
 def _compiled_labeller(model):
     def label(images, height, width):
-        return first_maximum(logits_at(model, images, height, width))
+        return label_and_check(logits_at(model, images, height, width))
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
