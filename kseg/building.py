@@ -85,12 +85,12 @@ def check_loads(model):
                 f"{', '.join(lambdas)} is a Lambda layer, whose code would run wherever the file is loaded. Write a "
                 "layer class, or call keras.ops on the tensor."
             )
-        raise InputError(f"{model.name} could not be loaded from the file that it is saved to: {reason}") from error
+        raise InputError(f"Model '{model.name}' could not be loaded from its own file: {reason}") from error
     for layer, other in zip(model.layers, again.layers, strict=True):
         shapes, found = ([tuple(weight.shape) for weight in one.weights] for one in (layer, other))
         if shapes != found:
             raise InputError(
-                f"{model.name} could not be loaded from the file that it is saved to: layer '{layer.name}' "
+                f"Model '{model.name}' could not be loaded from its own file: layer '{layer.name}' "
                 f"({type(layer).__name__}) has weights of shapes {shapes}, but {found} when it is loaded. Make all of "
                 "them in __init__ or build, from what get_config gives."
             )

@@ -75,9 +75,9 @@ class TensorFlowLoop(Loop):
     def _train_only(self, variables):
         """Have these variables trained from the next step on: a new graph without the others' gradients."""
         self._variables = variables
-        self._step, self._pass, self._update = map(
-            tf.function, (self._distributed_step, self._distributed_pass, self._distributed_update)
-        )
+        parts = self._distributed_step, self._distributed_pass, self._distributed_update
+        # No autograph, as in Keras' `fit`: it turns an InputError of a layer into one of its own.
+        self._step, self._pass, self._update = (tf.function(part, autograph=False) for part in parts)
 
     def step(self, number, batch):
         if number > self._frozen_steps and len(self._variables) < len(self.trained.trainable_variables):
