@@ -21,8 +21,8 @@ class MovingAverage:
         momentum .99 from the first step on   .026 .212 .214    .027 .065 .179
         ... statistics of the raw weights     .059 .181 .212    .027 .062 .183
 
-    From 96 steps on the three kinds of statistics differ by less than .01. New ones are better at 24, where those of the
-    raw weights lag too (.174 and .105 with new ones), but need passes over the training data at each scoring.
+    From 96 steps on the three kinds of statistics differ by less than .01. New ones are better at 24 steps, where those
+    of the raw weights lag too (.174 with new ones), but need passes over the training data at each scoring.
 
     Args:
         model: keras.Model. optimizer: it has `iterations`. momentum: m, [0, 1).
