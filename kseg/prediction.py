@@ -102,7 +102,7 @@ class SavedModel:
     def labels(self, images):
         """uint8 (B, H, W, 3) -> uint8 (B, H, W), and whether each image's scores are finite, bool (B,)."""
         given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
-        return given["labels"], _all_finite(given["confidence"])  # the softmax of what is not finite is nan
+        return given["labels"], _all_finite(given["confidence"])  # nan where a logit is nan or inf
 
 
 def preprocess_layer(model):
