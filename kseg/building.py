@@ -11,7 +11,7 @@ from kseg.errors import InputError
 from kseg.finetuning import start_from
 from kseg.models import MODELS, build_model, options_of
 from kseg.models.encoders import encoder_layers
-from kseg.prediction import preprocess_layer
+from kseg.prediction import DAMAGED, preprocess_layer, why_not_loaded
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -81,6 +81,36 @@ def build_for_run(model, options, settings, split, size, resumed=False):
     return built
 
 
+def check_loads(model):
+    """Raise ValueError unless a model of a user's function can be read back from a file, as best.keras is at the end.
+
+    Its architecture goes through the text that a file holds, by the calls of Keras that save and load. Weights are not
+    written (FCN-32s has 540 MB): a file holds them by layer, in the order of the variables, whose shapes are compared.
+    """
+    try:
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+        config["compile_config"] = None  # what training adds; no file has it
+        with keras.device("cpu:0"):
+            again = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    except DAMAGED as error:
+        lambdas = [f"'{layer.name}'" for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda)]
+        reason = why_not_loaded(error)
+        if lambdas and "Lambda" in reason:
+            reason = (
+                f"{', '.join(lambdas)} is a Lambda layer, whose code would run wherever the file is loaded. Write a "
+                "layer class, or call keras.ops on the tensor."
+            )
+        raise InputError(f"Model '{model.name}' could not be loaded from its own file: {reason}") from error
+    for layer, other in zip(model.layers, again.layers, strict=True):
+        shapes, found = ([tuple(weight.shape) for weight in one.weights] for one in (layer, other))
+        if shapes != found:
+            raise InputError(
+                f"Model '{model.name}' could not be loaded from its own file: layer '{layer.name}' "
+                f"({type(layer).__name__}) has weights of shapes {shapes}, but {found} when it is loaded. Make all of "
+                "them in __init__ or build, from what get_config gives."
+            )
+
+
 def training_parts(model, settings, epoch_steps):
     """Return what training has beyond the model; the strategy's scope and the precision policy are the caller's.
 
@@ -103,6 +133,8 @@ def training_parts(model, settings, epoch_steps):
         parts["frozen"] = encoder, settings.freeze_encoder_epochs * epoch_steps
     if settings.auxiliary_weight:
         parts["auxiliary"] = add_auxiliary_head(model, settings.seed), settings.auxiliary_weight
+    if settings.ema_momentum:
+        parts["ema_momentum"] = settings.ema_momentum
     return encoder, parts
 
 

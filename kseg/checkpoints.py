@@ -77,8 +77,13 @@ def restore_checkpoint(path, variables):
         header, arrays = _read(path)
     except _BROKEN as error:
         raise InputError(f"Checkpoint {path} is torn or not one of kseg's ({error}). {way_out}") from error
+    if missing := [group for group in variables if group not in header["shapes"]]:
+        raise InputError(
+            f"Checkpoint {path} holds no {missing[0]} variables: another version of kseg wrote it. Use a new workdir; "
+            "the setting init_from begins there with the weights of this run's best.keras or last.keras."
+        )
     for group, members in variables.items():
-        stored, wanted = header["shapes"].get(group, []), [list(variable.shape) for variable in members]
+        stored, wanted = header["shapes"][group], [list(variable.shape) for variable in members]
         if stored != wanted:  # names tell nothing: Keras numbers unnamed layers through the whole process
             differing = [pair for pair in itertools.zip_longest(stored, wanted) if pair[0] != pair[1]]
             raise InputError(

@@ -5,6 +5,7 @@ import numpy as np
 from kseg.checks import class_count
 from kseg.cityscapes_scores import NAMES, CityscapesCounts
 from kseg.errors import InputError
+from kseg.finite import image_names
 from kseg.prediction import labeller
 from kseg.progress import progress_bar
 
@@ -22,11 +23,13 @@ def evaluate_cityscapes(model, source, batch_size=1, progress=False):
         kseg.cityscapes_scores.CityscapesScores
     Raises:
         ValueError: other data than Cityscapes with its own ids, a label set that merges ids, no instance map.
+        FloatingPointError: scores that are nan or infinite; it names the image.
     """
     table, label, counts = regular_ids(source, class_count(model)), labeller(model), CityscapesCounts()
     with progress_bar("evaluate", len(source), shown=progress) as bar:
         for images, labels, instances in source.scenes(batch_size):
-            predicted = table[np.asarray(label(images, *labels.shape[1:]))]
+            names = image_names(source.split.names, counts.images, len(images))
+            predicted = table[label(images, *labels.shape[1:], names)]
             for scene in zip(predicted, labels, instances, strict=True):
                 try:
                     counts.add(*scene)

@@ -17,6 +17,7 @@ from kseg.data.files import checked_path, refuse_inputs
 from kseg.data.records import record_files
 from kseg.errors import InputError
 from kseg.evaluation import open_split
+from kseg.finite import image_names
 from kseg.metrics import Scores, confusion_matrix
 from kseg.objects import ObjectScores
 from kseg.page.build import write_page
@@ -49,7 +50,7 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
     Raises:
         ValueError: fewer than two models, a model twice, other classes than the data's, an image missing, other things
             in `output`, an `output` that is read or that another process fills. FileNotFoundError: no model, records or
-            place for the output.
+            place for the output. FloatingPointError: scores that are nan or infinite; it names the model and the image.
     """
     models = _named(models)
     output = checked_path(output, "output")
@@ -63,7 +64,7 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
             with _naming(name):
                 check_classes(model, source.label_set, data_dir)
             warn_of_other_records(model, source.manifest, data_dir, name)
-        tally = _Tally(source, [labeller(model) for model in loaded.values()], folder)
+        tally = _Tally(source, {name: labeller(model) for name, model in loaded.items()}, folder)
         with source.readable_errors():
             tally.run(batch_size, progress)
         found = tally.result(models, split)
@@ -102,7 +103,7 @@ def _naming(name):
     try:
         yield
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _check_same_classes(models):
@@ -139,11 +140,18 @@ class _Tally:
         with progress_bar("compare", len(self.source), shown=progress) as bar:
             for images, truths in self.source.batches(batch_size):
                 images, truths = np.asarray(images), np.asarray(truths)
-                labelled = [np.asarray(label(images, *truths.shape[1:])) for label in self._labellers]
+                labelled = self._label(images, *truths.shape[1:])
                 for image, truth, *predictions in zip(images, truths, *labelled, strict=True):
                     self._add(image, truth, predictions)
                 bar.update(len(images))
         check_complete(len(self.rows), len(self.source))
+
+    def _label(self, images, height, width):
+        names, labelled = image_names(self.source.split.names, len(self.rows), len(images)), []
+        for model, label in self._labellers.items():
+            with _naming(model):
+                labelled.append(label(images, height, width, names))
+        return labelled
 
     def _add(self, image, truth, predictions):
         index, classes = len(self.rows), len(self._classes)

@@ -13,6 +13,7 @@ from kseg.data.codec import decode_label
 from kseg.data.examples import Examples, check_complete
 from kseg.data.files import checked_path, reading
 from kseg.errors import InputError
+from kseg.finite import image_names
 from kseg.metrics import SCORE_NAMES, Scores, confusion_matrix, five_scores
 from kseg.prediction import as_model, label_set_of, labeller, read_image
 from kseg.progress import progress_bar
@@ -58,6 +59,7 @@ def evaluate(
         ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing; what
             is no pair; a file that cannot be read, which it names. Labels outside the classes in an iterable without a
             label set are counted in Scores.out_of_range.
+        FloatingPointError: scores that are nan or infinite; it names the image (of an iterable: its number).
     """
     if protocol not in tuple(PROTOCOLS):
         raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
@@ -120,7 +122,8 @@ def _seed_options(protocol, model, data, label_resize, train_mode_statistics):
 def evaluate_standard(model, source, batch_size=1, progress=False):
     """Score a model on every image of `open_split`'s examples: one confusion matrix of the label set's classes."""
     batches = source.batches(batch_size)
-    return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress)
+    names = source.split.names
+    return score_batches(labeller(model), batches, source.label_set.classes, len(source), progress, names)
 
 
 PROTOCOLS = {"standard": evaluate_standard, "seed": evaluate_seed, "cityscapes": evaluate_cityscapes}
@@ -143,19 +146,22 @@ def draw_predictions(label, source, path, images=6):
     rows = []
     for index in np.unique(np.linspace(0, len(source) - 1, images).astype(int)):
         image, truth = source[int(index)]
-        rows.append((image, np.asarray(label(image[np.newaxis], *truth.shape))[0], truth))
+        names = image_names(source.split.names, index, 1)
+        rows.append((image, label(image[np.newaxis], *truth.shape, names)[0], truth))
     prediction_gallery(rows, source.label_set.classes, source.label_set.palette, path)
 
 
-def score_batches(label, batches, classes, expected=None, progress=False):
+def score_batches(label, batches, classes, expected=None, progress=False, names=()):
     """Score a labeller (`kseg.prediction.labeller`) on an iterable of (image, label), single or batched.
 
     Args:
         classes: their names. expected: how many images must come, where that is known. progress: show a bar.
+        names: of the images, where they have any, for errors.
     Returns:
         kseg.metrics.Scores
     Raises:
         ValueError: a pair that is none, no image at all, or another number than expected.
+        FloatingPointError: scores that are nan or infinite.
     """
     matrix, out_of_range, images, means = 0, 0, 0, ImageMeans()
     for image, truth in _bar(batches, expected, progress):
@@ -168,7 +174,7 @@ def score_batches(label, batches, classes, expected=None, progress=False):
             )
         if image.dtype != np.uint8:
             raise InputError(f"Images must be uint8 RGB (models normalise inside), got {image.dtype}.")
-        predicted = np.asarray(label(image, *truth.shape[1:]))
+        predicted = label(image, *truth.shape[1:], image_names(names, images, len(image)))
         for pair in zip(truth, predicted, strict=True):
             counts, strange = confusion_matrix(*pair, len(classes))
             means.update(counts)

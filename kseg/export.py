@@ -8,11 +8,14 @@ import keras
 
 import kseg
 from kseg.data.files import checked_path, refuse_inputs, replacing_content, writing
-from kseg.errors import FileAccessError, InputError
+from kseg.errors import FileAccessError, InputError, NotFiniteError
+from kseg.finite import first_not_finite
 from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, model_files, preprocess_layer
 
 _CLASSES, _GRAPH = "classes.json", "saved_model.pb"
-_OWN = re.compile(r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?")
+_OWN = re.compile(
+    r"classes\\.json|(saved_model|fingerprint|keras_metadata)\\.pb|assets/|variables/(variables\\.[\\w.-]+)?"
+)
 
 
 def export_saved_model(model, path, *, label_set=None):
@@ -36,6 +39,7 @@ def export_saved_model(model, path, *, label_set=None):
         ValueError: no class names; a backend other than TensorFlow; a folder that holds something else; one that
             another process fills, or that is, holds or lies in what is read.
         OSError: it could not be written; what was there stays.
+        FloatingPointError: a weight is nan or infinite; it names the weight.
     """
     if keras.backend.backend() != "tensorflow":
         raise InputError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
@@ -47,6 +51,10 @@ def export_saved_model(model, path, *, label_set=None):
         raise InputError("The model is a SavedModel already: export the .keras file of its run.")
     if label_set is not None and not (isinstance(label_set, dict) and {"name", "classes", "palette"} <= set(label_set)):
         raise InputError(f"label_set must be a dict of name, classes and palette, got {label_set!r}.")
+    if weight := first_not_finite(model.weights):
+        raise NotFiniteError(
+            f"The weight {weight} is not finite, so the model has no labels to give. Export weights of an earlier step."
+        )
     label_set = label_set or label_set_of(model)
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")

@@ -42,7 +42,7 @@ def score(run, label):
     }
     with split.readable_errors():
         batches = run.interruption.watch(split.batches())
-        scores = score_batches(label, batches, run.label_set.classes, len(split), True)
+        scores = score_batches(label, batches, run.label_set.classes, len(split), True, split.split.names)
         draw_predictions(label, split, workdir / "predictions.png")
     draw_confusion_matrix(scores, workdir / "confusion.png")
     return scores, pictures

@@ -10,7 +10,9 @@ import sys
 import keras
 import numpy as np
 
+from kseg.averaging import MovingAverage
 from kseg.errors import InputError, NotFiniteError
+from kseg.finite import first_not_finite
 from kseg.group import check_alone
 from kseg.metrics import five_scores
 
@@ -22,13 +24,13 @@ class Loop:
 
     It adds up the epoch's loss and confusion matrix, and looks at steps some time after they were started, so that a
     device need not wait. `devices` is the number of replicas; `trained` is `model`, or holds it and an auxiliary head;
-    `chief` is whether this process writes what a run leaves.
+    `average` is the model's MovingAverage, or None; `chief` is whether this process writes what a run leaves.
     """
 
     devices, chief = 1, True
 
     def __init__(self):
-        self.model = self.trained = self.optimizer = self.metric = None
+        self.model = self.trained = self.optimizer = self.metric = self.average = None
         self._waiting = []  # (step, what `_run` gave)
         self._before, self.loss_sum, self.steps = 0, 0.0, 0
 
@@ -77,9 +79,8 @@ class Loop:
     def check_weights(self, step):
         """As `check`, and every weight must be finite after `step`: nothing else may get into a checkpoint."""
         self.check()
-        for variable in self.trained.variables:
-            if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-                raise NotFiniteError(f"{variable.path} is not finite after step {step}.")
+        if path := first_not_finite(self.trained.variables):
+            raise NotFiniteError(f"{path} is not finite after step {step}.")
 
     def synchronize_batch_norm(self, synchronized):
         """Let every BN layer share its batch statistics over the replicas, or not (a no-op on one device)."""
@@ -104,19 +105,14 @@ class Loop:
 
     @contextlib.contextmanager
     def averaged_weights(self):
-        """Put the moving average of the weights in place for a while, if the optimizer keeps one."""
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if not inner.use_ema or not keras.ops.convert_to_numpy(inner.iterations):
+        """Put the moving average in place for a while, if there is one."""
+        with self.average.in_place() if self.average else contextlib.nullcontext():
             yield
-            return
-        variables = self.trained.trainable_variables
-        kept = [keras.ops.convert_to_numpy(variable) for variable in variables]
-        inner.finalize_variable_values(variables)
-        try:
-            yield
-        finally:
-            for variable, value in zip(variables, kept, strict=True):
-                variable.assign(value)
+
+    def _start_average(self, momentum):
+        """Follow the model's weights from here on; momentum 0: do not. For `attach`, in the scope."""
+        if momentum:
+            self.average = MovingAverage(self.model, self.optimizer, momentum)
 
 
 def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):

@@ -39,13 +39,15 @@ class JaxLoop(Loop):
         with self._distribution.scope() if self._distribution else contextlib.nullcontext():
             yield
 
-    def attach(self, model, optimizer, num_classes, terms):
+    def attach(self, model, optimizer, num_classes, terms, ema_momentum=0.0):
         """Take the model and the optimizer, both built in `scope`, and the `losses.Term`s of the loss."""
         self.model, self.trained, self.optimizer = model, model, optimizer
         with self.scope():
             self.metric = SegmentationScores(num_classes)
             model.compile(optimizer, Objective(terms), metrics=[self.metric], auto_scale_loss=False)
             optimizer.build(model.trainable_variables)
+            self._start_average(ema_momentum)
+        self._next_average = jax.jit(self._averaged, donate_argnums=0)
         self.restart()
 
     def peak_memory(self):
@@ -67,7 +69,21 @@ class JaxLoop(Loop):
 
     def _run(self, batch):
         with self.scope():
-            return float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
+            loss = float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
+            if self.average:
+                own, followed = self.average.variables, self.average.followed
+                values = self._next_average([v.value for v in own], [v.value for v in followed])
+                for variable, value in zip(own, values, strict=True):
+                    variable.assign(value)
+            return loss
+
+    def _averaged(self, own, followed):
+        """`MovingAverage.update` of values, for jax.jit."""
+        average = self.average
+        variables = [*average.variables, *average.followed]
+        with keras.StatelessScope(state_mapping=zip(variables, [*own, *followed], strict=True)) as scope:
+            average.update()
+            return [scope.get_current_value(variable) for variable in average.variables]
 
     def _read(self, result):
         """Keras gives the mean loss since `restart`; a step's own is the difference of the sums."""

@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import json
+import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kseg.errors import LostProcessError
+from kseg.errors import InputError, LostProcessError
 from kseg.group import Group
 from kseg.loop import Loop, choose_devices
 from kseg.metrics import SegmentationScores
@@ -47,12 +48,13 @@ class TensorFlowLoop(Loop):
         self.devices, self.chief = self.strategy.num_replicas_in_sync, self._group.index == 0
         self.scope = self.strategy.scope
 
-    def attach(self, model, optimizer, num_classes, terms, auxiliary=None, frozen=None):
+    def attach(self, model, optimizer, num_classes, terms, auxiliary=None, frozen=None, ema_momentum=0.0):
         """Take the model and the optimizer, both built in `scope`, and the `losses.Term`s of the loss.
 
         Args:
             auxiliary: (`add_auxiliary_head`'s model, weight of its second output's loss).
             frozen: (variables, steps): these are not trained in the first so many steps of the run.
+            ema_momentum: of the MovingAverage; 0: none.
         """
         self.model, self.optimizer, self.terms = model, optimizer, terms
         self.trained, self._auxiliary_weight = auxiliary or (model, 0.0)
@@ -62,6 +64,7 @@ class TensorFlowLoop(Loop):
             optimizer.build(self.trained.trainable_variables)
             variables = self.trained.trainable_variables if self._passes > 1 else ()
             self._sums = {id(variable): own_on_each_replica(variable) for variable in variables}
+            self._start_average(ema_momentum)
         self._forward = functools.partial(self.trained, training=True)
         if self.devices > 1:
             draw_apart(self.trained)
@@ -72,9 +75,9 @@ class TensorFlowLoop(Loop):
     def _train_only(self, variables):
         """Have these variables trained from the next step on: a new graph without the others' gradients."""
         self._variables = variables
-        self._step, self._pass, self._update = map(
-            tf.function, (self._distributed_step, self._distributed_pass, self._distributed_update)
-        )
+        parts = self._distributed_step, self._distributed_pass, self._distributed_update
+        # No autograph, as in Keras' `fit`: it turns an InputError of a layer into one of its own.
+        self._step, self._pass, self._update = (tf.function(part, autograph=False) for part in parts)
 
     def step(self, number, batch):
         if number > self._frozen_steps and len(self._variables) < len(self.trained.trainable_variables):
@@ -172,8 +175,7 @@ class TensorFlowLoop(Loop):
         shares = (tf.reshape(x, (self._passes, -1, *x.shape[1:]))[number] for x in (images, labels))
         loss, gradients = self._gradients(*shares, labels)
         for variable, gradient in zip(self._variables, gradients, strict=True):
-            if gradient is not None:
-                self._sums[id(variable)].assign_add(gradient)
+            self._sums[id(variable)].assign_add(gradient)
         return loss
 
     def _replica_update(self):
@@ -201,7 +203,7 @@ class TensorFlowLoop(Loop):
                 loss += tf.add_n(self.trained.losses) / (self.devices * self._passes)
             scaled = self.optimizer.scale_loss(loss)
         self.metric.update_state(labels, logits)
-        return loss, tape.gradient(scaled, self._variables)
+        return loss, _without_gaps(tape.gradient(scaled, self._variables), self._variables)
 
     def _apply(self, gradients):
         """Update the weights; returns 1 where a gradient of this replica is not finite, else 0."""
@@ -213,4 +215,18 @@ class TensorFlowLoop(Loop):
             gradients = [tf.where(skip, tf.cast(float("nan"), g.dtype), g) for g in gradients]
             broken = tf.zeros_like(broken)
         self.optimizer.apply(gradients, self._variables)
+        if self.average:
+            self.average.update()
         return broken
+
+
+def _without_gaps(gradients, variables):
+    """Return the gradients, zeros where the loss does not depend on a variable, as on JAX and under accumulation."""
+    missing = [v.path for v, gradient in zip(variables, gradients, strict=True) if gradient is None]
+    if len(missing) == len(gradients):
+        raise InputError("The loss depends on no weight of the model. Give it a path from its weights to the logits.")
+    if missing:
+        # Said once, when the step is traced.
+        warnings.warn(f"The loss does not depend on {', '.join(missing)}: not trained.", stacklevel=2)
+    pairs = zip(variables, gradients, strict=True)
+    return [tf.zeros_like(variable) if gradient is None else gradient for variable, gradient in pairs]

@@ -124,8 +124,6 @@ def make_optimizer(settings, total_steps, epoch_steps=1, encoder=()):
     common = {
         "learning_rate": rate,
         "global_clipnorm": settings.clip_norm or None,
-        "use_ema": settings.ema_momentum > 0,
-        "ema_momentum": settings.ema_momentum or 0.99,
     }
     optimizer = SGD(momentum=settings.momentum, **common) if settings.optimizer == "sgd" else Adam(**common)
     optimizer.configure(settings, encoder, settings.freeze_encoder_epochs * epoch_steps)

@@ -1,9 +1,11 @@
 """From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
 
 import collections.abc
+import functools
 import json
 import os
 import pathlib
+import re
 import struct
 import traceback
 import unicodedata
@@ -21,14 +23,17 @@ from kseg.data.codec import decode_image
 from kseg.data.files import checked_path, reading, refuse_inputs, replacing, writing
 from kseg.data.zips import check_unpacked
 from kseg.errors import InputError, MissingFileError
+from kseg.finite import check_logits
 from kseg.layers import Preprocess
 from kseg.runs import FLAGS_FILE, RunFolder
 from kseg.visualization import colorize
 
 _PACKAGE = pathlib.Path(__file__).parent
-# What Keras may raise about a file of arbitrary bytes.
-_DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
-_DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
+# What Keras may raise about a file of arbitrary bytes, or a user's own layers.
+DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
+DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
+_UNREGISTERED = re.compile(r"Could not locate (class|function) '([^']+)'")
+REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
 
 def load_model(path):
@@ -58,11 +63,25 @@ def load_model(path):
             if damaged := archive.testzip():  # Keras reads on where a checksum fails
                 raise InputError(f"the checksum of {damaged} differs")
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if _failed_in_kseg(error):
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is damaged or no .keras file: {reason}") from error
+        if unregistered := _UNREGISTERED.search(str(error)):
+            raise InputError(
+                f"{path} needs the {unregistered[1]} {unregistered[2]}. Import the module that defines it first; it "
+                f"needs {REGISTER}."
+            ) from error
+        raise InputError(f"{path} is damaged or no .keras file: {why_not_loaded(error)}") from error
+
+
+def why_not_loaded(error):
+    """Return in a line what Keras says about a model that it cannot save or load."""
+    if unregistered := _UNREGISTERED.search(str(error)):
+        kind, name = unregistered.groups()
+        return f"the {kind} {name} is not registered. Write {REGISTER} on the line above it."
+    # Of the error of a layer in a model the last part, and of that the first paragraph.
+    text = str(error).split("Exception encountered: ")[-1].strip().split("\n\n")[0]
+    return " ".join(text.split())[:400] or type(error).__name__
 
 
 def _failed_in_kseg(error):
@@ -133,8 +152,9 @@ class SavedModel:
         return self._serve.variables
 
     def labels(self, images):
-        """uint8 (B, H, W, 3) -> uint8 (B, H, W)."""
-        return self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))["labels"]
+        """uint8 (B, H, W, 3) -> uint8 (B, H, W), and whether each image's scores are finite, bool (B,)."""
+        given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
+        return given["labels"], _all_finite(given["confidence"])  # nan where a logit is nan or inf
 
 
 def preprocess_layer(model):
@@ -208,17 +228,19 @@ def predict(model, image):
         uint8 array (H, W) of training ids, of the image's own size.
     Raises:
         ValueError: an array of another shape or type, bytes that are no image, a model without these logits.
+        FloatingPointError: scores that are nan or infinite; it names the image.
     """
     model = as_model(model)
     label = labeller(model)
     if isinstance(image, (list, tuple)):
-        return [_predict_one(label, one) for one in image]
-    return _predict_one(label, image)
+        return [_predict_one(label, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
+    return _predict_one(label, image, "the image")
 
 
-def _predict_one(label, image):
+def _predict_one(label, image, name):
     pixels = read_image(image)
-    return np.asarray(label(pixels[None], *pixels.shape[:2]))[0].astype(np.uint8)
+    name = image if isinstance(image, (str, pathlib.Path)) else name
+    return label(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
 
 
 def predict_files(model, paths, output):
@@ -235,6 +257,7 @@ def predict_files(model, paths, output):
     Raises:
         ValueError: two images of one name, an output that is an image, of the model or not kseg's (nothing is written
             then); a file that is no image, a model without class colours.
+        FloatingPointError: scores that are nan or infinite; it names the image.
     """
     if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, collections.abc.Iterable):
         raise InputError(f"paths must be a list of image files, got {paths!r}.")
@@ -250,7 +273,7 @@ def predict_files(model, paths, output):
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
     label = labeller(model)
     for path, (ids_path, colour_path) in zip(paths, written, strict=True):
-        ids = _predict_one(label, path)
+        ids = _predict_one(label, path, path)
         _save(colour_path, colorize(ids, known["palette"]))
         _save(ids_path, ids)
     return [ids_path for ids_path, _ in written]
@@ -296,21 +319,43 @@ def _save(path, picture):
 
 
 def labeller(model):
-    """Return a function (uint8 images (B, H, W, 3), height, width) -> class ids (B, height, width).
+    """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
 
-    It is compiled once for each model and kept with it.
+    It is compiled once for each model and kept with it. Where an image's logits are not finite it raises a
+    NotFiniteError that calls the image by its name (`names`: B texts, "image 3").
     """
     if isinstance(model, SavedModel):
-        return lambda images, *size: _resize(model.labels(images)[..., None], *size, interpolation="nearest")[..., 0]
+        compiled = functools.partial(_exported_labels, model)
+    else:
+        if not hasattr(model, "kseg_labeller"):
+            model.kseg_labeller = _compiled_labeller(model)
+        compiled = model.kseg_labeller
 
-    if not hasattr(model, "kseg_labeller"):
-        model.kseg_labeller = _compiled_labeller(model)
-    return model.kseg_labeller
+    def label(images, height, width, names):
+        ids, finite = compiled(images, height, width)
+        check_logits(finite, names, model)
+        return np.asarray(ids)
+
+    return label
+
+
+def _exported_labels(model, images, height, width):
+    ids, finite = model.labels(images)
+    return _resize(ids[..., None], height, width, interpolation="nearest")[..., 0], finite
+
+
+def label_and_check(logits):
+    """Logits (B, H, W, C) -> class ids (B, H, W), and whether all logits of an image are finite, bool (B,)."""
+    return first_maximum(logits), _all_finite(logits)
+
+
+def _all_finite(values):
+    return ops.all(ops.isfinite(values), axis=tuple(range(1, len(values.shape))))
 
 
 def _compiled_labeller(model):
     def label(images, height, width):
-        return first_maximum(logits_at(model, images, height, width))
+        return label_and_check(logits_at(model, images, height, width))
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -13,6 +13,7 @@ from kseg.data.examples import INSTANCES, check_complete
 from kseg.data.files import refuse_inputs
 from kseg.data.records import parse_example, record_files
 from kseg.evaluation import ImageMeans, open_split
+from kseg.finite import image_names
 from kseg.metrics import Scores, confusion_matrix
 from kseg.objects import ObjectScores
 from kseg.prediction import as_model, labeller, model_files
@@ -49,6 +50,7 @@ def write_report(
         ValueError: unknown split or label set, the model's classes are not the data's, an image missing, an instance
             map of some records only, a file of the report that is one of the model's or records'. Nothing is written
             then, but the folder may have been made.
+        FloatingPointError: scores that are nan or infinite; it names the image. Nothing is written then either.
     """
     paths = [pathlib.Path(folder, name) for name in FILES]
     refuse_inputs(paths, [*model_files(model), *record_files(data_dir)])
@@ -84,8 +86,11 @@ def read_instances(source, index):
 
 def _pairs(label, source, batch_size, progress):
     """Give (truth, prediction) of every image in file-name order, each (H, W)."""
+    first = 0
     with progress_bar("report", len(source), shown=progress) as bar:
         for images, truths in source.batches(batch_size):
             images, truths = np.asarray(images), np.asarray(truths)
-            yield from zip(truths, np.asarray(label(images, *truths.shape[1:])), strict=True)
+            names = image_names(source.split.names, first, len(images))
+            yield from zip(truths, label(images, *truths.shape[1:], names), strict=True)
+            first += len(images)
             bar.update(len(images))

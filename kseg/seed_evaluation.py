@@ -11,7 +11,8 @@ from kseg.checks import check_batch_norm, class_count
 from kseg.data.augment import ROW, nearest_label
 from kseg.data.examples import Examples, check_complete
 from kseg.errors import InputError
-from kseg.prediction import SavedModel, first_maximum, label_set_of, labeller, preprocess_layer
+from kseg.finite import check_logits, image_names
+from kseg.prediction import SavedModel, label_and_check, label_set_of, labeller, preprocess_layer
 from kseg.progress import progress_bar
 from kseg.runs import FLAGS_FILE, RunFolder
 from kseg.seed_scores import SeedScores, SeedSums
@@ -35,6 +36,7 @@ def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="ne
     Raises:
         ValueError: an unknown label_resize, or "smooth" for an iterable; a model of no size; no image, or not all of a
             split; a batch too small for a layer that normalises over it.
+        FloatingPointError: scores that are nan or infinite; it names the image.
     """
     height, width = network_size(model)
     batches, num_classes, expected = _batches(model, data, batch_size, (height, width), label_resize)
@@ -43,10 +45,11 @@ def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="ne
     with progress_bar("evaluate", expected, shown=progress) as bar:
         for images, labels in batches:
             images, labels = np.asarray(images), np.asarray(labels)
+            names = image_names(data.split.names if isinstance(data, Examples) else (), came, len(images))
             came, whole = came + len(images), whole or len(images)
             if len(images) >= whole or not train_mode_statistics:
                 label = label or (training_labeller(model, whole) if train_mode_statistics else labeller(model))
-                for truth, guess in zip(labels, np.asarray(label(images, height, width)), strict=True):
+                for truth, guess in zip(labels, label(images, height, width, names), strict=True):
                     sums.update(truth, guess)
             bar.update(len(images))
     check_complete(came, expected)
@@ -130,7 +133,7 @@ def resized_batches(data, height, width):
 
 
 def training_labeller(model, batch_size):
-    """Return a function (images, height, width) -> class ids that runs a model in training mode and leaves it alone.
+    """Return a `labeller` of a model in training mode, which it leaves alone.
 
     The images have the model's size. State lives outside the model: what batch norm would store is dropped, and each
     dropout layer draws from a seed of its own, the same in every call of this function.
@@ -144,16 +147,17 @@ def training_labeller(model, batch_size):
         mapping = [*zip(others, weights, strict=True), *zip(seeds, states, strict=True)]
         with keras.StatelessScope(state_mapping=mapping) as scope:
             logits = model(ops.cast(images, "float32"), training=True)
-            return first_maximum(ops.cast(logits, "float32")), [scope.get_current_value(seed) for seed in seeds]
+            return label_and_check(ops.cast(logits, "float32")), [scope.get_current_value(seed) for seed in seeds]
 
     forward = _compiled(forward)
     weights = [ops.convert_to_tensor(v) for v in others]
     states = [ops.convert_to_tensor(np.array([i, 0]), dtype=v.dtype) for i, v in enumerate(seeds)]
 
-    def label(images, height, width):
+    def label(images, height, width, names):
         nonlocal states
-        ids, states = forward(weights, states, ops.convert_to_tensor(images))
-        return ids
+        (ids, finite), states = forward(weights, states, ops.convert_to_tensor(images))
+        check_logits(finite, names, model)
+        return np.asarray(ids)
 
     return label
 

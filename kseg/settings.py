@@ -108,7 +108,12 @@ class Settings:
     init_from: str = _setting(
         "", "Run folder or .keras file whose weights this run begins with, where name and shape of a layer's fit."
     )
-    ema_momentum: float = _setting(0.0, "Average the weights over steps and score that; 0: off.", lower=0.0)
+    ema_momentum: float = _setting(
+        0.0,
+        "Average weights and batch-norm statistics over the steps, and score and export that; 0: off. It rises to this "
+        "as (1 + t) / (10 + t) with the steps t.",
+        lower=0.0,
+    )
     loss: str = _setting(
         "cross_entropy",
         f"What is minimised, over the valid pixels: a sum such as cross_entropy+0.5*dice of {', '.join(LOSSES)}.",

@@ -6,7 +6,6 @@ import os
 import pathlib
 
 import keras
-import numpy as np
 from PIL import Image, PngImagePlugin
 
 from kseg.checks import check_classes, class_count
@@ -39,6 +38,7 @@ def write_submission(model, source, output, progress=False):
         ValueError: a model of other classes, a test set that is not whole, an output with other files or label maps
             of other weights, one that is read or in use by another process (nothing is written); images that are
             damaged or of another size (all others are written).
+        FloatingPointError: scores that are nan or infinite; it names the image, of which nothing is written.
     """
     images, output = cityscapes.list_test_images(source), pathlib.Path(output)
     paths = {name: output / f"{name}{_SUFFIX}" for name in images}
@@ -57,7 +57,7 @@ def write_submission(model, source, output, progress=False):
                 if problem:
                     problems.append(problem)
                     continue
-                _write(paths[name], table[np.asarray(label(pixels[None], *SIZE))[0]], made_by)
+                _write(paths[name], table[label(pixels[None], *SIZE, [f"image {name}"])[0]], made_by)
                 bar.update(1)
     if problems:
         written = len(images) - len(problems)

@@ -7,7 +7,7 @@ import pathlib
 import keras
 
 from kseg import checkpoints
-from kseg.building import build_for_run, check_model, precision, training_parts
+from kseg.building import build_for_run, check_loads, check_model, precision, training_parts
 from kseg.checks import check_arguments, check_batch_norm
 from kseg.data.augment import Augmentation, epoch_plan
 from kseg.data.checking import quick_check
@@ -46,9 +46,11 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
     Returns:
         (keras.Model, list of dict): the trained model (of the epoch that `keep` names) and a row per epoch.
     Raises:
-        ValueError: bad settings, data, options, a workdir of another configuration or in use; nothing is written then.
+        ValueError: bad settings, data, options, a model that could not be loaded from its file, a workdir of another
+            configuration or in use; nothing is written then.
         OSError: a file could not be written; the last good state stays, and the same call goes on from it.
-        FloatingPointError: the loss or a gradient was not finite; names the step, the last good checkpoint stays.
+        FloatingPointError: the loss or a gradient was not finite, or the scores of an image; names the step or the
+            image, the last good checkpoint stays.
         ConnectionError: another worker of the group is gone.
         SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the step under way is in a checkpoint;
             during the last export when that, and with it the run, is finished.
@@ -115,6 +117,8 @@ class _Run:
             optimizer = make_optimizer(settings, self.total_steps, self.epoch_steps, encoder)
         terms = make_terms(settings, train_split, self.model.output_shape[-1])
         self.loop.attach(self.model, optimizer, self.label_set.num_classes, terms, **parts)
+        if not isinstance(model, str):
+            check_loads(self.model)  # after all that draws from the seed
         if settings.remat:
             self.loop.rematerialize(settings.crop or self.size)
         if found:
@@ -134,7 +138,8 @@ class _Run:
             yield self._plan(epoch)
 
     def _variables(self):
-        return {"model": self.loop.trained.variables, "optimizer": self.loop.optimizer.variables}
+        average = {"average": self.loop.average.variables} if self.loop.average else {}
+        return {"model": self.loop.trained.variables, "optimizer": self.loop.optimizer.variables, **average}
 
     def _restore(self, path, began_from_weights):
         self.step, state = checkpoints.restore_checkpoint(path, self._variables())

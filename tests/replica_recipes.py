@@ -29,7 +29,7 @@ def _run(strategy):
 
     Gives every variable of model, head and optimizer, the averages, and the weights' changes in the first step.
     """
-    values = {"epochs": 3, "optimizer": "sgd", "learning_rate": RATE, "weight_decay": 0.1, "ema_momentum": 0.5}
+    values = {"epochs": 3, "optimizer": "sgd", "learning_rate": RATE, "weight_decay": 0.1}
     settings = make_settings(**values, clip_norm=CLIP, freeze_encoder_epochs=1, mixed_precision="float16")
     loop = make_loop(strategy, 4)
     with loop.scope():
@@ -40,7 +40,7 @@ def _run(strategy):
         trained.get_layer("auxiliary_dropout").rate = 0.0  # its masks are drawn for each replica's part
         optimizer = make_optimizer(settings, 3, 1, encoder)  # with loss scaling
     terms = losses.loss_terms("cross_entropy")
-    loop.attach(model, optimizer, 3, terms, auxiliary=(trained, 0.4), frozen=(encoder, 3))
+    loop.attach(model, optimizer, 3, terms, auxiliary=(trained, 0.4), frozen=(encoder, 3), ema_momentum=0.5)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 16, 16, 3), np.uint8)
     labels = random.integers(0, 3, (12, 16, 16), np.uint8)
@@ -59,7 +59,7 @@ def _run(strategy):
             assert same == [any(v is frozen for frozen in encoder) for v in trained.trainable_variables]
             moved = [change for change, still in zip(changes, same, strict=True) if not still]
     with loop.averaged_weights():
-        averages = [variable.numpy() for variable in model.trainable_variables]
+        averages = [variable.numpy() for variable in model.variables]  # moving statistics too
     return [v.numpy() for v in (*trained.variables, *optimizer.variables)] + averages, moved
 
 

@@ -152,6 +152,13 @@ def test_evaluate_gives_the_official_scores(source, records, official, tmp_path,
     assert "12/12 images, protocol cityscapes" in str(scores)
 
 
+def test_scores_that_are_not_finite_name_the_image(records):
+    model = nearest_id_model(ids_of("train_ids"))
+    model.layers[-1].set_weights([np.full_like(weight, np.nan) for weight in model.layers[-1].get_weights()])
+    with pytest.raises(FloatingPointError, match=r"scores of image \w+_\d{6}_\d{6} are not finite"):
+        kseg.evaluate(model, records, protocol="cityscapes")
+
+
 def test_instances_weigh_by_size_and_caravans_are_vehicles():
     """Truth: 10 road, a car of 4 pixels, 2 void; predicted: 2 of the road and the void as car, 1 of the car as caravan.
 

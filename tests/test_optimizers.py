@@ -123,22 +123,3 @@ def test_an_encoder_that_starts_late_steps_as_one_that_starts_then(name):
         late = _apply(optimizer, [encoder, head], [[gradient], [1.0]])[0]
         expected = _apply(plain, fresh, [[gradient]])[0]
         np.testing.assert_allclose(late, expected, rtol=1e-5)
-
-
-def test_the_average_of_the_weights_by_hand():
-    settings = make_settings(epochs=1, optimizer="sgd", momentum=0.0, learning_rate=1.0, ema_momentum=0.5)
-    optimizer, (variable,) = make_optimizer(settings, 10), _variables([8.0])
-    for gradient in (4.0, 2.0, 1.0):  # the weight is 4, 2, 1 after the steps
-        _apply(optimizer, [variable], [[gradient]])
-    optimizer.finalize_variable_values([variable])
-    assert float(variable[0]) == (4 / 2 + 2 / 2) / 2 + 1 / 2  # it begins with the weight after the first step
-
-
-def test_the_average_goes_on_for_weights_that_are_frozen():
-    settings = make_settings(epochs=1, optimizer="sgd", learning_rate=1.0, ema_momentum=0.5)
-    optimizer, variables = make_optimizer(settings, 10), _variables([8.0], [8.0])
-    optimizer.build(variables)
-    for _ in range(3):
-        _apply(optimizer, variables[1:], [[1.0]])
-    optimizer.finalize_variable_values(variables)
-    assert float(variables[0][0]) == 8 and float(variables[1][0]) != 8

@@ -38,6 +38,12 @@ def test_train_resumes_to_the_same_bits(found):
     assert 0 <= found["mean_iou"] <= 1
 
 
+def test_the_average_is_the_one_by_hand(found):
+    assert len(found["average"]) == 3
+    for name, (by_hand, raw) in found["average"].items():
+        assert by_hand < 1e-5 and raw > 0.01, name
+
+
 def test_crops_outputs_and_smooth_labels_work(found):
     assert found["crops"] == [[None, None, None, 3], [None, None, None, 5], [42, 70]]
 

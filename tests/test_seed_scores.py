@@ -19,6 +19,8 @@ from kseg.runs import FLAGS_FILE
 from kseg.seed_evaluation import evaluate_seed, network_size, record_batches, stored_label_resize
 from kseg.seed_scores import SeedSums, image_scores
 
+NAMES = ("image 0", "image 1")
+
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
@@ -263,16 +265,16 @@ def test_training_mode_takes_the_batchs_statistics_and_drops(stateful):
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 3), np.uint8)
     dropout = stateful.layers[4]
     label = training_labeller(stateful, 2)
-    first, second = (np.asarray(label(images, 16, 32)) for _ in range(2))
+    first, second = (label(images, 16, 32, NAMES) for _ in range(2))
     assert (first != second).any()
-    assert np.array_equal(np.asarray(training_labeller(stateful, 2)(images, 16, 32)), first)
+    assert np.array_equal(training_labeller(stateful, 2)(images, 16, 32, NAMES), first)
     rate, dropout.rate = dropout.rate, 0.0
     try:
         features = np.asarray(keras.Model(stateful.input, stateful.layers[2].output)(images), np.float64)
         mean, variance = features.mean(axis=(0, 1, 2)), features.var(axis=(0, 1, 2))
         kernel, bias = (np.asarray(weight, np.float64) for weight in stateful.layers[5].get_weights())
         logits = (features - mean) / np.sqrt(variance + 1e-5) @ kernel[0, 0] + bias  # gamma 1, beta 0
-        got = np.asarray(training_labeller(stateful, 2)(images, 16, 32))
+        got = training_labeller(stateful, 2)(images, 16, 32, NAMES)
     finally:
         dropout.rate = rate
     assert np.mean(got == logits.argmax(-1)) > 0.995  # rounding may decide a tie

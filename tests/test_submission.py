@@ -69,6 +69,14 @@ def test_the_test_set_has_1525_images(monkeypatch):
     }
 
 
+def test_scores_that_are_not_finite_name_the_image(source, tmp_path):
+    model = nearest_id_model(ids_of("train_ids"))
+    model.layers[-1].set_weights([np.full_like(weight, np.nan) for weight in model.layers[-1].get_weights()])
+    with pytest.raises(FloatingPointError, match=f"scores of image {NAMES[0]} are not finite"):
+        write_submission(model, source, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_label_maps_hold_regular_ids_under_the_servers_names(source, tmp_path):
     """The expectation: training ids of `kseg.predict` at the image's own size, through the official list of ids."""
     model = nearest_id_model(ids_of("train_ids"))

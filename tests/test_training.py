@@ -198,6 +198,7 @@ def test_loss_and_class_weights_reach_the_step(records, tmp_path, root, monkeypa
     assert RunFolder(tmp_path / "sum").stored()["class_weights"] == "2,2,2"
 
 
+@keras.saving.register_keras_serializable("tests")
 class InfiniteSlope(keras.layers.Layer):
     """Adds sqrt(w) with w = 0: the output is finite, the gradient of w is not."""
 
