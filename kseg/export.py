@@ -14,7 +14,7 @@ from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, mo
 
 _CLASSES, _GRAPH = "classes.json", "saved_model.pb"
 _OWN = re.compile(
-    r"classes\\.json|(saved_model|fingerprint|keras_metadata)\\.pb|assets/|variables/(variables\\.[\\w.-]+)?"
+    r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?"
 )
 
 
