@@ -1,9 +1,12 @@
 """kseg: train, compare and ship semantic-segmentation models of road scenes with Keras 3.
 
-Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras.
+Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras. It sets
+TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless that is set (`kseg.runtime` says why).
 """
 
 import importlib
+
+from kseg.runtime import keep_buffers
 
 __version__ = "0.1.0"
 
@@ -12,7 +15,7 @@ _MODULES = {
     "MODELS": "kseg.models",
     "load_dataset": "kseg.data.pipeline",
     "prepare_dataset": "kseg.data.prepare",
-    "train": "kseg.training",
+    "train": "kseg.launch",
     "evaluate": "kseg.evaluation",
     "compare": "kseg.comparison",
     "predict": "kseg.prediction",
@@ -23,6 +26,8 @@ _MODULES = {
 _SUBMODULES = ("audit", "blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
 
 __all__ = ["__version__", *_MODULES, *_SUBMODULES]
+
+keep_buffers()
 
 
 def __getattr__(name):

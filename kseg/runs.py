@@ -33,7 +33,8 @@ _CONTENTS = {
 _NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", "records")  # what else flags.txt holds
 _RENAMED = {"select": "keep"}  # in runs of kseg 0.1.0's first days, as the next
 _RENAMED_VALUES = {"sqrt_median_frequency": "inverse_sqrt_frequency"}
-_NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps")  # they change no result
+# They change no result; `kseg.runtime.settle_kernels` compares onednn.
+_NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps", "onednn")
 
 
 def describe(model, data_dir, model_options, strategy, settings, records):
