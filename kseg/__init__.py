@@ -1,11 +1,14 @@
 """kseg: train, compare and ship semantic-segmentation models of road scenes with Keras 3.
 
 Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras. When Keras is
-imported, before or afterwards, it gets to know every class of kseg's that a saved model may name.
+imported, before or afterwards, it gets to know every class of kseg's that a saved model may name. It sets
+TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless that is set (`kseg.runtime` says why).
 """
 
 import importlib
 import sys
+
+from kseg.runtime import keep_buffers
 
 __version__ = "0.1.0"
 
@@ -14,7 +17,7 @@ _MODULES = {
     "MODELS": "kseg.models",
     "load_dataset": "kseg.data.pipeline",
     "prepare_dataset": "kseg.data.prepare",
-    "train": "kseg.training",
+    "train": "kseg.launch",
     "evaluate": "kseg.evaluation",
     "compare": "kseg.comparison",
     "predict": "kseg.prediction",
@@ -27,6 +30,8 @@ _SUBMODULES = ("audit", "blocks", "data", "layers", "losses", "metrics", "models
 _SERIALIZABLE = ("layers", "losses", "metrics", "optimizers")  # every class that a saved model may name is in these
 
 __all__ = ["__version__", *_MODULES, *_SUBMODULES]
+
+keep_buffers()
 
 
 def __getattr__(name):

@@ -13,9 +13,7 @@ from kseg.finite import first_not_finite
 from kseg.prediction import as_model, first_maximum, label_set_of, logits_at, model_files, preprocess_layer
 
 _CLASSES, _GRAPH = "classes.json", "saved_model.pb"
-_OWN = re.compile(
-    r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?"
-)
+_OWN = re.compile(r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?")
 
 
 def export_saved_model(model, path, *, label_set=None):

@@ -13,10 +13,7 @@ import numpy as np
 from kseg.averaging import MovingAverage
 from kseg.errors import InputError, NotFiniteError
 from kseg.finite import first_not_finite
-from kseg.group import check_alone
 from kseg.metrics import five_scores
-
-STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
 
 class Loop:
@@ -60,6 +57,10 @@ class Loop:
         if status.exists():  # Linux hands ru_maxrss on from parent to child
             return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[1]) * 1024, "memory"
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), "memory"
+
+    def hardware(self):
+        """Return (what the steps run on in words, a warning about it or None)."""
+        return f"{self.devices} device(s)", None
 
     def step(self, number, batch):
         """Start the step of that number (from 1) on a batch of `batches`."""
@@ -113,37 +114,6 @@ class Loop:
         """Follow the model's weights from here on; momentum 0: do not. For `attach`, in the scope."""
         if momentum:
             self.average = MovingAverage(self.model, self.optimizer, momentum)
-
-
-def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):
-    """Return the Loop of Keras' backend.
-
-    Args:
-        strategy: "auto" (the most GPUs that divide the batch), "one", "mirrored" (all GPUs; without a GPU all logical
-            CPU devices), "multiworker" (the group of TF_CONFIG; to be made before TensorFlow has run anything).
-        batch_size: the global batch. deterministic: bit-identical repeats on a GPU.
-        accumulate_steps: passes over parts of the batch that make one optimizer step.
-    Raises:
-        ValueError: unknown strategy; devices or passes that do not divide the batch; a backend without a loop;
-            a group of workers in TF_CONFIG without "multiworker", or none with it.
-    """
-    if strategy not in STRATEGIES:
-        raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
-    if batch_size % accumulate_steps:
-        raise InputError(
-            f"batch_size must divide by accumulate_steps, got {batch_size} and {accumulate_steps}. "
-            f"Take {-(-batch_size // accumulate_steps) * accumulate_steps}."
-        )
-    backend = keras.backend.backend()
-    if strategy != "multiworker":
-        check_alone(f"KERAS_BACKEND={backend}")
-    if backend == "tensorflow":
-        from kseg.loop_tensorflow import TensorFlowLoop as kind
-    elif backend == "jax":
-        from kseg.loop_jax import JaxLoop as kind
-    else:
-        raise InputError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")
-    return kind(strategy, batch_size, deterministic, accumulate_steps)
 
 
 def choose_devices(strategy, batch_size, accelerators, others):

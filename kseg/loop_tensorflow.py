@@ -15,6 +15,7 @@ from kseg.loop import Loop, choose_devices
 from kseg.metrics import SegmentationScores
 from kseg.remat import Rematerialized
 from kseg.replicas import draw_apart, join_group, mirrored, own_on_each_replica
+from kseg.runtime import describe_kernels
 
 _SUM = tf.distribute.ReduceOp.SUM
 # What a collective operation ends with when another worker is gone. A broken record gives others.
@@ -83,6 +84,13 @@ class TensorFlowLoop(Loop):
         if number > self._frozen_steps and len(self._variables) < len(self.trained.trainable_variables):
             self._train_only(self.trained.trainable_variables)
         super().step(number, batch)
+
+    def hardware(self):
+        words, warning = super().hardware()
+        if tf.config.list_logical_devices("GPU"):
+            return words, warning
+        kernels, warning = describe_kernels()
+        return f"{words} (CPU: {kernels})", warning
 
     def peak_memory(self):
         gpus = range(len(tf.config.list_logical_devices("GPU")))

@@ -33,7 +33,8 @@ _NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", "records")  # 
 _RENAMED = {"select": "keep"}  # in runs of kseg 0.1.0's first days, as the next
 _RENAMED_VALUES = {"sqrt_median_frequency": "inverse_sqrt_frequency"}
 _REMOVED = ("on_conflict",)  # flags of earlier versions that say nothing about a run
-_NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps", "checkpoint_every_steps")  # they change no result
+# They change no result; `kseg.runtime.settle_kernels` compares onednn.
+_NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps", "checkpoint_every_steps", "onednn")
 # What a run may be told anew: how long it is, which may only grow, and which epochs are scored. flags.txt keeps, above
 # --epochs, a comment line of what held until which step.
 _LENGTH = ("epochs", "train_steps")

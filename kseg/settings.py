@@ -143,6 +143,12 @@ class Settings:
     remat: bool = _setting(
         False, "Compute maps a second time for the gradient instead of keeping them: about a third slower, less memory."
     )
+    onednn: str = _setting(
+        "auto",
+        "oneDNN's kernels on the CPU; auto: for narrow networks, for wide ones where TensorFlow itself takes them. A "
+        "run keeps what it began with.",
+        choices=("auto", "on", "off"),
+    )
     deterministic: bool = _setting(False, "Bit-identical repeats on a GPU, slower (CPU runs are so anyway).")
     validate_every_epochs: int = _setting(1, "Score the validation split this often, and at the end.", lower=1)
     log_every_steps: int = _setting(10, "Steps between two looks at the loss.", lower=1)

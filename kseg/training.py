@@ -1,6 +1,7 @@
 """From a model's name and a record folder to a trained, scored and exported model."""
 
 import contextlib
+import dataclasses
 import math
 import pathlib
 
@@ -16,45 +17,21 @@ from kseg.errors import InputError
 from kseg.evaluation import open_split
 from kseg.finishing import finish, score
 from kseg.group import leads
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.objectives import make_terms
 from kseg.optimizers import make_optimizer
 from kseg.prediction import labeller, load_model, preprocess_layer
 from kseg.progress import EpochClock, progress_bar
 from kseg.run_log import NoLog, RunLog
 from kseg.runs import RunFolder, describe
+from kseg.runtime import settle_kernels
 from kseg.selection import Selection
 from kseg.settings import make_settings
 from kseg.signals import Interruption, Stopped
 
 
 def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
-    """Train a model, then score it on every validation image, draw predictions.png and export a SavedModel.
-
-    Args:
-        model: a name of `kseg.MODELS`, or a function without arguments that builds a keras.Model giving logits; it
-            is called inside the strategy's scope and under the precision policy.
-        data_dir: record folder with the splits train and val.
-        workdir: the run's folder. The same call with the same workdir goes on where a killed run stopped, to
-            bit-identical weights; a finished run is loaded and said to be finished. With more epochs or train_steps it
-            goes on too, finished or not. What the run began with (init_from, encoder_weights) is not needed again.
-        model_options: of the model's builder, JSON types.
-        strategy: `kseg.loop.make_loop`'s; in a group of workers each calls this with the same arguments and a workdir
-            that all see, and the chief alone writes.
-        callbacks: list of keras.callbacks.Callback; their own state is not restored on resume.
-        settings: fields of `kseg.settings.Settings`.
-    Returns:
-        (keras.Model, list of dict): the trained model (of the epoch that `keep` names) and a row per epoch.
-    Raises:
-        ValueError: bad settings, data, options, a model that could not be loaded from its file, a workdir of another
-            configuration or in use; nothing is written then.
-        OSError: a file could not be written; the last good state stays, and the same call goes on from it.
-        FloatingPointError: the loss or a gradient was not finite, or the scores of an image; names the step or the
-            image, the last good checkpoint stays.
-        ConnectionError: another worker of the group is gone.
-        SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the step under way is in a checkpoint;
-            during the last export when that, and with it the run, is finished.
-    """
+    """`kseg.train`, which says what the arguments are, where TensorFlow may be imported."""
     settings = make_settings(**settings)
     check_arguments(data_dir, workdir, callbacks)
     check_model(model, model_options)
@@ -69,7 +46,8 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
     train_split, val_split = (
         open_split(data_dir, split, settings.label_set, settings.label_space) for split in ("train", "val")
     )
-    wanted = describe(model, data_dir, model_options or {}, strategy, settings, records=train_split.manifest.digest)
+    digest = train_split.manifest.digest
+    wanted = describe(model, data_dir, model_options or {}, strategy, settings, digest)
     longer = folder.check(wanted, len(train_split))
     if folder.finished and not longer:
         print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
@@ -79,6 +57,9 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
             f"{folder.workdir} is finished and cannot go on: its checkpoints are gone. Use another --workdir with "
             f"--init_from={folder.workdir}, which begins with its weights."
         )
+    stored = folder.stored() or {}
+    settings = dataclasses.replace(settings, onednn=settle_kernels(settings.onednn, stored.get("onednn")))
+    wanted = describe(model, data_dir, model_options or {}, strategy, settings, digest)
     for warning in quick_check(train_split, val_split):
         print(f"WARNING: {warning}")
     with loop.readable_errors():
@@ -183,11 +164,14 @@ class _Run:
     def train(self, callbacks):
         """Run the steps that are left; ordinary Keras callbacks are driven along."""
         callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        hardware, warning = self.loop.hardware()  # before a tf.data iterator lives and works beside
         self.model.optimizer, self.model.stop_training = self.loop.optimizer, False
         result = (*self.size, self.settings.crop, self.settings.label_resize)  # as `training_batches` takes them
         batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, result)
         steps = f"{self.total_steps} steps of {self.settings.batch_size} images"
-        print(f"{self.model.name}: {steps} on {self.loop.devices} device(s)", flush=True)
+        print(f"{self.model.name}: {steps} on {hardware}", flush=True)
+        if warning:
+            print(f"WARNING: {warning}", flush=True)
         log = RunLog(self.folder.workdir / "logs", self.step) if self.loop.chief else NoLog()
         # A lost worker is told first: to find a broken record is to read them all.
         with log as self.log, self.train_split.readable_errors(), self.loop.readable_errors():

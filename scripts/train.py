@@ -52,6 +52,9 @@ def main(args):
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
     options = _flags.parse_json(args, "model_options")
     options |= {name: args[name].value for name in ("base_filters", "encoder_weights") if args[name].value}
+    from kseg.launch import choose_for_run
+
+    choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow
     import kseg
     from kseg.building import check_model
     from kseg.data.origins import ensure_records

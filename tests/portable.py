@@ -14,7 +14,7 @@ import tiny
 
 import kseg
 from kseg.data import augment, folder
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 
 
 class PlanBatches(keras.utils.PyDataset):

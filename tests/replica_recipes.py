@@ -7,7 +7,7 @@ import tensorflow as tf
 from kseg import losses
 from kseg.auxiliary import add_auxiliary_head
 from kseg.layers import BatchNormalization, Preprocess, UpSampling2D
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.optimizers import make_optimizer
 from kseg.settings import make_settings
 

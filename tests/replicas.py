@@ -12,7 +12,7 @@ import tiny
 
 import kseg
 from kseg import layers
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.losses import loss_terms
 
 LOSS = "cross_entropy+0.5*dice+0.5*top_k_cross_entropy+0.5*lovasz_softmax"

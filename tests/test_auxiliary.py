@@ -8,7 +8,7 @@ import tensorflow as tf
 from kseg import losses
 from kseg.auxiliary import add_auxiliary_head
 from kseg.building import training_parts
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.models import build_model
 from kseg.models.encoders import encoder_layers
 from kseg.settings import make_settings

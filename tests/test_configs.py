@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from kseg.data import camvid, cityscapes
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.losses import loss_terms
 from kseg.models import MODELS, build_model, options_of
 from kseg.optimizers import make_optimizer

@@ -1,4 +1,4 @@
-"""The scripts as a user meets them: help, bad input, flagfiles; `import kseg` and one-way imports."""
+"""The scripts as a user meets them: help, bad input, flagfiles; `import kseg`."""
 
 import ast
 import logging
@@ -184,63 +184,6 @@ def test_a_bad_crop_shows_before_streets_are_drawn(root, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="multiples of 32, got 16x32"):
         train.main(train.FLAGS)
     assert not list(tmp_path.iterdir())
-
-
-def imports_of(path):
-    """The rooms of kseg that a file imports: {"data", "metrics", ...}."""
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "kseg":
-            parts = node.module.split(".")[1:]
-            rooms |= {parts[0]} if parts else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kseg.")}
-    return rooms - {"__version__"}
-
-
-def test_imports_run_one_way(root):
-    package = root / "kseg"
-    allowed = {
-        "windows": set(),
-        "layers": {"windows"},
-        "metrics": {"data"},
-        "loss_options": set(),
-        "class_weights": {"loss_options"},
-        "loss_sums": set(),
-        "losses": {"loss_options", "class_weights", "loss_sums"},
-        "settings": {"loss_options"},
-        "progress": set(),
-        "visualization": {"data"},
-        "blocks": {"layers"},
-        "models": {"models", "blocks", "layers", "data"},
-        "data": {"data", "progress"},
-        "architecture": {"architecture", "data"},
-        "components": set(),
-        "boundaries": {"data"},
-        "objects": {"boundaries", "components"},
-        "confusion": {"data"},
-        "cityscapes_scores": {"data"},
-        "audit": set(),
-        "seed_scores": {"data", "metrics"},
-        "bootstrap": {"metrics"},
-        "page": {"page", "data"},
-        "comparison_table": {"data", "metrics"},
-    }
-    top = {"objectives", "training", "evaluation", "prediction", "export", "loop", "loop_tensorflow", "loop_jax"}
-    top |= {"group", "finishing", "remat", "replicas"}
-    top |= {"building", "runs", "checkpoints", "optimizers", "checks", "cityscapes_evaluation"}
-    top |= {"signals"}
-    top |= {"seed_evaluation"}
-    top |= {"reporting", "comparison"}
-    top |= {"submission", "submission_check", "dataset_report"}
-    top |= {"auxiliary", "finetuning", "run_log", "selection"}
-    for path in package.rglob("*.py"):
-        room = path.relative_to(package).parts[0].removesuffix(".py")
-        if room in ("__init__", "errors"):
-            continue
-        rooms = imports_of(path) - {"errors"}
-        assert rooms <= allowed.get(room, top | set(allowed)), f"{path} imports {rooms}"
-        assert room in allowed or room in top, f"{room} has no place in the order of imports"
 
 
 def test_flags_stay_in_scripts_and_tensorflow_out_of_the_portable_rooms(root):

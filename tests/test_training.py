@@ -16,7 +16,8 @@ import kseg
 from kseg import checkpoints
 from kseg.building import build_for_run
 from kseg.evaluation import open_split
-from kseg.loop import choose_devices, make_loop
+from kseg.loop import choose_devices
+from kseg.loops import make_loop
 from kseg.metrics import Scores
 from kseg.optimizers import Schedule
 from kseg.runs import RunFolder

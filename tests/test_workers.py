@@ -13,7 +13,7 @@ import tiny
 
 import kseg
 from kseg import group
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 
 CLUSTER = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
 

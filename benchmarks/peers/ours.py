@@ -6,7 +6,7 @@ import tensorflow as tf
 from benchmarks import costs
 from benchmarks.peers import inputs, steps
 from kseg import blocks, layers, losses
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.models import MODELS, build_model, deeplabv3
 
 versions = steps.versions

@@ -12,7 +12,7 @@ import tiny
 
 import kseg
 from kseg.checks import check_batch_norm
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.models import encoders, resnet, unet
 from kseg.models.deeplabv3 import deeplabv3
 
