@@ -175,8 +175,8 @@ def test_bad_options_are_errors_before_anything_is_read(tmp_path):
         ({"store_size": (0, 4)}, "a height and a width in pixels"),
         ({"store_size": (8,)}, "a height and a width in pixels"),
         ({"image_format": "bmp"}, '"png" or "jpeg"'),
-        ({"shards": 0}, "at least one of shards, got 0"),
-        ({"workers": 0}, "at least one of workers, got 0"),
+        ({"shards": 0}, "shards must be a whole number of at least 1, got 0"),
+        ({"workers": 0}, "workers must be a whole number of at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             prepare(options.pop("dataset", "camvid"), tmp_path / "nowhere", tmp_path / "out", **options)
