@@ -56,14 +56,14 @@ def main(args):
 
     choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow
     import kseg
-    from kseg.building import check_model
     from kseg.data.origins import ensure_records
-
-    check_model(args.model, options)
 
     size = settings.crop or (settings.height, settings.width)
     one_of_group = args.strategy == "multiworker" and args.local_workers == 1  # it may run nothing before the others
     if args.dataset == "synthetic" and size[0] and not one_of_group:  # a mistake shows before any street is drawn
+        from kseg.building import check_model
+
+        check_model(args.model, options)
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
         kseg.build_model(args.model, (*size, 3), 2, **narrow)
     if one_of_group and args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json"):
