@@ -17,7 +17,8 @@ import sys
 from kseg.errors import InputError
 
 ALLOCATOR, LIMIT, ONEDNN = "TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB", "TF_ENABLE_ONEDNN_OPTS"
-# Networks of so many base filters or fewer gain from oneDNN on a processor where TensorFlow leaves it off.
+# Networks of so many base filters or fewer gain from oneDNN where TensorFlow leaves it off: on an AMD EPYC without
+# AVX-512 it takes 0.75 of the time at 8 and 1.48 at 64, which makes 1 near 19 (benchmarks/RESULTS.md).
 NARROW = 16
 _OWN_LIMIT = 1 << 16  # MB that TensorFlow's allocator hands out at most, where nothing is said
 

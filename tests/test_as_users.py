@@ -51,4 +51,6 @@ def test_every_model_trains_as_users_run_it(folder, name):
         assert set(found) == set(expected)
         for what, value in expected.items():
             assert np.isfinite(found[what]).all(), what
-            np.testing.assert_allclose(found[what], value, rtol=1e-3, atol=1e-3 * np.abs(value).max() + 1e-6, err_msg=what)
+            np.testing.assert_allclose(
+                found[what], value, rtol=1e-3, atol=1e-3 * np.abs(value).max() + 1e-6, err_msg=what
+            )
