@@ -7,17 +7,19 @@ import subprocess
 import sys
 import tempfile
 
+from kseg.runtime import ALLOCATOR, LIMIT, ONEDNN
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def environment():
-    """Of every process that is measured: TensorFlow as it comes (oneDNN on), without its log lines."""
+    """Of every process that is measured: TensorFlow as it comes, without its log lines."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    chosen = {name: value for name, value in os.environ.items() if name not in (ALLOCATOR, LIMIT, ONEDNN)}
     return {
-        **os.environ,
+        **chosen,
         "PYTHONPATH": os.pathsep.join(paths),
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "1",
         "KERAS_BACKEND": "tensorflow",
     }
 
@@ -26,11 +28,12 @@ class Worker:
     """A process of its own that runs the cases of one module of benchmarks/peers; a context manager.
 
     Args: `module`: its dotted name. `python`: the interpreter that has what it imports.
+        `variables`: environment variables beside those of `environment`.
     Raises: ModuleNotFoundError where its framework is not installed; FileNotFoundError without interpreter;
         RuntimeError with the child's last lines where it fails.
     """
 
-    def __init__(self, module, python=sys.executable):
+    def __init__(self, module, python=sys.executable, **variables):
         self._module = module
         self._errors = tempfile.TemporaryFile("w+")
         try:
@@ -39,7 +42,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env=environment(),
+                env={**environment(), **variables},
                 text=True,
             )
         except OSError as error:

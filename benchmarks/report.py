@@ -10,6 +10,9 @@ import statistics
 
 import kseg
 
+# Of a processor: what decides its speed, and (from the third on) whether TensorFlow takes oneDNN by itself.
+FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16")
+
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
@@ -43,12 +46,18 @@ def surroundings():
         fields = {key.strip(): value.strip() for key, value in fields.items()}
         cpu = fields.get("model name", cpu)
         flags = fields.get("flags", "").split()
-        features = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+        features = [name for name in FEATURES if name in flags]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "kseg": kseg.__version__,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
-        "machine": {"cpu": cpu, "cores": cores, "features": features, "system": platform.platform()},
+        "machine": {
+            "cpu": cpu,
+            "cores": cores,
+            "features": features,
+            "onednn_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+            "system": platform.platform(),
+        },
         "load_average": load_average(),
     }
 
@@ -67,10 +76,14 @@ def row(case, who, seconds, ours):
         "spread": [min(seconds), max(seconds)],
     }
     if ours:
-        ratios = [a / b for a, b in zip(ours, seconds, strict=True)]
-        line["ours_to_this"] = statistics.median(ratios)
-        line["ours_to_this_spread"] = [min(ratios), max(ratios)]
+        line["ours_to_this"], line["ours_to_this_spread"] = ratio(ours, seconds)
     return line
+
+
+def ratio(times, others):
+    """(median, [least, most]) of the rounds' own ratios of two contestants' seconds."""
+    ratios = [a / b for a, b in zip(times, others, strict=True)]
+    return statistics.median(ratios), [min(ratios), max(ratios)]
 
 
 def add_shares(result):
@@ -133,6 +146,31 @@ def model_cells(line):
     )
 
 
+def kernel_cells(line):
+    """Of the table of kernels: network, contestant, a step with its ratio to PyTorch's, memory, evaluation likewise."""
+
+    def compared(name):
+        if name not in line:
+            return ""
+        median, spread = line[name]
+        return f"{median:.2f} ({_spread(spread, 2)})"
+
+    evaluation = line["evaluation"]
+    return (
+        line["case"],
+        line["who"],
+        f"{line['median']:.3g} s ({_spread(line['spread'])})",
+        compared("to_pytorch"),
+        f"{line['peak_bytes'] / 1e9:.2f} GB",
+        f"{statistics.median(evaluation):.3g} s ({_spread([min(evaluation), max(evaluation)])})",
+        compared("evaluation_to_pytorch"),
+    )
+
+
+_KERNEL_HEAD = (
+    *("network", "who", "a training step (min-max)", "/ PyTorch", "peak memory"),
+    *("evaluating an image (min-max)", "/ PyTorch"),
+)
 _MODEL_HEAD = ("model", "parameters", "multiply-adds of an image", "peak memory of a step", "seconds per step")
 
 
@@ -143,13 +181,18 @@ def _heading(line):
     )
 
 
+def _limited(machine):
+    """Where oneDNN is kept from instructions that the processor has, to be like another one."""
+    return f", oneDNN kept to {machine['onednn_isa']}" if machine["onednn_isa"] else ""
+
+
 def text(result):
     """The report as a Markdown table and lines around it."""
     machine = result["machine"]
     lines = [
         f"Suite {result['suite']} ({result['size']}), {result['rounds']} rounds, "
         f"kseg {result['kseg']}, {result['date']}",
-        f"Machine: {machine['cpu']}, {machine['cores']} cores ({', '.join(machine['features'])}); "
+        f"Machine: {machine['cpu']}, {machine['cores']} cores ({', '.join(machine['features'])}){_limited(machine)}; "
         f"load average {result['load_average']} before, {result['load_average_after']} after",
     ]
     for who, versions in result["versions"].items():
@@ -165,6 +208,8 @@ def text(result):
     if result["suite"] == "models":
         head, cells = _MODEL_HEAD, model_cells
         lines.append(_heading(result["rows"][0]))
+    elif result["suite"] == "kernels":
+        head, cells = _KERNEL_HEAD, kernel_cells
     table = [head, *map(cells, result["rows"])]
     widths = [max(len(line[i]) for line in table) for i in range(len(head))]
     table.insert(1, tuple("-" * width for width in widths))

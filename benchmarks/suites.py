@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import report, scores
+from benchmarks import kernels, report, scores
 from benchmarks.processes import ROOT, Worker, alternate, environment
 
 OURS = "kseg"
@@ -60,6 +60,7 @@ GOALS = {
     ],
     "models": [],
     "memory": [report.Goal("r2unet step, remat", "memory", "all maps kept", 0.6)],
+    "kernels": [],
     "scores": scores.GOALS,
     "startup": [
         report.Goal("import", "time", None, 0.1),
@@ -94,6 +95,8 @@ def run(suite, *, size="full", rounds=5, precisions=("float32", "bfloat16"), pyt
         _models(result, progress)
     elif suite == "memory":
         _memory(result, progress)
+    elif suite == "kernels":
+        kernels.measure(result, torch_python, progress)
     elif suite == "scores":
         scores.measure(result, torch_python, pythons.get("cityscapes"), progress)
     elif suite == "layers":

@@ -17,7 +17,8 @@ import sys
 from kseg.errors import InputError
 
 ALLOCATOR, LIMIT, ONEDNN = "TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB", "TF_ENABLE_ONEDNN_OPTS"
-# Networks of so many base filters or fewer gain from oneDNN on a processor where TensorFlow leaves it off.
+# Networks of so many base filters or fewer gain from oneDNN where TensorFlow leaves it off: on an AMD EPYC without
+# AVX-512 it takes 0.75 of the time at 8 and 1.48 at 64, which makes 1 near 19 (benchmarks/RESULTS.md).
 NARROW = 16
 _OWN_LIMIT = 1 << 16  # MB that TensorFlow's allocator hands out at most, where nothing is said
 
@@ -88,16 +89,22 @@ def runs_onednn():
     return _pywrap_util_port.IsMklEnabled()
 
 
-def keeps_buffers():
-    """Return whether the TensorFlow of this process keeps the buffers that it frees."""
+def allocator():
+    """Return whose allocator the TensorFlow of this process takes for buffers: "BFC", "oneDNN" or "system".
+
+    oneDNN brings its own, which keeps large buffers too; the system's keeps no account of them.
+    """
     import tensorflow as tf
 
-    before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+    try:
+        before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+    except ValueError:
+        return "system"
     with tf.device("CPU:0"):
         small = tf.random.uniform((3,))
     after = tf.config.experimental.get_memory_info("CPU:0")["current"]
     del small
-    return (after - before) % 256 == 0  # that allocator's unit; the other's are the 12 bytes and what malloc adds
+    return "BFC" if after - before == 256 else "oneDNN"  # BFC's unit; oneDNN's counts large buffers alone
 
 
 def describe_kernels():
@@ -105,9 +112,9 @@ def describe_kernels():
 
     The warning is that TensorFlow ran before kseg could set the allocator, and what that costs.
     """
-    kept = keeps_buffers()
-    words = f"oneDNN {'on' if runs_onednn() else 'off'}, {'BFC' if kept else 'system'} allocator"
-    late = not kept and os.environ.get(ALLOCATOR, "").lower() in ("1", "true")
+    kind = allocator()
+    words = f"oneDNN {'on' if runs_onednn() else 'off'}, {kind} allocator"
+    late = kind == "system" and os.environ.get(ALLOCATOR, "").lower() in ("1", "true")
     warning = (
         "TensorFlow ran before kseg was imported, and so gives the buffers of each step back to the system: steps of a "
         f"narrow network take up to twice as long. Import kseg first, or start Python with {ALLOCATOR}=true."

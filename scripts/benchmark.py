@@ -1,6 +1,7 @@
 """Measure kseg against its peers: python scripts/benchmark.py --suite=train --check
 
 layers: pooling with positions, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
+kernels: step, memory and evaluation of three models, narrow and wide, with oneDNN on and off and either allocator.
 scores: seconds an image of 2048x1024, against cityscapesScripts and torchmetrics.
 models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), no peers.
 memory: an R2U-Net step of the training loop, plain, with remat and with accumulated steps, no peers.
@@ -16,7 +17,11 @@ from absl import flags
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum(
-    "suite", None, ("layers", "train", "models", "memory", "scores", "startup"), "What is measured.", flag_values=FLAGS
+    "suite",
+    None,
+    ("layers", "train", "kernels", "models", "memory", "scores", "startup"),
+    "What is measured.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_bool("check", False, "Exit with 1 if a goal is missed.", flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file of the results; empty: none.", flag_values=FLAGS)

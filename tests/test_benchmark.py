@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import kseg
-from benchmarks import processes, report, suites, worker
+from benchmarks import kernels, processes, report, suites, worker
 
 FAKE = """
 def make(**options):
@@ -104,6 +104,57 @@ def test_memory_suite_has_a_process_for_each_way_and_a_goal(fakes):
     (verdict,) = report.judge(suites.GOALS["memory"], result)
     assert verdict["met"] and verdict["value"] == 0.5
     assert "| 5.00 GB" in report.text(result)
+
+
+KERNELS_FAKE = """
+import os
+OURS = [(onednn, bfc) for onednn in ("0", "1") for bfc in ("false", "true")]
+def make(**options):
+    chosen = os.environ.get("TF_ENABLE_ONEDNN_OPTS"), os.environ.get("TF_CPU_ALLOCATOR_USE_BFC")
+    assert ("records" in options) == (chosen in OURS) and options["model"] in ("segnet_aspp", "r2unet", "unet")
+    return (lambda: None), {"parameters": 7}
+CASES = {"training_loop": make, "evaluation": make}
+def versions():
+    return {"Fake": "1"}
+"""
+
+
+def test_kernels_suite_has_each_choice_in_a_process_of_its_own_and_one_peer(tmp_path, monkeypatch):
+    (tmp_path / "fake_kernels.py").write_text(KERNELS_FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(kernels, "OURS", "fake_kernels")
+    monkeypatch.setattr(kernels, "PYTORCH", "fake_kernels")
+    result = suites.run("kernels", size="tiny", rounds=2)
+    contestants = [
+        "kseg, oneDNN off, as it comes",
+        "kseg, oneDNN off, BFC",
+        "kseg, oneDNN on, as it comes",
+        "kseg, oneDNN on, BFC",
+        "PyTorch",
+    ]
+    cases = [f"{model}, narrow: 2 filters, 64x64" for model in ("segnet_aspp", "r2unet", "unet")]
+    assert [(line["case"], line["who"]) for line in result["rows"]] == [(c, who) for c in cases for who in contestants]
+    for line in result["rows"]:
+        assert len(line["seconds"]) == len(line["evaluation"]) == 2 and line["peak_bytes"] > 0
+        assert ("to_pytorch" in line) == (line["who"] != "PyTorch")
+    ours = result["rows"][0]
+    ours |= {"median": 3.0, "spread": [2.0, 4.0], "peak_bytes": 3e9, "evaluation": [0.5, 0.7, 0.6]}
+    ours |= {"to_pytorch": report.ratio([2.0, 4.0], [4.0, 5.0])}  # the rounds' own: 0.5 and 0.8
+    ours |= {"evaluation_to_pytorch": (0.25, [0.2, 0.3])}
+    text = report.text(result)
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {cases[0]}") and contestants[0] in line]
+    assert [cell.strip() for cell in row.split("|")[3:-1]] == [
+        *("3 s (2-4)", "0.65 (0.5-0.8)", "3.00 GB"),
+        *("0.6 s (0.5-0.7)", "0.25 (0.2-0.3)"),
+    ]
+    result["machine"] |= {"cpu": "A Processor", "onednn_isa": "AVX2"}
+    assert "Machine: A Processor, " in report.text(result) and ", oneDNN kept to AVX2; load" in report.text(result)
+
+
+def test_workers_take_tensorflow_as_it_comes(monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.setenv("TF_CPU_ALLOCATOR_USE_BFC", "true")  # `import kseg` set it here: no contestant's choice
+    assert not {"TF_ENABLE_ONEDNN_OPTS", "TF_CPU_ALLOCATOR_USE_BFC"} & set(processes.environment())
 
 
 def test_models_suite_asks_each_model_in_a_process_of_its_own(fakes, monkeypatch):

@@ -13,6 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from benchmarks import costs, suites
 from benchmarks.peers import inputs, machine, naive, ours, steps
 from kseg import windows
+from kseg.models import build_model
 from kseg.models.segnet import segnet_aspp
 
 SHAPE = (2, 8, 12, 3)
@@ -86,6 +87,50 @@ def test_pytorch_network_is_ours(networks):
     mine, theirs = (module.CASES["pool_pair"](shape=SHAPE)[0]() for module in (ours, pytorch))
     for a, b in zip(mine, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def _parts_of_unet(peer):
+    """{layer of ours: module} of a PyTorch U-Net or R2U-Net."""
+    depth, parts = len(peer.encoder), {"logits": peer.logits}
+    blocks = {f"encoder{level}": block for level, block in enumerate(peer.encoder, 1)}
+    blocks |= {f"decoder{depth - i}": block for i, block in enumerate(peer.decoder, 1)}
+    for i, up in enumerate(peer.up, 1):
+        parts |= {f"decoder{depth - i}_up": up[1][0], f"decoder{depth - i}_up_bn": up[1][1]}
+    for name, block in blocks.items():
+        if hasattr(block, "projection"):
+            parts[f"{name}_projection"] = block.projection
+            for number, recurrent in enumerate(block.block, 1):
+                parts[f"{name}_conv{number}"] = recurrent.convolution
+                parts |= {f"{name}_conv{number}_bn{t}": norm for t, norm in enumerate(recurrent.norms)}
+        else:
+            for number, unit in enumerate(block, 1):
+                parts |= {f"{name}_conv{number}": unit[0], f"{name}_conv{number}_bn": unit[1]}
+    return parts
+
+
+@pytest.mark.parametrize("name", ["unet", "r2unet"])
+def test_pytorch_unets_are_ours(name):
+    torch = pytest.importorskip("torch")
+    from benchmarks.peers import pytorch
+
+    keras.utils.set_random_seed(0)
+    model = build_model(name, (32, 48, 3), 5, base_filters=2)
+    peer = pytorch.NETWORKS[name](5, 2)
+    parts, random = _parts_of_unet(peer), np.random.default_rng(0)
+    with torch.no_grad():
+        for layer in model.layers:
+            if layer.weights:  # nothing at its initial value; of a batch norm gamma and beta
+                values = [w + 0.05 * random.random(w.shape, np.float32) for w in layer.get_weights()]
+                layer.set_weights(values)
+                values = [value.transpose(3, 2, 0, 1) if value.ndim == 4 else value for value in values]
+                part = parts.pop(layer.name)
+                part.weight.copy_(torch.from_numpy(values[0]))
+                part.bias.copy_(torch.from_numpy(values[1]))
+        images, _ = inputs.scene(2, 32, 48, 5)
+        logits = peer.train()(pytorch.as_maps(images)).permute(0, 2, 3, 1).numpy()
+    assert not parts  # every module has a layer
+    expected = np.asarray(model(images.astype("float32"), training=True))
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * expected.std())
 
 
 def test_networks_have_the_published_number_of_parameters():

@@ -1,11 +1,15 @@
 """kseg, as it trains."""
 
+import itertools
+
 import keras
 import tensorflow as tf
 
 from benchmarks import costs
 from benchmarks.peers import inputs, steps
 from kseg import blocks, layers, losses
+from kseg.data.augment import Augmentation, epoch_plan
+from kseg.evaluation import evaluate_standard, open_split
 from kseg.loops import make_loop
 from kseg.models import MODELS, build_model, deeplabv3
 
@@ -71,6 +75,36 @@ def loop_step(model, options, batch, height, width, num_classes, remat=False, ac
     return run, {}
 
 
+def training_loop(model, base_filters, batch, height, width, num_classes, records):
+    """Steps as training makes them: read from records, while a tf.data iterator lives."""
+    source = open_split(records, "train")
+    loop = make_loop("one", batch)
+    with loop.scope():
+        built = build_model(model, (height, width, 3), num_classes, base_filters=base_filters)
+        optimizer = keras.optimizers.Adam(1e-3)
+    loop.attach(built, optimizer, num_classes, losses.loss_terms("cross_entropy"))
+
+    def plans():
+        for epoch in itertools.count():
+            yield epoch_plan(len(source), batch, 0, epoch, Augmentation())
+
+    batches = loop.batches(source, plans, batch, (height, width, None, "nearest"))
+    numbers = itertools.count(1)
+
+    def run():
+        loop.step(next(numbers), next(batches))
+        loop.check()
+
+    return run, {"parameters": costs.parameters(built)}
+
+
+def evaluation(model, base_filters, height, width, num_classes, records):
+    """The scores of the validation split."""
+    source = open_split(records, "val")
+    built = build_model(model, (height, width, 3), num_classes, base_filters=base_filters)
+    return lambda: evaluate_standard(built, source), {}
+
+
 CASES = {
     "pool_pair": pool_pair,
     "batch_norm": batch_norm,
@@ -79,5 +113,7 @@ CASES = {
     "models": models,
     "model_step": model_step,
     "loop_step": loop_step,
+    "training_loop": training_loop,
+    "evaluation": evaluation,
     "conv_rate": steps.conv_rate,
 }

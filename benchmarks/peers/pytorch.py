@@ -1,5 +1,6 @@
 """The same operations and network in PyTorch: eager, channels last, fused Adam. Imports neither kseg nor Keras."""
 
+import functools
 import platform
 
 import torch
@@ -79,6 +80,75 @@ class SegNetASPP(nn.Module):
         return self.logits(self.tail(self.aspp(x)))
 
 
+class RecurrentConv(nn.Module):
+    """kseg.blocks.recurrent_conv: one kernel over three steps, a batch norm for each."""
+
+    def __init__(self, filters, steps=2):
+        super().__init__()
+        self.convolution = nn.Conv2d(filters, filters, 3, padding=1)
+        nn.init.kaiming_normal_(self.convolution.weight, nonlinearity="relu")
+        self.norms = nn.ModuleList(nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1) for _ in range(steps + 1))
+
+    def forward(self, x):
+        first, *others = self.norms
+        h = functional.relu(first(self.convolution(x)))
+        for norm in others:
+            h = functional.relu(norm(self.convolution(x + h)))
+        return h
+
+
+class RecurrentResidual(nn.Module):
+    """A level of R2U-Net: a projection, and two recurrent convolutions that are added to it."""
+
+    def __init__(self, channels, filters):
+        super().__init__()
+        self.projection = nn.Conv2d(channels, filters, 1)
+        self.block = nn.Sequential(RecurrentConv(filters), RecurrentConv(filters))
+
+    def forward(self, x):
+        x = self.projection(x)
+        return x + self.block(x)
+
+
+def double_conv(channels, filters):
+    """A level of U-Net."""
+    return nn.Sequential(unit(channels, filters, 3), unit(filters, filters, 3))
+
+
+class UNet(nn.Module):
+    """The skeleton of kseg.models.unet: `block(channels, filters)` makes a level."""
+
+    def __init__(self, block, num_classes, base_filters=64, depth=5):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1))
+        widths = [base_filters * 2**level for level in range(depth)]
+        self.encoder = nn.ModuleList(block(a, b) for a, b in zip([3, *widths], widths, strict=False))
+        self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
+        for above, filters in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), unit(above, filters, 3)))
+            self.decoder.append(block(2 * filters, filters))
+        self.logits = nn.Conv2d(base_filters, num_classes, 1)
+
+    def forward(self, images):
+        x = ((images - self.mean) / self.scale).contiguous(memory_format=torch.channels_last)
+        skips = []
+        for number, block in enumerate(self.encoder):
+            x = block(functional.max_pool2d(x, 2) if number else x)
+            skips.append(x)
+        skips.pop()
+        for up, block in zip(self.up, self.decoder, strict=True):
+            x = block(torch.cat([skips.pop(), up(x)], 1))
+        return self.logits(x)
+
+
+NETWORKS = {
+    "segnet_aspp": SegNetASPP,
+    "r2unet": functools.partial(UNet, RecurrentResidual),
+    "unet": functools.partial(UNet, double_conv),
+}
+
+
 def gradient_run(module, x):
     """As steps.gradient_run; `run()` gives y and the gradient of x as (B, H, W, C), then those of the weights."""
     x = as_maps(x).requires_grad_()
@@ -129,7 +199,16 @@ def facts(module):
 
 def train_step(precision, batch, height, width, num_classes, base_filters):
     """As ours.train_step; bfloat16 is torch.autocast."""
-    module = SegNetASPP(num_classes, base_filters).to(memory_format=torch.channels_last).train()
+    return _steps(SegNetASPP(num_classes, base_filters), precision, batch, height, width, num_classes)
+
+
+def training_loop(model, base_filters, batch, height, width, num_classes):
+    """As ours.training_loop, on images that are in memory: no reading, no augmentation, no scores."""
+    return _steps(NETWORKS[model](num_classes, base_filters), "float32", batch, height, width, num_classes)
+
+
+def _steps(module, precision, batch, height, width, num_classes):
+    module = module.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     images, labels = inputs.scene(batch, height, width, num_classes)
     images, labels = as_maps(images), torch.from_numpy(labels).long()
@@ -144,6 +223,23 @@ def train_step(precision, batch, height, width, num_classes, base_filters):
         return loss.item()
 
     return run, facts(module)
+
+
+def evaluation(model, base_filters, height, width, num_classes, images):
+    """As ours.evaluation, of images that are in memory: the classes and their confusion matrix, one after the other."""
+    module = NETWORKS[model](num_classes, base_filters).to(memory_format=torch.channels_last).eval()
+    pixels, labels = inputs.scene(images, height, width, num_classes)
+    pairs = list(zip(as_maps(pixels).split(1), torch.from_numpy(labels).long(), strict=True))
+
+    def run():
+        matrix = torch.zeros(num_classes**2, dtype=torch.int64)
+        with torch.inference_mode():
+            for image, truth in pairs:
+                predicted = module(image).argmax(1)[0]
+                matrix += torch.bincount((truth * num_classes + predicted).flatten(), minlength=num_classes**2)
+        return matrix
+
+    return run, {}
 
 
 def conv_rate(precision, batch, height, width, channels):
@@ -164,5 +260,7 @@ CASES = {
     "batch_norm": batch_norm,
     "aspp": aspp,
     "train_step": train_step,
+    "training_loop": training_loop,
+    "evaluation": evaluation,
     "conv_rate": conv_rate,
 }
