@@ -5,7 +5,7 @@ import numpy as np
 import tiny
 
 from kseg.building import precision
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.losses import loss_terms
 from kseg.optimizers import make_optimizer
 from kseg.settings import make_settings

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kseg.building import precision
 from kseg.errors import InputError
-from kseg.loop import make_loop
+from kseg.loops import make_loop
 from kseg.losses import loss_terms
 from kseg.optimizers import make_optimizer
 from kseg.settings import make_settings

@@ -25,7 +25,7 @@ ORDER = (
     # models
     *("models", "architecture"),
     # inference
-    *("prediction", "checks"),
+    *("finite", "prediction", "checks"),
     # export
     *("export",),
     # evaluation, with Cityscapes' submission
@@ -33,7 +33,7 @@ ORDER = (
     # reports
     *("reporting", "page", "comparison_table", "comparison", "dataset_report"),
     # training
-    *("selection", "optimizers", "run_log", "remat", "replicas", "loop", "loop_tensorflow", "loop_jax", "loops"),
+    *("selection", "averaging", "optimizers", "run_log", "remat", "replicas", "loop", "loop_tensorflow", "loop_jax", "loops"),
     *("auxiliary", "finetuning", "building", "finishing", "training", "launch"),
 )
 

@@ -32,7 +32,7 @@ def test_sums_are_read():
         ),
         ({"focal_gamma": 1.0}, "focal_gamma has no meaning with loss cross_entropy: add focal, or leave"),
         ({"loss": "focal", "top_k_share": 0.5}, "top_k_share has no meaning"),
-        ({"loss": "focal", "focal_gamma": float("inf")}, "focal_gamma must be finite"),
+        ({"loss": "focal", "focal_gamma": float("inf")}, "focal_gamma must be a finite number"),
         ({"loss": "focal", "focal_gamma": -1.0}, "focal_gamma must be at least 0"),
         ({"loss": "top_k_cross_entropy", "top_k_share": 0.0}, "top_k_share must be above 0"),
         ({"loss": "top_k_cross_entropy", "top_k_share": 1.5}, "at most 1, got 1.5"),
@@ -40,7 +40,7 @@ def test_sums_are_read():
         ({"class_weights": "1,-2"}, "got '1,-2'"),
         ({"class_weights": "0,0"}, "not all 0"),
         ({"class_weights": "1,nan"}, "got '1,nan'"),
-        ({"class_weights": [1, 2]}, "such as '1,2,0.5'; got \\[1, 2\\]"),
+        ({"class_weights": [1, 2]}, "class_weights must be text, got \\[1, 2\\]"),
     ],
 )
 def test_what_has_no_meaning_is_one_clear_line(settings, message):

@@ -70,8 +70,8 @@ def test_the_length_of_a_run():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workdir": ""}, "workdir must be the path of a folder, got ''"),
-        ({"workdir": None}, "workdir must be the path of a folder, got None"),
+        ({"workdir": ""}, "workdir must be the path of a file or folder, got ''"),
+        ({"workdir": None}, "workdir must be the path of a file or folder, got None"),
         ({"data_dir": None}, "data_dir must be the path of a folder, got None"),
         ({"data_dir": ""}, "data_dir must be the path of a folder, got ''"),
         ({"callbacks": print}, "callbacks must be a list of keras.callbacks.Callback objects, got <built-in"),

@@ -381,7 +381,7 @@ def test_bad_settings(settings, message):
         (tiny.build_tiny, {"crop_height": 32, "crop_width": 32}, r"\(32, 64\). To train on crops .*free sizes"),
         ("segnet", {"num_outputs": 2}, "num_outputs must be at least the 3 classes of label set train_ids, got 2"),
         (tiny.build_tiny, {"num_outputs": 7}, "The model has 3 outputs, but 7 are needed"),
-        ("segnet_aspp", {"model_options": {"rates": 3}}, "cannot be built"),
+        ("segnet_aspp", {"model_options": {"rates": 3}}, "rates must be a list of whole numbers"),
         (
             "unet",
             {"auxiliary_weight": 0.4, "model_options": {"base_filters": 1}},

@@ -286,7 +286,7 @@ def test_a_manifest_that_counts_otherwise(checked, tmp_path):
     assert problems[1] == "val: the labels' pixels are not those that dataset.json counted: prepare them again."
     for key, count in (("300", 1), ("7", -1), ("7", "9")):
         path.write_text(json.dumps(data).replace('"7": ', f'"{key}": {json.dumps(count)}, "8": 0, "9": ', 1))
-        with pytest.raises(ValueError, match="pixel counts of split 'train' must be whole numbers by ids of 0..255"):
+        with pytest.raises(ValueError, match="pixel counts of split 'train' must be whole numbers|7 must be int"):
             load_manifest(tmp_path / "records")
 
 

@@ -114,7 +114,7 @@ def test_build_model_says_what_there_is():
         models.build_model("segmet", (32, 32, 3), 4)
     with pytest.raises(ValueError, match="no option rate. Its options are base_filters, decoder, .*rates, tail"):
         models.build_model("segnet_aspp", (32, 32, 3), 4, rate=3)
-    with pytest.raises(ValueError, match="num_classes must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 2, got 1"):
         models.build_model("segnet", (32, 32, 3), 1)
     for shape in ((32, 32), (32, 32, 4), (0, 32, 3)):
         with pytest.raises(ValueError, match="input_shape must be"):
