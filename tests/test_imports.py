@@ -33,7 +33,18 @@ ORDER = (
     # reports
     *("reporting", "page", "comparison_table", "comparison", "dataset_report"),
     # training
-    *("selection", "averaging", "optimizers", "run_log", "remat", "replicas", "loop", "loop_tensorflow", "loop_jax", "loops"),
+    *(
+        "selection",
+        "averaging",
+        "optimizers",
+        "run_log",
+        "remat",
+        "replicas",
+        "loop",
+        "loop_tensorflow",
+        "loop_jax",
+        "loops",
+    ),
     *("auxiliary", "finetuning", "building", "finishing", "training", "launch"),
 )
 

@@ -1,0 +1,77 @@
+"""Files that an earlier kseg wrote are read for good: a run folder, its checkpoint, its .keras file, a record folder.
+
+`tests/files/kseg_0_1_0` was written once, by a U-Net of two filters trained for two epochs, and is never written anew.
+`expected.json` says what that kseg made of it: the scores, the labels of an image, the history of a third epoch.
+"""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import kseg
+
+SETTINGS = {
+    "height": 32,
+    "width": 64,
+    "batch_size": 2,
+    "learning_rate": 0.01,
+    "lr_schedule": "poly",
+    "checkpoint_every_steps": 100,
+    "log_every_steps": 2,
+    "ema_momentum": 0.9,
+    "class_weights": "median_frequency",
+}
+OPTIONS = {"base_filters": 2, "depth": 2}
+
+
+@pytest.fixture
+def files(root, tmp_path):
+    """A copy, for a run that goes on writes into its folder."""
+    return shutil.copytree(root / "tests" / "files" / "kseg_0_1_0", tmp_path / "files")
+
+
+@pytest.fixture
+def expected(files):
+    return json.loads((files / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["run", "run/best.keras"])
+def test_a_run_and_its_file_score_and_predict_as_they_did(files, expected, name):
+    scores = kseg.evaluate(files / name, files / "records")
+    before = np.array(expected["confusion_matrix"])
+    moved = np.abs(scores.confusion_matrix - before).sum() / 2  # a tie may fall otherwise with other kernels
+    assert moved <= before.sum() // 1000 and scores.images == 5
+    assert scores.mean_iou == pytest.approx(
+        json.loads((files / "run" / "scores.json").read_text())["mean_iou"], abs=0.005
+    )
+    image = np.random.default_rng(5).integers(0, 256, (32, 48, 3), np.uint8)
+    labels = kseg.predict(files / name, image)
+    assert np.count_nonzero(labels[::8, ::8] != np.array(expected["labels"])) <= 1
+
+
+def test_records_are_read_with_their_checksums(files):
+    from kseg.data.records import load_manifest
+
+    manifest = load_manifest(files / "records")
+    manifest.verify()
+    assert {name: len(split) for name, split in manifest.splits.items()} == {"train": 7, "val": 5}
+    batches = list(kseg.load_dataset(files / "records", "val"))
+    assert len(batches) == 5 and batches[0][0].shape == (1, 32, 48, 3) and batches[0][1].shape == (1, 32, 48)
+
+
+def test_a_finished_run_says_so_and_goes_on_from_its_checkpoint(files, expected, capsys):
+    records, run = files / "records", files / "run"
+    shutil.copy(run / "best.keras", run / "last.keras")  # left out of the files to keep them small
+    _, history = kseg.train("unet", records, run, model_options=OPTIONS, epochs=2, **SETTINGS)
+    assert "is finished, nothing to train" in capsys.readouterr().out and len(history) == 2
+    _, history = kseg.train("unet", records, run, model_options=OPTIONS, epochs=3, **SETTINGS)
+    assert "Going on from step 6 of 9" in capsys.readouterr().out
+    before = list(csv.DictReader(io.StringIO(expected["longer_history"])))
+    assert len(history) == len(before) == 3
+    for row, other in zip(history, before, strict=True):
+        assert row["loss"] == pytest.approx(float(other["loss"]), rel=0.02)
+        assert row["val_mean_iou"] == pytest.approx(float(other["val_mean_iou"]), abs=0.02)
