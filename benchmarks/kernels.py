@@ -7,9 +7,9 @@ import tempfile
 
 from benchmarks import report
 from benchmarks.processes import Worker, alternate
-from kseg.data.prepare import prepare_dataset
-from kseg.data.synthetic import draw_cityscapes
-from kseg.runtime import ALLOCATOR, ONEDNN
+from kseg.data.records.prepare import prepare_dataset
+from kseg.data.synthetic.dataset import draw_cityscapes
+from kseg.io.runtime import ALLOCATOR, ONEDNN
 
 OURS, PYTORCH = "benchmarks.peers.ours", "benchmarks.peers.pytorch"
 MODELS = ("segnet_aspp", "r2unet", "unet")

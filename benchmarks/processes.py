@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-from kseg.runtime import ALLOCATOR, LIMIT, ONEDNN
+from kseg.io.runtime import ALLOCATOR, LIMIT, ONEDNN
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

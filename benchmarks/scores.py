@@ -10,8 +10,9 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.processes import Worker, alternate
-from kseg.data import cityscapes, codec
-from kseg.data.streets import draw_street
+from kseg.data.datasets import cityscapes
+from kseg.data.synthetic.scene import draw_street
+from kseg.io import images as codec
 
 OURS = "benchmarks.peers.kseg_scores"
 # case: who, its module, what to install where it is missing

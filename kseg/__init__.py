@@ -2,32 +2,37 @@
 
 Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras. When Keras is
 imported, before or afterwards, it gets to know every class of kseg's that a saved model may name. It sets
-TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless that is set (`kseg.runtime` says why).
+TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless that is set (`kseg.io.runtime` says why).
 """
 
 import importlib
 import sys
 
-from kseg.runtime import keep_buffers
+from kseg.io.runtime import keep_buffers
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "build_model": "kseg.models",
     "MODELS": "kseg.models",
-    "load_dataset": "kseg.data.pipeline",
-    "prepare_dataset": "kseg.data.prepare",
-    "train": "kseg.launch",
-    "evaluate": "kseg.evaluation",
-    "compare": "kseg.comparison",
-    "predict": "kseg.prediction",
-    "load_model": "kseg.prediction",
-    "export_saved_model": "kseg.export",
-    "InputError": "kseg.errors",
+    "load_dataset": "kseg.data.pipeline.load",
+    "prepare_dataset": "kseg.data.records.prepare",
+    "train": "kseg.training.launch",
+    "evaluate": "kseg.evaluation.evaluate",
+    "compare": "kseg.reports.comparison",
+    "predict": "kseg.inference.predict",
+    "load_model": "kseg.inference.loading",
+    "export_saved_model": "kseg.export.savedmodel",
+    "InputError": "kseg.io.errors",
 }
-_SUBMODULES = ("audit", "blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
+_SUBMODULES = ("blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
 
-_SERIALIZABLE = ("layers", "losses", "metrics", "optimizers")  # every class that a saved model may name is in these
+_SERIALIZABLE = (
+    "layers",
+    "losses",
+    "metrics.keras_metric",
+    "training.schedules",
+)  # every class that a saved model may name is in these
 
 __all__ = ["__version__", *_MODULES, *_SUBMODULES]
 

@@ -2,8 +2,8 @@
 
 import keras
 
-from kseg.errors import InputError
-from kseg.layers import BatchNormalization
+from kseg.io.errors import InputError
+from kseg.layers.normalization import BatchNormalization
 
 HE_NORMAL = "he_normal"
 

@@ -10,7 +10,7 @@ import traceback
 
 from absl import flags
 
-from kseg.errors import InputError
+from kseg.io.errors import InputError
 from kseg.settings import read_flag_line
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a script imports it, speaks of errors only

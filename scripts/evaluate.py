@@ -60,7 +60,7 @@ flags.DEFINE_string(
 
 def print_audit(rows):
     """Print the audit of rows given as text, rounded to as many decimals as the longest number shows."""
-    from kseg.audit import audit
+    from kseg.evaluation.audit import audit
 
     numbers = [row.replace(" ", "").split(",") for row in rows]
     digits = max((len(number.partition(".")[2]) for row in numbers for number in row), default=4)
@@ -74,17 +74,17 @@ def main(args):
         print_audit(args.row)
         return
     _flags.require(args, "model", "data_dir")
-    from kseg import reporting
-    from kseg.data.files import refuse_inputs
-    from kseg.data.records import record_files
-    from kseg.prediction import model_files
+    from kseg.data.records.manifest import record_files
+    from kseg.inference.loading import model_files
+    from kseg.io.files import refuse_inputs
+    from kseg.reports import evaluation_report
 
     model = pathlib.Path(args.model).absolute()
     kind = "scores" if args.protocol == "standard" else args.protocol
     output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
     if args.output and not output.parent.is_dir():
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
-    reports = [pathlib.Path(args.report_dir, name) for name in reporting.FILES] if args.report_dir else []
+    reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
     refuse_inputs([output, *reports], [*model_files(args.model), *record_files(args.data_dir)])
     # The report's pass over the images gives the standard scores too.
     one_pass = args.report_dir and args.protocol == "standard" and not (args.label_resize or args.train_mode_statistics)
@@ -118,10 +118,10 @@ def score(args):
 
 def write_report(args):
     """Write what the model confuses, misses and blurs."""
-    from kseg import reporting
+    from kseg.reports import evaluation_report
 
     options = {name: args[name].value for name in ("split", "label_set", "label_space", "batch_size")}
-    return reporting.write_report(args.model, args.data_dir, args.report_dir, progress=True, **options)
+    return evaluation_report.write_report(args.model, args.data_dir, args.report_dir, progress=True, **options)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def check(args):
     """Say what is wrong with a submission, or that nothing is."""
     if args.model or args.images or args.output:
         raise flags.Error("--check takes no --model, --images or --output: it only looks.")
-    from kseg.submission_check import check_submission
+    from kseg.inference.cityscapes_submission_check import check_submission
 
     count, notes = check_submission(args.check, args.source, progress=True)
     print("\n".join([*notes, f"{args.check}: {count}/{count} label maps can be submitted."]))
@@ -55,7 +55,7 @@ def submit(args):
     if args.images:
         raise flags.Error("--submission takes --source, not --images.")
     _flags.require(args, "model", "source", "output")
-    from kseg.submission import write_submission
+    from kseg.inference.cityscapes_submission import write_submission
 
     count = len(write_submission(args.model, args.source, args.output, progress=True))
     print(f"{args.output}: {count}/{count} label maps. Zip them (no folder is needed) and send the zip.")
@@ -74,7 +74,7 @@ def main(args):
     paths = sorted({path for pattern in args.images for path in glob.glob(pattern)})
     if not paths:
         raise flags.Error(f"No file matches {', '.join(args.images)}.")
-    from kseg.prediction import predict_files
+    from kseg.inference.predict import predict_files
 
     for path in predict_files(args.model, paths, pathlib.Path(args.output)):
         print(path)

@@ -72,7 +72,7 @@ def check(values):
     """Print what a record folder holds and warnings; problems end the script with code 2."""
     if values.dataset or values.source:
         raise flags.Error("--check takes no --dataset or --source: it looks at the records alone.")
-    from kseg.dataset_report import check_dataset
+    from kseg.reports.dataset_report import check_dataset
 
     folder = values.check.rstrip("/")
     sheet = values.output or f"{os.path.basename(folder) if '://' in folder else folder}.check.png"
@@ -97,8 +97,8 @@ def main(values):
         _flags.require(values, "source")
     if (values.store_height is None) != (values.store_width is None):
         raise flags.Error("--store_height and --store_width go together; give both or neither.")
-    from kseg.data.origins import draw_streets
-    from kseg.data.prepare import prepare_dataset
+    from kseg.data.records.ensure import draw_streets
+    from kseg.data.records.prepare import prepare_dataset
 
     source, dataset = values.source, values.dataset
     if dataset == "synthetic":

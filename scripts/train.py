@@ -6,7 +6,7 @@ import sys
 import _flags
 from absl import flags
 
-from kseg.errors import NotFiniteError
+from kseg.io.errors import NotFiniteError
 from kseg.settings import Settings
 
 FLAGS = flags.FlagValues()
@@ -52,16 +52,16 @@ def main(args):
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
     options = _flags.parse_json(args, "model_options")
     options |= {name: args[name].value for name in ("base_filters", "encoder_weights") if args[name].value}
-    from kseg.launch import choose_for_run
+    from kseg.training.launch import choose_for_run
 
     choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow
     import kseg
-    from kseg.data.origins import ensure_records
+    from kseg.data.records.ensure import ensure_records
 
     size = settings.crop or (settings.height, settings.width)
     one_of_group = args.strategy == "multiworker" and args.local_workers == 1  # it may run nothing before the others
     if args.dataset == "synthetic" and size[0] and not one_of_group:  # a mistake shows before any street is drawn
-        from kseg.building import check_model
+        from kseg.training.build import check_model
 
         check_model(args.model, options)
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
@@ -86,7 +86,7 @@ def main(args):
 
 def _train_together(args):
     """Run this command once for each worker, and leave with the group's exit code."""
-    from kseg.group import run_local
+    from kseg.training.distribution.local_group import run_local
 
     if args.strategy not in ("auto", "multiworker") or os.environ.get("TF_CONFIG"):
         raise flags.Error("--local_workers makes its own TF_CONFIG and strategy: unset both, or leave it out.")

@@ -54,7 +54,7 @@ def test_a_run_and_its_file_score_and_predict_as_they_did(files, expected, name)
 
 
 def test_records_are_read_with_their_checksums(files):
-    from kseg.data.records import load_manifest
+    from kseg.data.records.manifest import load_manifest
 
     manifest = load_manifest(files / "records")
     manifest.verify()

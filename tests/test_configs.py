@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg.data import camvid, cityscapes
-from kseg.loops import make_loop
+from kseg.data.datasets import camvid, cityscapes
 from kseg.losses import loss_terms
 from kseg.models import MODELS, build_model, options_of
-from kseg.optimizers import make_optimizer
 from kseg.settings import Settings, make_settings
+from kseg.training.optimizers import make_optimizer
+from kseg.training.trainers import make_loop
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.flags") if path.parent.name != "shared")

@@ -13,12 +13,15 @@ import tiny
 from PIL import Image
 
 import kseg
-from kseg import layers, losses, metrics, prediction
-from kseg.data import records, synthetic
-from kseg.data.prepare import prepare_dataset
-from kseg.errors import InputError
+from kseg import layers, losses, metrics
+from kseg.data.records import manifest
+from kseg.data.records.prepare import prepare_dataset
+from kseg.data.synthetic import dataset
+from kseg.inference import predict
+from kseg.io.errors import InputError
 from kseg.losses import SegmentationLoss
-from kseg.models import MODELS, encoders, options_of
+from kseg.models import MODELS, options_of
+from kseg.models.pretrained import weights
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +62,8 @@ READERS = {
     "evaluate a label": lambda path: kseg.evaluate(model(), [(np.zeros((4, 4, 3), np.uint8), path)]),
     "predict": lambda path: kseg.predict(model(), path),
     "predict by": lambda path: kseg.predict(path, np.zeros((4, 4, 3), np.uint8)),
-    "predict all files": lambda path: prediction.predict_files(model(), path, "nowhere"),
-    "predict files": lambda path: prediction.predict_files(model(), [path], "nowhere"),
+    "predict all files": lambda path: predict.predict_files(model(), path, "nowhere"),
+    "predict files": lambda path: predict.predict_files(model(), [path], "nowhere"),
     "scores": metrics.Scores.from_json,
     "export": lambda path: kseg.export_saved_model(path, "nowhere"),
     "prepare": lambda path: prepare_dataset("folder", path, "nowhere", progress=False),
@@ -68,7 +71,7 @@ READERS = {
     "prepare camvid": lambda path: prepare_dataset("camvid", path, "nowhere", progress=False),
     "train": lambda path: kseg.train("unet", path, "nowhere", epochs=1),
     "compare": lambda path: kseg.compare([path, "other"], "data", "nowhere"),
-    "encoder weights": lambda path: encoders.load_encoder_weights(model(), "vgg16", path),
+    "encoder weights": lambda path: weights.load_encoder_weights(model(), "vgg16", path),
 }
 
 
@@ -171,7 +174,7 @@ CALLS = [
     lambda root: prepare_dataset("folder", root / "source", root / "out", shards="2"),
     lambda root: prepare_dataset("folder", root / "source", root / "out", workers=0),
     lambda root: prepare_dataset("folder", root / "source", root / "out", store_size=32),
-    lambda root: synthetic.draw_cityscapes(root / "out", train="3"),
+    lambda root: dataset.draw_cityscapes(root / "out", train="3"),
     lambda root: losses.CrossEntropy(class_weights="1,2"),
     lambda root: losses.CrossEntropy(class_weights=3),
     lambda root: SegmentationLoss(class_weights=[1, [2]]),
@@ -218,17 +221,17 @@ def planted(*_, **__):
 
 
 DEFECTS = {
-    "kseg.data.records._split": ["compare", "train"],
-    "kseg.data.records.check_layout": ["evaluate"],
-    "kseg.data.info.DatasetInfo.from_json": ["evaluate"],
+    "kseg.data.records.manifest._split": ["compare", "train"],
+    "kseg.io.tfrecord.check_layout": ["evaluate"],
+    "kseg.data.labels.DatasetInfo.from_json": ["evaluate"],
     "kseg.layers.check_whole": ["predict", "export", "compare"],
     "kseg.layers.check_divides": ["predict"],
-    "kseg.prediction.logits_at": ["evaluate", "predict"],
-    "kseg.export.preprocess_layer": ["export"],
+    "kseg.inference.predict.logits_at": ["evaluate", "predict"],
+    "kseg.layers.preprocessing.preprocess_layer": ["export"],
     "kseg.models.unet._upsampling": ["train"],
     "kseg.metrics.five_of_counts": ["evaluate"],
-    "kseg.data.prepare._differences": ["prepare_data"],
-    "kseg.data.codec._header": ["predict"],
+    "kseg.data.records.prepare._differences": ["prepare_data"],
+    "kseg.io.images._header": ["predict"],
 }
 
 
@@ -262,7 +265,9 @@ def labelled_file(place):
     for name in ("again.keras", "labelled.keras"):
         if not (place / name).exists():
             made = labelled()
-            made.get_layer("preprocess").label_set = records.load_manifest(place / "records").info.label_set().to_json()
+            made.get_layer("preprocess").label_set = (
+                manifest.load_manifest(place / "records").info.label_set().to_json()
+            )
             made.save(place / name)
     return place / name
 
@@ -282,7 +287,7 @@ def test_a_manifest_of_other_types_is_refused(place, tmp_path):
             file.unlink()
             file.write_text(json.dumps(changed))
             try:
-                records.load_manifest(tmp_path)
+                manifest.load_manifest(tmp_path)
             except InputError:
                 refused += 1
     assert refused > 300

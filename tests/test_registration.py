@@ -80,7 +80,7 @@ def folder(tmp_path_factory):
         ("kseg,tf.keras", "tensorflow"),
         ("keras,kseg", "jax"),
         ("kseg,keras", "jax"),
-        ("kseg.loss_sums,kseg", "jax"),  # one of kseg's own modules is what imports Keras
+        ("kseg.losses.functional,kseg", "jax"),  # one of kseg's own modules is what imports Keras
     ],
 )
 def test_a_plain_import_is_enough_to_load_and_clone(folder, order, backend, root):

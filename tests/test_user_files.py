@@ -16,10 +16,11 @@ from PIL import Image
 from scenes import make_camvid
 from test_prepare import content, prepare
 
-from kseg.data import files, records
-from kseg.errors import InputError
-from kseg.page.folder import replaced_folder
-from kseg.runs import FLAGS_FILE, RunFolder, describe
+from kseg.data.records import manifest
+from kseg.io import files
+from kseg.io.errors import InputError
+from kseg.reports.page.output_folder import replaced_folder
+from kseg.runs.workdir import FLAGS_FILE, RunFolder, describe
 from kseg.settings import flag_line, make_settings, read_flag_line
 
 LABELS = {"name": "train_ids", "classes": ["road", "car", "sky"], "palette": [[9, 0, 0], [0, 9, 0], [0, 0, 9]]}
@@ -167,7 +168,7 @@ def test_no_command_writes_onto_what_it_reads(stage, call_script, monkeypatch, t
     for path in (tmp_path / "photos" / "x.png", tmp_path / "other" / "confusion.png"):
         Image.fromarray(np.full((5, 7, 3), 80, np.uint8)).save(path)
     before = snapshot(tmp_path)
-    from kseg import prediction
+    from kseg.inference import predict as prediction
 
     monkeypatch.setattr(prediction, "load_model", lambda path: pytest.fail("the model was loaded"))
     script, *arguments = COMMANDS[case]
@@ -204,7 +205,7 @@ def test_compare_and_preparing_refuse_to_write_onto_what_they_read(stage, tmp_pa
 
 def test_outputs_of_one_call_never_collide(tmp_path):
     """Of random names: all outputs differ even where case is ignored, or the call is refused for two such names."""
-    from kseg.prediction import _label_paths
+    from kseg.inference.predict import _label_paths
 
     random, refused = np.random.default_rng(0), 0
     parts = ["x", "x", "X", "_color", "color", ".png", ".", "é", "e\u0301", "ß", "SS", " ", "-1", "İ"]
@@ -236,7 +237,7 @@ def as_one(name):
 
 def test_a_photograph_and_one_named_like_its_colours_both_get_theirs(stage, tmp_path):
     import kseg
-    from kseg.prediction import predict_files
+    from kseg.inference.predict import predict_files
 
     random, model = np.random.default_rng(1), kseg.load_model(stage / "run")
     (tmp_path / "p").mkdir()
@@ -259,7 +260,7 @@ def test_a_photograph_and_one_named_like_its_colours_both_get_theirs(stage, tmp_
 @pytest.mark.parametrize("kind", ["mask", "text", "link", "dangling link", "colours"])
 def test_predictions_replace_no_file_that_kseg_did_not_write(stage, tmp_path, kind):
     """Photographs x.jpg beside masks x.png are common: --output of that folder must not lose the masks."""
-    from kseg.prediction import predict_files
+    from kseg.inference.predict import predict_files
 
     folder = tmp_path / "voc"
     (folder / "color").mkdir(parents=True)
@@ -456,10 +457,10 @@ def test_preparing_leaves_files_alone_that_only_look_like_its_own(tmp_path):
     assert set(os.listdir(out)) == {*users, *content(fresh_of(root, tmp_path))}
 
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / records.ORIGIN).write_text('{"bibliography": []}')
+    (tmp_path / "mine" / manifest.ORIGIN).write_text('{"bibliography": []}')
     with pytest.raises(InputError, match="source.json is damaged, or not kseg's"):
         prepare("camvid", root, tmp_path / "mine")
-    assert snapshot(tmp_path / "mine") == {records.ORIGIN: ("file", b'{"bibliography": []}')}
+    assert snapshot(tmp_path / "mine") == {manifest.ORIGIN: ("file", b'{"bibliography": []}')}
 
 
 def fresh_of(root, folder):
@@ -468,7 +469,7 @@ def fresh_of(root, folder):
 
 
 def test_two_preparations_do_not_share_a_folder(tmp_path):
-    from kseg.data.synthetic import draw_cityscapes
+    from kseg.data.synthetic.dataset import draw_cityscapes
 
     root, out = make_camvid(tmp_path / "camvid"), tmp_path / "out"
     with files.locked(out):
@@ -479,7 +480,7 @@ def test_two_preparations_do_not_share_a_folder(tmp_path):
             draw_cityscapes(out, train=1, val=1, height=48, width=64, workers=1)
     assert not out.exists()
 
-    program = "import sys; from kseg.data.prepare import prepare_dataset as p\nif __name__ == '__main__':\n"
+    program = "import sys; from kseg.data.records.prepare import prepare_dataset as p\nif __name__ == '__main__':\n"
     program += "    try: p('camvid', *sys.argv[1:], shards=3, workers=1, progress=False)\n"
     program += "    except ValueError as error: sys.exit(str(error))"
     commands = [[sys.executable, "-c", program, str(root), str(out)]] * 3

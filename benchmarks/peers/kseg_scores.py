@@ -7,14 +7,14 @@ import numpy as np
 
 import kseg
 from benchmarks.peers import scenes
-from kseg.cityscapes_scores import CityscapesCounts
-from kseg.data import codec
+from kseg.io import images
 from kseg.metrics import confusion_matrix, five_scores
+from kseg.metrics.cityscapes_scores import CityscapesCounts
 
 
 def official(folder):
     """Cityscapes' scores; the next images are decoded in threads meanwhile, as `kseg.evaluate` does."""
-    predictions = [codec.decode_label(path.read_bytes(), path.name)[0] for path in scenes.files(folder, "pred")]
+    predictions = [images.decode_label(path.read_bytes(), path.name)[0] for path in scenes.files(folder, "pred")]
     encoded = [
         (label.read_bytes(), instances.read_bytes())
         for label, instances in zip(scenes.files(folder, "labelIds"), scenes.files(folder, "instanceIds"), strict=True)
@@ -22,7 +22,7 @@ def official(folder):
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
     def decode(pair):
-        return codec.decode_label(pair[0], "label")[0], codec.decode_instances(pair[1], "instances")
+        return images.decode_label(pair[0], "label")[0], images.decode_instances(pair[1], "instances")
 
     def run():
         counts = CityscapesCounts()

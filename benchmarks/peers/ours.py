@@ -8,10 +8,11 @@ import tensorflow as tf
 from benchmarks import costs
 from benchmarks.peers import inputs, steps
 from kseg import blocks, layers, losses
-from kseg.data.augment import Augmentation, epoch_plan
-from kseg.evaluation import evaluate_standard, open_split
-from kseg.loops import make_loop
+from kseg.data.augmentation.plan import Augmentation, epoch_plan
+from kseg.data.pipeline.load import open_split
+from kseg.evaluation.evaluate import evaluate_standard
 from kseg.models import MODELS, build_model, deeplabv3
+from kseg.training.trainers import make_loop
 
 versions = steps.versions
 

@@ -6,7 +6,7 @@ import os
 
 import keras
 
-from kseg.errors import InputError, check_whole
+from kseg.io.errors import InputError, check_whole
 from kseg.models import deeplabv3, fcn, segnet, unet
 
 MODELS = {

@@ -3,9 +3,11 @@
 import keras
 
 from kseg import blocks
-from kseg.errors import InputError
-from kseg.layers import UpSampling2D
-from kseg.models import encoders, ends, resnet, vgg
+from kseg.io.errors import InputError
+from kseg.layers.upsampling import UpSampling2D
+from kseg.models import common
+from kseg.models.backbones import resnet, vgg
+from kseg.models.pretrained import weights
 
 BACKBONES = (*resnet.BLOCKS, "vgg16")
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride, in pixels of the backbone's map
@@ -40,10 +42,10 @@ def deeplabv3(
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for sizes that do not divide, unfit options or weights, no TensorFlow or keras-cv.
     """
-    ends.choose("backbone", backbone, BACKBONES)
-    ends.choose("output_stride", output_stride, RATES)
+    common.choose("backbone", backbone, BACKBONES)
+    common.choose("output_stride", output_stride, RATES)
     pooling = _pyramid_pooling(RATES[output_stride], 4 * base_filters)
-    image, x = ends.image_input(input_shape, output_stride)
+    image, x = common.image_input(input_shape, output_stride)
     options = {"output_stride": output_stride, "initializer": initializer}
     if backbone != "vgg16":
         x = resnet.resnet(x, backbone, base_filters, multi_grid=multi_grid or MULTI_GRID, **options)
@@ -51,12 +53,12 @@ def deeplabv3(
         x = vgg.vgg16(x, base_filters, **options)["out"]
     else:
         raise InputError(f"multi_grid is an option of the ResNets, got {multi_grid} with backbone vgg16. Leave it out.")
-    x = ends.dropout(pooling(x), dropout, seed, "aspp_dropout")
-    x = ends.logits(x, num_classes, initializer=initializer)
+    x = common.dropout(pooling(x), dropout, seed, "aspp_dropout")
+    x = common.logits(x, num_classes, initializer=initializer)
     x = UpSampling2D(output_stride, interpolation="bilinear", dtype="float32", name="upsampling")(x)
     model = keras.Model(image, x, name=name)
     if encoder_weights:
-        encoders.load_encoder_weights(model, backbone, encoder_weights)
+        weights.load_encoder_weights(model, backbone, encoder_weights)
     return model
 
 

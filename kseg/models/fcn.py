@@ -3,8 +3,11 @@
 import keras
 
 from kseg import blocks
-from kseg.layers import BilinearInitializer, ScaledL2Normalization, UpSampling2D
-from kseg.models import encoders, ends, vgg
+from kseg.layers.normalization import ScaledL2Normalization
+from kseg.layers.upsampling import BilinearInitializer, UpSampling2D
+from kseg.models import common
+from kseg.models.backbones import vgg
+from kseg.models.pretrained import weights
 
 MULTIPLE = 32
 
@@ -105,17 +108,17 @@ def parsenet(
 
 def _fcn(input_shape, head, base_filters, dropout, initializer, encoder_weights, seed, name):
     """VGG16, fc6 and fc7; `head` makes of fc7 and the dict of VGG16's maps the scores at the image's size."""
-    image, x = ends.image_input(input_shape, MULTIPLE)
+    image, x = common.image_input(input_shape, MULTIPLE)
     maps = vgg.vgg16(x, base_filters, initializer=initializer)
     x = maps["out"]  # (B, H/32, W/32, 8 * base_filters)
     for layer, (key, size) in enumerate({"fc6": 7, "fc7": 1}.items()):
         filters = 64 * base_filters
         x = keras.layers.Conv2D(filters, size, padding="same", kernel_initializer=initializer, name=key)(x)
         x = keras.layers.ReLU(name=f"{key}_relu")(x)
-        x = ends.dropout(x, dropout, seed + layer, f"{key}_dropout")
+        x = common.dropout(x, dropout, seed + layer, f"{key}_dropout")
     model = keras.Model(image, head(x, maps), name=name)
     if encoder_weights:
-        encoders.load_encoder_weights(model, "vgg16", encoder_weights)
+        weights.load_encoder_weights(model, "vgg16", encoder_weights)
     return model
 
 
@@ -123,7 +126,7 @@ def _skips(num_classes, pools, initializer):
     """A head that doubles the scores and adds those of a shallower map, for each of `pools`; all in float32."""
 
     def head(x, maps):
-        scores = ends.logits(x, num_classes, initializer=initializer, name="score_fc7")
+        scores = common.logits(x, num_classes, initializer=initializer, name="score_fc7")
         for pool in pools:
             scores = keras.layers.Conv2DTranspose(
                 num_classes,
@@ -135,7 +138,7 @@ def _skips(num_classes, pools, initializer):
                 dtype="float32",
                 name=f"upsample_{pool}",
             )(scores)
-            skip = ends.logits(maps[pool], num_classes, initializer=initializer, name=f"score_{pool}")
+            skip = common.logits(maps[pool], num_classes, initializer=initializer, name=f"score_{pool}")
             scores = keras.layers.Add(dtype="float32", name=f"add_{pool}")([scores, skip])
         return _upsample(scores, 32 // 2 ** len(pools))
 

@@ -3,8 +3,10 @@
 import keras
 
 from kseg import blocks
-from kseg.layers import BatchNormalization, MaxPooling2DWithArgmax, MaxUnpooling2D
-from kseg.models import encoders, ends
+from kseg.layers.normalization import BatchNormalization
+from kseg.layers.pooling import MaxPooling2DWithArgmax, MaxUnpooling2D
+from kseg.models import common
+from kseg.models.pretrained import weights
 
 # Output channels of each convolution in units of base_filters, from block 1; the decoder runs from 5 to 1.
 ENCODER = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
@@ -36,10 +38,10 @@ def segnet(
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for sizes that do not divide by 32, an unknown decoder or unfit weights.
     """
-    image, x = ends.image_input(input_shape, MULTIPLE)
+    image, x = common.image_input(input_shape, MULTIPLE)
     x, indices = _encoder(x, base_filters, initializer, _own_norm, dropout, seed)
     x = _decoder(x, indices, base_filters, decoder, initializer, _own_norm, dropout, seed)
-    x = ends.logits(x, num_classes, 3, initializer=initializer, transposed=DECODERS[decoder])
+    x = common.logits(x, num_classes, 3, initializer=initializer, transposed=DECODERS[decoder])
     return _finish(keras.Model(image, x, name=name), encoder_weights)
 
 
@@ -75,9 +77,9 @@ def segnet_aspp(
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError as `segnet`; training on a single image per device raises too (ASPP's pooled branch).
     """
-    ends.choose("norm", norm, NORMS)
-    ends.choose("decoder_convs", decoder_convs, (12, 13))
-    image, x = ends.image_input(input_shape, MULTIPLE, normalization)
+    common.choose("norm", norm, NORMS)
+    common.choose("decoder_convs", decoder_convs, (12, 13))
+    image, x = common.image_input(input_shape, MULTIPLE, normalization)
     norms = _norm_by_width() if norm == "shared" else _own_norm
     x, indices = _encoder(x, base_filters, initializer, norms)
     extra = decoder_convs - 12
@@ -85,7 +87,7 @@ def segnet_aspp(
     x = blocks.aspp(x, 4 * base_filters, rates, dropout=dropout, initializer=initializer, seed=seed)
     if tail:
         x = blocks.conv_bn_relu(x, 4 * base_filters, initializer=initializer, name="tail")
-    x = ends.logits(x, num_classes, initializer=initializer)
+    x = common.logits(x, num_classes, initializer=initializer)
     return _finish(keras.Model(image, x, name=name), encoder_weights, keep_preprocess=normalization != "imagenet")
 
 
@@ -114,13 +116,13 @@ def _encoder(x, base_filters, initializer, norm, dropout=0.0, seed=0):
             x = blocks.conv_bn_relu(x, filters, norm=norm(filters), initializer=initializer, name=name)
         x, indices[block] = MaxPooling2DWithArgmax(name=f"block{block}_pool")(x)
         if block >= 3:
-            x = ends.dropout(x, dropout, seed + block, f"block{block}_dropout")
+            x = common.dropout(x, dropout, seed + block, f"block{block}_dropout")
     return x, indices
 
 
 def _decoder(x, indices, base_filters, decoder, initializer, norm, dropout=0.0, seed=0, extra=0):
     """The mirror, (B, H, W, base_filters): all of SegNet's but its last convolution, and `extra` of that width."""
-    ends.choose("decoder", decoder, DECODERS)
+    common.choose("decoder", decoder, DECODERS)
     options = {"transposed": DECODERS[decoder], "initializer": initializer}
     for block in (5, 4, 3, 2, 1):
         x = MaxUnpooling2D(name=f"decoder{block}_unpool")([x, indices[block]])
@@ -129,11 +131,11 @@ def _decoder(x, indices, base_filters, decoder, initializer, norm, dropout=0.0, 
             filters = width * base_filters
             x = blocks.conv_bn_relu(x, filters, norm=norm(filters), name=f"decoder{block}_conv{i}", **options)
         if block >= 3:
-            x = ends.dropout(x, dropout, seed + 5 + block, f"decoder{block}_dropout")
+            x = common.dropout(x, dropout, seed + 5 + block, f"decoder{block}_dropout")
     return x
 
 
 def _finish(model, encoder_weights, keep_preprocess=False):
     if encoder_weights:
-        encoders.load_encoder_weights(model, "vgg16", encoder_weights, keep_preprocess=keep_preprocess)
+        weights.load_encoder_weights(model, "vgg16", encoder_weights, keep_preprocess=keep_preprocess)
     return model

@@ -5,8 +5,8 @@ import functools
 import keras
 
 from kseg import blocks
-from kseg.errors import InputError
-from kseg.models import ends
+from kseg.io.errors import InputError
+from kseg.models import common
 
 UPSAMPLINGS, SKIPS, HEAD_ACTIVATIONS = ("nearest", "transposed"), ("concat", "add"), (None, "relu")
 
@@ -142,7 +142,7 @@ def _residual(block, initializer):
 
 def _upsampling(kind, initializer):
     """A function (x, filters, name) that doubles height and width and halves the channels."""
-    ends.choose("upsampling", kind, UPSAMPLINGS)
+    common.choose("upsampling", kind, UPSAMPLINGS)
 
     def nearest(x, filters, *, name):
         x = keras.layers.UpSampling2D(2, name=f"{name}_nearest")(x)
@@ -155,14 +155,14 @@ def _upsampling(kind, initializer):
 
 
 def _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name):
-    ends.choose("skip", skip, SKIPS)
-    ends.choose("head_activation", head_activation, HEAD_ACTIVATIONS)
+    common.choose("skip", skip, SKIPS)
+    common.choose("head_activation", head_activation, HEAD_ACTIVATIONS)
     if not all(isinstance(value, int) and value >= 1 for value in (depth, base_filters)):
         raise InputError(
             f"depth and base_filters must be whole numbers of at least 1, got {depth!r}, {base_filters!r}."
         )
     join = keras.layers.Concatenate if skip == "concat" else keras.layers.Add
-    image, x = ends.image_input(input_shape, 2 ** (depth - 1))
+    image, x = common.image_input(input_shape, 2 ** (depth - 1))
     skips = {}
     for level in range(1, depth + 1):
         x = block(x, base_filters * 2 ** (level - 1), name=f"encoder{level}")  # (B, H / 2^(level - 1), ...)
@@ -174,5 +174,5 @@ def _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_a
         x = up(x, filters, name=f"decoder{level}_up")
         x = join(name=f"decoder{level}_skip")([skips[level], x])
         x = block(x, filters, name=f"decoder{level}")
-    x = ends.logits(x, num_classes, initializer=initializer, activation=head_activation)
+    x = common.logits(x, num_classes, initializer=initializer, activation=head_activation)
     return keras.Model(image, x, name=name)

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image, ImageOps
 from scenes import CLASSES, H, W, image, label, make_camvid, make_folder, save
 
-from kseg.data import folder, records
-from kseg.data.prepare import prepare_dataset
-from kseg.data.source import same_in_two_splits
-from kseg.errors import InputError
+from kseg.data.datasets import image_folders
+from kseg.data.datasets.listing import same_in_two_splits
+from kseg.data.records import manifest as records
+from kseg.data.records.prepare import prepare_dataset
+from kseg.io.errors import InputError
 
 FOLDERS = 300
 # The words of the issue, once more and by themselves: what is taken for what.
@@ -201,7 +202,7 @@ def test_random_folders_are_read_as_drawn_or_refused_by_name(tmp_path, monkeypat
             refused += 1
             continue
         assert not named, f"folder {seed} has a fault: {named}"
-        source = folder.read(root)
+        source = image_folders.read(root)
         assert set(source.unlabelled) == unlabelled and set(manifest.splits) == set(source.splits) == set(expected)
         assert len([note for note in source.notes if "no labels" in note]) == len(unlabelled)
         for split, scenes in expected.items():
@@ -217,7 +218,7 @@ def test_random_folders_are_read_as_drawn_or_refused_by_name(tmp_path, monkeypat
 
 def lines_of(root):
     """The problems and the notes of a folder."""
-    source = folder.read(root)
+    source = image_folders.read(root)
     return list(source.problems), list(source.notes)
 
 
@@ -233,7 +234,7 @@ def test_names_are_a_splits_own_and_equality_is_of_content(tmp_path):
         for kind in ("images", "labels"):
             path = root / "val" / kind / f"train{i}.png"
             path.write_bytes((root / "train" / kind / f"train{i}.png").read_bytes())
-    assert [p.line for p in same_in_two_splits(folder.read(root).splits)] == [
+    assert [p.line for p in same_in_two_splits(image_folders.read(root).splits)] == [
         f"image in 2 splits (train, val): {name}; leave it out of all but one" for name in ("0001", "train0", "train1")
     ]
     with pytest.raises(InputError, match=r"1 problem in .*\nimage in 2 splits .*: 0001; .*one \(and 2 more like it\)$"):
@@ -289,14 +290,14 @@ def test_what_is_taken_for_what_is_said(tmp_path):
     )
     save(tmp_path / "train" / "images" / "x.png", image(0))
     with pytest.raises(InputError, match=r"Train/JPEGImages and train/images could both be the images of split train"):
-        folder.read(tmp_path)
+        image_folders.read(tmp_path)
 
 
 def test_no_split_says_what_is_there_and_what_may_be(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
     (tmp_path / "photos").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no train/images .*it holds photos/.*val: val, valid, validation"):
-        folder.read(tmp_path)
+        image_folders.read(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES[1:])
@@ -305,7 +306,7 @@ def test_a_suffix_is_paired_where_nothing_else_could_be_meant(tmp_path, suffix):
     for i in range(2):
         (root / f"train/labels/train{i}.png").rename(root / f"train/labels/train{i}{suffix}.png")
     assert lines_of(root) == ([], [f"train: 2 labels are paired by their image's name and {suffix}."])
-    frames = folder.read(root).splits["train"]
+    frames = image_folders.read(root).splits["train"]
     assert [(f.name, f.label) for f in frames] == [
         (f"train{i}", str(root / f"train/labels/train{i}{suffix}.png")) for i in range(2)
     ]
@@ -356,7 +357,7 @@ def test_folders_are_walked_and_links_that_lead_back_are_not(tmp_path):
         (tmp_path / "elsewhere" / kind / "day" / "back").symlink_to(root / "train" / kind)
         (root / "train" / kind / "__MACOSX").mkdir()
         (root / "train" / kind / "__MACOSX" / "._0.png").write_bytes(b"resource fork")
-    assert [name for name, _, _ in folder.read(root).split("train")] == ["seq/day/0", "train0", "train1"]
+    assert [name for name, _, _ in image_folders.read(root).split("train")] == ["seq/day/0", "train0", "train1"]
     (root / "train" / "images" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert lines_of(root)[0] == ["no file that can be read: train/images/gone.png"]
 

@@ -9,15 +9,16 @@ from photographs import DEEP, IDS, LABELS, PALETTE, PHOTOGRAPHS, PLAIN, RGB, H, 
 from PIL import Image
 from scenes import make_cityscapes
 
-from kseg.data import codec, records
-from kseg.data.checking import check_records
-from kseg.data.examples import Examples
-from kseg.data.pipeline import RecordSource, decode_images, load_dataset
-from kseg.data.prepare import prepare_dataset
-from kseg.data.records import parse_example
-from kseg.data.tfrecord import frame, serialize_example
-from kseg.errors import InputError
-from kseg.prediction import read_image
+from kseg.data.checks.record_faults import check_records
+from kseg.data.pipeline.examples import Examples
+from kseg.data.pipeline.examples_tensorflow import RecordSource, decode_images
+from kseg.data.pipeline.load import load_dataset
+from kseg.data.records import manifest
+from kseg.data.records.prepare import prepare_dataset
+from kseg.inference.predict import read_image
+from kseg.io import images as codec
+from kseg.io.errors import InputError
+from kseg.io.tfrecord import frame, parse_example, serialize_example
 
 EXTENSIONS = {"jpeg": ".jpg", "mpo": ".jpg", "apng": ".png"}
 CLASSES = {"classes": [{"id": i, "name": f"class {i}", "color": [i, 0, 0]} for i in range(200)]}
@@ -65,7 +66,7 @@ def test_both_readers_and_prediction_give_pillows_pixels_upright(prepared):
 
 
 def test_records_keep_plain_bytes_and_hold_png_of_all_else(prepared):
-    split = records.load_manifest(prepared).split("train")
+    split = manifest.load_manifest(prepared).split("train")
     for i, (name, data) in enumerate(PHOTOGRAPHS.items()):
         example = parse_example(split.read(i))
         stored, kind = example["image/encoded"], example["image/format"].decode()
@@ -181,7 +182,7 @@ def test_a_turned_photograph_is_resized_and_converted_upright(tmp_path, image_fo
     assert image.shape == wanted.shape and np.abs(image.astype(int) - wanted).mean() < 8  # JPEG of noise at 95
     np.testing.assert_array_equal(small, codec.resize(label, (W // 2, H), nearest=True))
     prepare_dataset("folder", root, tmp_path / "whole", **options)
-    stored = parse_example(records.load_manifest(tmp_path / "whole").split("train").read(0))
+    stored = parse_example(manifest.load_manifest(tmp_path / "whole").split("train").read(0))
     assert stored["image/format"].decode() == (image_format or "png")
     image = Examples(tmp_path / "whole", "train")[0][0]
     assert np.abs(image.astype(int) - pillow_rgb(data)).max() <= (40 if image_format == "jpeg" else 0)

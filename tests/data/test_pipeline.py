@@ -8,10 +8,12 @@ import tiny
 from PIL import Image
 
 import kseg
-from kseg.data import augment, pipeline, records
-from kseg.data.augment import Augmentation
-from kseg.data.examples import Examples
-from kseg.data.prepare import prepare_dataset
+from kseg.data.augmentation import plan as augment
+from kseg.data.augmentation.plan import Augmentation
+from kseg.data.pipeline import examples_tensorflow
+from kseg.data.pipeline.examples import Examples
+from kseg.data.records import manifest
+from kseg.data.records.prepare import prepare_dataset
 
 WILD = Augmentation(scale_min=0.5, scale_max=2.0, flip=True, brightness=0.1, contrast=0.2, saturation=0.2, hue=0.05)
 
@@ -66,7 +68,7 @@ def test_training_passes_differ_and_repeat_exactly(data):
 
 def test_the_same_bytes_whatever_the_parallelism(data, monkeypatch):
     def batches(parallel):
-        monkeypatch.setattr(pipeline.tf.data, "AUTOTUNE", parallel)
+        monkeypatch.setattr(examples_tensorflow.tf.data, "AUTOTUNE", parallel)
         options = {"batch_size": 2, "height": 32, "width": 32, "training": True, "augmentation": WILD}
         return arrays(kseg.load_dataset(data / "records", "train", **options))
 
@@ -78,7 +80,7 @@ def test_the_same_bytes_whatever_the_parallelism(data, monkeypatch):
 @pytest.mark.parametrize("label_resize", ["nearest", "smooth"])
 def test_tensorflow_and_numpy_execute_a_plan_alike(data, crop, label_resize):
     plan = augment.epoch_plan(7, 7, seed=5, epoch=0, augmentation=WILD)
-    sources = (kind(data / "records", "train") for kind in (pipeline.RecordSource, Examples))
+    sources = (kind(data / "records", "train") for kind in (examples_tensorflow.RecordSource, Examples))
     (got,), (expected,) = (arrays(s.training_batches(lambda: [plan], 7, 32, 64, crop, label_resize)) for s in sources)
     assert got[1].shape == (7, *(crop or (32, 64))) and np.array_equal(got[1], expected[1])
     # Pillow resizes uint8 in fixed point: a level or two apart after the colours
@@ -97,7 +99,7 @@ def test_smooth_labels_are_raw_ids_mixed_before_the_label_set(tmp_path):
     classes = [{"id": i, "name": name, "color": [i, 0, 0]} for i, name in ((10, "road"), (20, "car"), (30, "sky"))]
     (folder / "classes.json").write_text(json.dumps({"classes": classes}))
     prepare_dataset("folder", folder, tmp_path / "records", workers=1, progress=False)
-    source = pipeline.RecordSource(tmp_path / "records", "train")
+    source = examples_tensorflow.RecordSource(tmp_path / "records", "train")
     plan = augment.epoch_plan(1, 1, seed=0, epoch=0, augmentation=Augmentation())
     # 15 columns for 16: the middle one lies on the border, half 10 and half 30 are 20. 32 columns: the two at the
     # border lie a quarter of the way to the other side, 15 and 25, which no class has.
@@ -127,12 +129,12 @@ def test_a_corrupt_record_names_shard_and_position(data, tmp_path):
     folder.mkdir()
     for path in (data / "records").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    split = records.load_manifest(folder).split("val")
+    split = manifest.load_manifest(folder).split("val")
     shard, offset = split.shards[split.shard[3]], int(split.offset[3])
     content = bytearray(pathlib.Path(shard).read_bytes())
     content[offset + 40] ^= 1  # one bit of the payload
     pathlib.Path(shard).write_bytes(content)
-    source = pipeline.RecordSource(folder, "val")
+    source = examples_tensorflow.RecordSource(folder, "val")
     expected = f"Record {split.position[3]} of shard .*{pathlib.Path(shard).name} is corrupt"
     with pytest.raises(ValueError, match=expected), source.readable_errors():
         arrays(source.batches())
@@ -155,6 +157,6 @@ def test_unknown_split_and_label_set(data):
 
 
 def test_class_pixel_counts_follow_the_label_set(data):
-    source = pipeline.RecordSource(data / "records", "train")
+    source = examples_tensorflow.RecordSource(data / "records", "train")
     labels = np.stack([read(data, f"train_{i}")[1] for i in range(7)])
     assert source.pixel_counts().tolist() == [int((labels == c).sum()) for c in range(3)]

@@ -23,10 +23,12 @@ from scenes import (
     zip_cityscapes,
 )
 
-from kseg.data import folder, records
-from kseg.data.checking import check_records, mistaken_void
-from kseg.data.prepare import prepare_dataset
-from kseg.data.workers import Workers
+from kseg.data.checks.record_faults import check_records, mistaken_void
+from kseg.data.datasets import image_folders as folder
+from kseg.data.records import manifest as records
+from kseg.data.records.prepare import prepare_dataset
+from kseg.io import tfrecord
+from kseg.io.parallel import Workers
 
 
 def prepare(dataset, source, output, **options):
@@ -106,7 +108,7 @@ def test_an_empty_split_is_a_problem(tmp_path):
 def test_cityscapes_stores_the_files_own_bytes(tmp_path):
     unpacked = make_cityscapes(tmp_path / "city")
     manifest = prepare("cityscapes", unpacked, tmp_path / "out")
-    example = records.parse_example(manifest.split("val").read(0))
+    example = tfrecord.parse_example(manifest.split("val").read(0))
     name = "lindau_000001_000019"
     folder = unpacked / "gtFine/val/lindau"
     assert example["image/filename"] == name.encode()
@@ -128,7 +130,7 @@ def test_store_size_is_for_training_only(tmp_path):
     train, val = manifest.split("train"), manifest.split("val")
     assert set(train.heights) == {8} and set(train.widths) == {12}
     assert set(val.heights) == {H} and set(val.widths) == {W}
-    example = records.parse_example(train.read(0))
+    example = tfrecord.parse_example(train.read(0))
     _, rgb, ids = records.decode(train.read(0))
     raw = label(1, range(34))  # aachen_000001 is the first in file-name order
     # half the size: nearest takes the pixel at the centre (2i + 1), of labels and instances alike
@@ -148,7 +150,7 @@ def test_labels_of_other_kinds_are_stored_as_grey_png(tmp_path):
     palette.putpalette(bytes(range(30)))
     palette.save(root / "train/labels/train0.png")
     split = prepare("folder", root, tmp_path / "out").split("train")
-    png = records.parse_example(split.read(0))["image/segmentation/class/encoded"]
+    png = tfrecord.parse_example(split.read(0))["image/segmentation/class/encoded"]
     assert Image.open(io.BytesIO(png)).mode == "L"
     np.testing.assert_array_equal(records.decode(split.read(0))[2], ids)
 
@@ -223,8 +225,8 @@ print("started")
 import multiprocessing
 multiprocessing.set_start_method("fork")  # the caller's choice stays the caller's
 import kseg
-from kseg.data.checking import check_records
-from kseg.data.synthetic import draw_cityscapes
+from kseg.data.checks.record_faults import check_records
+from kseg.data.synthetic.dataset import draw_cityscapes
 manifest = kseg.prepare_dataset("camvid", {source!r}, {output!r}, workers=2, progress=False)
 checked = check_records(manifest, workers=2)
 drawn = draw_cityscapes({streets!r}, train=2, val=1, height=64, width=128, workers=2)

@@ -8,7 +8,7 @@ import pytest
 from scenes import label, make_camvid, save
 from test_prepare import content, prepare
 
-from kseg.data import records
+from kseg.data.records import manifest
 
 KILL = """
 import os, signal, sys
@@ -42,7 +42,7 @@ def test_killed_anywhere_and_run_again(tmp_path, module, name, count, finished):
     assert subprocess.run(command).returncode == -signal.SIGKILL
     assert not (killed / "dataset.json").exists()
     with pytest.raises(ValueError, match="not a finished record folder"):
-        records.load_manifest(killed)
+        manifest.load_manifest(killed)
     for path in killed.glob("*.tfrecord"):  # a final name always holds a whole shard
         assert path.read_bytes() == (fresh / path.name).read_bytes()
     kept = [killed / p.name.removesuffix(".stats.json") for p in killed.glob("*.stats.json")]
@@ -68,7 +68,7 @@ def test_a_failed_write_leaves_no_file_under_a_shards_name(tmp_path, monkeypatch
     def full(framed):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kseg.data.writer.frame", full)
+    monkeypatch.setattr("kseg.io.tfrecord.frame", full)
     with pytest.raises(OSError, match="No space left"):
         prepare("camvid", root, tmp_path / "out")
     assert sorted(content(tmp_path / "out")) == ["source.json"]

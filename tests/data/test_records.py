@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scenes import H, W, image, label, make_camvid
 
-from kseg.data import camvid, codec, records, tfrecord
-from kseg.data.prepare import prepare_dataset
+from kseg.data.datasets import camvid
+from kseg.data.records import manifest as records
+from kseg.data.records.prepare import prepare_dataset
+from kseg.io import images, tfrecord
 
 KEYS = {f"image/{key}" for key in ("encoded", "filename", "format", "height", "width", "channels")}
 KEYS |= {f"image/segmentation/class/{key}" for key in ("encoded", "format", "label_space")}
@@ -45,13 +47,13 @@ def deeplab_shard(tf, path, frames, **changes):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for i in frames:
             values = {
-                "image/encoded": codec.encode(image(i)),
+                "image/encoded": images.encode(image(i)),
                 "image/filename": f"scene_{i}".encode(),
                 "image/format": b"png",
                 "image/height": H,
                 "image/width": W,
                 "image/channels": 3,
-                "image/segmentation/class/encoded": codec.encode(label(i, (0, 18, 255))),
+                "image/segmentation/class/encoded": images.encode(label(i, (0, 18, 255))),
                 "image/segmentation/class/format": b"png",
             } | changes
             features = {key: feature(value) for key, value in values.items()}
@@ -229,7 +231,7 @@ def test_decoding_what_is_no_scene():
     with pytest.raises(ValueError, match="no tf.train.Example"):
         records.decode(b"\xff\xff")
     with pytest.raises(ValueError, match="lacks image/segmentation/class/encoded"):
-        records.decode(tfrecord.serialize_example({"image/encoded": codec.encode(image(0))}))
+        records.decode(tfrecord.serialize_example({"image/encoded": images.encode(image(0))}))
     values = {"image/filename": "x", "image/encoded": b"?", "image/segmentation/class/encoded": b"?"}
     with pytest.raises(ValueError, match="image of record x: not a PNG, JPEG, WebP, TIFF or BMP file"):
         records.decode(tfrecord.serialize_example(values))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data import synthetic
-from kseg.data.streets import draw_street
+from kseg.data.synthetic import dataset
+from kseg.data.synthetic.scene import draw_street
 
 TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 DRAWN = (7, 8, 11, 17, 20, 21, 23, 24, 26)
@@ -24,7 +24,7 @@ def files(root):
 @pytest.fixture(scope="module")
 def drawing(tmp_path_factory):
     root = tmp_path_factory.mktemp("streets")
-    assert synthetic.draw_cityscapes(root, **SMALL, workers=1) == 8
+    assert dataset.draw_cityscapes(root, **SMALL, workers=1) == 8
     return root
 
 
@@ -43,7 +43,7 @@ def test_layout_is_cityscapes(drawing):
 
 def test_ids_and_instances(drawing):
     for split, index in (("train", 0), ("train", 4), ("val", 2)):
-        image, labels, instances = (Image.open(path) for path in synthetic.frame_paths(drawing, split, index))
+        image, labels, instances = (Image.open(path) for path in dataset.frame_paths(drawing, split, index))
         assert image.mode == "RGB" and labels.mode == "L" and instances.mode.startswith("I")
         image, labels, instances = (np.asarray(picture) for picture in (image, labels, instances))
         assert image.shape == (48, 96, 3) and labels.shape == instances.shape == (48, 96)
@@ -58,7 +58,7 @@ def test_ids_and_instances(drawing):
 
 def test_same_bytes_whatever_the_workers(drawing, tmp_path):
     seen = []
-    synthetic.draw_cityscapes(tmp_path, **SMALL, workers=2, progress=lambda *step: seen.append(step))
+    dataset.draw_cityscapes(tmp_path, **SMALL, workers=2, progress=lambda *step: seen.append(step))
     assert files(tmp_path) == files(drawing)
     assert seen == [(i, 8) for i in range(1, 9)]
 
@@ -68,14 +68,14 @@ def test_a_second_call_draws_only_what_is_missing(drawing, tmp_path):
     for name, content in whole.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    assert synthetic.draw_cityscapes(tmp_path, **SMALL, workers=1) == 0
-    image, labels, _ = synthetic.frame_paths(tmp_path, "train", 2)
+    assert dataset.draw_cityscapes(tmp_path, **SMALL, workers=1) == 0
+    image, labels, _ = dataset.frame_paths(tmp_path, "train", 2)
     image.unlink()
-    synthetic.frame_paths(tmp_path, "val", 0)[2].unlink()
-    before = os.stat(synthetic.frame_paths(tmp_path, "train", 1)[0]).st_mtime_ns
-    assert synthetic.draw_cityscapes(tmp_path, **SMALL, workers=1) == 2
+    dataset.frame_paths(tmp_path, "val", 0)[2].unlink()
+    before = os.stat(dataset.frame_paths(tmp_path, "train", 1)[0]).st_mtime_ns
+    assert dataset.draw_cityscapes(tmp_path, **SMALL, workers=1) == 2
     assert files(tmp_path) == whole
-    assert os.stat(synthetic.frame_paths(tmp_path, "train", 1)[0]).st_mtime_ns == before
+    assert os.stat(dataset.frame_paths(tmp_path, "train", 1)[0]).st_mtime_ns == before
 
 
 def test_marker_comes_last_and_an_interrupted_drawing_goes_on(drawing, tmp_path):
@@ -87,11 +87,11 @@ def test_marker_comes_last_and_an_interrupted_drawing_goes_on(drawing, tmp_path)
             raise Stop
 
     with pytest.raises(Stop):
-        synthetic.draw_cityscapes(tmp_path, **SMALL, workers=1, progress=stop)
+        dataset.draw_cityscapes(tmp_path, **SMALL, workers=1, progress=stop)
     assert not (tmp_path / "synthetic.json").exists()
     with pytest.raises(ValueError, match="seed=3.*Remove it"):
-        synthetic.draw_cityscapes(tmp_path, **SMALL | {"seed": 4}, workers=1)
-    assert synthetic.draw_cityscapes(tmp_path, **SMALL, workers=1) == 5
+        dataset.draw_cityscapes(tmp_path, **SMALL | {"seed": 4}, workers=1)
+    assert dataset.draw_cityscapes(tmp_path, **SMALL, workers=1) == 5
     assert files(tmp_path) == files(drawing)
 
 
@@ -99,7 +99,7 @@ def test_marker_comes_last_and_an_interrupted_drawing_goes_on(drawing, tmp_path)
 def test_another_drawing_is_refused(drawing, change):
     before = files(drawing)
     with pytest.raises(ValueError, match="but holds") as error:
-        synthetic.draw_cityscapes(drawing, **SMALL | change, workers=1)
+        dataset.draw_cityscapes(drawing, **SMALL | change, workers=1)
     assert "\n" not in str(error.value)
     assert files(drawing) == before
 
@@ -107,14 +107,14 @@ def test_another_drawing_is_refused(drawing, change):
 def test_foreign_data_is_refused(tmp_path):
     (tmp_path / "gtFine").mkdir()
     with pytest.raises(ValueError, match="not drawn by kseg"):
-        synthetic.draw_cityscapes(tmp_path, **SMALL, workers=1)
+        dataset.draw_cityscapes(tmp_path, **SMALL, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["gtFine"]
 
 
 @pytest.mark.parametrize("bad", [{"train": 0}, {"seed": -1}, {"height": 40}, {"width": 60.5}, {"workers": 0}])
 def test_bad_arguments(tmp_path, bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} must be a whole number"):
-        synthetic.draw_cityscapes(tmp_path / "new", **SMALL | {"workers": 1} | bad)
+        dataset.draw_cityscapes(tmp_path / "new", **SMALL | {"workers": 1} | bad)
     assert not (tmp_path / "new").exists()
 
 

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 import kseg
-from kseg.export import export_saved_model
-from kseg.models import MODELS, build_model, options_of, resnet
+from kseg.export.savedmodel import export_saved_model
+from kseg.models import MODELS, build_model, options_of
+from kseg.models.backbones import resnet
 
 SIZE = (64, 64)
 # Every model by its name, and DeepLabV3 also with VGG16; two levels of the U-Nets, since XLA compiles each layer.

@@ -11,10 +11,12 @@ import tensorflow as tf
 import tiny
 
 import kseg
-from kseg.checks import check_batch_norm
-from kseg.loops import make_loop
-from kseg.models import encoders, resnet, unet
+from kseg.inference.compatibility import check_batch_norm
+from kseg.models import unet
+from kseg.models.backbones import resnet
 from kseg.models.deeplabv3 import deeplabv3
+from kseg.models.pretrained import weights
+from kseg.training.trainers import make_loop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype="uint8")
 
@@ -235,7 +237,7 @@ def test_encoder_weights_give_the_maps_of_keras_resnet50(style, reference, full,
     for layer in full.layers:
         if layer.name.startswith("conv"):
             layer.set_weights([np.zeros(weight.shape) for weight in layer.weights])
-    encoders.load_encoder_weights(full, "resnet50", path)
+    weights.load_encoder_weights(full, "resnet50", path)
     names, image = ["conv1_relu", "conv2_block1_out"], IMAGES[:, :32, :32]  # RGB here, BGR minus the mean there
     expected = _maps(reference, names, keras.applications.resnet.preprocess_input(image.astype("float32")))
     for ours, theirs in zip(_maps(full, names, image), expected, strict=True):
@@ -292,7 +294,7 @@ def test_reloaded_keras_file_is_equal_without_keras_cv_imported(small, tmp_path,
         monkeypatch.delitem(custom, name)
     for name in ("keras_cv", "keras_cv.src.layers.spatial_pyramid"):
         monkeypatch.delitem(sys.modules, name)
-    loaded = kseg.prediction.load_model(tmp_path / "model.keras")
+    loaded = kseg.inference.loading.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(IMAGES), small(IMAGES))
     with pytest.raises(ValueError, match="aspp/.* normalises over the batch alone"):
         check_batch_norm(loaded, 1)

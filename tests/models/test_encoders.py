@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from torch_files import write_state_dict
 
-from kseg.models import encoders
+from kseg.models.pretrained import weights
+from kseg.models.pretrained.torch_file import read_state_dict
 from kseg.models.segnet import segnet
-from kseg.models.torch_file import read_state_dict
 
 LAYERS = [f"block{block}_conv{i}" for block, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]
 TORCH = dict(zip(LAYERS, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), strict=True))
@@ -58,7 +58,7 @@ def _write_keras(path, vgg, style):
 def test_keras_layouts(style, vgg, model, tmp_path):
     path = tmp_path / ("vgg.weights.h5" if style == "weights.h5" else "vgg.h5")
     _write_keras(path, vgg, style)
-    report = encoders.load_encoder_weights(model, "vgg16", path)
+    report = weights.load_encoder_weights(model, "vgg16", path)
     assert len(report["used"]) == 26 and report["unused"] == []
     reference = _first_maps(vgg, keras.applications.vgg16.preprocess_input(IMAGE.astype("float32")))
     np.testing.assert_allclose(_first_maps(model, IMAGE), reference, rtol=1e-3, atol=1e-3)
@@ -71,7 +71,7 @@ def test_report_names_what_is_unused(vgg, model, tmp_path):
     _write_keras(tmp_path / "vgg.h5", vgg, "published")
     with h5py.File(tmp_path / "vgg.h5", "a") as file:
         file["predictions/predictions_W_1:0"] = np.zeros((4, 5))
-    report = encoders.load_encoder_weights(model, "vgg16", tmp_path / "vgg.h5")
+    report = weights.load_encoder_weights(model, "vgg16", tmp_path / "vgg.h5")
     assert report["unused"] == ["predictions/predictions_W_1:0"]
 
 
@@ -85,12 +85,12 @@ def test_unfit_files_are_errors_that_name_every_array(vgg, model, tmp_path):
         file["block3_conv1/block3_conv1/kernel:0"] = np.zeros((3, 3, 128, 255), "float32")
     text = r"block2_conv1/bias is missing; .*kernel:0 has shape \(3, 3, 128, 255\).* needs \(3, 3, 128, 256\)"
     with pytest.raises(ValueError, match=text):
-        encoders.load_encoder_weights(model, "vgg16", path)
+        weights.load_encoder_weights(model, "vgg16", path)
     path.write_bytes(b"not HDF5")
     with pytest.raises(ValueError, match="Cannot read .*vgg.h5 as HDF5"):
-        encoders.load_encoder_weights(model, "vgg16", path)
+        weights.load_encoder_weights(model, "vgg16", path)
     with pytest.raises(FileNotFoundError, match="No encoder weights at .*none.h5"):
-        encoders.load_encoder_weights(model, "vgg16", tmp_path / "none.h5")
+        weights.load_encoder_weights(model, "vgg16", tmp_path / "none.h5")
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -108,7 +108,7 @@ def test_imagenet_without_a_network_says_what_to_put_where(model, monkeypatch, t
     monkeypatch.setattr(keras.utils, "get_file", unreachable)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError) as error:
-        encoders.load_encoder_weights(model, "vgg16", "imagenet")
+        weights.load_encoder_weights(model, "vgg16", "imagenet")
     place = tmp_path / "models" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     assert "6d6bbae143d832006294945121d1f1fc" in str(error.value) and str(place) in str(error.value)
 
@@ -137,7 +137,7 @@ def _torch_reference(state):
 def test_torchvision_layout_without_torch(torch_state, model, tmp_path):
     path = tmp_path / "vgg16.pth"
     write_state_dict(path, torch_state)
-    report = encoders.load_encoder_weights(model, "vgg16", path)
+    report = weights.load_encoder_weights(model, "vgg16", path)
     assert len(report["used"]) == 26 and report["unused"] == ["classifier.0.bias"]
     np.testing.assert_allclose(_first_maps(model, IMAGE), _torch_reference(torch_state), rtol=1e-4, atol=1e-5)
     kernel = model.get_layer("block4_conv2").get_weights()[0]
@@ -186,7 +186,7 @@ def test_files_of_pytorch_itself(zipped, model, tmp_path):
     state = {f"features.{TORCH[name]}.{k}": v for name, c in convolutions for k, v in c.state_dict().items()}
     path = tmp_path / "vgg16.pth"
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
-    assert len(encoders.load_encoder_weights(model, "vgg16", path)["used"]) == 26
+    assert len(weights.load_encoder_weights(model, "vgg16", path)["used"]) == 26
     mean, scale = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     x = ((torch.tensor(IMAGE) / 255 - mean) / scale).permute(0, 3, 1, 2)
     reference = torch.relu(convolutions[0][1](x)).permute(0, 2, 3, 1).detach().numpy()

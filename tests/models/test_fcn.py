@@ -7,7 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from kseg.models import encoders, fcn, vgg
+from kseg.models import fcn
+from kseg.models.backbones import vgg
+from kseg.models.pretrained import weights as encoders
 
 BUILDERS = {"fcn32s": fcn.fcn32s, "fcn16s": fcn.fcn16s, "fcn8s": fcn.fcn8s, "parsenet": fcn.parsenet}
 LAYERS = [f"block{block}_conv{i}" for block, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]

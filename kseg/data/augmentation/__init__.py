@@ -1,0 +1,1 @@
+"""The plan of an epoch, and what executes its rows."""

@@ -1,0 +1,47 @@
+"""CamVid in the SegNet tutorial's 11 classes (Brostow et al. 2009; Badrinarayanan et al. 2017)."""
+
+from kseg.data.datasets.image_folders import read_split_folders
+from kseg.data.datasets.listing import Source
+from kseg.data.labels import DatasetInfo, label_set_of
+
+_IDS = (
+    ("Sky", (128, 128, 128)),
+    ("Building", (128, 0, 0)),
+    ("Pole", (192, 192, 128)),
+    ("Road", (128, 64, 128)),
+    ("Pavement", (60, 40, 222)),
+    ("Tree", (128, 128, 0)),
+    ("SignSymbol", (192, 128, 128)),
+    ("Fence", (64, 64, 128)),
+    ("Car", (64, 0, 128)),
+    ("Pedestrian", (64, 64, 0)),
+    ("Bicyclist", (0, 128, 192)),
+    ("Unlabelled", (0, 0, 0)),
+)
+
+
+def info() -> DatasetInfo:
+    """Return CamVid's ids (0..10 classes, 11 void) and its label set "train_ids" (the 11 classes)."""
+    names, colours = [row[0] for row in _IDS], [row[1] for row in _IDS]
+    return DatasetInfo(
+        name="camvid",
+        id_names=dict(enumerate(names)) | {255: "void"},
+        id_palette=dict(enumerate(colours)) | {255: (0, 0, 0)},
+        void_ids=(11, 255),
+        label_sets={"train_ids": label_set_of("train_ids", range(11), names[:11], colours[:11], (11,))},
+    )
+
+
+def read(source) -> Source:
+    """List CamVid in the SegNet tutorial's layout: SPLIT/images/NAME.jpg|png with SPLIT/labels/NAME.png.
+
+    Args:
+        source: folder with train/, val/ and, if there, test/; other names as in `folder.read_split_folders`.
+
+    Returns:
+        A Source; unpaired files are its problems.
+
+    Raises:
+        FileNotFoundError: the folder, or train/ or val/ in it, is not there.
+    """
+    return read_split_folders(source, info(), ("train", "val"))

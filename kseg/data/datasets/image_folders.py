@@ -1,0 +1,281 @@
+"""One's own data without code: images/ and labels/ per split and a classes.json."""
+
+import collections
+import functools
+import json
+import os
+
+from kseg.data.datasets.listing import Problem, Source, list_stems, one_line_each, pair, walk_files
+from kseg.data.labels import DatasetInfo, label_set_of
+from kseg.io.errors import InputError, MissingFileError
+from kseg.io.files import reading
+from kseg.io.images import IMAGE_EXTENSIONS, LABEL_EXTENSIONS
+
+# What folders are called, in small letters; any case is taken.
+_SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_KINDS = {
+    "images": ("images", "image", "imgs", "img", "jpegimages"),
+    "labels": ("labels", "label", "masks", "mask", "annotations", "annotation", "segmentationclass", "gt"),
+}
+_SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
+_KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
+_EXTENSIONS = {"images": IMAGE_EXTENSIONS, "labels": LABEL_EXTENSIONS}
+_SUFFIXES = ("_mask", "_L", "_label", "_labelIds", "_gt", "_segmentation")  # of labels; none ends in another
+
+
+def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colours=None) -> Source:
+    """List SPLIT/images + SPLIT/labels, or images/SPLIT + labels/SPLIT, under any name of `_SPLITS` and `_KINDS`.
+
+    Images and labels are paired by name: the path inside their folder without the extension. A label may have one of
+    `_SUFFIXES` more than its image, where no other label could be that image's.
+
+    Args:
+        root: the folder. info: the dataset's ids. required: splits that must be there; the others of
+            train, val and test are taken where they are. colours: see Source.
+
+    Returns:
+        A Source. A split other than train whose images have no label at all is in `unlabelled`, not in `splits`.
+
+    Raises:
+        FileNotFoundError: the folder or a required split is not there.
+        ValueError: two folders could be the images, or the labels, of one split.
+    """
+    root = os.path.abspath(os.fspath(root))
+    if not os.path.isdir(root):
+        raise MissingFileError(f"There is no source folder {root}.")
+    show = functools.partial(os.path.relpath, start=root)
+    candidates, strangers = _find_folders(root)
+    splits, problems, notes, unlabelled = {}, [], [], {}
+    for split in _SPLITS:
+        folders = {kind: _choose(split, kind, candidates[split, kind], show, notes) for kind in _KINDS}
+        if not any(folders.values()):
+            if split in required:
+                raise MissingFileError(_no_split(root, split))
+            notes += [f"{name}/ is left out: it holds no images/ and labels/." for name in strangers[split]]
+            continue
+        found = {}
+        for kind, folder in folders.items():
+            found[kind], strays = list_stems(folder, _EXTENSIONS[kind], show) if folder else ({}, [])
+            problems += strays
+        images, labels = found["images"], found["labels"]
+        notes += _names_note(split, folders, show)
+        if images and not labels and split != "train" and not _holds_files(folders["labels"]):
+            unlabelled[split] = tuple(images.values())
+            notes.append(_unlabelled_note(split, images))
+            continue
+        labels, doubtful, suffixes = _by_image(split, images, labels, show)
+        notes += [f"{split}: {n} labels are paired by their image's name and {s}." for s, n in suffixes.items()]
+        splits[split], unpaired = pair(split, {n: i for n, i in images.items() if n not in doubtful}, labels, show)
+        problems += [*doubtful.values(), *unpaired]
+    return Source(info, root, splits, tuple(one_line_each(problems)), colours, tuple(notes), unlabelled)
+
+
+def _find_folders(root: str):
+    """Return ((split, kind) -> folders that could be it; split -> folders of its name in which none is)."""
+    candidates, strangers = collections.defaultdict(list), collections.defaultdict(list)
+    for first in _subfolders(root):
+        if first.name.lower() not in _SPLIT_OF and first.name.lower() not in _KIND_OF:
+            continue
+        before = sum(map(len, candidates.values()))
+        for second in _subfolders(first.path):
+            for outer, inner in ((first, second), (second, first)):
+                split, kind = _SPLIT_OF.get(outer.name.lower()), _KIND_OF.get(inner.name.lower())
+                if split and kind:
+                    candidates[split, kind].append(second.path)
+        if first.name.lower() in _SPLIT_OF and sum(map(len, candidates.values())) == before:
+            strangers[_SPLIT_OF[first.name.lower()]].append(first.name)
+    return candidates, strangers
+
+
+def _subfolders(folder: str) -> list[os.DirEntry]:
+    with reading(folder):
+        return sorted((e for e in os.scandir(folder) if e.is_dir()), key=lambda e: e.name)
+
+
+def _holds_files(folder: str | None, extensions: tuple[str, ...] = ("",)) -> bool:
+    """Return whether a folder or one in it has a file whose name ends so, any file by default."""
+    return folder is not None and any(path.lower().endswith(extensions) for path in walk_files(folder))
+
+
+def _choose(split: str, kind: str, folders: list[str], show, notes: list[str]) -> str | None:
+    """Return the one folder that is a split's images or labels, None where there is none; say what is passed over."""
+    if len(folders) > 1:  # Annotations/ of .xml beside SegmentationClass/ of .png
+        folders = [f for f in folders if _holds_files(f, _EXTENSIONS[kind])] or folders[:1]
+    if len(folders) < 2:
+        return folders[0] if folders else None
+    chosen = [f for f in folders if os.path.basename(f) == kind]
+    shown = " and ".join(map(show, folders))
+    if len(chosen) != 1 or len(set(map(os.path.dirname, folders))) > 1:
+        raise InputError(f"{shown} could both be the {kind} of split {split}. Keep one, or rename the other.")
+    notes.append(f"{split}: the {kind} are those of {show(chosen[0])}; of {shown} no other is read.")
+    return chosen[0]
+
+
+def _names_note(split: str, folders: dict[str, str | None], show) -> list[str]:
+    """Return a line on what was taken for a split's images and labels, none where the names are kseg's own."""
+    there = {kind: show(folder) for kind, folder in folders.items() if folder}
+    if all(f in (os.path.join(split, kind), os.path.join(kind, split)) for kind, f in there.items()):
+        return []
+    return [f"{split}: {' and '.join(f'the {kind} are those of {f}' for kind, f in there.items())}."]
+
+
+def _unlabelled_note(split: str, images: dict[str, str]) -> str:
+    name, path = next(iter(images.items()))
+    folder, extension = path[: -len(name) - len(os.path.splitext(path)[1])], os.path.splitext(path)[1]
+    pattern = folder + "*/" * name.count("/") + f"*{extension}"
+    return (
+        f"{split}: {len(images)} images have no labels, so the split is not scored and not in the records. "
+        f"Label them with scripts/predict.py --images='{pattern}'."
+    )
+
+
+def _by_image(split: str, images: dict[str, str], labels: dict[str, str], show):
+    """Give labels their image's name where theirs has a suffix more and nothing else could be that image's label.
+
+    Returns:
+        (name of the image, or the label's own where it has none -> label; image -> Problem, where several labels could
+        be its; suffix -> how many labels have it).
+    """
+    could, suffixes = collections.defaultdict(list), collections.Counter()
+    for name in labels.keys() - images.keys():
+        suffix = next((s for s in _SUFFIXES if name.endswith(s)), None)
+        image = name.removesuffix(suffix or "")
+        if image in images and image not in labels:
+            could[image].append((name, suffix))
+    renamed, doubtful, labels = {}, {}, dict(labels)
+    for image, found in sorted(could.items()):
+        paths = [labels.pop(name) for name, _ in sorted(found)]
+        if len(found) == 1:
+            renamed[image] = paths[0]
+            suffixes[found[0][1]] += 1
+        else:
+            shown = f"{show(images[image])}: {' and '.join(map(show, paths))}"
+            doubtful[image] = Problem(f"{split} doubtful", f"{split}: several labels could be the image's: {shown}")
+    return labels | renamed, doubtful, suffixes
+
+
+def _no_split(root: str, split: str) -> str:
+    there = ", ".join(e.name + "/" for e in _subfolders(root)[:8]) or "no folder"
+    known = "; ".join(f"{name}: {', '.join(names)}" for name, names in (_SPLITS | _KINDS).items())
+    return (
+        f"{root} has no {split}/images (or images/{split}), it holds {there}. Folders may be called so, in any case: "
+        f"{known}."
+    )
+
+
+def read(source, classes: str | None = None) -> Source:
+    """List a dataset of one's own.
+
+    The folder holds SPLIT/images and SPLIT/labels (or images/SPLIT and labels/SPLIT) for train and, if there,
+    val and test; sub-folders are walked. Images are files of IMAGE_EXTENSIONS, labels files of LABEL_EXTENSIONS
+    (kseg/data/codec.py), 8-bit ids or colours, of the same name. Other usual names of folders and of labels are taken
+    too (`read_split_folders`). classes.json:
+    {"classes": [{"id": 0, "name": "road", "color": [128, 64, 128]}, ...], "void": [255], "labels": "ids"}.
+    The training id is the position among the classes that are not void; "color" may be left out for labels
+    of ids. With "labels": "color" the labels are colour-coded and matched exactly: "id" may be left out
+    then, and a class with "void": true is ignored in training.
+
+    Args:
+        source: the folder. classes: path of the classes file; None is classes.json in the folder.
+
+    Raises:
+        FileNotFoundError: the folder, train or the classes file is not there.
+        ValueError: the classes file is not as above; two folders could be the same thing.
+    """
+    root = os.path.abspath(os.fspath(source))
+    if not os.path.isdir(root):
+        raise MissingFileError(f"There is no source folder {root}.")
+    info, colours = read_classes(classes or os.path.join(root, "classes.json"), os.path.basename(root))
+    return read_split_folders(root, info, ("train",), colours)
+
+
+def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int, int] | None]:
+    """Return (DatasetInfo, packed colour -> id or None) of a classes file; ValueError if wrong."""
+    if not os.path.isfile(path):
+        wanted = '{"classes": [{"id": 0, "name": "background"}, {"id": 1, "name": "road"}]}'
+        raise MissingFileError(f"There is no {path}. Write {wanted} there.")
+    with reading(path), open(path, "rb") as file:
+        content = file.read()
+    try:
+        data = json.loads(content)  # bytes: UTF-8 or UTF-16, with or without a byte-order mark
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: it is not JSON: {error}.") from None
+    try:
+        return _parse(data, name)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _parse(data, name: str):
+    """Return what `read_classes` does; InputError for any JSON value that is no list of classes."""
+    if not isinstance(data, dict):
+        raise InputError('it must be {"classes": [...]}, a JSON object.')
+    unknown = set(data) - {"name", "classes", "void", "labels"}
+    kind, rows, name = data.get("labels", "ids"), data.get("classes"), data.get("name", name)
+    if unknown:
+        raise InputError(f"unknown keys {', '.join(sorted(unknown))}; known: name, classes, void, labels.")
+    if not isinstance(name, str):
+        raise InputError(f'"name" must be text, got {name!r}.')
+    if kind not in ("ids", "color"):
+        raise InputError(f'"labels" must be "ids" or "color", got {kind!r}.')
+    if not isinstance(rows, list) or not rows or not all(map(_is_class, rows)):
+        raise InputError('"classes" must be a list of {"id": 0, "name": "road", "color": [128, 64, 128]}.')
+    if kind == "color" and not all("color" in r for r in rows):
+        raise InputError('with "labels": "color" every class needs a "color".')
+    if kind == "ids" and not all("id" in r for r in rows):
+        raise InputError('every class needs an "id", the number in the label files.')
+    ids = [r.get("id", i) for i, r in enumerate(rows)]
+    void = data.get("void", [])
+    whole = isinstance(void, list) and all(type(i) is int and 0 <= i <= 255 for i in (*ids, *void))
+    if not whole or len(set(ids)) < len(ids):
+        raise InputError(f'ids must be different whole numbers of 0..255, got {ids}, "void" {void}.')
+    palette = [r.get("color", _default_colour(i)) for i, r in enumerate(rows)]
+    for colour in palette:
+        if not _is_colour(colour):
+            raise InputError(f"a colour is three whole numbers of 0..255 (red, green, blue), got {colour!r}.")
+    palette = [tuple(colour) for colour in palette]
+    return _make_info(name, rows, ids, palette, void, kind)
+
+
+def _is_class(row) -> bool:
+    named = isinstance(row, dict) and isinstance(row.get("name"), str) and row["name"]
+    return bool(named) and isinstance(row.get("void", False), bool)
+
+
+def _is_colour(value) -> bool:
+    triple = isinstance(value, list | tuple) and len(value) == 3
+    return triple and all(type(v) is int and 0 <= v <= 255 for v in value)
+
+
+def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple], void: list[int], kind: str):
+    """Return (DatasetInfo, packed colour -> id or None) of rows whose types are right."""
+    train = [k for k, r in enumerate(rows) if not r.get("void") and ids[k] not in void]
+    names = [rows[k]["name"] for k in train]
+    if twice := [n for n, count in collections.Counter(names).items() if count > 1]:
+        raise InputError(f"each class needs a name of its own, {twice[0]!r} is there {names.count(twice[0])} times.")
+    if len(train) < 2:
+        raise InputError(
+            f"there must be at least 2 classes that are not void, got {len(train)}. "
+            'List the background as a class: {"id": 0, "name": "background"}.'
+        )
+    ignored = {ids[k] for k in range(len(rows)) if k not in train} | set(void)
+    if 255 not in ids:
+        ignored.add(255)
+    labels = label_set_of("train_ids", [ids[k] for k in train], names, [palette[k] for k in train], ignored)
+    id_names = {i: "void" for i in sorted(ignored)} | {i: r["name"] for i, r in zip(ids, rows, strict=True)}
+    id_palette = {i: (0, 0, 0) for i in sorted(ignored)} | dict(zip(ids, palette, strict=True))
+    info = DatasetInfo(name, id_names, id_palette, tuple(sorted(ignored)), {"train_ids": labels})
+    if kind == "ids":
+        return info, None
+    packed = [r << 16 | g << 8 | b for r, g, b in palette]
+    if len(set(packed)) < len(packed):
+        raise InputError("two classes have the same colour, so colour-coded labels are ambiguous.")
+    return info, dict(zip(packed, ids, strict=True))
+
+
+def _default_colour(index: int) -> tuple[int, int, int]:
+    """A colour for a class without one: the bits of index + 1, dealt to R, G, B."""
+    colour = [0, 0, 0]
+    for bit in range(8):
+        colour[bit % 3] |= (index + 1 >> bit & 1) << 7 - bit // 3
+    return tuple(colour)

@@ -1,0 +1,265 @@
+"""A dataset on disk as its reader listed it: frames per split, problems of the listing, the files."""
+
+import functools
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from kseg.data.labels import DatasetInfo
+from kseg.io import images as codec
+from kseg.io.errors import InputError
+from kseg.io.files import reading
+from kseg.io.text import first_names, size_text
+from kseg.io.zips import DAMAGED, read_member
+
+MAX_BYTES = 8 * codec.MAX_PIXELS  # of an image file: room for the largest that is decoded, as 16-bit RGBA
+_NO_IMAGES = (".txt", ".md", ".db", ".ini", ".json", ".xml", ".csv", ".yaml", ".yml")  # notes that lie beside images
+_NO_FOLDERS = ("__MACOSX", "@eaDir")  # what a Mac's zip and a network disk add; names with a dot in front are left too
+Reference = str | tuple[str, str]  # a path, or (zip path, member): plain values, so that they travel to other processes
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One scene: its name in the records, and where image, label and (or None) instance map are."""
+
+    name: str
+    image: Reference
+    label: Reference
+    instance: Reference | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as listed, files unread. `for name, image, label in source.split("train")` decodes them.
+
+    Args:
+        info: the dataset's ids and label sets.
+        root: the folder that was given, which messages leave out of file names.
+        splits: split -> frames in file-name order.
+        problems: what the listing alone shows (image without label, ...), one line for each cause.
+        colours: packed colour (r << 16 | g << 8 | b) -> raw id, where labels are colour-coded; else None.
+        notes: what was taken for what and what was left out, one line each.
+        unlabelled: split -> its images, where the split has no label at all; it is none of `splits`.
+    """
+
+    info: DatasetInfo
+    root: str
+    splits: dict[str, tuple[Frame, ...]]
+    problems: tuple[str, ...] = ()
+    colours: dict[int, int] | None = field(default=None, hash=False)
+    notes: tuple[str, ...] = ()
+    unlabelled: dict[str, tuple[Reference, ...]] = field(default_factory=dict, hash=False)
+
+    def split(self, name: str) -> "SourceSplit":
+        """Return the frames of a split as a sequence of (name, image, label); ValueError lists the splits."""
+        if name not in self.splits:
+            raise InputError(f"{self.root} has no split {name!r}. Choose one of: {', '.join(self.splits)}.")
+        return SourceSplit(self, name)
+
+    def shown(self, reference: Reference) -> str:
+        """Return a reference as messages name it."""
+        if isinstance(reference, tuple):
+            return f"{os.path.basename(reference[0])}:{reference[1]}"
+        return os.path.relpath(reference, self.root)
+
+    def label(self, reference: Reference) -> tuple[np.ndarray, bytes]:
+        """Return (uint8 raw ids (H, W), 8-bit grey PNG bytes) of a label file, colours turned into ids.
+
+        Raises:
+            ValueError: not a PNG, TIFF or BMP, damaged, no ids of 0..255, or colours that the dataset does not have.
+        """
+        data, what = read_bytes(reference), self.shown(reference)
+        if self.colours is None:
+            ids, plain = codec.decode_label(data, what)
+            return ids, data if plain else codec.encode(ids)
+        ids = _ids_of_colours(codec.decode_colours(data, what), self.colours, what)
+        return ids, codec.encode(ids)
+
+
+@dataclass(frozen=True)
+class SourceSplit:
+    """A split, decoded: len(), [i] and iteration give (name, uint8 RGB (H, W, 3), uint8 raw ids (H, W)).
+
+    Apply a label set with `label_set.table[label]`. Needs no TensorFlow.
+    """
+
+    source: Source
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.source.splits[self.name])
+
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray, np.ndarray]:
+        frame = self.source.splits[self.name][index]
+        image = codec.decode_image(read_bytes(frame.image), self.source.shown(frame.image))[0]
+        label = self.source.label(frame.label)[0]
+        if image.shape[:2] != label.shape:
+            raise InputError(f"{frame.name}: the image is {size_text(image)}, its label {size_text(label)}.")
+        return frame.name, image, label
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        return (self[i] for i in range(len(self)))
+
+
+class Problem(NamedTuple):
+    """One thing wrong: what problems of its kind share, and a line that names the file."""
+
+    cause: str
+    line: str
+
+
+def one_line_each(problems: Iterable[Problem]) -> list[str]:
+    """Return a line for each cause, in the order in which the causes came: its first problem, and how many more."""
+    of_cause: dict[str, list[str]] = {}
+    for cause, line in problems:
+        of_cause.setdefault(cause, []).append(line)
+    return [lines[0] + (f" (and {len(lines) - 1} more like it)" if lines[1:] else "") for lines in of_cause.values()]
+
+
+def _archive(path: str) -> zipfile.ZipFile:
+    """Return a zip, opened; one that was replaced since is opened anew."""
+    with reading(path):
+        status = os.stat(path)
+    return _opened(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str, *_identity: int) -> zipfile.ZipFile:
+    try:
+        with reading(path):
+            return zipfile.ZipFile(path)
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise InputError(f"{path} is no usable zip file ({error}). Download it again.") from None
+
+
+def archive_names(path: str) -> list[str]:
+    """Return the member files of a zip; ValueError where it is damaged (a torn download)."""
+    return [n for n in _archive(path).namelist() if not n.endswith("/")]
+
+
+def read_bytes(reference: Reference, most: int = MAX_BYTES) -> bytes:
+    """Return the content of a file or zip member.
+
+    Args:
+        reference: of the file. most: bytes that it may have; its size is looked at before it is read.
+
+    Raises:
+        ValueError: it is larger, or is damaged in the zip. FileNotFoundError, OSError: it cannot be read.
+    """
+    if isinstance(reference, tuple):
+        try:
+            with reading(reference[0]):
+                return read_member(_archive(reference[0]), reference[1], most)
+        except InputError as error:
+            where = f"{os.path.basename(reference[0])}:{reference[1]}"
+            raise InputError(f"{where}: {error}") from None
+    with reading(reference), open(reference, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise InputError(f"{reference} has {size:,} bytes, and at most {most:,} are read")
+        return file.read()
+
+
+def stamp(reference: Reference) -> list:
+    """Return what changes when the file does: size and modification time, or a zip member's size and CRC."""
+    if isinstance(reference, tuple):
+        member = _archive(reference[0]).getinfo(reference[1])
+        return [member.file_size, member.CRC]
+    with reading(reference):
+        status = os.stat(reference)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def list_stems(folder: str, extensions: tuple[str, ...], show) -> tuple[dict[str, str], list[Problem]]:
+    """List the files of a folder and of the folders in it.
+
+    Args:
+        folder: where they are. extensions: of the files that are wanted, in small letters.
+        show: path -> the path as messages name it.
+
+    Returns:
+        (name -> path, problems: files that would be left out). The name is the path inside the folder, "/" between its
+        parts, without the extension: "seq1/0001".
+    """
+    found, problems = {}, []
+    for path in walk_files(folder) if os.path.isdir(folder) else ():
+        name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, "/"))
+        if extension.lower() in _NO_IMAGES:
+            continue
+        if not os.path.isfile(path):
+            problems.append(Problem("no file", f"no file that can be read: {show(path)}"))
+        elif extension.lower() not in extensions:
+            problems.append(Problem(f"not {extensions}", f"not {' or '.join(extensions)}: {show(path)}"))
+        elif name in found:
+            problems.append(Problem("two files", f"two files of one name: {show(found[name])}, {show(path)}"))
+        else:
+            found[name] = path
+    return dict(sorted(found.items())), problems
+
+
+def walk_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of all files below a folder, links followed but for one that leads back."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with reading(folder):
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in _NO_FOLDERS:
+            continue
+        if entry.is_dir():
+            yield from walk_files(entry.path, (*above, real))
+        else:
+            yield entry.path
+
+
+def pair(split: str, images: Mapping, labels: Mapping, show, instances: Mapping | None = None):
+    """Pair images and labels (name -> reference) and return (frames, problems) in file-name order."""
+    frames, problems = [], []
+    for name in sorted(set(images) | set(labels)):
+        if name not in labels:
+            problems.append(Problem(f"{split} image", f"{split}: image without label: {show(images[name])}"))
+        elif name not in images:
+            problems.append(Problem(f"{split} label", f"{split}: label without image: {show(labels[name])}"))
+        else:
+            frames.append(Frame(name, images[name], labels[name], (instances or {}).get(name)))
+    return tuple(frames), problems
+
+
+def same_in_two_splits(splits: Mapping[str, tuple[Frame, ...]]) -> list[Problem]:
+    """Return a problem for every image that two splits have under one name with the same content.
+
+    One name alone is no fault: each split may count from 0000. Equal images of other names are `--check`'s to find.
+    """
+    where: dict[str, list[tuple[str, Reference]]] = {}
+    for split, frames in splits.items():
+        for frame in frames:
+            where.setdefault(frame.name, []).append((split, frame.image))
+    problems = []
+    for name, places in sorted(where.items()):
+        equal: dict[bytes, list[str]] = {}
+        sizes = [stamp(image)[0] for _, image in places]
+        for (split, image), size in zip(places, sizes, strict=True):
+            if sizes.count(size) > 1:
+                equal.setdefault(read_bytes(image), []).append(split)
+        for found in equal.values():
+            if len(found) > 1:
+                line = f"image in {len(found)} splits ({', '.join(found)}): {name}; leave it out of all but one"
+                problems.append(Problem(f"in splits {found}", line))
+    return problems
+
+
+def _ids_of_colours(rgb: np.ndarray, colours: Mapping[int, int], what: str) -> np.ndarray:
+    packed = rgb[..., 0].astype(np.int32) << 16 | rgb[..., 1].astype(np.int32) << 8 | rgb[..., 2]
+    values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    wrong = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if int(v) not in colours]
+    if wrong:
+        shown = first_names([f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {n} pixels" for v, n in wrong], most=5)
+        raise InputError(f"{what}: colours that classes.json does not have: {shown}")
+    return np.array([colours[int(v)] for v in values], np.uint8)[inverse].reshape(packed.shape)

@@ -1,0 +1,79 @@
+"""Load_dataset, open_split."""
+
+import itertools
+
+import keras
+import tensorflow as tf
+
+from kseg.data.augmentation.plan import Augmentation, epoch_plan
+from kseg.data.pipeline.examples import Examples
+from kseg.data.pipeline.examples_tensorflow import RecordSource
+from kseg.io.errors import InputError, check_whole
+
+
+def load_dataset(
+    data_dir,
+    split,
+    *,
+    label_set=None,
+    height=None,
+    width=None,
+    batch_size=1,
+    training=False,
+    seed=0,
+    augmentation=None,
+    label_space=None,
+):
+    """Read a record folder as a tf.data.Dataset of (uint8 [B, H, W, 3] RGB, uint8 [B, H, W] labels, 255 = ignore).
+
+    Args:
+        data_dir: folder written by scripts/prepare_data.py or by DeepLab's converter; may be a gs:// address.
+        split: "train", "val", or another split of the folder.
+        label_set: name of the label set that the labels are in; None is the dataset's training classes.
+        height, width: resize the whole image (bilinear, antialiased) and label (nearest) to this many pixels; None
+            keeps the images' sizes, which must then agree within a batch.
+        batch_size: images of a batch. Evaluation (training=False) gives every image once, in file-name order, with a
+            smaller last batch; nothing is dropped or padded.
+        training: give the rows of `augment.epoch_plan`: shuffled whole batches, augmented. Each pass over the dataset
+            is the next epoch of the plan, so `model.fit(dataset, epochs=n)` sees n different ones.
+        seed: seed of order and augmentation. augmentation: augment.Augmentation; None changes nothing.
+        label_space: what ids the labels of records without dataset.json hold: "train_ids" or "label_ids".
+    Returns:
+        tf.data.Dataset; the same bytes whatever the parallelism.
+    Raises:
+        ValueError: no finished record folder; unknown split or label set; sizes that differ within a batch. A corrupt
+            record stops the iteration with an error that names shard and position (see `readable_errors`).
+    """
+    if (height is None) != (width is None):
+        raise InputError(f"Give both height and width or neither, got {height} and {width}.")
+    for name, value, least in (
+        ("height", height, 1),
+        ("width", width, 1),
+        ("batch_size", batch_size, 1),
+        ("seed", seed, 0),
+    ):
+        if value is not None:
+            check_whole(name, value, least)
+    if not isinstance(augmentation, (Augmentation, type(None))):
+        raise InputError(
+            f"augmentation must be a kseg.data.augmentation.plan.Augmentation or None, got {augmentation!r}."
+        )
+    source = RecordSource(data_dir, split, label_set=label_set, label_space=label_space)
+    if training:
+        epochs = itertools.count()
+
+        def plans():
+            yield epoch_plan(len(source), batch_size, seed, next(epochs), augmentation or Augmentation())
+
+        size = (height, width) if height is not None else source.common_size()
+        data = source.training_batches(plans, batch_size, *size)
+        return data.apply(tf.data.experimental.assert_cardinality(len(source) // batch_size))
+    return source.batches(batch_size, height, width)
+
+
+def open_split(data_dir, split, label_set=None, label_space=None):
+    """Return the examples of a split, read by tf.data where the backend is TensorFlow, else by NumPy and Pillow."""
+    kind = Examples
+    if keras.backend.backend() == "tensorflow":
+        from kseg.data.pipeline.examples_tensorflow import RecordSource as kind
+    return kind(data_dir, split, label_set=label_set, label_space=label_space or None)

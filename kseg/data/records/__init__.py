@@ -1,0 +1,1 @@
+"""Record folders: TFRecord shards and their manifest."""

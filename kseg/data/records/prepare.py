@@ -1,0 +1,257 @@
+"""Datasets to record folders: check every frame, write shards in several processes, dataset.json last."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+
+import tqdm
+
+import kseg
+from kseg.data.checks.record_faults import mistaken_void
+from kseg.data.datasets import camvid, cityscapes, image_folders
+from kseg.data.datasets.listing import Problem, Source, one_line_each, same_in_two_splits, stamp
+from kseg.data.records import manifest as records
+from kseg.data.records import shards as writer
+from kseg.io.errors import InputError, check_whole
+from kseg.io.files import (
+    checked_path,
+    clear_unfinished,
+    list_files,
+    locked,
+    reading,
+    refuse_inputs,
+    write_atomic,
+    writing,
+)
+from kseg.io.parallel import Workers
+from kseg.io.tfrecord import SHARD_NAME
+
+READERS = {"cityscapes": cityscapes.read, "camvid": camvid.read, "folder": image_folders.read}
+FRAMES_PER_SHARD = 128
+_UNFINISHED = re.compile(r"(.+)\.tmp-\d+")  # a shard that a killed process was writing
+
+
+def prepare_dataset(
+    dataset: str,
+    source,
+    output,
+    *,
+    store_size: tuple[int, int] | None = None,
+    image_format: str | None = None,
+    shards: int | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> records.Manifest:
+    """Check a dataset and write it as a record folder; a second call goes on where a killed one stopped.
+
+    Args:
+        dataset: "cityscapes", "camvid" or "folder". source: its folder. output: the record folder to make.
+        store_size: (height, width) in pixels of the training images and labels; None keeps their own.
+            Other splits are never resized, so that scores are those of the labels' size.
+        image_format: "png" or "jpeg" (quality 95) to convert images; None stores the files' own bytes.
+        shards: number of shards of each split, at most one a frame; None is one per 128 frames.
+        workers: processes; None is one per core. progress: show bars on stderr, and say what was taken for what,
+            which splits have no labels, and where 255 may be meant as a class.
+
+    Returns:
+        The manifest of the record folder.
+
+    Raises:
+        ValueError: bad options; problems in the source (one line for each cause, nothing written then); an
+            output that holds something else or is in use by another process. OSError: a file or folder that cannot be
+            read or written.
+    """
+    _check_options(dataset, store_size, image_format, shards, workers)
+    source = checked_path(source, "source")
+    output = os.path.abspath(checked_path(output, "output"))
+    listed = READERS[dataset](source)
+    for note in listed.notes if progress else ():
+        tqdm.tqdm.write(note)
+    options = {
+        "dataset": dataset,
+        "store_size": store_size and list(store_size),
+        "image_format": image_format,
+    }
+    options["shards"] = {split: _shard_count(frames, shards) for split, frames in listed.splits.items()}
+    origin = {"options": options, "classes": listed.info.to_json(), "files": _file_digests(listed)}
+    finished = None if listed.problems else _finished(output, origin, progress)
+    if finished is not None:
+        return finished
+    tasks = _plan(listed, output, options, origin)
+    written = [os.path.join(output, name) for name in (records.MANIFEST, records.ORIGIN)]
+    refuse_inputs([*written, *(task.path + end for task in tasks for end in ("", writer.STATS))], _inputs(listed))
+    with locked(pathlib.Path(output)):
+        _write(listed, output, options, origin, tasks, workers, progress)
+    manifest = records.load_manifest(output)
+    for name, split in manifest.splits.items() if progress else ():
+        for warning in mistaken_void(name, split.pixel_counts, manifest.info):
+            tqdm.tqdm.write(f"WARNING: {warning}")
+    return manifest
+
+
+def _inputs(listed: Source) -> set[str]:
+    """Return the files that a dataset is read from: images, labels, zips, the list of classes."""
+    frames = [frame for frames in listed.splits.values() for frame in frames]
+    references = [r for frame in frames for r in (frame.image, frame.label, frame.instance) if r is not None]
+    references += [image for images in listed.unlabelled.values() for image in images]
+    files = {reference[0] if isinstance(reference, tuple) else reference for reference in references}
+    return files | {os.path.join(listed.root, "classes.json")}
+
+
+def _write(listed, output, options, origin, tasks, workers, progress) -> None:
+    """Check the frames of the shards that are not there yet, write those shards, and dataset.json last."""
+    done = {task.path: stats for task in tasks if (stats := writer.finished_stats(task)) is not None}
+    todo = [task for task in tasks if task.path not in done]
+    workers = min(workers or os.cpu_count() or 1, max(1, sum(len(t.frames) for t in todo)))
+    with Workers(dataclasses.replace(listed, splits={}, problems=(), unlabelled={}), workers, progress) as pool:
+        _check(listed, todo, pool)
+        _clear(output, origin, keep=done)
+        for stats, task in zip(pool.map(writer.write_shard, todo, "write", lambda t: len(t.frames)), todo, strict=True):
+            done[task.path] = stats
+    _write_manifest(output, listed, options, [(task, done[task.path]) for task in tasks])
+
+
+def _check_options(dataset, store_size, image_format, count, workers) -> None:
+    if dataset not in tuple(READERS):
+        raise InputError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(READERS)}.")
+    pair = isinstance(store_size, (tuple, list)) and len(store_size) == 2
+    if store_size is not None and not (pair and all(type(s) is int and s > 0 for s in store_size)):
+        raise InputError(f"The store size must be a height and a width in pixels, got {store_size!r}.")
+    if image_format not in (None, "png", "jpeg"):
+        raise InputError(f'The image format must be "png" or "jpeg" (or none: as they came), got {image_format!r}.')
+    for name, value in (("shards", count), ("workers", workers)):
+        if value is not None:
+            check_whole(name, value, 1)
+
+
+def _shard_count(frames, wanted: int | None) -> int:
+    return max(1, min(len(frames), wanted or -(-len(frames) // FRAMES_PER_SHARD)))
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _stamps(item) -> list:
+    return [item.name, *(r and stamp(r) for r in (item.image, item.label, item.instance))]
+
+
+def _file_digests(listed: Source) -> dict[str, str]:
+    return {split: _digest([_stamps(item) for item in frames]) for split, frames in listed.splits.items()}
+
+
+def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | None:
+    """Return the manifest of a finished folder of the same origin, None if there is work to do."""
+    files = list_files(output) if os.path.isdir(output) else {}
+    if records.ORIGIN not in files:
+        foreign = [f for f in files if f == records.MANIFEST or SHARD_NAME.match(f)]
+        if foreign:
+            raise InputError(f"{output} holds records of another origin ({foreign[0]}). Choose an empty folder.")
+        return None
+    path = os.path.join(output, records.ORIGIN)
+    with reading(path), open(path, "rb") as file:
+        content = file.read()
+    try:
+        before = json.loads(content)
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, brackets without end
+        before = None
+    if not isinstance(before, dict) or not all(isinstance(before.get(part), dict) for part in origin):
+        raise InputError(f"{path} is damaged, or not kseg's. Choose another folder or delete this one.")
+    changes = _differences(before, origin)
+    if records.MANIFEST not in files:
+        return None
+    if changes:
+        raise InputError(f"{output} is finished, but {'; '.join(changes)}. Choose another folder or delete it.")
+    try:
+        manifest = records.load_manifest(output)
+        manifest.verify()
+    except InputError as error:
+        tqdm.tqdm.write(f"{error}\nIt is prepared again.")
+        return None
+    if progress:
+        tqdm.tqdm.write(f"{output} is already prepared from the same files with the same options.")
+    return manifest
+
+
+def _differences(before: dict, now: dict) -> list[str]:
+    old, new = before["options"], now["options"]
+    changes = [f"{key} was {old.get(key)}, now {new[key]}" for key in new if old.get(key) != new[key]]
+    if before["classes"] != now["classes"]:
+        changes.append("the classes differ")
+    splits = sorted(set(before["files"]) | set(now["files"]))
+    changed = [s for s in splits if before["files"].get(s) != now["files"].get(s)]
+    return changes + [f"the source files of split {split} differ" for split in changed]
+
+
+def _plan(listed: Source, output: str, options: dict, origin: dict) -> list[writer.ShardTask]:
+    """Cut every split into shards of consecutive frames whose numbers differ by one at most."""
+    tasks = []
+    for split, frames in listed.splits.items():
+        count = options["shards"][split]
+        for i in range(count):
+            part = frames[i * len(frames) // count : (i + 1) * len(frames) // count]
+            path = os.path.join(output, f"{split}-{i:05}-of-{count:05}.tfrecord")
+            fingerprint = _digest([origin["options"], origin["classes"], [_stamps(item) for item in part]])
+            size = tuple(options["store_size"]) if split == "train" and options["store_size"] else None
+            tasks.append(writer.ShardTask(path, split, part, fingerprint, size, options["image_format"]))
+    return tasks
+
+
+def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
+    """Raise ValueError with the problems of the listing and of the frames to be written, one line for each cause."""
+    problems = same_in_two_splits(listed.splits)
+    for split, frames in listed.splits.items():
+        if not frames and not listed.problems:
+            problems.append(Problem(f"no {split}", f"split {split} has no image with a label"))
+    items = [item for task in todo for item in task.frames]
+    for found in pool.map(writer.check_frame, items, "check"):
+        problems += found
+    lines = [*listed.problems, *one_line_each(problems)]
+    if lines:
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise InputError("\n".join([f"{count} in {listed.root}:", *lines]))
+
+
+def _clear(output: str, origin: dict, keep: dict) -> None:
+    """Mark the folder as ours and remove what a killed run or one of other options left."""
+    with writing(output):
+        os.makedirs(output, exist_ok=True)
+    write_atomic(os.path.join(output, records.ORIGIN), json.dumps(origin).encode())
+    clear_unfinished(pathlib.Path(output), records.MANIFEST, records.ORIGIN, f"*{writer.STATS}")
+    kept = {os.path.basename(path) for path in keep}
+    files = list_files(output)
+    if records.MANIFEST in files:  # first: without it nothing here reads as whole
+        os.remove(os.path.join(output, records.MANIFEST))
+    for file in files:
+        unfinished = _UNFINISHED.fullmatch(file)
+        base = unfinished[1] if unfinished else file.removesuffix(writer.STATS)
+        if SHARD_NAME.match(base) and (unfinished or base not in kept):
+            os.remove(os.path.join(output, file))
+
+
+def _write_manifest(output: str, listed: Source, options: dict, parts: list) -> None:
+    """Write dataset.json from the shards' sidecars, then remove those."""
+    splits: dict = {split: {"shards": [], "pixel_counts": {}, "records": []} for split in listed.splits}
+    for task, stats in parts:
+        split = splits[task.split]
+        shard = len(split["shards"])
+        split["shards"].append(
+            {"file": os.path.basename(task.path), "bytes": stats["bytes"], "sha256": stats["sha256"]}
+        )
+        split["records"] += [[shard, *row] for row in stats["records"]]
+        for i, count in stats["pixel_counts"].items():
+            split["pixel_counts"][i] = split["pixel_counts"].get(i, 0) + count
+    data = {
+        "format_version": records.FORMAT_VERSION,
+        "kseg_version": kseg.__version__,
+        "label_space": f"{listed.info.name}/raw",
+        "options": options,
+        "dataset": listed.info.to_json(),
+        "splits": splits,
+    }
+    write_atomic(os.path.join(output, records.MANIFEST), json.dumps(data).encode())
+    for task, _ in parts:
+        os.remove(task.path + writer.STATS)

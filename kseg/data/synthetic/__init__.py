@@ -1,0 +1,1 @@
+"""Procedural streets in the layout of Cityscapes."""

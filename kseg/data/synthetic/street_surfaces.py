@@ -1,0 +1,174 @@
+"""The surfaces of a drawn street: sky, ground, facades, and what the camera adds at the end."""
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from kseg.data.synthetic.street_canvas import FAR, any_colour, smooth_noise
+
+EGO_VEHICLE, OUT_OF_ROI, ROAD, SIDEWALK, SKY = 1, 3, 7, 8, 23  # Cityscapes ids
+
+
+def mood_of(rng):
+    """Weather and hour: sky colours above and at the horizon, sun 0..1, clouds 0..1, tint and exposure."""
+    moods = (
+        ((0.20, 0.42, 0.80), (0.68, 0.82, 0.95), 1.0, 0.5, (1.0, 1.0, 0.98), (0.75, 1.2)),  # clear
+        ((0.62, 0.65, 0.70), (0.82, 0.83, 0.84), 0.1, 0.7, (0.98, 1.0, 1.02), (0.7, 1.15)),  # overcast
+        ((0.34, 0.34, 0.52), (0.98, 0.66, 0.42), 0.7, 0.6, (1.12, 0.96, 0.82), (0.75, 1.1)),  # sunset
+        ((0.25, 0.22, 0.36), (0.58, 0.46, 0.52), 0.0, 0.5, (0.92, 0.94, 1.12), (0.8, 1.1)),  # dusk
+        ((0.72, 0.68, 0.58), (0.88, 0.84, 0.74), 0.4, 0.2, (1.05, 1.0, 0.92), (0.8, 1.1)),  # hazy
+        ((0.36, 0.40, 0.45), (0.52, 0.55, 0.57), 0.0, 1.0, (0.96, 1.0, 1.03), (0.75, 1.1)),  # rain clouds
+    )
+    high, low, sun, clouds, tint, exposure = moods[rng.integers(len(moods))]
+    jitter = rng.uniform(0.85, 1.15, 3)
+    return {
+        "high": (np.array(high) * jitter).astype(np.float32),
+        "low": (np.array(low) * jitter).astype(np.float32),
+        "sun": sun,
+        "clouds": clouds * rng.uniform(0.2, 1.0),
+        "tint": np.array(tint) * rng.uniform(0.93, 1.07, 3),
+        "exposure": 1.1 * rng.uniform(*exposure),
+    }
+
+
+def paint_sky(canvas, mood):
+    """Sky over the whole picture: a gradient, soft clouds, a glow round the sun."""
+    rng, (height, width) = canvas.rng, canvas.labels.shape
+    rows = np.arange(height, dtype=np.float32)[:, None] / max(canvas.camera.horizon, 1)
+    part = np.clip(rows, 0, 1)[..., None] ** np.float32(rng.uniform(0.6, 1.6))
+    sky = mood["high"] * (1 - part) + mood["low"] * part
+    cloud = smooth_noise(rng, height, width, rng.integers(3, 6)) * 0.7
+    cloud = np.clip((cloud + 0.3 * smooth_noise(rng, height, width, 12) - 0.45) * 3, 0, 1) * mood["clouds"]
+    cloud_colour = mood["low"] * 0.5 + rng.uniform(0.15, 0.5)
+    sky = sky * (1 - cloud[..., None]) + cloud_colour * cloud[..., None]
+    columns = np.arange(width, dtype=np.float32) / width - np.float32(rng.uniform())
+    glow = np.exp(-8 * columns**2) * np.exp(-2.4 * (rows - np.float32(rng.uniform(0, 0.8))) ** 2)
+    sky += 0.25 * canvas.light.strength * glow[..., None]
+    free = canvas.free
+    canvas.image[free] = sky[free]
+    canvas.labels[free] = canvas.instances[free] = SKY
+
+
+def paint_ground(canvas, edges, shadow):
+    """Road and sidewalks pixel by pixel in world metres: asphalt, markings, kerb, slabs, shadows."""
+    camera, rng = canvas.camera, canvas.rng
+    rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width].astype(np.float32)
+    level = camera.level(rows, columns)
+    use = (level > camera.eye * camera.focal / (FAR + 25)) & canvas.free
+    scale = level[use] / camera.eye
+    z = camera.focal / scale
+    x = (columns[use] - camera.centre) / scale - camera.bend * z * z
+    road = (x > edges[0]) & (x < edges[1])
+    grey = rng.uniform(0.2, 0.6)
+    colour = np.where(road[:, None], _asphalt(rng, x, z, edges, grey), _slabs(rng, x, z, scale, edges, grey))
+    patches = smooth_noise(rng, canvas.height, canvas.width, 5)[use] * 0.3 + 0.85
+    dark = np.asarray(shadow.filter(ImageFilter.GaussianBlur(canvas.width / 400)))[use] / np.float32(255)
+    sunny = canvas.light.strength
+    colour = colour * (patches * (1 + 0.15 * sunny - (0.25 + 0.4 * sunny) * dark))[:, None]
+    everywhere = np.s_[:, :]
+    for label, here in ((ROAD, road), (SIDEWALK, ~road)):
+        pixels = np.zeros_like(use)
+        pixels[use] = here
+        canvas.paint(everywhere, pixels, colour[here], label, z[here])
+
+
+def _asphalt(rng, x, z, edges, grey):
+    """Road colours (n, 3): grey of any tone, grain, tyre tracks, lane lines, sometimes a crossing."""
+    colour = grey * rng.uniform(0.93, 1.07, 3)
+    grain = 1 + rng.uniform(0.04, 0.12) * rng.standard_normal(x.shape, dtype=np.float32)
+    left, right = edges
+    tracks = 1 - 0.08 * np.cos(2 * np.pi * (x - left) / 1.7)
+    paint = np.zeros(x.shape, bool)
+    lanes = max(2, round((right - left) / 3.2))
+    period, share = rng.uniform(4, 9), rng.uniform(0.35, 0.6)
+    for lane in range(1, lanes):
+        line = left + (right - left) * lane / lanes
+        paint |= (np.abs(x - line) < 0.08) & ((z / period) % 1 < share)
+    if rng.uniform() < 0.5:
+        paint |= (np.abs(x - left - 0.3) < 0.06) | (np.abs(x - right + 0.3) < 0.06)
+    if rng.uniform() < 0.3:
+        start = rng.uniform(7, 16)
+        paint |= (z > start) & (z < start + 3) & ((x / 1.0) % 1 < 0.5)
+    worn = rng.uniform(0.3, 0.6) + 0.35
+    tone = np.array([1.0, 1.0, 0.97]) if rng.uniform() < 0.8 else np.array([1.0, 0.82, 0.3])
+    surface = colour * (grain * tracks)[..., None]
+    return np.where(paint[..., None], surface * (1 - worn) + worn * tone * 0.9, surface)
+
+
+def _slabs(rng, x, z, scale, edges, grey):
+    """Sidewalk colours (n, 3): slabs of uneven tone with joints, a kerb stone along the road."""
+    colour = np.clip(grey + rng.uniform(-0.14, 0.2), 0.15, 0.75) * rng.uniform(0.9, 1.1, 3)
+    size = rng.uniform(0.5, 1.1)
+    table = rng.uniform(0.78, 1.22, 1024).astype(np.float32)
+    key = (np.floor(x / size).astype(int) * 61 + np.floor(z / size).astype(int) * 131) & 1023
+    fade = np.clip(scale * size / 4, 0.15, 1)
+    tone = 1 + fade * (table[key] - 1)
+    joint = ((x / size) % 1 < 0.09) | ((z / size) % 1 < 0.09)
+    tone = np.where(joint, tone * (1 - 0.35 * fade), tone)
+    off = np.minimum(np.abs(x - edges[0]), np.abs(x - edges[1]))
+    kerb = rng.uniform(1.3, 1.65)
+    tone = np.where(off < 0.22, kerb, tone)
+    tone = np.where(off < 0.07, 0.5, tone)
+    return colour * tone[..., None]
+
+
+def facade(rng):
+    """One building's look: texture(along, up, scale) -> colour, storeys of windows and courses of brick."""
+    base = any_colour(rng, (0.0, 0.55), (0.25, 0.95))
+    pane, frame = any_colour(rng, (0.0, 0.5), (0.05, 0.5)), base * rng.uniform(0.6, 1.3)
+    storey, bay = rng.uniform(2.6, 3.8), rng.uniform(1.7, 3.4)
+    tall, wide = rng.uniform(0.22, 0.4), rng.uniform(0.18, 0.36)
+    course, lit = rng.uniform(0.2, 0.5), rng.uniform(0.0, 0.3)
+    bright = rng.uniform(0.6, 1.1)
+    table = rng.uniform(0.6, 1.3, 1024).astype(np.float32)
+    glow = rng.random(1024) < lit
+
+    def texture(along, up, scale):
+        key = (np.floor(along / bay).astype(int) * 37 + np.floor(up / storey).astype(int) * 101) & 1023
+        across, height = (along / bay) % 1 - 0.5, (up / storey) % 1 - 0.55
+        brick = (np.floor(up / course).astype(int) * 53 + np.floor(along / course / 2).astype(int) * 97) & 1023
+        fade = np.clip(scale * course / 2, 0, 1)
+        colour = base * (bright * (1 + 0.3 * fade * (table[brick] - 0.95)))[..., None]
+        edge = (np.abs(across) < wide + 0.05) & (np.abs(height) < tall + 0.05) & (up > 0.4)
+        inner = (np.abs(across) < wide) & (np.abs(height) < tall) & (up > 0.4)
+        colour = np.where(edge[..., None], frame, colour)
+        panes = np.where(glow[key][..., None], (0.95, 0.8, 0.5), pane * table[key][..., None])
+        colour = np.where(inner[..., None], panes, colour)
+        ledge = (up / storey) % 1 > 0.96
+        return np.where(ledge[..., None], colour * 0.7, colour).astype(np.float32)
+
+    return texture
+
+
+def paint_bonnet(canvas):
+    """The bonnet of the camera's own car, in most scenes."""
+    rng, (height, width) = canvas.rng, canvas.labels.shape
+    if rng.uniform() < 0.6:
+        middle, high = canvas.camera.centre + rng.uniform(-0.1, 0.1) * width, height * rng.uniform(0.05, 0.12)
+        columns = np.linspace(-0.2 * width, 1.2 * width, 20)
+        arch = height - high * np.clip(1.1 - 2.2 * ((columns - middle) / width) ** 2, 0, None)
+        outline = np.stack([np.r_[columns, columns[::-1]], np.r_[arch, np.full(20, height + 2)]], 1)
+        colour = any_colour(rng, (0, 0.7), (0.05, 0.6))
+        inner = outline + (0, 0.3 * high)
+        canvas.sprite([(outline, colour), (inner, colour * 1.3)], EGO_VEHICLE, 0.0)
+
+
+def mark_rim(canvas):
+    """The rim of the picture, void as in Cityscapes."""
+    rim = max(1, canvas.width // 256)
+    for edge in (np.s_[:, :rim], np.s_[:, -rim:], np.s_[-rim:, :]):
+        canvas.labels[edge] = canvas.instances[edge] = OUT_OF_ROI
+
+
+def expose(canvas, mood):
+    """The camera: tint, exposure, vignette, lens blur, noise, eight bits."""
+    rng, (height, width) = canvas.rng, canvas.labels.shape
+    across = np.linspace(-1, 1, width, dtype=np.float32)
+    down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    gain = 1 - rng.uniform(0, 0.25) * (across**2 + down**2) / 2 + rng.uniform(-0.12, 0.12) * across
+    tint = (mood["tint"] * (mood["exposure"] * 255)).astype(np.float32)
+    picture = np.clip(canvas.image * (gain.astype(np.float32)[..., None] * tint), 0, 255)
+    curve = 255 * np.linspace(0, 1, 256) ** rng.uniform(0.8, 1.2)
+    blurred = Image.fromarray(picture.astype(np.uint8)).point([round(v) for v in curve.tolist()] * 3)
+    blurred = blurred.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.7) * (width / 256) ** 0.5))
+    noise = np.float32(rng.uniform(0.5, 5)) * rng.standard_normal((height, width, 3), dtype=np.float32)
+    return np.clip(np.asarray(blurred, np.float32) + noise, 0, 255).astype(np.uint8)

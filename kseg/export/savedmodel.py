@@ -1,0 +1,105 @@
+"""SavedModel: from an image's bytes or pixels to labels of its own size, where no kseg is installed."""
+
+import json
+import pathlib
+import re
+
+import keras
+
+import kseg
+from kseg.inference.finite import first_not_finite
+from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.predict import first_maximum, logits_at
+from kseg.io.errors import FileAccessError, InputError, NotFiniteError
+from kseg.io.files import checked_path, refuse_inputs, replacing_content, writing
+from kseg.layers.preprocessing import preprocess_layer
+
+
+def carried(split):
+    """Return what a model says about itself: name, classes and palette of its label set, digest of its records."""
+    facts = split.label_set.to_json()
+    return {**{name: facts[name] for name in ("name", "classes", "palette")}, "records": split.manifest.digest}
+
+
+_CLASSES, _GRAPH = "classes.json", "saved_model.pb"
+_OWN = re.compile(r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?")
+
+
+def export_saved_model(model, path, *, label_set=None):
+    """Write a SavedModel that takes images of any size and gives label maps of that size.
+
+    Signatures: `serving_default`: images uint8 (B, H, W, 3) -> labels uint8 (B, H, W), confidence float32 (B, H, W),
+    the softmax of the label. `encoded`: PNG or JPEG files of one size, strings (B,) -> the same; a batch of one is
+    `[bytes]`. It decodes the pixels as they are stored: TensorFlow cannot turn a photograph by its EXIF orientation as
+    `kseg.predict` does, so turn it before you send it (phones write such files). Files of several sizes, of other
+    formats and CMYK JPEG are an error of the graph that says so.
+    Beside them `classes.json`: name, classes, palette, ignore_label.
+
+    Args:
+        model: keras.Model that gives logits, a run folder or a .keras file.
+        path: the folder to write: none yet, an empty one, or one that this function wrote with nothing else in it,
+            whose content is replaced when the new one is whole. A link to such a folder stays a link.
+        label_set: dict of name, classes and palette, where the model does not carry it.
+    Returns:
+        pathlib.Path of the folder.
+    Raises:
+        ValueError: no class names; a backend other than TensorFlow; a folder that holds something else; one that
+            another process fills, or that is, holds or lies in what is read.
+        OSError: it could not be written; what was there stays.
+        FloatingPointError: a weight is nan or infinite; it names the weight.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
+    path = pathlib.Path(checked_path(path, "path"))
+    # A run's SavedModel is no input: its weights are read from the .keras file.
+    refuse_inputs([path], [file for file in model_files(model) if file.name != "saved_model"])
+    model = as_model(model)
+    if not isinstance(model, keras.Model):
+        raise InputError("The model is a SavedModel already: export the .keras file of its run.")
+    if label_set is not None and not (isinstance(label_set, dict) and {"name", "classes", "palette"} <= set(label_set)):
+        raise InputError(f"label_set must be a dict of name, classes and palette, got {label_set!r}.")
+    if weight := first_not_finite(model.weights):
+        raise NotFiniteError(
+            f"The weight {weight} is not finite, so the model has no labels to give. Export weights of an earlier step."
+        )
+    label_set = label_set or label_set_of(model)
+    if not label_set:
+        raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
+    layer = preprocess_layer(model)
+    facts = {
+        **label_set,
+        "ignore_label": 255,
+        "size": layer.size if layer else None,
+        "kseg_version": kseg.__version__,
+    }
+    with replacing_content(path, _OWN, _CLASSES, _GRAPH) as folder, writing(path):
+        _write(model, folder)
+        (folder / _CLASSES).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _write(model, folder):
+    import tensorflow as tf
+
+    from kseg.data.pipeline.examples_tensorflow import decode_images
+
+    def label(images):
+        height, width = tf.unstack(tf.shape(images)[1:3])
+        logits = logits_at(model, images, height, width)
+        return {
+            "labels": tf.cast(first_maximum(logits), tf.uint8),
+            "confidence": tf.reduce_max(tf.nn.softmax(logits), axis=-1),
+        }
+
+    def label_encoded(encoded):
+        return label(decode_images(encoded))
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
+    archive.add_endpoint("serving_default", label, input_signature=[images])
+    archive.add_endpoint("encoded", label_encoded, input_signature=[tf.TensorSpec((None,), tf.string, name="encoded")])
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except tf.errors.OpError as error:  # a full disk too
+        raise FileAccessError(error.message) from error

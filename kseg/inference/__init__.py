@@ -1,0 +1,1 @@
+"""One model, images in, labels out."""

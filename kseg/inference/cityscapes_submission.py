@@ -1,0 +1,117 @@
+"""Label maps for Cityscapes' test server, written by a model (`cityscapes_submission_check`: what it takes)."""
+
+import hashlib
+import io
+import os
+import pathlib
+
+import keras
+from PIL import Image, PngImagePlugin
+
+from kseg.data.datasets import cityscapes
+from kseg.data.datasets.cityscapes import regular_id_table
+from kseg.data.datasets.listing import read_bytes
+from kseg.inference.cityscapes_submission_check import AHEAD, SIZE, listed
+from kseg.inference.compatibility import check_classes, class_count
+from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.predict import labeller
+from kseg.io import images as codec
+from kseg.io.errors import InputError
+from kseg.io.files import LOCK, clear_unfinished, locked, refuse_inputs, write_atomic
+from kseg.io.parallel import map_ahead
+from kseg.io.progress import progress_bar
+from kseg.io.text import size_text
+
+_SUFFIX = "_labelIds.png"
+_MADE_BY = "kseg model"  # a text in each PNG: the digest of the weights, so that a resumed folder is of one model
+
+
+def write_submission(model, source, output, progress=False):
+    """Label the test images of Cityscapes for its server: CITY_SEQUENCE_FRAME_labelIds.png, regular ids, 2048x1024.
+
+    A label map is whole or not there, and says which weights made it: the same call goes on after the ones there.
+
+    Args:
+        model: of label set "train_ids" or "all_ids"; a keras.Model or what `kseg.load_model` takes.
+        source: as in `data.datasets.cityscapes.list_test_images`. output: folder, made if missing; nothing else in it.
+        progress: show a bar of images.
+    Returns:
+        list of pathlib.Path, one for each of the 1,525 images.
+    Raises:
+        ValueError: a model of other classes, a test set that is not whole, an output with other files or label maps
+            of other weights, one that is read or in use by another process (nothing is written); images that are
+            damaged or of another size (all others are written).
+        FloatingPointError: scores that are nan or infinite; it names the image, of which nothing is written.
+    """
+    images, output = cityscapes.list_test_images(source), pathlib.Path(output)
+    paths = {name: output / f"{name}{_SUFFIX}" for name in images}
+    read = {reference[0] if isinstance(reference, tuple) else reference for reference in images.values()}
+    refuse_inputs(paths.values(), [*read, *model_files(model)])
+    model = as_model(model)
+    table = _regular_ids(model)
+    made_by = _digest(model, table)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} must be a folder, but is a file.")
+    with locked(output):
+        todo = _missing(output, images, made_by)
+        label, problems = labeller(model), []
+        with progress_bar("submission", len(images), len(images) - len(todo), shown=progress) as bar:
+            for name, (pixels, problem) in zip(todo, map_ahead(lambda n: _read(images[n]), todo, AHEAD), strict=True):
+                if problem:
+                    problems.append(problem)
+                    continue
+                _write(paths[name], table[label(pixels[None], *SIZE, [f"image {name}"])[0]], made_by)
+                bar.update(1)
+    if problems:
+        written = len(images) - len(problems)
+        raise InputError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))
+    return list(paths.values())
+
+
+def _regular_ids(model):
+    """Return the table from the model's ids to regular ids, by the label set that it carries, else by its outputs."""
+    known, sets = label_set_of(model), cityscapes.info().label_sets
+    name = known["name"] if known else {s.num_classes: s.name for s in sets.values()}.get(class_count(model))
+    label_set = sets.get(name, sets["train_ids"])
+    check_classes(model, label_set, "Cityscapes")
+    return regular_id_table(label_set, class_count(model))
+
+
+def _digest(model, table):
+    digest = hashlib.sha256(table.tobytes())
+    for weight in model.weights:
+        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+    return digest.hexdigest()
+
+
+def _missing(output, images, made_by):
+    """Return the names without a label map in the folder; ValueError if it holds anything else than this model's."""
+    clear_unfinished(output, f"*{_SUFFIX}")  # of a run that was killed
+    there = {path.name for path in output.iterdir()} - {LOCK}
+    wanted = {f"{name}{_SUFFIX}": name for name in images}
+    if strange := sorted(there - set(wanted)):
+        raise InputError(f"{output} must be new or hold this submission alone, but holds {listed(strange)}.")
+    for file in sorted(there):
+        with Image.open(output / file) as image:
+            if image.info.get(_MADE_BY) != made_by:
+                raise InputError(f"{output / file} is of another model. Choose a new folder, or remove this one.")
+    return [name for file, name in wanted.items() if file not in there]
+
+
+def _read(reference):
+    """Return (pixels, None) of a test image, or (None, problem)."""
+    what = os.path.basename(reference[1] if isinstance(reference, tuple) else reference)
+    try:
+        pixels = codec.decode_image(read_bytes(reference), what)[0]
+    except InputError as error:
+        return None, str(error)
+    if pixels.shape[:2] != SIZE:
+        return None, f"{what}: the test images are {size_text(SIZE)}, this one is {size_text(pixels)}"
+    return pixels, None
+
+
+def _write(path, ids, made_by):
+    text, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    text.add_text(_MADE_BY, made_by)
+    Image.fromarray(ids).save(file, "PNG", pnginfo=text)
+    write_atomic(str(path), file.getvalue())

@@ -1,0 +1,103 @@
+"""What must hold between a model, its data and its settings, said in one line before anything is written."""
+
+import os
+import warnings
+
+import keras
+
+from kseg.inference.loading import SavedModel, label_set_of
+from kseg.io.errors import InputError
+from kseg.layers.preprocessing import check_divides, preprocess_layer
+
+
+def check_arguments(data_dir, workdir, callbacks):
+    """Raise ValueError unless `kseg.train` takes these: paths of two folders, a list of Keras' callbacks."""
+    for name, path in (("data_dir", data_dir), ("workdir", workdir)):
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise InputError(f"{name} must be the path of a folder, got {path!r}.")
+    if not isinstance(callbacks, (list, tuple)):
+        raise InputError(f"callbacks must be a list of keras.callbacks.Callback objects, got {callbacks!r}.")
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise InputError(f"callbacks must hold keras.callbacks.Callback objects, got {callback!r} among them.")
+
+
+def check_classes(model, label_set, data, outputs=None):
+    """Raise ValueError if the model's classes are not those of the label set.
+
+    Only a model that carries its label set may have more outputs than that has classes (`num_outputs`); `outputs`: how
+    many it must have, where that is known.
+    """
+    known, channels = label_set_of(model), class_count(model)
+    count = len(known["classes"]) if known else channels
+    if count != label_set.num_classes:
+        raise InputError(
+            f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
+            f"Choose the label set that the model was trained on{': ' + known['name'] if known else ''}."
+        )
+    if known and list(known["classes"]) != list(label_set.classes):
+        first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)
+        raise InputError(
+            f"The model's classes ({known['name']}) are not those of label set {label_set.name} of {data}: "
+            f"{first[0]!r} against {first[1]!r} at the same id."
+        )
+    if channels < count or outputs not in (None, channels):
+        raise InputError(
+            f"The model has {channels} outputs, but {outputs or count} are needed for the {count} classes of label set "
+            f"{label_set.name}. Build it with so many, or set num_outputs if it is to have more than classes."
+        )
+
+
+def warn_of_other_records(model, manifest, data, who="The model"):
+    """Warn if a model says that it was trained on other records than those of a manifest."""
+    if (label_set_of(model) or {}).get("records", manifest.digest) != manifest.digest:
+        warnings.warn(f"{who} was trained on other records than {data}.", stacklevel=3)
+
+
+def class_count(model):
+    """Return how many classes a model gives."""
+    return model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
+
+
+def check_input(model, size, crop=None):
+    """Raise ValueError unless a model takes images of `size`, or crops out of it, both (height, width) in pixels."""
+    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError("The function must give a keras.Model of one input (images) and one output (logits).")
+    wanted, layer = tuple(model.inputs[0].shape[1:3]), preprocess_layer(model)
+    multiple = layer.multiple if layer else 1
+    if crop:
+        if layer is None or wanted != (None, None):
+            raise InputError(
+                f"{model.name} takes images of {wanted}. To train on crops a model must be built for free sizes, "
+                "(None, None, 3), and begin with kseg.layers.Preprocess, which carries the size of the whole image."
+            )
+        check_divides(*crop, multiple)
+    elif any(a not in (None, b) or b % multiple for a, b in zip(wanted, size, strict=True)):
+        raise InputError(
+            f"{model.name} takes images of {wanted} (height, width; multiples of {multiple}), the run's are {size}."
+        )
+
+
+def check_batch_norm(model, batch_size, crop=None):
+    """Raise ValueError if a layer (the pooled branch of ASPP) would normalise over a single value per channel.
+
+    crop: (height, width) trained on where the model is of free size.
+    """
+    layer = preprocess_layer(model)
+    if batch_size == 1 and crop and layer and set(crop) == {layer.multiple}:
+        raise InputError(
+            f"{model.name} needs a batch of at least 2 images: a crop of {crop[1]}x{crop[0]} is one pixel of its "
+            "deepest map, and batch norm would normalise over that alone."
+        )
+    # All of them, also inside layers: keras-cv's ASPP holds its own.
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    alone = [layer.path for layer in layers if _spatial_shape(layer) in ((1, 1), ())]
+    if batch_size == 1 and alone:
+        raise InputError(
+            f"{model.name} needs a batch of at least 2 images: {alone[0]} normalises over the batch alone."
+        )
+
+
+def _spatial_shape(layer):
+    """Height and width of what a layer was built for; unlike `layer.input` also where it is called by another layer."""
+    return tuple((layer.get_build_config() or {"input_shape": (None,) * 4})["input_shape"][1:-1])

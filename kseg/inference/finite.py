@@ -1,0 +1,43 @@
+"""What is nan or infinite is told by the name of the weight or the image, and never becomes a score or a label."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kseg.io.errors import NotFiniteError
+
+
+def _all_finite(values):
+    return ops.all(ops.isfinite(values), axis=tuple(range(1, len(values.shape))))
+
+
+def first_not_finite(variables):
+    """Return the path of the first variable that is not finite everywhere, or None."""
+    for variable in variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            return getattr(variable, "path", variable.name)  # a tf.Variable has a name alone
+    return None
+
+
+def check_logits(finite, names, model):
+    """Raise NotFiniteError that names the first image whose logits are not finite.
+
+    Args:
+        finite: bool (B,), whether all logits of an image are. names: what to call the B images ("image 3").
+        model: what gave them; the error says which weight is to blame.
+    """
+    finite = np.asarray(finite)
+    if finite.all():
+        return
+    weight = first_not_finite(model.weights)
+    cause = f"its weight {weight} is not" if weight else "its weights are, so they are too large for its arithmetic"
+    raise NotFiniteError(
+        f"The model's scores of {names[int(np.argmin(finite))]} are not finite: {cause}. Use the weights of an earlier "
+        "step, or train again with a lower learning rate."
+    )
+
+
+def image_names(names, first, count):
+    """Return what errors call the `count` images from number `first` on: by `names` if there are any, else numbers."""
+    numbers = range(first, first + count)
+    return [f"image {names[i]}" if names else f"image {i} (counted from 0)" for i in numbers]

@@ -1,0 +1,162 @@
+"""A run, .keras file or SavedModel to a model."""
+
+import json
+import os
+import pathlib
+import re
+import struct
+import traceback
+import zipfile
+import zlib
+
+import keras
+from keras import ops
+
+from kseg.inference.finite import _all_finite
+from kseg.io.errors import InputError, MissingFileError
+from kseg.io.files import checked_path
+from kseg.io.zips import check_unpacked
+from kseg.layers.preprocessing import preprocess_layer
+from kseg.runs.workdir import FLAGS_FILE, RunFolder
+
+_PACKAGE = pathlib.Path(__file__).parents[1]
+
+
+# What Keras may raise about a file of arbitrary bytes, or a user's own layers.
+DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
+DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
+
+
+_UNREGISTERED = re.compile(r"Could not locate (class|function) '([^']+)'")
+
+
+REGISTER = "the decorator @keras.saving.register_keras_serializable()"
+
+
+def load_model(path):
+    """Load a run folder (the weights it kept), a .keras file, or a SavedModel folder of `export_saved_model`.
+
+    Args:
+        path: str or path.
+    Returns:
+        keras.Model, or SavedModel, which has no layers but predicts and evaluates alike.
+    Raises:
+        FileNotFoundError: nothing there. ValueError: something else, or a damaged file.
+    """
+    path = pathlib.Path(checked_path(path, "model"))
+    if not path.exists():
+        raise MissingFileError(f"No model at {path}: give a run folder, a .keras file or a SavedModel folder.")
+    if (path / "saved_model.pb").exists():
+        return SavedModel(path)
+    if path.is_dir():
+        folder = RunFolder(path)
+        kept = folder.kept_model((folder.stored_or_none() or {}).get("keep", "best"))
+        if not kept.exists():
+            raise InputError(f"{path} holds neither saved_model.pb nor {kept.name}: it is no model and no scored run.")
+        path = kept
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, path)
+            if damaged := archive.testzip():  # Keras reads on where a checksum fails
+                raise InputError(f"the checksum of {damaged} differs")
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except DAMAGED as error:
+        if _failed_in_kseg(error):
+            raise
+        if unregistered := _UNREGISTERED.search(str(error)):
+            raise InputError(
+                f"{path} needs the {unregistered[1]} {unregistered[2]}. Import the module that defines it first; it "
+                f"needs {REGISTER}."
+            ) from error
+        raise InputError(f"{path} is damaged or no .keras file: {why_not_loaded(error)}") from error
+
+
+def why_not_loaded(error):
+    """Return in a line what Keras says about a model that it cannot save or load."""
+    if unregistered := _UNREGISTERED.search(str(error)):
+        kind, name = unregistered.groups()
+        return f"the {kind} {name} is not registered. Write {REGISTER} on the line above it."
+    # Of the error of a layer in a model the last part, and of that the first paragraph.
+    text = str(error).split("Exception encountered: ")[-1].strip().split("\n\n")[0]
+    return " ".join(text.split())[:400] or type(error).__name__
+
+
+def _failed_in_kseg(error):
+    """Whether it was code of kseg's that failed beneath `load_model`, otherwise than by refusing what it was given."""
+    while error is not None:
+        codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        ours = [code for code in codes if pathlib.Path(code.co_filename).is_relative_to(_PACKAGE)]
+        if set(ours) - {load_model.__code__} and not isinstance(error, InputError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def as_model(model):
+    """Return a model as it is, and what `load_model` gives for a path; ValueError for what is neither."""
+    if isinstance(model, (str, os.PathLike)):
+        model = load_model(model)
+    if isinstance(model, SavedModel):
+        return model
+    if not isinstance(model, keras.Model):
+        raise InputError(f"model must be a keras.Model or the path of one, got {model!r}.")
+    shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    if not all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes) or shapes[0][3] != 3:
+        raise InputError(
+            f"{model.name} must take images (B, H, W, 3) and give logits (B, H, W, C), but takes {shapes[0]} and gives "
+            f"{shapes[1]}."
+        )
+    return model
+
+
+def model_files(model):
+    """Return the paths that no output may touch when a model is read: its own, and those of the run that it lies in.
+
+    Args:
+        model: a path that `load_model` takes; anything else (a keras.Model) is of no file.
+    """
+    if not isinstance(model, (str, pathlib.Path)):
+        return []
+    path = pathlib.Path(checked_path(model, "model"))
+    runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
+    parts = [part for folder in runs for part in RunFolder(folder).parts]
+    return parts if path in runs else [path, *parts]
+
+
+class SavedModel:
+    """A model exported by `export_saved_model`, read back. TensorFlow only."""
+
+    def __init__(self, path):
+        import tensorflow as tf
+
+        path = pathlib.Path(path)
+        try:  # nothing of kseg's own runs here
+            self._loaded = tf.saved_model.load(str(path))
+            self._serve = self._loaded.signatures["serving_default"]
+            self.label_set = json.loads((path / "classes.json").read_bytes())
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, tf.errors.OpError) as error:
+            raise InputError(f"{path} is no SavedModel that kseg exported: {error}") from error
+        known = self.label_set if isinstance(self.label_set, dict) else {}
+        if not isinstance(known.get("classes"), list) or not isinstance(known.get("palette"), list):
+            raise InputError(
+                f"{path} is no SavedModel that kseg exported: its classes.json has no classes and palette."
+            )
+        self.num_classes = len(known["classes"])
+
+    @property
+    def weights(self):
+        """The variables, in the signature's order."""
+        return self._serve.variables
+
+    def labels(self, images):
+        """uint8 (B, H, W, 3) -> uint8 (B, H, W), and whether each image's scores are finite, bool (B,)."""
+        given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
+        return given["labels"], _all_finite(given["confidence"])  # nan where a logit is nan or inf
+
+
+def label_set_of(model):
+    """Return the dict of name, classes and palette that the model carries, or None."""
+    if isinstance(model, SavedModel):
+        return model.label_set
+    layer = preprocess_layer(model)
+    return layer.label_set if layer else None

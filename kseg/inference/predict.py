@@ -1,0 +1,246 @@
+"""From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
+
+import collections.abc
+import functools
+import os
+import pathlib
+import unicodedata
+
+import keras
+import numpy as np
+from keras import ops
+from PIL import Image, PngImagePlugin
+
+from kseg import __version__
+from kseg.data.augmentation.apply_numpy import PADDING
+from kseg.inference.finite import _all_finite, check_logits
+from kseg.inference.loading import SavedModel, as_model, label_set_of, model_files
+from kseg.io.errors import InputError
+from kseg.io.files import checked_path, reading, refuse_inputs, replacing, writing
+from kseg.io.images import decode_image
+from kseg.layers.preprocessing import preprocess_layer
+from kseg.visualization.label_maps import colorize
+
+
+def logits_at(model, images, height, width):
+    """Run a model on images of any size and give logits at a size.
+
+    A model of fixed size gets the image resized to it (bilinear, antialiased). A model of free size that was trained
+    at a size of the settings (or on crops out of it) gets the image resized to that, any other at its own; then padded
+    with the mean pixel (as in training) to the multiple it needs. Any keras.Model that gives logits will do.
+
+    Args:
+        model: keras.Model giving logits (B, h, w, C). images: uint8 or float (B, H, W, 3), RGB 0..255.
+        height, width: of the logits wanted.
+    Returns:
+        float32 (B, height, width, C), resized bilinearly where the model's own differ.
+    """
+    images = ops.cast(images, "float32")
+    rows, columns = model.input_shape[1:3]
+    if rows and columns:
+        logits = ops.cast(model(_resize(images, rows, columns, antialias=True), training=False), "float32")
+    else:
+        layer = preprocess_layer(model)
+        multiple = layer.multiple if layer else 1
+        if layer and layer.size:
+            images = _resize(images, *layer.size, antialias=True)
+        image_height, image_width = ops.shape(images)[1:3]
+        below, right = -image_height % multiple, -image_width % multiple
+        shift = ops.convert_to_tensor(PADDING, dtype="float32")  # whole numbers: whole pixel values come back exact
+        padded = ops.pad(images - shift, [(0, 0), (0, below), (0, right), (0, 0)]) + shift
+        logits = ops.cast(model(padded, training=False), "float32")[:, :image_height, :image_width]
+    return _resize(logits, height, width)
+
+
+def _resize(images, height, width, antialias=False, interpolation="bilinear"):
+    if keras.backend.backend() == "tensorflow":  # Keras' own takes no sizes that are tensors
+        import tensorflow as tf
+
+        return tf.image.resize(images, (height, width), method=interpolation, antialias=antialias)
+    return ops.image.resize(images, (height, width), interpolation=interpolation, antialias=antialias)
+
+
+def first_maximum(logits):
+    """Class of the largest logit (B, H, W, C) -> (B, H, W), the first of equals, in ops that every exporter knows."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+    return ops.argmax(logits, axis=-1)
+
+
+def predict(model, image):
+    """Label an image, or a list of images of any sizes.
+
+    Args:
+        model: keras.Model that gives logits, or what `load_model` takes.
+        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, which are
+            turned as their EXIF orientation says; a list of those gives a list.
+    Returns:
+        uint8 array (H, W) of training ids, of the image's own size.
+    Raises:
+        ValueError: an array of another shape or type, bytes that are no image, a model without these logits.
+        FloatingPointError: scores that are nan or infinite; it names the image.
+    """
+    model = as_model(model)
+    label = labeller(model)
+    if isinstance(image, (list, tuple)):
+        return [_predict_one(label, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
+    return _predict_one(label, image, "the image")
+
+
+def _predict_one(label, image, name):
+    pixels = read_image(image)
+    name = image if isinstance(image, (str, pathlib.Path)) else name
+    return label(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
+
+
+def predict_files(model, paths, output):
+    """Label image files and write NAME.png (training ids) and color/NAME.png for each into a folder.
+
+    An id without a colour (a model of more outputs than classes) is white. Label maps that kseg wrote there before are
+    replaced, any other file of such a name is not.
+
+    Args:
+        model: as in `predict`. paths: image files whose names differ in more than extension, folder and case.
+        output: folder, made if missing.
+    Returns:
+        list of the label maps' paths.
+    Raises:
+        ValueError: two images of one name, an output that is an image, of the model or not kseg's (nothing is written
+            then); a file that is no image, a model without class colours.
+        FloatingPointError: scores that are nan or infinite; it names the image.
+    """
+    if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, collections.abc.Iterable):
+        raise InputError(f"paths must be a list of image files, got {paths!r}.")
+    paths = [pathlib.Path(checked_path(path, "image")) for path in paths]
+    written = _label_paths(paths, pathlib.Path(checked_path(output, "output")))
+    pictures = [picture for pair in written for picture in pair]
+    refuse_inputs(pictures, [*paths, *model_files(model)])
+    for picture in pictures:
+        _check_ours(picture)
+    model = as_model(model)
+    known = label_set_of(model)
+    if not known:
+        raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
+    label = labeller(model)
+    for path, (ids_path, colour_path) in zip(paths, written, strict=True):
+        ids = _predict_one(label, path, path)
+        _save(colour_path, colorize(ids, known["palette"]))
+        _save(ids_path, ids)
+    return [ids_path for ids_path, _ in written]
+
+
+def _label_paths(paths, output):
+    """Return (label map, its colours) for each image; InputError where two would be one file on some system."""
+    first = {}
+    for path in paths:
+        name = unicodedata.normalize("NFC", path.stem).casefold()
+        other = first.setdefault(name, path)
+        if other is not path:
+            raise InputError(
+                f"Images need different names, for NAME.png is written for each, but {other} and {path} differ only in "
+                "folder, extension or case. Rename one, or call once for each with an output folder of its own."
+            )
+    return [(output / f"{path.stem}.png", output / "color" / f"{path.stem}.png") for path in paths]
+
+
+_MADE_BY = "kseg label map"  # a text in each PNG, by which it is known as kseg's
+
+
+def _check_ours(path):
+    """Raise InputError for anything at a path but a picture that `_save` wrote."""
+    if not (path.exists() or path.is_symlink()):
+        return
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            ours = _MADE_BY in image.info
+    except (OSError, ValueError, SyntaxError):
+        ours = False
+    if not ours:
+        raise InputError(f"{path} is there and no label map that kseg wrote. Choose another output folder, or move it.")
+
+
+def _save(path, picture):
+    text = PngImagePlugin.PngInfo()
+    text.add_text(_MADE_BY, __version__)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, pnginfo=text)
+
+
+def labeller(model):
+    """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
+
+    It is compiled once for each model and kept with it. Where an image's logits are not finite it raises a
+    NotFiniteError that calls the image by its name (`names`: B texts, "image 3").
+    """
+    if isinstance(model, SavedModel):
+        compiled = functools.partial(_exported_labels, model)
+    else:
+        if not hasattr(model, "kseg_labeller"):
+            model.kseg_labeller = _compiled_labeller(model)
+        compiled = model.kseg_labeller
+
+    def label(images, height, width, names):
+        ids, finite = compiled(images, height, width)
+        check_logits(finite, names, model)
+        return np.asarray(ids)
+
+    return label
+
+
+def _exported_labels(model, images, height, width):
+    ids, finite = model.labels(images)
+    return _resize(ids[..., None], height, width, interpolation="nearest")[..., 0], finite
+
+
+def label_and_check(logits):
+    """Logits (B, H, W, C) -> class ids (B, H, W), and whether all logits of an image are finite, bool (B,)."""
+    return first_maximum(logits), _all_finite(logits)
+
+
+def _compiled_labeller(model):
+    def label(images, height, width):
+        return label_and_check(logits_at(model, images, height, width))
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        size = tf.TensorSpec((), tf.int32)
+        images = tf.TensorSpec((None, None, None, 3), tf.uint8)
+        return tf.function(label, input_signature=(images, size, size))
+    if keras.backend.backend() == "jax":
+        return _jax_labeller(model, label)
+    return label
+
+
+def _jax_labeller(model, label):
+    """Compile for each size; the weights are arguments, so that a model in training is always the present one."""
+    import jax
+
+    def with_weights(values, images, height, width):
+        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
+            return label(images, height, width)
+
+    compiled = jax.jit(with_weights, static_argnums=(2, 3))
+    return lambda images, height, width: compiled([v.value for v in model.variables], images, int(height), int(width))
+
+
+def read_image(image):
+    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError says what came."""
+    if isinstance(image, (str, os.PathLike)):
+        image = checked_path(image, "image")
+        with reading(image):
+            encoded = pathlib.Path(image).read_bytes()
+        return decode_image(encoded, str(image))[0]
+    if isinstance(image, (bytes, bytearray)):
+        return decode_image(bytes(image), "image")[0]
+    try:
+        image = np.asarray(image)
+    except ValueError as error:  # NumPy's own, of lists of several lengths
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {type(image).__name__}: {error}.") from error
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape}.")
+    return image

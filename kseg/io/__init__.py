@@ -1,0 +1,1 @@
+"""Files, pictures, TFRecords, processes, text: what every room stands on."""

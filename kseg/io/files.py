@@ -1,0 +1,370 @@
+"""Files and folders, local or behind a URL ("gs://...", tf.io.gfile); whole writes, never onto an input; locks."""
+
+import contextlib
+import errno
+import fnmatch
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import warnings
+
+from kseg.io.errors import FileAccessError, InputError, MissingFileError
+
+LOCK = ".lock"
+_TEMPORARY = re.compile(r"\.tmp-\d+-(.+)")  # of a process that may be gone
+
+
+def is_url(path) -> bool:
+    return "://" in str(path)
+
+
+def checked_path(path, what: str) -> str:
+    """Return a path as text; InputError for what can be none.
+
+    That is another type, an empty text, one with a NUL in it, a name that is too long, a circle of links.
+
+    Args:
+        path: as the user gave it. what: names it in the message ("data_dir").
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    why = ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InputError(f"{what} must be the path of a file or folder, got {path!r}.")
+    try:
+        os.stat(text)
+    except UnicodeEncodeError:
+        why = "no name of a file can hold all of it"
+    except OSError as error:  # missing or forbidden is for whoever opens it
+        why = error.strerror if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else ""
+    if why:
+        raise InputError(f"{what} must be the path of a file or folder, got {text[:200]!r}: {why}.")
+    return text
+
+
+def open_binary(path: str):
+    """Open a file for reading in binary."""
+    if is_url(path):
+        import tensorflow as tf
+
+        return tf.io.gfile.GFile(path, "rb")
+    with reading(path):
+        return open(path, "rb")
+
+
+def list_files(folder: str) -> dict[str, int]:
+    """Return file name -> bytes of a folder's files, by name; FileNotFoundError where there is none."""
+    missing = f"There is no record folder {folder}. scripts/prepare_data.py makes one."
+    if not is_url(folder):
+        if not os.path.isdir(folder):
+            raise MissingFileError(missing)
+        with reading(folder):
+            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+            return {e.name: e.stat().st_size for e in entries if e.is_file()}
+    import tensorflow as tf
+
+    if not tf.io.gfile.isdir(folder):
+        raise MissingFileError(missing)
+    names = sorted(tf.io.gfile.listdir(folder))
+    return {n: tf.io.gfile.stat(f"{folder}/{n}").length for n in names if not n.endswith("/")}
+
+
+def join(folder: str, name: str) -> str:
+    """Return the path of a file in a folder, absolute unless the folder is a URL."""
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(os.path.abspath(folder), name)
+
+
+def sha256_of(path: str) -> str:
+    """Return a file's sha256 in hexadecimal, read a megabyte at a time."""
+    digest = hashlib.sha256()
+    with reading(path), open_binary(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Give a temporary path beside a local file, which becomes that file, synced, when the block ends well.
+
+    When it does not, the temporary file goes and what was there stays as it was. A symbolic link stays one: the file
+    that it leads to is written.
+
+    Args:
+        path: the file to write. The temporary name begins with .tmp- and ends as its name does.
+    Raises:
+        OSError: it could not be written (a full disk, a read-only folder); names `path`.
+    """
+    place = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+    folder, name = os.path.split(place)
+    temporary = os.path.join(folder, f".tmp-{os.getpid()}-{name}")
+    try:
+        with writing(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, place)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+
+
+@contextlib.contextmanager
+def reading(path):
+    """A block in which an OSError says that `path` could not be read, and why."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingFileError(f"There is no {path}.") from error
+    except OSError as error:
+        why = error.strerror or str(error).strip().partition("\n")[0]
+        raise FileAccessError(f"Cannot read {path}: {why}.") from error
+
+
+@contextlib.contextmanager
+def writing(path):
+    """A block in which an OSError says that `path` could not be written, and why."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        why = error.strerror or str(error).strip().partition("\n")[0]
+        text = f"Cannot write {path}: {why}. What was there before is intact: mend that and run the same again."
+        raise (FileAccessError(error.errno, text) if error.errno else FileAccessError(text)) from error
+
+
+def write_atomic(path: str, content: bytes) -> None:
+    """Write a local file as `replacing` does: all of it is seen or nothing."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+
+
+def refuse_inputs(outputs, inputs):
+    """Refuse to write onto what is read: call this before anything is written.
+
+    No output may be an input, lie in one that is a folder, or be a folder that holds one; and no two outputs may be one
+    file. Links, symbolic and hard, "..", and names that differ in case where the file system ignores it are seen
+    through.
+
+    Args:
+        outputs: files and folders that will be written or replaced; they need not exist.
+        inputs: files and folders that are read; URLs are left out, for outputs are local.
+    Raises:
+        InputError: names the output, the input, and what to do.
+    """
+    identities = functools.cache(_identities)
+    folders = functools.cache(lambda folder: (*identities(folder), *_above(folder, folders)))
+    read, holding, written = {}, {}, {}
+    for path in inputs:
+        if not is_url(path):
+            read |= dict.fromkeys(_identities(path), path)
+            holding |= dict.fromkeys(_above(path, folders), path)
+    for path in outputs:
+        same = _identities(path)
+        for relation, keys, table in (
+            ("is the input", same, read),
+            ("lies in the input", _above(path, folders), read),
+            ("holds the input", same, holding),
+            ("is also the output", same, written),
+        ):
+            other = next((table[key] for key in keys if key in table), None)
+            if other is not None:
+                what = "Outputs must differ" if table is written else "Inputs must stay as they are"
+                raise InputError(f"{what}, but the output {path} {relation} {other}. Choose another output.")
+        written |= dict.fromkeys(same, path)
+
+
+def _identities(path) -> tuple:
+    """Return what two paths of one file have in common: its real path, and where it exists its device and inode."""
+    keys = (os.path.normcase(os.path.realpath(path)),)
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        keys += ((status.st_dev, status.st_ino),) if status.st_ino else ()
+    return keys
+
+
+def _above(path, folders) -> tuple:
+    """Return the identities of all folders above a path, as it is written and as links lead."""
+    parents = {os.path.dirname(place) for place in (os.path.abspath(path), os.path.realpath(path))}
+    return tuple(key for parent in parents if parent != os.fspath(path) for key in folders(parent))
+
+
+def clear_unfinished(folder: pathlib.Path, *patterns: str) -> None:
+    """Remove the temporary files of `replacing` that a killed process left in a folder, and nothing else.
+
+    Args:
+        folder: held by this process alone. patterns: the names that were to be written, as for fnmatch.
+    """
+    for path in folder.glob(".tmp-*"):
+        name = _TEMPORARY.fullmatch(path.name)
+        if name and any(fnmatch.fnmatchcase(name[1], pattern) for pattern in patterns) and _is_plain_file(path):
+            path.unlink()
+
+
+def _is_plain_file(path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+@contextlib.contextmanager
+def replacing_content(folder, own: re.Pattern, marker: str, last: str):
+    """Give an empty folder whose content becomes that of `folder` when the block ends well, and vanishes when not.
+
+    The folder itself stays, so it may be a link or a mount. While the block lasts no other process can fill it
+    (`locked`). `last` goes first and comes last: with it the content is whole.
+
+    Args:
+        folder: none yet, an empty one, or what an earlier call filled with nothing else in it.
+        own: fullmatch of each path in the content ("photos/" is a folder). marker: a JSON file in it with the key
+            "kseg_version", by which it is known as kseg's. last: another file in it.
+    Raises:
+        InputError: anything else is in the folder, before and after the block; another process fills it.
+        OSError: it could not be written; what was there is intact.
+    """
+    folder = pathlib.Path(os.path.realpath(folder))
+    check_own(folder, own, marker)
+    with locked(folder):
+        for path in folder.iterdir():  # of a process that was killed
+            if _is_stage(path):
+                shutil.rmtree(path, ignore_errors=True)
+        new, old = (folder / f".tmp-{os.getpid()}-{name}" for name in ("new", "old"))
+        try:
+            with writing(folder):
+                new.mkdir()
+            yield new
+            check_own(folder, own, marker)  # much may have happened meanwhile
+            with writing(folder):
+                old.mkdir()
+                _swap(folder, new, old, marker, last)
+        finally:
+            for path in (new, old):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def check_own(folder: pathlib.Path, own: re.Pattern, marker: str) -> None:
+    """Raise InputError if a folder holds anything but what `replacing_content` put there."""
+    if not os.path.lexists(folder):
+        return
+    advice = "Choose another output folder, or empty this one."
+    if not folder.is_dir():
+        raise InputError(f"{folder} must be a folder, but is a file. {advice}")
+    found = list(_content(folder))
+    foreign = next((name for name in found if not own.fullmatch(name)), None)
+    if foreign:
+        raise InputError(f"{folder} holds {foreign}, which kseg did not write. {advice}")
+    if found and not _says_kseg(folder / marker):
+        raise InputError(f"{folder} holds {found[0]} but no {marker} of kseg's, so it is someone else's. {advice}")
+
+
+def _content(folder, above=""):
+    """Yield the paths in a folder; a folder's ends with a slash, a link (never followed) says so."""
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        if not above and (entry.name == LOCK or _is_stage(pathlib.Path(entry.path))):
+            continue
+        if entry.is_symlink():
+            yield f"the link {above}{entry.name}"
+        elif entry.is_dir():
+            yield f"{above}{entry.name}/"
+            yield from _content(entry.path, f"{above}{entry.name}/")
+        else:
+            yield f"{above}{entry.name}"
+
+
+def _is_stage(path) -> bool:
+    name = _TEMPORARY.fullmatch(path.name)
+    return bool(name) and name[1] in ("new", "old") and path.is_dir() and not path.is_symlink()
+
+
+def _says_kseg(path) -> bool:
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(table, dict) and "kseg_version" in table
+
+
+def _swap(folder, new, old, marker, last):
+    """Move what the folder holds to `old` and what `new` holds into it; all moves are undone if one fails."""
+
+    def order(names):
+        return sorted(names, key=lambda name: (name == marker, name != last))
+
+    before = [path.name for path in folder.iterdir() if path.name != LOCK and not _is_stage(path)]
+    moves = [(folder / name, old / name) for name in order(before)]
+    moves += [(new / name, folder / name) for name in reversed(order(os.listdir(new)))]
+    done = []
+    try:
+        for move in moves:
+            done.append(move)
+            os.replace(*move)
+    except BaseException:
+        for source, target in reversed(done):
+            if not os.path.lexists(source):
+                os.replace(target, source)
+        raise
+
+
+def json_text(table, indent: int | None = None) -> str:
+    """Return JSON types as text that every reader takes: nan becomes null."""
+    table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
+    return json.dumps(table, indent=indent, separators=None if indent else (",", ":"))
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold a folder for this process alone while the block lasts; the kernel lets go when the process dies.
+
+    The lock is on the file .lock in it. A folder that is missing is made, and goes again if it stays empty. Where the
+    file system knows no locks, a warning says so and the block runs.
+
+    Args:
+        folder: pathlib.Path.
+    Raises:
+        ValueError: another process holds it, or .lock is a file of someone else's. OSError: it cannot be written.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    path, held = folder / LOCK, False
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    try:
+        held = _lock(file, path)
+        yield
+    finally:
+        if held:  # while it is: whoever opened it meanwhile sees that it is gone
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        os.close(file)
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _lock(file: int, path: pathlib.Path) -> bool:
+    """Lock the open file; False with a warning where that cannot be done."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
+        raise InputError(
+            f"{path.parent} is in use by {holder}. Wait until that ends, stop it, or use another folder."
+        ) from None
+    except (ImportError, OSError) as error:
+        warnings.warn(f"{path.parent} cannot be locked ({error}): start nothing else in it.", stacklevel=4)
+        return False
+    if not (path.exists() and os.path.samestat(os.stat(path), os.fstat(file))):
+        raise InputError(f"{path.parent} was in use until this moment. Start again.")
+    content = os.pread(file, 200, 0)
+    if content and not content.startswith(b"process "):
+        raise InputError(f"{path} is not kseg's, whose lock has that name. Move it, or use another folder.")
+    os.truncate(file, 0)
+    os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    return True

@@ -1,0 +1,281 @@
+"""Image files to arrays and back, upright, with errors that name the file (Pillow; no TensorFlow).
+
+Photographs: PNG, JPEG, WebP, TIFF and BMP, of several pictures in a file the first. Labels: PNG, TIFF and BMP, which
+keep every number, of one picture. The pixels are those of Pillow's conversion to RGB: transparency is dropped, not
+blended. 16-bit photographs count by their high byte (value // 256), as Pillow takes 16-bit RGB and TensorFlow all
+16-bit PNG; Pillow's conversion of 16-bit grey, which makes all above 255 white, is not used.
+
+An EXIF orientation (of JPEG, PNG, WebP, TIFF) turns a picture as a viewer shows it, labels and instance maps too, each
+by its own. Records are the exception: their pixels count as they are stored, since TensorFlow does not turn them
+either. `scripts/prepare_data.py` stores upright pixels.
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from kseg.io.errors import InputError
+
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+LABEL_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")  # of formats that keep every number
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+_IMAGE_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA", "RGBX", "CMYK", "YCbCr")  # Pillow converts them to RGB
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+_COLOUR_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA")
+_LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)  # TIFF's compressions: none, CCITT, LZW, deflate, ...
+_TIFF_SUBFILE, _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_TILE = 254, 258, 259, 262, (322, 323)
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks that may hold an orientation
+MAX_PIXELS = 2**26  # 8192x8192: a few kilobytes can claim any size, and decoding takes what they claim
+_LIMIT = f"kseg reads images of at most {MAX_PIXELS:,} pixels. Cut it into tiles or make it smaller"
+
+
+def _header(data: bytes, what: str) -> Image.Image:
+    """Open without decoding; ValueError where the format is not known, or the bytes claim more than MAX_PIXELS."""
+    try:
+        if data[8:12] == b"WEBP":
+            _check_size(_webp_size(data), what)  # before Pillow, which allocates the canvas when it opens one
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        tile = [image.tag_v2.get(tag, 0) for tag in _TIFF_TILE] if image.format == "TIFF" else (0, 0)
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit is higher
+        raise InputError(f"{what}: {_LIMIT}") from None
+    except _BROKEN:
+        why = "truncated or damaged" if data.startswith(_SIGNATURES) else "not a PNG, JPEG, WebP, TIFF or BMP file"
+        raise InputError(f"{what}: {why} ({len(data)} bytes)") from None
+    _check_size(image.size, what)
+    _check_size(tile, what)
+    return image
+
+
+def _check_size(size, what: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise InputError(f"{what}: {size[0]}x{size[1]}, but {_LIMIT}")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return the (width, height) that a WebP file claims (RFC 9649, sections 2.5 to 2.7); (0, 0) for no such file."""
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return tuple(int.from_bytes(data[i : i + 2], "little") & 0x3FFF for i in (26, 28))
+
+
+def _open(data: bytes, what: str) -> Image.Image:
+    """Decode fully, not yet turned; ValueError where the bytes are no image or end early."""
+    image = _header(data, what)
+    try:
+        if image.format == "PNG":
+            image.verify()  # every chunk's checksum; the object cannot be used afterwards
+            image = Image.open(io.BytesIO(data), formats=("PNG",))
+        elif _is_jpeg(image) and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # of the last scan
+            raise InputError("the end marker is missing")
+        elif image.format == "TIFF" and image.tag_v2.get(_TIFF_SUBFILE, 0) & 1:  # raw files of cameras, too
+            raise InputError("its first picture is a reduced copy, a thumbnail. Save the full picture alone")
+        image.load()
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+    except _BROKEN as error:
+        raise InputError(f"{what}: truncated or damaged ({error})") from None
+    return image
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO")  # MPO: a JPEG of several pictures
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """Return the EXIF orientation, 1 where there is none that can be read, as viewers take it."""
+    if image.format == "TIFF" or (image.format == "PNG" and not any(mark in data for mark in _PNG_EXIF)):
+        return 1  # Pillow turns TIFF itself; the other marks save PNG's decoding, which Pillow needs to look for more
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except _BROKEN:
+        return 1
+
+
+def _upright(image: Image.Image, data: bytes) -> Image.Image:
+    turn = _TURNS.get(_orientation(image, data))
+    return image if turn is None else image.transpose(turn)
+
+
+def orientation(data: bytes, what: str) -> int:
+    """Return the EXIF orientation of an image file that is not a TIFF: 1 is upright, 2 to 8 are turned or mirrored."""
+    value = _orientation(_header(data, what), data)
+    return value if value in _TURNS else 1
+
+
+def decode_image(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarray, str]:
+    """Return a photograph's pixels and what format a record keeps it in.
+
+    Args:
+        data: the bytes of a PNG, JPEG, WebP, TIFF or BMP file. what: its name in messages.
+        upright: turn the picture as its EXIF orientation says; False gives it as stored.
+    Returns:
+        (uint8 RGB (H, W, 3), "jpeg" of a JPEG, else "png").
+    Raises:
+        ValueError: "WHAT: why" where it cannot be read.
+    """
+    image = _open(data, what)
+    turned = _upright(image, data) if upright else image
+    if image.mode in _GREY_16 and _tiff(image, _TIFF_PHOTOMETRIC, 1) == 1:
+        grey = (np.asarray(turned) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2), _kept_format(image)
+    if image.mode not in _IMAGE_MODES:
+        raise InputError(f"{what}: pixels of mode {image.mode}; convert it to 8-bit RGB")
+    return np.asarray(turned.convert("RGB")), _kept_format(image)
+
+
+def _tiff(image: Image.Image, tag: int, default):
+    return image.tag_v2.get(tag, default) if image.format == "TIFF" else default
+
+
+def _kept_format(image: Image.Image) -> str:
+    return "jpeg" if _is_jpeg(image) else "png"
+
+
+def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarray, bool]:
+    """Return a label's ids and whether these bytes are an 8-bit grey PNG, which every reader takes alike.
+
+    Palette images give their indices, others their grey numbers as stored, whatever their bits: grey and its alpha
+    (dropped), or colours with R = G = B. `upright` as in `decode_image`.
+
+    Returns:
+        (uint8 (H, W), bool).
+    Raises:
+        ValueError: not a lossless file of one picture; numbers that are no ids of 0..255; colours.
+    """
+    image, bits = _open_label(data, what, "ids")
+    kind = image.mode if bits < 16 or image.mode in ("I", "F", *_GREY_16) else f"{image.mode} of {bits} bits"
+    turned = _upright(image, data) if upright else image
+    numbers = np.asarray(turned)
+    if kind in ("LA", "PA"):
+        numbers = numbers[..., 0]
+    elif kind in ("RGB", "RGBA") and (numbers[..., :1] == numbers[..., 1:3]).all():
+        numbers = numbers[..., 0]
+    elif kind not in ("L", "P", "1", "I", "F", *_GREY_16):
+        hint = '; colour-coded labels need "labels": "color" in classes.json' if "RGB" in kind else ""
+        raise InputError(f"{what}: labels must be 8-bit ids, got mode {kind}{hint}")
+    wrong = ~((numbers >= 0) & (numbers <= 255) & (numbers == np.trunc(numbers))) if numbers.dtype != bool else False
+    if np.any(wrong):
+        raise InputError(f"{what}: labels must be ids of 0..255, got {numbers[wrong][0]} in {wrong.sum()} pixels")
+    ids = numbers.astype(np.uint8)
+    if kind == "L" and bits in (2, 4) and image.format != "BMP":
+        ids = ids // (255 // (2**bits - 1))  # Pillow stretches grey to 0..255
+    return ids, image.format == "PNG" and tuple(data[24:26]) == (8, 0) and turned is image
+
+
+def _open_label(data: bytes, what: str, lost: str) -> tuple[Image.Image, int]:
+    """Return (image, bits of a channel) of a file that keeps every number; ValueError says why it does not."""
+    image = _open(data, what)
+    if image.format not in ("PNG", "TIFF", "BMP"):
+        raise InputError(f"{what}: labels must be PNG, TIFF or BMP, got {image.format}, which changes {lost}")
+    if _tiff(image, _TIFF_COMPRESSION, 1) not in _LOSSLESS:
+        raise InputError(f"{what}: labels must keep every number, got TIFF of a compression that changes {lost}")
+    if _tiff(image, _TIFF_PHOTOMETRIC, 1) == 0:
+        raise InputError(
+            f"{what}: TIFF whose grey is inverted (WhiteIsZero) leaves open which ids it holds. Save a PNG"
+        )
+    try:
+        pictures = getattr(image, "n_frames", 1)
+    except _BROKEN as error:  # a second directory of a TIFF that is none
+        raise InputError(f"{what}: truncated or damaged ({error})") from None
+    if pictures > 1:
+        raise InputError(f"{what}: a label file must hold one picture, got {pictures}")
+    if image.format == "PNG":
+        return image, data[24]  # IHDR
+    return image, max(_tiff(image, _TIFF_BITS, (8,)))
+
+
+def decode_instances(data: bytes, what: str) -> np.ndarray:
+    """Return uint16 instance ids (H, W) of a grey PNG of 16 (or 8) bits, as stored; ValueError for anything else."""
+    image = _open(data, what)
+    if image.format != "PNG" or (data[24], data[25]) not in ((16, 0), (8, 0)):  # IHDR: bits, colour type
+        raise InputError(f"{what}: instance maps must be grey PNG of 16 bits, got {image.format} of mode {image.mode}")
+    return np.asarray(image).astype(np.uint16)
+
+
+def decode_colours(data: bytes, what: str) -> np.ndarray:
+    """Return a colour-coded label as uint8 RGB (H, W, 3); alpha is dropped."""
+    image, bits = _open_label(data, what, "colours")
+    if image.mode not in _COLOUR_MODES or bits > 8:
+        raise InputError(f"{what}: labels must be 8-bit colours, got mode {image.mode} of {bits} bits")
+    return np.asarray(_upright(image, data).convert("RGB"))
+
+
+def upright_png(data: bytes, what: str) -> tuple[bytes, tuple[int, int]]:
+    """Return a PNG of numbers and its (height, width), decoded fully: its own bytes, or new ones where it is turned."""
+    image = _open(data, what)
+    turned = _upright(image, data)
+    return data if turned is image else encode(np.asarray(turned)), turned.size[::-1]
+
+
+def header(data: bytes, what: str, upright: bool = True) -> tuple[tuple[int, int], str]:
+    """Return ((height, width), format) of what `decode_image` gives, from the first bytes where that is enough."""
+    image = _header(data, what)
+    width, height = image.size
+    turned = upright and _orientation(image, data) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width), _kept_format(image)
+
+
+def is_plain(data: bytes, what: str, upright: bool = True) -> bool:
+    """Return whether TensorFlow decodes these bytes to the pixels that `decode_image` gives; from the header.
+
+    So it does with a PNG, and with a JPEG of grey or RGB, unless they are to be turned.
+    """
+    image = _header(data, what)
+    known = image.format == "PNG" or (_is_jpeg(image) and image.mode in ("L", "RGB"))
+    return known and not (upright and _orientation(image, data) in _TURNS)
+
+
+def encode(array: np.ndarray, image_format: str = "png") -> bytes:
+    """Return PNG bytes (lossless), or JPEG of quality 95 without chroma subsampling."""
+    buffer = io.BytesIO()
+    options = {"quality": 95, "subsampling": 0} if image_format == "jpeg" else {}
+    Image.fromarray(array).save(buffer, image_format.upper(), **options)
+    return buffer.getvalue()
+
+
+def resize(array: np.ndarray, size: tuple[int, int], nearest: bool = False) -> np.ndarray:
+    """Return the array at size (height, width): nearest for labels, else bilinear with antialiasing."""
+    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(array).resize((size[1], size[0]), how))
+
+
+def resize_png(data: bytes, size: tuple[int, int]) -> bytes:
+    """Return a PNG of numbers (8 or 16 bits) at size (height, width), nearest."""
+    numbers = np.asarray(Image.open(io.BytesIO(data)))
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * m / n).astype(np.int64), m - 1)
+        for n, m in zip(size, numbers.shape, strict=True)
+    )
+    return encode(numbers[rows][:, columns].astype(np.uint16 if numbers.dtype != np.uint8 else np.uint8))

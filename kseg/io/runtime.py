@@ -1,0 +1,122 @@
+"""What TensorFlow runs on a processor: which kernels, and which allocator of buffers. Both are chosen before it starts.
+
+The allocator. As soon as a tf.data iterator lives, TensorFlow's default gives the buffers of a step back to the system
+and fetches them again: 150,000 page faults a step of the quickstart, half of its time. With
+TF_CPU_ALLOCATOR_USE_BFC=true it keeps them. `import kseg` sets that, unless the variable is set; TensorFlow reads it
+when it runs the first operation of a process.
+
+The kernels. TensorFlow's own rule takes oneDNN's where the processor has instructions for neural networks (AVX512_VNNI,
+AVX_VNNI, AMX ...) and Eigen's elsewhere, for example on an AMD EPYC without AVX-512. There oneDNN makes a narrow
+network faster and a wide one slower (benchmarks/RESULTS.md). TF_ENABLE_ONEDNN_OPTS decides when TensorFlow is imported,
+for the whole process.
+"""
+
+import os
+import sys
+
+from kseg.io.errors import InputError
+
+ALLOCATOR, LIMIT, ONEDNN = "TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB", "TF_ENABLE_ONEDNN_OPTS"
+# Networks of so many base filters or fewer gain from oneDNN where TensorFlow leaves it off: on an AMD EPYC without
+# AVX-512 it takes 0.75 of the time at 8 and 1.48 at 64, which makes 1 near 19 (benchmarks/RESULTS.md).
+NARROW = 16
+_OWN_LIMIT = 1 << 16  # MB that TensorFlow's allocator hands out at most, where nothing is said
+
+
+def keep_buffers():
+    """Have TensorFlow keep the buffers it frees, up to the machine's memory, unless the user chose an allocator."""
+    if ALLOCATOR in os.environ:
+        return
+    os.environ[ALLOCATOR] = "true"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    if memory > _OWN_LIMIT:
+        os.environ.setdefault(LIMIT, str(memory))
+
+
+def choose_kernels(setting, stored, base_filters):
+    """Set TF_ENABLE_ONEDNN_OPTS for the run that is to begin, if TensorFlow is not imported yet.
+
+    The setting decides, then the run that goes on; "auto" keeps the variable where the user has set it, takes oneDNN
+    for a narrow network and TensorFlow's own rule for a wide one.
+
+    Args:
+        setting: "auto", "on" or "off". stored: None where no run is in the workdir, else its "on" or "off", or ""
+            for a run of an older kseg, which goes on by TensorFlow's rule.
+        base_filters: width of the network, None where it is unknown.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    decided = stored or "auto" if setting == "auto" else setting
+    if decided == "auto" and stored is None and base_filters is not None and base_filters <= NARROW:
+        decided = "auto" if ONEDNN in os.environ else "on"
+    if decided != "auto":
+        os.environ[ONEDNN] = {"on": "1", "off": "0"}[decided]
+
+
+def settle_kernels(setting, stored):
+    """Say what this process runs, when it is what the setting and the stored run say.
+
+    Args: `setting`, `stored`: as in `choose_kernels`.
+    Returns: "on" or "off"; the setting itself under a backend that has no oneDNN.
+    Raises: ValueError: setting and run differ, or this process cannot have what they say any more.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        if setting != "auto":
+            raise InputError(f"onednn needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}. Leave it out.")
+        return setting
+    if stored and setting not in ("auto", stored):
+        raise InputError(
+            f"The workdir holds a run with onednn={stored}, got {setting}: another arithmetic is another run. Leave "
+            "onednn out, use another workdir, or begin with the weights of this one (init_from)."
+        )
+    wanted, running = stored or setting, "on" if runs_onednn() else "off"
+    if wanted not in ("auto", running):
+        whose = "the run in the workdir was trained" if stored else "onednn asks for a run"
+        raise InputError(
+            f"This process runs TensorFlow with oneDNN {running}, but {whose} with it {wanted}, and that is decided "
+            f"when TensorFlow is imported. Start a new process in which kseg.train comes first, or has "
+            f"{ONEDNN}={'1' if wanted == 'on' else '0'}."
+        )
+    return running
+
+
+def runs_onednn():
+    """Return whether the TensorFlow of this process uses oneDNN's kernels."""
+    from tensorflow.python.util import _pywrap_util_port  # nothing public says it
+
+    return _pywrap_util_port.IsMklEnabled()
+
+
+def allocator():
+    """Return whose allocator the TensorFlow of this process takes for buffers: "BFC", "oneDNN" or "system".
+
+    oneDNN brings its own, which keeps large buffers too; the system's keeps no account of them.
+    """
+    import tensorflow as tf
+
+    try:
+        before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+    except ValueError:
+        return "system"
+    with tf.device("CPU:0"):
+        small = tf.random.uniform((3,))
+    after = tf.config.experimental.get_memory_info("CPU:0")["current"]
+    del small
+    return "BFC" if after - before == 256 else "oneDNN"  # BFC's unit; oneDNN's counts large buffers alone
+
+
+def describe_kernels():
+    """Return (kernels and allocator of this process in words, a warning or None).
+
+    The warning is that TensorFlow ran before kseg could set the allocator, and what that costs.
+    """
+    kind = allocator()
+    words = f"oneDNN {'on' if runs_onednn() else 'off'}, {kind} allocator"
+    late = kind == "system" and os.environ.get(ALLOCATOR, "").lower() in ("1", "true")
+    warning = (
+        "TensorFlow ran before kseg was imported, and so gives the buffers of each step back to the system: steps of a "
+        f"narrow network take up to twice as long. Import kseg first, or start Python with {ALLOCATOR}=true."
+    )
+    return words, warning if late else None

@@ -1,0 +1,14 @@
+"""Scores: arithmetic on confusion matrices. Only `SegmentationScores` imports Keras, when it is first used."""
+
+import importlib
+
+from kseg.metrics.confusion import confusion_matrix
+from kseg.metrics.scores import SCORE_NAMES, Scores, five_scores
+
+__all__ = ["SCORE_NAMES", "Scores", "SegmentationScores", "batch_confusion_matrix", "confusion_matrix", "five_scores"]
+
+
+def __getattr__(name):
+    if name in ("SegmentationScores", "batch_confusion_matrix"):
+        return getattr(importlib.import_module("kseg.metrics.keras_metric"), name)
+    raise AttributeError(f"module 'kseg.metrics' has no attribute {name!r}")

@@ -1,0 +1,218 @@
+"""Scores of class boundaries: boundary F1 (SegNet's) and boundary IoU, streaming, in NumPy.
+
+Void is no class: a pixel whose truth is void is left out of both maps, and where a class meets void, or the edge of
+the image, there is no boundary. A prediction outside the classes is one more class that bounds the others.
+"""
+
+import math
+import os
+
+import numpy as np
+
+from kseg.io.errors import InputError
+from kseg.io.files import json_text, write_atomic
+
+F1_TOLERANCE = 0.0075  # of the image's diagonal, as SegNet
+IOU_DISTANCE = 0.005  # of the diagonal: 2 % (46 pixels at 2048x1024), meant for instance masks, swallows poles whole
+_BITS = 32
+
+
+def checked_pair(truth, prediction, num_classes, ignore_label=255):
+    """Return (truth, prediction, valid) of one image: uint8 (H, W) twice, bool (H, W); what is no class is C.
+
+    Args:
+        truth, prediction: integer class ids (H, W). num_classes: C, at most 254.
+        ignore_label: void in the truth. A truth outside the classes is left out too.
+    Raises:
+        ValueError: no integers, no (H, W), different shapes, or more than 254 classes.
+    """
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    if truth.ndim != 2 or truth.shape != prediction.shape or not truth.size:
+        raise InputError(f"Need truth and prediction (H, W) of one size, got {truth.shape} and {prediction.shape}.")
+    if truth.dtype.kind not in "iu" or prediction.dtype.kind not in "iu":
+        raise InputError(f"Class ids must be integers, got {truth.dtype} and {prediction.dtype}. Cast them.")
+    if not 1 <= num_classes <= 254:
+        raise InputError(f"Between 1 and 254 classes can be scored, got {num_classes}.")
+    valid = (truth >= 0) & (truth < num_classes) & (truth != ignore_label)
+    inside = (prediction >= 0) & (prediction < num_classes)
+    truth = np.where(valid, truth, num_classes).astype(np.uint8)
+    return truth, np.where(inside, prediction, num_classes).astype(np.uint8), valid
+
+
+def boundary_pixels(labels, valid):
+    """Return bool (H, W): the valid pixels that have a valid 4-neighbour of another class (both sides are marked)."""
+    edge = np.zeros(labels.shape, bool)
+    for edges, classes, known in ((edge, labels, valid), (edge.T, labels.T, valid.T)):  # down, then across
+        differ = (classes[1:] != classes[:-1]) & known[1:] & known[:-1]
+        edges[1:] |= differ
+        edges[:-1] |= differ
+    return edge
+
+
+def spread(bits, radius):
+    """OR integers (H, W), or bools, over a disk: each pixel gets those within Euclidean distance `radius` >= 0."""
+    squared, rows = math.floor(radius * radius), bits.shape[0]
+    reach = min(math.isqrt(squared), rows - 1)
+    out, run, half = np.zeros_like(bits), bits, 0
+    for down in range(reach, -1, -1):  # the disk's rows, from its rim to its centre: the runs only grow
+        wanted = math.isqrt(squared - down * down)
+        run, half = _widen(run, half, wanted, np.bitwise_or), wanted
+        out[down:] |= run[: rows - down]
+        out[: rows - down] |= run[down:]
+    return out
+
+
+def _widen(values, half, wanted, combine):
+    """Grow a combination over windows of 2 * half + 1 columns to 2 * wanted + 1, clipped at the borders."""
+    while half < wanted:
+        step = min(half + 1, wanted - half)  # a longer one would leave a hole at a border
+        wider = values.copy()
+        combine(wider[:, step:], values[:, :-step], out=wider[:, step:])
+        combine(wider[:, :-step], values[:, step:], out=wider[:, :-step])
+        values, half = wider, half + step
+    return values
+
+
+def match_boundaries(truth, prediction, valid, num_classes, tolerance):
+    """Count boundary pixels, and those that have one of the same class in the other map within a distance.
+
+    Args:
+        truth, prediction, valid: of `checked_pair`. tolerance: pixels (Euclidean, equal counts as within), >= 0.
+    Returns:
+        int64 (4, C): of the truth all and matched, of the prediction all and matched.
+    """
+    maps = [(labels, boundary_pixels(labels, valid)) for labels in (truth, prediction)]
+    counts = [np.bincount(labels[edge], minlength=num_classes + 1)[:num_classes] for labels, edge in maps]
+    both = np.flatnonzero((counts[0] > 0) & (counts[1] > 0))  # no other class can have a match
+    matched = np.zeros((2, num_classes), np.int64)
+    for start in range(0, len(both), _BITS):  # a class is a bit, so that one dilation serves them all
+        ids = both[start : start + _BITS]
+        bit = np.zeros(num_classes + 1, np.min_scalar_type(2 ** len(ids) - 1))
+        bit[ids] = [1 << i for i in range(len(ids))]
+        own = [np.where(edge, bit[labels], bit.dtype.type(0)) for labels, edge in maps]
+        for i, (labels, _) in enumerate(maps):
+            hit = (own[i] & spread(own[1 - i], tolerance)) != 0
+            matched[i] += np.bincount(labels[hit], minlength=num_classes)[:num_classes]
+    return np.stack([counts[0], matched[0], counts[1], matched[1]])
+
+
+def boundary_bands(truth, prediction, valid, num_classes, distance):
+    """Count, by class, intersection and union of the pixels of a class that lie near another class.
+
+    Args:
+        truth, prediction, valid: of `checked_pair`. distance: whole pixels >= 1; a pixel is near where a valid one of
+            another class lies within this chessboard distance, in its own map.
+    Returns:
+        int64 (2, C)
+    """
+    bands = [_near_another(labels, valid, distance) for labels in (truth, prediction)]
+    both = bands[0] & bands[1] & (truth == prediction)
+    common, *sizes = (
+        np.bincount(labels[kept], minlength=num_classes + 1)[:num_classes]
+        for labels, kept in ((truth, both), (truth, bands[0]), (prediction, bands[1]))
+    )
+    return np.stack([common, sum(sizes) - common])
+
+
+def _near_another(labels, valid, distance):
+    def window(values, combine):
+        return _widen(_widen(values, 0, distance, combine).T, 0, distance, combine).T
+
+    largest = window(np.where(valid, labels, np.uint8(0)), np.maximum)
+    smallest = window(np.where(valid, labels, np.uint8(255)), np.minimum)
+    return valid & ((largest != labels) | (smallest != labels))
+
+
+class BoundaryScores:
+    """Boundary F1 and boundary IoU of many images; memory does not grow with their number.
+
+    Boundary F1: Csurka et al. 2013, averaged as in SegNet (Badrinarayanan et al. 2017): for each image and class the
+    F1 of precision and recall of boundary pixels (valid, with a valid 4-neighbour of another class) that have one of
+    the same class in the other map at most `tolerance` pixels away; the mean over the classes in the truth of the
+    image, then over images. A class without boundary in both maps is left out, one with it in one map only scores 0.
+    Boundary IoU: Cheng et al. 2021 (arXiv 2103.16562): by class, the IoU of its pixels within `distance` of another
+    class, summed over images as for mean IoU. Deviations: one sum instead of one IoU an instance, image borders and
+    void are no boundary.
+
+    Args:
+        classes: C different names. ignore_label: void in the truth.
+        tolerance: pixels (Euclidean) of F1; None is 0.75 % of each image's diagonal.
+        distance: pixels (chessboard) of IoU, a whole number; None is 0.5 % of each image's diagonal, at least 1.
+    Raises:
+        ValueError: names that repeat, a tolerance below 0, a distance that is no whole number above 0.
+    """
+
+    def __init__(self, classes, *, tolerance=None, distance=None, ignore_label=255):
+        self.classes = tuple(classes)
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise InputError(f"Class names must be different and at least one, got {self.classes}.")
+        if tolerance is not None and not 0 <= tolerance < math.inf:
+            raise InputError(f"tolerance must be 0 pixels or more, got {tolerance}.")
+        if distance is not None and (distance < 1 or distance != int(distance)):
+            raise InputError(f"distance must be a whole number of pixels, 1 or more, got {distance}.")
+        self.tolerance, self.distance, self.ignore_label = tolerance, distance, ignore_label
+        self.images = 0
+        self._f1 = np.zeros((2, len(self.classes)))  # sum and number of the images' F1, by class
+        self._mean_f1 = np.zeros(2)  # the same of their means
+        self._bands = np.zeros((2, len(self.classes)), np.int64)
+
+    def update(self, truth, prediction):
+        """Add an image: integer class ids (H, W) twice; ValueError for other arrays."""
+        classes = len(self.classes)
+        pair = checked_pair(truth, prediction, classes, self.ignore_label)
+        diagonal = math.hypot(*pair[0].shape)
+        tolerance = F1_TOLERANCE * diagonal if self.tolerance is None else self.tolerance
+        distance = max(1, round(IOU_DISTANCE * diagonal)) if self.distance is None else int(self.distance)
+        f1 = _image_f1(match_boundaries(*pair, classes, tolerance))
+        present = np.bincount(pair[0][pair[2]], minlength=classes) > 0
+        scored = present & ~np.isnan(f1)
+        self._f1 += np.where(scored, f1, 0), scored
+        if scored.any():
+            self._mean_f1 += f1[scored].mean(), 1
+        self._bands += boundary_bands(*pair, classes, distance)
+        self.images += 1
+
+    def result(self):
+        """Return what was found as a dict (`to_json` writes it); what cannot be scored is nan."""
+        with np.errstate(invalid="ignore"):
+            f1, iou = self._f1[0] / self._f1[1], self._bands[0] / self._bands[1]
+            mean_f1 = float(self._mean_f1[0] / self._mean_f1[1])
+        rows = zip(self.classes, f1.tolist(), iou.tolist(), strict=True)
+        return {
+            "boundary_f1": mean_f1,
+            "boundary_iou": float(iou[~np.isnan(iou)].mean()) if (~np.isnan(iou)).any() else math.nan,
+            "tolerance": f"{100 * F1_TOLERANCE:g} % of the diagonal" if self.tolerance is None else self.tolerance,
+            "distance": f"{100 * IOU_DISTANCE:g} % of the diagonal" if self.distance is None else self.distance,
+            "images": self.images,
+            "per_class": {name: {"boundary_f1": a, "boundary_iou": b} for name, a, b in rows},
+        }
+
+    def __str__(self):
+        found = self.result()
+        width = max(len(name) for name in (*self.classes, "mean"))
+        lines = [f"{'':<{width}}  boundary F1  boundary IoU"]
+        for name, row in {"mean": found, **found["per_class"]}.items():
+            f1, iou = ("-" if math.isnan(row[k]) else f"{row[k]:.4f}" for k in ("boundary_f1", "boundary_iou"))
+            lines.append(f"{name:<{width}}{f1:>13}{iou:>14}")
+        units = [f if isinstance(f, str) else f"{f:g} pixels" for f in (found["tolerance"], found["distance"])]
+        lines.append(f"{self.images} images; F1 within {units[0]}, IoU within {units[1]} of another class")
+        return "\n".join(lines)
+
+    def to_json(self, path):
+        """Write `result()` to a file, nan as null; whole or not at all."""
+        write_json(path, self.result())
+
+
+def write_json(path, table):
+    """Write JSON types to a file, nan as null; whole or not at all."""
+    write_atomic(os.fspath(path), f"{json_text(table, indent=1)}\n".encode())
+
+
+def _image_f1(counts):
+    """float (C,) of `match_boundaries`; nan where neither map has a boundary."""
+    truth, found, predicted, right = counts.astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, precision = found / truth, right / predicted
+        f1 = 2 * precision * recall / (precision + recall)
+    f1 = np.where((truth > 0) & (predicted > 0) & (found + right > 0), f1, 0.0)
+    return np.where(truth + predicted > 0, f1, np.nan)

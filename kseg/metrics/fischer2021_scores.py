@@ -1,0 +1,128 @@
+"""The scores of "Neural Networks final project 2021" (Fischer, Malhotra), as its authors' code takes them.
+
+At the size that the network works at, image by image, over the ids that the image's truth or prediction holds; on
+request with the network in training mode, as theirs was. For comparisons take the standard protocol instead.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from kseg.data.labels import IGNORE_LABEL
+from kseg.io.files import json_text, write_atomic
+from kseg.metrics.scores import SCORE_NAMES
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedScores:
+    """What the seed protocol found; `str()` is the table, `to_json` the file. What cannot be scored is nan.
+
+    accuracy, sensitivity and specificity come from TP, TN, FP, FN summed over classes and images; `f1` and `jaccard`
+    are means over images, of micro F1 and of the Jaccard index weighted by frequency. `classes_per_image`: the mean
+    number of ids in an image's truth or prediction. `expected_images` is more than `images` where an incomplete last
+    batch was skipped. `out_of_range` pixels, with a label neither a class nor ignored, are in no score.
+    """
+
+    accuracy: float
+    sensitivity: float
+    specificity: float
+    f1: float
+    jaccard: float
+    classes_per_image: float
+    images: int
+    expected_images: int
+    out_of_range: int
+    height: int
+    width: int
+    label_resize: str
+    train_mode_statistics: bool
+    protocol: str = "seed"
+
+    def __str__(self):
+        mode = "training mode" if self.train_mode_statistics else "inference mode"
+        skipped = self.expected_images - self.images
+        lines = [
+            "".join(f"{name:>13}" for name in SCORE_NAMES),
+            "".join(f"{getattr(self, name):>13.4f}" for name in SCORE_NAMES),
+            f"{self.images}/{self.expected_images} images at {self.width}x{self.height}, protocol {self.protocol}, "
+            f"{mode}, labels {self.label_resize}, {self.classes_per_image:.2f} classes per image",
+        ]
+        if skipped:
+            lines.append(f"An incomplete last batch of {skipped} was skipped.")
+        if self.out_of_range:
+            lines.append(f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored.")
+        return "\n".join(lines)
+
+    def to_json(self, path):
+        """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
+        write_atomic(str(path), json_text(dataclasses.asdict(self), indent=1).encode())
+
+
+def image_scores(truth, prediction):
+    """Score the valid pixels of one image, over the ids that are in its truth or its prediction.
+
+    Args:
+        truth, prediction: integers of one shape, not negative.
+    Returns:
+        dict of the sums over those ids "tp", "tn", "fp", "fn", their number "classes", and the image's micro "f1" and
+        frequency-weighted "jaccard", the sum over true classes of (n_c / N) * IoU_c; both nan without a pixel.
+    """
+    truth, prediction = np.ravel(truth).astype(np.int64), np.ravel(prediction).astype(np.int64)
+    size = 1 + max(truth.max(initial=0), prediction.max(initial=0))
+    pairs = np.bincount(truth * size + prediction, minlength=size * size).reshape(size, size)
+    rows, columns, right = pairs.sum(axis=1), pairs.sum(axis=0), pairs.diagonal()
+    present = rows + columns > 0
+    rows, columns, right = rows[present], columns[present], right[present]
+    union = rows + columns - right
+    tp, pixels = right.sum(), truth.size
+    return {
+        "tp": int(tp),
+        "tn": int((pixels - union).sum()),
+        "fp": int(pixels - tp),
+        "fn": int(pixels - tp),
+        "classes": int(present.sum()),
+        "f1": float(tp / pixels) if pixels else np.nan,
+        "jaccard": float((rows / pixels * right / union).sum()) if pixels else np.nan,
+    }
+
+
+class SeedSums:
+    """Adds up `image_scores`, in memory that does not grow with the images.
+
+    Args:
+        num_classes: labels from there on are no class: they are counted in `out_of_range` and scored nowhere, nor are
+            those of 255. Predictions may be larger: outputs beyond the classes are ids like any other.
+    """
+
+    def __init__(self, num_classes):
+        self.num_classes = num_classes
+        self.images, self.out_of_range = 0, 0
+        self._sums = dict.fromkeys(("tp", "tn", "fp", "fn", "classes", "f1", "jaccard"), 0)
+        self._scored = 0
+
+    def update(self, label, prediction):
+        """Add an image: label and prediction (H, W), ids."""
+        valid = label < self.num_classes
+        self.out_of_range += int(np.count_nonzero(~valid & (label != IGNORE_LABEL)))
+        self.images += 1
+        if not valid.any():
+            return  # nothing to score: in no mean
+        self._scored += 1
+        for name, value in image_scores(label[valid], prediction[valid]).items():
+            self._sums[name] += value
+
+    def result(self):
+        """Return the five scores and `classes_per_image` by name; 0/0 is nan."""
+        s, images = self._sums, self._scored
+        return {
+            "accuracy": _ratio(s["tp"] + s["tn"], s["tp"] + s["tn"] + s["fp"] + s["fn"]),
+            "sensitivity": _ratio(s["tp"], s["tp"] + s["fn"]),
+            "specificity": _ratio(s["tn"], s["tn"] + s["fp"]),
+            "f1": _ratio(s["f1"], images),
+            "jaccard": _ratio(s["jaccard"], images),
+            "classes_per_image": _ratio(s["classes"], images),
+        }
+
+
+def _ratio(part, whole):
+    return part / whole if whole else float("nan")

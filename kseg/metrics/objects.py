@@ -1,0 +1,236 @@
+"""Does a model swallow objects? Objects found by class and size, what swallowed the others, errors near boundaries."""
+
+import math
+
+import numpy as np
+
+from kseg.io.errors import InputError
+from kseg.metrics.boundaries import boundary_pixels, checked_pair, spread, write_json
+
+
+def connected_components(labels):
+    """Number the 8-connected regions of equal value.
+
+    Args:
+        labels: integers (H, W).
+    Returns:
+        int32 (H, W): regions 0, 1, ... in the order of their first pixels, row by row. Every pixel is in one.
+    Raises:
+        ValueError: no integers (H, W).
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size:
+        raise InputError(f"A label map must hold integers (H, W), got {labels.dtype} {labels.shape}.")
+    begins = np.ones(labels.shape, bool)  # a run of equal values within a row begins here
+    begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    run = np.cumsum(begins, dtype=np.int32).reshape(labels.shape) - 1
+    root = _roots(int(run[-1, -1]) + 1, *_touching(labels, begins, run))
+    number = np.cumsum(root == np.arange(len(root)), dtype=np.int32) - 1
+    return number[root][run]
+
+
+def _touching(labels, begins, run):
+    """Pairs of runs of one value in neighbouring rows, as two arrays: (upper, lower)."""
+    upper, lower, width = [], [], labels.shape[1]
+    for shift in (-1, 0, 1):  # the lower pixel is left of, under or right of the upper one
+        above = (slice(None, -1), slice(max(-shift, 0), width - max(shift, 0)))
+        below = (slice(1, None), slice(max(shift, 0), width - max(-shift, 0)))
+        touch = labels[above] == labels[below]
+        touch[:, 1:] &= begins[above][:, 1:] | ~touch[:, :-1]  # two runs that touch along many pixels are one pair
+        upper.append(run[above][touch])
+        lower.append(run[below][touch])
+    return np.concatenate(upper), np.concatenate(lower)
+
+
+def _roots(count, a, b):
+    """The smallest member of each member's group, int (count,), where members a[i] and b[i] are in one group."""
+    parent = np.arange(count, dtype=np.int32)
+    while len(a):
+        first, second = parent[a], parent[b]  # both are roots
+        apart = first != second
+        a, b, first, second = a[apart], b[apart], first[apart], second[apart]
+        np.minimum.at(parent, np.maximum(first, second), np.minimum(first, second))
+        while True:
+            grand = parent[parent]
+            if np.array_equal(grand, parent):
+                break
+            parent = grand
+    return parent
+
+
+OUTSIDE = "outside the classes"
+SIZE_EDGES = (100, 1000, 10000)  # pixels
+DISTANCE_EDGES = (0, 2, 4, 8, 16, 32)  # pixels
+FIRST_INSTANCE = 1000  # Cityscapes: instance k of class id is id * 1000 + k; below it a region or a group
+_SOURCES = ("components", "instances")
+
+
+def image_objects(truth, valid, instances=None):
+    """Number the objects of an image's truth.
+
+    Args:
+        truth: class ids (H, W). valid: bool (H, W), the pixels of a class.
+        instances: integers (H, W), Cityscapes' instance ids, or None for the 8-connected regions of a class. An
+            instance whose pixels are of two classes is two objects.
+    Returns:
+        (number, pixels): int (H, W), objects counted from 0, and bool (H, W), which pixels lie in one.
+    """
+    if instances is None:
+        return connected_components(np.where(valid, truth, 255)), valid
+    number, pixels = np.zeros(truth.shape, np.int64), valid & (instances >= FIRST_INSTANCE)
+    keys = instances[pixels].astype(np.int64) * 256 + truth[pixels]
+    number[pixels] = np.unique(keys, return_inverse=True)[1]
+    return number, pixels
+
+
+class ObjectScores:
+    """Objects found, what swallowed the missed ones, and errors by distance to the nearest boundary, over many images.
+
+    An object is found when at least `overlap` of its pixels are predicted as its class. What swallowed a missed one is
+    the most frequent other prediction on its pixels (of equals the first class). Objects are Cityscapes' instances, ids
+    of 1000 and more, for the classes that have any in the images given; those classes' groups are left out. Every
+    other class, and all where no instances are given, has the 8-connected regions of its truth as objects. The distance
+    is Euclidean, from a pixel to the nearest one that has a 4-neighbour of another class, in the truth; pixels
+    whose truth is void count nowhere and make no boundary. Memory does not grow with the number of images.
+
+    Args:
+        classes: C different names. overlap: share of the pixels, above 0 and at most 1.
+        size_edges: pixels that divide the objects into bins; one of exactly an edge is in the larger bin.
+        distance_edges: pixels that divide the distances; one of exactly an edge is in the nearer bin.
+        ignore_label: void in the truth.
+    Raises:
+        ValueError: names that repeat, an overlap out of range, edges that do not grow.
+    """
+
+    def __init__(self, classes, *, overlap=0.5, size_edges=SIZE_EDGES, distance_edges=DISTANCE_EDGES, ignore_label=255):
+        self.classes, self.overlap, self.ignore_label = tuple(classes), overlap, ignore_label
+        self.size_edges, self.distance_edges = tuple(size_edges), tuple(distance_edges)
+        count = len(self.classes)
+        if not count or len(set(self.classes)) < count:
+            raise InputError(f"Class names must be different and at least one, got {self.classes}.")
+        if not 0 < overlap <= 1:
+            raise InputError(f"overlap must be above 0 and at most 1, got {overlap}.")
+        for name, edges, least in (("size_edges", self.size_edges, 1), ("distance_edges", self.distance_edges, 0)):
+            if list(edges) != sorted(set(edges)) or (edges and edges[0] < least):
+                raise InputError(f"{name} must be numbers from {least} on that grow, got {edges}.")
+        self.images, self._with_instances = 0, None
+        sources, bins = len(_SOURCES), len(self.size_edges) + 1
+        self._objects = np.zeros((2, sources, count, bins), np.int64)  # all of them and those found
+        self._swallowed = np.zeros((sources, count, count + 1), np.int64)
+        self._distance = np.zeros((2, len(self.distance_edges) + 1), np.int64)  # pixels and errors
+
+    def update(self, truth, prediction, instances=None):
+        """Add an image: integer class ids (H, W) twice, and its instance ids (H, W) for every image or for none.
+
+        Raises:
+            ValueError: other arrays, or an instance map for some of the images only.
+        """
+        truth, prediction, valid = checked_pair(truth, prediction, len(self.classes), self.ignore_label)
+        if instances is not None:
+            instances = np.asarray(instances)
+            if instances.shape != truth.shape or instances.dtype.kind not in "iu":
+                came = f"{instances.dtype} {instances.shape}"
+                raise InputError(f"Instance ids must be integers of the truth's shape {truth.shape}, got {came}.")
+        if self._with_instances not in (None, instances is not None):
+            raise InputError("Some images have an instance map and some have none. Give one for all or for none.")
+        self._with_instances = instances is not None
+        self._count_objects(0, truth, prediction, *image_objects(truth, valid))
+        if instances is not None:
+            self._count_objects(1, truth, prediction, *image_objects(truth, valid, instances))
+        self._count_distances(truth, prediction, valid)
+        self.images += 1
+
+    def _count_objects(self, source, truth, prediction, number, pixels):
+        number, truth, prediction = number[pixels], truth[pixels], prediction[pixels]
+        if not len(number):
+            return
+        columns = len(self.classes) + 1
+        counts = np.bincount(number * np.int64(columns) + prediction)
+        counts = np.pad(counts, (0, -len(counts) % columns)).reshape(-1, columns)  # (objects, C + 1)
+        own = np.zeros(len(counts), np.intp)
+        own[number] = truth
+        rows = np.flatnonzero(counts.sum(axis=1))  # regions of void have numbers, but no pixels here
+        counts, own = counts[rows], own[rows]
+        order = np.arange(len(rows))
+        size, hits = counts.sum(axis=1), counts[order, own]
+        found = hits / size >= self.overlap
+        bins = np.searchsorted(self.size_edges, size, side="right")
+        np.add.at(self._objects[:, source], (slice(None), own, bins), np.stack([np.ones_like(found), found]))
+        counts[order, own] = -1
+        np.add.at(self._swallowed[source], (own[~found], counts[~found].argmax(axis=1)), 1)
+
+    def _count_distances(self, truth, prediction, valid):
+        boundary, wrong = boundary_pixels(truth, valid), valid & (truth != prediction)
+        masks = [*(spread(boundary, edge) for edge in self.distance_edges), valid]
+        within = [[np.count_nonzero(kind & mask) for mask in masks] for kind in (valid, wrong)]
+        self._distance += np.diff(within, axis=1, prepend=0)
+
+    def result(self):
+        """Return what was found as a dict (`to_json` writes it); what cannot be scored is nan."""
+        source = [int(self._objects[0, 1, c].any()) for c in range(len(self.classes))]
+        objects = np.stack([self._objects[:, s, c] for c, s in enumerate(source)], axis=1)  # (2, C, bins)
+        sizes = _bin_names(self.size_edges, closed_above=False)
+        per_class = {}
+        for c, (name, s) in enumerate(zip(self.classes, source, strict=True)):
+            swallowers = zip((*self.classes, OUTSIDE), self._swallowed[s, c].tolist(), strict=True)
+            per_class[name] = {
+                "objects_from": _SOURCES[s],
+                **_found(objects[:, c].sum(axis=1)),
+                "by_size": {size: _found(objects[:, c, i]) for i, size in enumerate(sizes)},
+                "swallowed_by": {other: n for other, n in sorted(swallowers, key=lambda pair: -pair[1]) if n},
+            }
+        shares = [row["found"] for row in per_class.values() if row["objects"]]
+        distances = _bin_names(self.distance_edges, closed_above=True)
+        return {
+            "overlap": self.overlap,
+            "images": self.images,
+            **_found(objects.sum(axis=(1, 2))),
+            "mean_found": sum(shares) / len(shares) if shares else math.nan,
+            "by_size": {size: _found(objects[:, :, i].sum(axis=1)) for i, size in enumerate(sizes)},
+            "error_by_distance": {
+                name: {"pixels": pixels, "error_rate": wrong / pixels if pixels else math.nan}
+                for name, pixels, wrong in zip(distances, *self._distance.tolist(), strict=True)
+            },
+            "per_class": per_class,
+        }
+
+    def __str__(self):
+        found = self.result()
+        width = max(len(name) for name in (*self.classes, "all classes"))
+        heads = ["all", *(f"{size} px" for size in found["by_size"])]
+        step = max(14, *map(len, heads)) + 2
+        head = "".join(f"{text:>{step}}" for text in heads)
+        lines = [f"{'found':<{width}}{head}  {'objects':<10}  most often swallowed by"]
+        for name, row in {"all classes": found, **found["per_class"]}.items():
+            cells = "".join(f"{_shown(part):>{step}}" for part in (row, *row["by_size"].values()))
+            kind = row.get("objects_from", "") if row["objects"] else ""
+            other = next((f"{other} ({n})" for other, n in row.get("swallowed_by", {}).items()), "")
+            lines.append(f"{name:<{width}}{cells}  {kind:<10}  {other}".rstrip())
+        rule = f"found: at least {100 * self.overlap:g} % of the pixels predicted as the object's class"
+        lines.append(f"{self.images} images; {rule}; mean over classes {found['mean_found']:.4f}")
+        rates = [f"{k}: {row['error_rate']:.4f}" for k, row in found["error_by_distance"].items() if row["pixels"]]
+        lines.append(f"error rate by pixels to the nearest boundary: {', '.join(rates)}")
+        return "\n".join(lines)
+
+    def to_json(self, path):
+        """Write `result()` to a file, nan as null; whole or not at all."""
+        write_json(path, self.result())
+
+
+def _found(pair):
+    objects, found = (int(n) for n in pair)
+    return {"objects": objects, "found": found / objects if objects else math.nan}
+
+
+def _shown(row):
+    return f"{row['found']:.3f} of {row['objects']}" if row["objects"] else "-"
+
+
+def _bin_names(edges, closed_above):
+    """Names of the bins between edges: "< 100", "100 to < 1000", ">= 1000", or "<= 2", "> 2 to 4", "> 4"."""
+    if not edges:
+        return ["all"]
+    first, last = ("<=", ">") if closed_above else ("<", ">=")
+    between = zip(edges[:-1], edges[1:], strict=True)
+    inner = [f"> {a:g} to {b:g}" if closed_above else f"{a:g} to < {b:g}" for a, b in between]
+    return [f"{first} {edges[0]:g}", *inner, f"{last} {edges[-1]:g}"]

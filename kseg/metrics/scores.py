@@ -1,0 +1,216 @@
+"""Scores of semantic segmentation: everything derives from one int64 confusion matrix.
+
+The matrix has shape (C, C + 1): rows are the truth, columns the prediction, the last column counts predictions outside
+the C classes (a FN of the true class, a FP of none). Its sum is N, the valid pixels.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from keras import ops
+
+from kseg.io.errors import InputError
+from kseg.io.files import checked_path, reading, write_atomic
+
+
+def check_complete(came, expected=None):
+    """Raise ValueError unless images came, and as many as expected where that is known: a score says of how many."""
+    if not came or expected not in (None, came):
+        raise InputError(f"Every image must be scored, but only {came} of {expected or 'the data'} came.")
+
+
+class ImageMeans:
+    """Means over images of each image's macro scores; what an image cannot have (no such class in it) is in no mean."""
+
+    def __init__(self):
+        self._sums, self._counts = np.zeros(len(SCORE_NAMES)), np.zeros(len(SCORE_NAMES), np.int64)
+
+    def update(self, matrix):
+        """Add the confusion matrix of one image."""
+        scores = five_scores(matrix, "macro")
+        values = np.array([scores[name] for name in SCORE_NAMES])
+        self._sums += np.nan_to_num(values)
+        self._counts += ~np.isnan(values)
+
+    def result(self):
+        """Return the means by name; nan where no image has one."""
+        with np.errstate(invalid="ignore"):
+            return dict(zip(SCORE_NAMES, (self._sums / self._counts).tolist(), strict=True))
+
+
+SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
+
+
+def _five(matrix, average, xp):  # xp: numpy (float64) or keras.ops (float32)
+    tp = xp.sum(xp.where(xp.eye(matrix.shape[0], dtype="bool"), matrix[:, :-1], 0), axis=1)
+    fn, fp = xp.sum(matrix, axis=1) - tp, xp.sum(matrix[:, :-1], axis=0) - tp
+    return five_of_counts(tp, fn, fp, xp.sum(matrix) - tp - fn - fp, average, xp)
+
+
+def five_of_counts(tp, fn, fp, tn, average=None, xp=np, present=None):
+    """`five_scores` of counts (..., C): arrays (..., C), or (...) with an average.
+
+    present: bool (..., C), the classes to score; None is those in truth or prediction.
+    """
+    # A class absent from truth and prediction has nothing to score: its accuracy of 1 must not lift a mean.
+    present = (tp + fn + fp) > 0 if present is None else present
+    four = (ops.cast(n, "float32") if xp is ops else n.astype(float) for n in (tp, fn, fp, tn))
+    tp, fn, fp, tn = (xp.sum(n, axis=-1) if average == "micro" else n for n in four)
+    five = {
+        "accuracy": (tp + tn) / (tp + fn + fp + tn),
+        "sensitivity": tp / (tp + fn),
+        "specificity": tn / (tn + fp),
+        "f1": 2 * tp / (2 * tp + fp + fn),
+        "jaccard": tp / (tp + fp + fn),
+    }
+    if average != "micro":
+        five = {name: xp.where(present, score, np.nan) for name, score in five.items()}
+    if average != "macro":
+        return five
+    kept = {name: xp.where(xp.isnan(score), 0.0, 1.0) for name, score in five.items()}
+    return {n: xp.sum(xp.where(kept[n] > 0, five[n], 0.0), axis=-1) / xp.sum(kept[n], axis=-1) for n in five}
+
+
+def five_scores(matrix, average=None):
+    """The five scores by name, one class against the rest, float64.
+
+    With TP, FN = row - TP, FP = column - TP and TN = N - TP - FN - FP: accuracy (TP+TN)/N, sensitivity TP/(TP+FN),
+    specificity TN/(TN+FP), f1 2TP/(2TP+FP+FN), jaccard TP/(TP+FP+FN). 0/0 is nan, and so are all five for a class
+    absent from truth and prediction. `matrix`: integers (C, C + 1) or (C, C). `average`: None for arrays (C,), "macro"
+    for means without nan (jaccard: mean IoU), "micro" for sums of TP, FN, FP, TN (sensitivity: pixel accuracy).
+    """
+    if average not in (None, "macro", "micro"):
+        raise InputError(f'average must be None, "macro" or "micro", got {average!r}.')
+    with np.errstate(invalid="ignore"):
+        scores = _five(_checked(matrix), average, np)
+    return {name: float(score) for name, score in scores.items()} if average else scores
+
+
+def _checked(matrix):
+    matrix = np.asarray(matrix)
+    fits = matrix.ndim == 2 and len(matrix) and matrix.shape[1] - len(matrix) in (0, 1)
+    if not fits or matrix.dtype.kind not in "iu" or (matrix < 0).any():
+        raise InputError(f"Need counts of shape (C, C + 1) or (C, C), got {matrix.dtype} {matrix.shape}.")
+    return np.pad(matrix.astype(np.int64), ((0, 0), (0, len(matrix) + 1 - matrix.shape[1])))
+
+
+def count_of_classes(some, classes):
+    """Return how many of the classes `some` are, with the names of the fewer, those in or those left out.
+
+    "all 19 classes", "18 of 19 classes (without train)", "2 of 19 classes (road, sky)".
+    """
+    without = [name for name in classes if name not in some]
+    if not without:
+        return f"all {len(classes)} classes"
+    names = f"without {', '.join(without)}" if len(without) <= len(some) else ", ".join(some)
+    return f"{len(some)} of {len(classes)} classes ({names or 'none'})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+    """What an evaluation found; `str()` is the table, `to_json` the file. What cannot be scored is nan.
+
+    The five are macro means; `micro` is by name, `per_class` by class and name, `per_image` by name, means over images
+    of each one's macro means ({}: not taken). `frequency_weighted_iou`: sum of (n_c / N) * IoU_c. `confusion_matrix`:
+    int64 (C, C + 1). `out_of_range` pixels, with a label neither a class nor ignored, are in no score.
+    `scored_classes`: those in truth or prediction, which the means are over; one that is only predicted has IoU 0.
+    """
+
+    accuracy: float
+    sensitivity: float
+    specificity: float
+    f1: float
+    jaccard: float
+    micro: dict
+    per_class: dict
+    mean_iou: float
+    pixel_accuracy: float
+    confusion_matrix: np.ndarray
+    images: int
+    expected_images: int
+    out_of_range: int
+    classes: tuple
+    protocol: str = "standard"
+    frequency_weighted_iou: float = float("nan")
+    per_image: dict = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_confusion_matrix(cls, matrix, classes, images, out_of_range=0, expected_images=None, per_image=None):
+        """Derives all but `per_image` from a matrix (C, C + 1) or (C, C) and C different class names."""
+        matrix, classes = _checked(matrix), tuple(classes)
+        if not len(set(classes)) == len(classes) == len(matrix):
+            raise InputError(f"{len(matrix)} classes need as many different names, got {classes}.")
+        each, macro, micro = (five_scores(matrix, average) for average in (None, "macro", "micro"))
+        return cls(
+            **macro,
+            micro=micro,
+            per_class={c: {name: float(each[name][i]) for name in each} for i, c in enumerate(classes)},
+            **{"mean_iou": macro["jaccard"], "pixel_accuracy": micro["sensitivity"], "per_image": per_image or {}},
+            confusion_matrix=matrix,
+            expected_images=int(images if expected_images is None else expected_images),
+            frequency_weighted_iou=float(matrix.sum(1) @ np.nan_to_num(each["jaccard"]) / (matrix.sum() or np.nan)),
+            **{"images": int(images), "out_of_range": int(out_of_range), "classes": classes},
+        )
+
+    @property
+    def scored_classes(self):
+        """The names of the classes that occur in truth or prediction."""
+        counts = self.confusion_matrix
+        found = counts.sum(axis=1) + counts[:, :-1].sum(axis=0) > 0
+        return tuple(name for name, there in zip(self.classes, found, strict=True) if there)
+
+    def __str__(self):
+        rows = {"macro": {name: getattr(self, name) for name in SCORE_NAMES}, "micro": self.micro}
+        rows |= {"per image": self.per_image} if self.per_image else {}
+        width = max(len(name) for name in (*rows, *self.classes))
+        lines = [" " * width + "".join(f"{name:>13}" for name in SCORE_NAMES)]
+        for title, row in [*rows.items(), *self.per_class.items()]:
+            values = "".join(f"{row[name]:13.4f}".replace("nan", "  -") for name in SCORE_NAMES)
+            lines.append(f"{title:<{width}}{values}")
+        scored = count_of_classes(self.scored_classes, self.classes)
+        lines.append(f"mean IoU {self.mean_iou:.4f} over {scored}")
+        means = f"frequency-weighted IoU {self.frequency_weighted_iou:.4f}, pixel accuracy {self.pixel_accuracy:.4f}"
+        lines.append(f"{means}, {self.images}/{self.expected_images} images, protocol {self.protocol}")
+        labelled = dict(zip(self.classes, self.confusion_matrix.sum(axis=1), strict=True))
+        if predicted_alone := [name for name in self.scored_classes if not labelled[name]]:
+            lines.append(f"Predicted, but in no label, so of IoU 0: {', '.join(predicted_alone)}")
+        warning = f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored."
+        return "\n".join([*lines, warning] if self.out_of_range else lines)
+
+    def to_json(self, path):
+        """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
+        path, table = Path(path), {**vars(self), "scored_classes": self.scored_classes}
+        table["confusion_matrix"] = self.confusion_matrix.tolist()
+        table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
+        write_atomic(path, json.dumps(table, indent=1).encode())
+
+    @classmethod
+    def from_json(cls, path):
+        """Reads what `to_json` wrote; ValueError for any other file."""
+        path, nan = Path(checked_path(path, "path")), float("nan")
+        must = f"{path} must be a table of scores that kseg wrote"
+        with reading(path):
+            content = path.read_bytes()
+        try:
+            table = json.loads(content, object_hook=lambda d: {k: nan if d[k] is None else d[k] for k in d})
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, brackets without end
+            raise InputError(f"{must}: {error}.") from error
+        table = table if isinstance(table, dict) else {}
+        table.pop("scored_classes", None)  # older files lack it; the matrix says it
+        known = {field.name for field in dataclasses.fields(cls)}
+        wrong = {
+            "lacks": known - set(table) - {"protocol", "frequency_weighted_iou", "per_image"},  # those have defaults
+            "must not have": set(table) - known,
+        }
+        for verb, names in wrong.items():
+            if names:
+                raise InputError(f"{must}, but it {verb} {', '.join(sorted(names))}.")
+        if not isinstance(table["classes"], list) or not isinstance(table["confusion_matrix"], list):
+            raise InputError(f"{must}: its classes and confusion_matrix must be lists.")
+        try:
+            matrix = np.array(table["confusion_matrix"])
+        except ValueError as error:  # NumPy's own, of rows of several lengths
+            raise InputError(f"{must}: {error}.") from error
+        return cls(**{**table, "confusion_matrix": _checked(matrix), "classes": tuple(table["classes"])})

@@ -1,0 +1,218 @@
+"""Which of several models is better, how sure is it, and where do they differ? One pass over the same images."""
+
+import contextlib
+import math
+import pathlib
+import re
+
+import numpy as np
+
+from kseg import __version__
+from kseg.data.pipeline.examples import read_instances
+from kseg.data.pipeline.load import open_split
+from kseg.data.records.manifest import record_files
+from kseg.inference.compatibility import check_classes, class_count, warn_of_other_records
+from kseg.inference.finite import image_names
+from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.predict import labeller
+from kseg.io.errors import InputError
+from kseg.io.files import checked_path, refuse_inputs
+from kseg.io.progress import progress_bar
+from kseg.metrics.bootstrap import LEVEL, RESAMPLES, ImageCounts, paired_bootstrap, scores_of_counts
+from kseg.metrics.boundaries import checked_pair
+from kseg.metrics.confusion import confusion_matrix
+from kseg.metrics.objects import ObjectScores
+from kseg.metrics.scores import Scores, check_complete
+from kseg.reports.comparison_table import Comparison, difference_rows
+from kseg.reports.page.output_folder import replaced_folder
+from kseg.reports.page.pictures import Pictures
+from kseg.reports.page.write_page import write_page
+
+_CITY = re.compile(r"(?:.*/)?([A-Za-z-]+)_\d{6}_\d{6}")  # Cityscapes: CITY_SEQUENCE_FRAME
+
+
+def compare(models, data_dir, output, *, split="val", label_set=None, label_space=None, batch_size=1, progress=False):
+    """Score models on the same images, protocol "standard", and write a page that shows where they differ.
+
+    Every model but the first is compared with the first, on the classes that the truth has, of each image as of all: a
+    class that only one model predicts is in no mean here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of
+    10,000 paired resamples of the images, and of the cities where the records' names have those
+    (`metrics.bootstrap.paired_bootstrap` says what they mean). Objects are the records' instances where they have them,
+    else connected components (`metrics.objects.ObjectScores`). Memory grows with the number of images by `ImageCounts`
+    and a row of scores each.
+
+    Args:
+        models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path.
+        data_dir: a record folder. output: folder for index.html, comparison.json and pictures, whole or not at all; an
+            earlier page there is replaced, anything else refused; a link to the folder stays a link. The rest as in
+            `kseg.evaluate`.
+    Returns:
+        Comparison
+    Raises:
+        ValueError: fewer than two models, a model twice, other classes than the data's, an image missing, other things
+            in `output`, an `output` that is read or that another process fills. FileNotFoundError: no model, records or
+            place for the output. FloatingPointError: scores that are nan or infinite; it names the model and the image.
+    """
+    models = _named(models)
+    output = checked_path(output, "output")
+    read = [path for model in models.values() for path in model_files(model)]
+    refuse_inputs([output], [*read, *record_files(data_dir)])
+    with replaced_folder(output) as folder:
+        source = open_split(data_dir, split, label_set, label_space)
+        loaded = {name: as_model(m) for name, m in models.items()}
+        _check_same_classes(loaded)
+        for name, model in loaded.items():
+            with _naming(name):
+                check_classes(model, source.label_set, data_dir)
+            warn_of_other_records(model, source.manifest, data_dir, name)
+        tally = _Tally(source, {name: labeller(model) for name, model in loaded.items()}, folder)
+        with source.readable_errors():
+            tally.run(batch_size, progress)
+        found = tally.result(models, split)
+        write_page(folder, found.table)
+    return found
+
+
+def _named(models):
+    """Return name -> model or path; paths are named by as few of their last parts as tell them apart."""
+    if not isinstance(models, (dict, list, tuple)) or (
+        isinstance(models, dict) and not all(isinstance(name, str) for name in models)
+    ):
+        raise InputError(f"models must be a list of paths, or a dict of name -> model or path, got {models!r}.")
+    if isinstance(models, dict):
+        named = dict(models)
+    else:
+        named = _short_names([pathlib.Path(checked_path(path, "a model of a list")) for path in models])
+    if len(named) < 2:
+        raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
+    return named
+
+
+def _short_names(paths):
+    parts = [path.absolute().parts for path in paths]
+    twice = next((path for path in paths if parts.count(path.absolute().parts) > 1), None)
+    if twice is not None:
+        raise InputError(f"Models must be different, but {twice} was given twice.")
+    plain = {"best.keras", "last.keras", "saved_model"}  # every run has those: their folder says more
+    least = 1 + any(part[-1] in plain for part in parts)
+    count = next(n for n in range(least, 1 + max(map(len, parts))) if len({part[-n:] for part in parts}) == len(parts))
+    return {"/".join(part[-count:]): path for part, path in zip(parts, paths, strict=True)}
+
+
+@contextlib.contextmanager
+def _naming(name):
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _check_same_classes(models):
+    shown = {}
+    for name, model in models.items():
+        known = label_set_of(model)
+        classes = tuple(known["classes"]) if known else class_count(model)
+        shown[name] = (classes, f"{name} has {class_count(model)} ({known['name'] if known else 'unnamed'})")
+    named = {classes for classes, _ in shown.values() if isinstance(classes, tuple)}
+    counts = {len(classes) if isinstance(classes, tuple) else classes for classes, _ in shown.values()}
+    if len(named) > 1 or len(counts) > 1:
+        came = ", ".join(text for _, text in shown.values())
+        raise InputError(f"Scores compare on the same classes only, but the models' differ: {came}.")
+
+
+def cities_of(names):
+    """Return the city of each record name, or None where any name has none (CITY_SEQUENCE_FRAME)."""
+    found = [_CITY.fullmatch(name) for name in names]
+    return [match[1] for match in found] if all(found) else None
+
+
+class _Tally:
+    """What one pass over a split leaves: counts of each image, objects, pictures, and a row of scores an image."""
+
+    def __init__(self, source, labellers, folder):
+        self.source, self._labellers, self.rows = source, labellers, []
+        self._classes = source.label_set.classes
+        self._counts, self._matrices, self._out_of_range = ImageCounts(), 0, 0
+        self._objects = [ObjectScores(self._classes) for _ in labellers]
+        self._pictures = Pictures(folder, source.label_set.palette, len(labellers))
+
+    def run(self, batch_size, progress):
+        """Label every image with every model."""
+        with progress_bar("compare", len(self.source), shown=progress) as bar:
+            for images, truths in self.source.batches(batch_size):
+                images, truths = np.asarray(images), np.asarray(truths)
+                labelled = self._label(images, *truths.shape[1:])
+                for image, truth, *predictions in zip(images, truths, *labelled, strict=True):
+                    self._add(image, truth, predictions)
+                bar.update(len(images))
+        check_complete(len(self.rows), len(self.source))
+
+    def _label(self, images, height, width):
+        names, labelled = image_names(self.source.split.names, len(self.rows), len(images)), []
+        for model, label in self._labellers.items():
+            with _naming(model):
+                labelled.append(label(images, height, width, names))
+        return labelled
+
+    def _add(self, image, truth, predictions):
+        index, classes = len(self.rows), len(self._classes)
+        instances = read_instances(self.source, index)
+        pairs = [confusion_matrix(truth, prediction, classes) for prediction in predictions]
+        matrices = np.stack([counts for counts, _ in pairs])
+        self._matrices, self._out_of_range = self._matrices + matrices, self._out_of_range + pairs[0][1]
+        self._counts.add(matrices)
+        for objects, prediction in zip(self._objects, predictions, strict=True):
+            objects.update(truth, prediction, instances)
+        checked = [checked_pair(truth, prediction, classes) for prediction in predictions]
+        truth, _, valid = checked[0]
+        predictions = [prediction for _, prediction, _ in checked]
+        self._pictures.add(index, image, truth, predictions, valid)
+        differ = [np.count_nonzero((other != predictions[0]) & valid) for other in predictions[1:]]
+        self.rows.append(
+            {
+                "name": self.source.split.names[index],
+                "size": [truth.shape[1], truth.shape[0]],
+                "classes": np.flatnonzero(matrices[0].sum(axis=1)).tolist(),
+                "disagreement": [None, *(n / valid.sum() if valid.any() else math.nan for n in differ)],
+            }
+        )
+
+    def result(self, models, split):
+        """Return the Comparison. models: name -> model or path."""
+        counts, images = self._counts.array(), len(self.rows)
+        pixels = counts[:, 0].sum(axis=0)
+        each = scores_of_counts(counts)
+        for i, row in enumerate(self.rows):
+            row |= {name: _rounded(each[name][i]) for name in ("mean_iou", "pixel_accuracy")}
+            row |= {"iou": [_rounded(model) for model in each["per_class"][i]]}
+        scores = tuple(
+            Scores.from_confusion_matrix(matrix, self._classes, images, self._out_of_range, len(self.source))
+            for matrix in self._matrices
+        )
+        cities = cities_of(self.source.split.names)
+        several = cities is not None and len(set(cities)) > 1
+        by_image, by_city = paired_bootstrap(counts), paired_bootstrap(counts, cities) if several else None
+        labels = self.source.label_set
+        table = {
+            "format": "kseg comparison 1",
+            "kseg_version": __version__,
+            "protocol": "standard",
+            **{"data_dir": str(self.source.manifest.data_dir), "dataset": self.source.manifest.info.name},
+            **{"split": split, "label_set": labels.name, "classes": list(labels.classes)},
+            "palette": [list(colour) for colour in labels.palette],
+            "models": [
+                {"name": name, "path": str(m) if isinstance(m, (str, pathlib.Path)) else None}
+                for name, m in models.items()
+            ],
+            "scored_classes": [name for name, count in zip(labels.classes, pixels, strict=True) if count],
+            "out_of_range": self._out_of_range,
+            "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "cities": sorted(set(cities)) if several else []},
+            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_city, pixels),
+            "objects": [objects.result() for objects in self._objects],
+            "images": self.rows,
+        }
+        return Comparison(tuple(models), scores, tuple(self._objects), table)
+
+
+def _rounded(values):
+    return [round(value, 4) for value in np.asarray(values).tolist()]  # a thousandth of what a page shows

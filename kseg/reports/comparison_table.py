@@ -1,0 +1,134 @@
+"""The numbers of a comparison: as JSON types and as text."""
+
+import dataclasses
+import math
+
+from kseg.io.files import json_text, write_atomic
+from kseg.metrics.scores import count_of_classes
+
+# In the order of a reader's interest; macro Jaccard is the mean IoU, micro sensitivity and F1 the pixel accuracy.
+TITLES = {
+    "mean_iou": "mean IoU (macro Jaccard)",
+    "pixel_accuracy": "pixel accuracy",
+    "accuracy": "accuracy, macro",
+    "sensitivity": "sensitivity, macro",
+    "specificity": "specificity, macro",
+    "f1": "F1, macro",
+    "jaccard": "Jaccard, macro",
+    "micro_accuracy": "accuracy, micro",
+    "micro_specificity": "specificity, micro",
+    "micro_jaccard": "Jaccard, micro",
+}
+FEW_GROUPS = 10  # below, a bootstrap by group takes few values and says little
+
+
+def difference_rows(whole, by_image, by_city, pixels):
+    """Return {"scores": rows, "per_class": rows}: each model's value and its difference from the first with intervals.
+
+    Args:
+        whole: `scores_of_counts` of all images. by_image, by_city: of `paired_bootstrap`; by_city may be None.
+        pixels: of the truth, by class.
+    """
+
+    def differences(pick):
+        rows = [None]
+        for k, one in enumerate(by_image):
+            interval = pick(one)
+            row = {"difference": interval.difference, "by_image": [interval.low, interval.high]}
+            city = pick(by_city[k]) if by_city else None
+            rows.append({**row, "above": interval.above, "by_city": city and [city.low, city.high]})
+        return rows
+
+    scores = [
+        {"key": key, "title": title, "values": whole[key].tolist(),
+         "differences": differences(lambda one, key=key: one[key])}
+        for key, title in TITLES.items()
+    ]  # fmt: skip
+    classes = [
+        {"pixels": count, "values": whole["per_class"][:, c].tolist(),
+         "differences": differences(lambda one, c=c: one["per_class"][c])}
+        for c, count in enumerate(pixels.tolist())
+    ]  # fmt: skip
+    return {"scores": scores, "per_class": classes}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """What a comparison found; `str()` is its summary, `table` what comparison.json holds.
+
+    names: of the models, the first is the one that the others are compared with. scores: kseg.metrics.Scores of each.
+    objects: metrics.objects.ObjectScores of each. table: JSON types, nan where nothing can be scored: "scored_classes"
+    are those of the truth, which all means in it are over (those of `scores` also take what a model alone predicts);
+    "scores" and "per_class" have rows with the models' values and differences ("by_image", "by_city": intervals,
+    "above": share of the resamples in which the model is above the first), "images" a row for each image.
+    """
+
+    names: tuple
+    scores: tuple
+    objects: tuple
+    table: dict
+
+    def to_json(self, path):
+        """Write `table` to a file, nan as null; whole or not at all."""
+        write_atomic(str(path), f"{json_text(self.table)}\n".encode())
+
+    def __str__(self):
+        blocks = [self._difference(other) for other in range(1, len(self.names))]
+        return "\n\n".join([*blocks, self._found(), self._note()])
+
+    def _difference(self, other):
+        first, second = self.names[0], self.names[other]
+        width, step = max(len(title) for title in TITLES.values()), max(10, *(len(name) + 2 for name in self.names))
+        cities = bool(self.table["bootstrap"]["cities"])
+        head = f"{'':<{width}}{first:>{step}}{second:>{step}}  difference  {'95 % by image':<18}"
+        lines = [head + ("  95 % by city" if cities else "")]
+        for row in self.table["scores"]:
+            found = row["differences"][other]
+            values = "".join(f"{_number(row['values'][m]):>{step}}" for m in (0, other))
+            line = f"{row['title']:<{width}}{values}  {_number(found['difference'], '+'):>10}  "
+            line += f"{_interval(found['by_image']):<18}"
+            lines.append((line + (f"  {_interval(found['by_city'])}" if cities else "")).rstrip())
+        lines.append(f"difference: {second} minus {first}")
+        return "\n".join(lines)
+
+    def _found(self):
+        results = self.table["objects"]
+        rows = {"all classes": results, **{c: [r["per_class"][c] for r in results] for c in self.scores[0].classes}}
+        rows |= {f"{size} pixels": [r["by_size"][size] for r in results] for size in results[0]["by_size"]}
+        width, step = max(map(len, (*rows, "objects found"))), max(10, *(len(name) + 2 for name in self.names))
+        names = "".join(f"{name:>{step}}" for name in self.names)
+        lines = [f"{'objects found':<{width}}{'objects':>9}{names}  most often swallowed by"]
+        for title, row in rows.items():
+            if not row[0]["objects"]:
+                continue
+            shares = "".join(f"{_number(one['found']):>{step}}" for one in row)
+            swallowers = [next(iter(one.get("swallowed_by", ())), "-") for one in row]
+            others = " / ".join(swallowers) if "swallowed_by" in row[0] else ""
+            lines.append(f"{title:<{width}}{row[0]['objects']:>9}{shares}  {others}".rstrip())
+        return "\n".join(lines)
+
+    def _note(self):
+        count, drawn = len(self.table["images"]), self.table["bootstrap"]
+        lines = [
+            f"Means are over {count_of_classes(self.table['scored_classes'], self.scores[0].classes)}: those of the "
+            "truth, the same for all models.",
+            f"{count} images, protocol {self.table['protocol']}. Intervals: {drawn['resamples']} times the images were "
+            "drawn again with replacement and all models scored on the same ones.",
+            "They tell how far a difference hangs on the images drawn. No model was trained again: they say nothing of "
+            "other seeds.",
+        ]
+        if drawn["cities"]:
+            few = len(drawn["cities"]) < FEW_GROUPS
+            warning = ": too few for an interval that means much" if few else ""
+            lines.append(f"By city: whole cities were drawn, of {len(drawn['cities'])}{warning}.")
+        if self.table["out_of_range"]:
+            lines.append(f"WARNING: {self.table['out_of_range']} pixels have a label neither a class nor ignored.")
+        return "\n".join(lines)
+
+
+def _number(value, sign=""):
+    return "-" if math.isnan(value) else f"{value:{sign}.4f}"
+
+
+def _interval(pair):
+    return "-" if math.isnan(pair[0]) else f"{pair[0]:+.4f} to {pair[1]:+.4f}"

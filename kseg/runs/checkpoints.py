@@ -1,0 +1,125 @@
+"""Checkpoints: a NumPy zip each (a torn one shows), written under a temporary name, synced, then renamed."""
+
+import io
+import itertools
+import json
+import math
+import pathlib
+import re
+import struct
+import tokenize
+import zipfile
+import zlib
+
+import numpy as np
+
+from kseg.io.errors import InputError
+from kseg.io.files import replacing
+from kseg.io.zips import check_unpacked
+
+_FORMAT = "kseg-checkpoint-1"
+_NAME = re.compile(r"step-(\d+)\.npz")
+# What reading a file of arbitrary bytes as a zip of arrays may raise.
+_BROKEN = (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, RuntimeError, zipfile.BadZipFile)
+_BROKEN += (zlib.error, struct.error, SyntaxError, OverflowError, tokenize.TokenError)
+
+
+def save_checkpoint(folder, step, variables, state, keep=2):
+    """Write the variables and the state of a run at `step`, then delete all but the `keep` newest checkpoints.
+
+    Args:
+        folder: the run's checkpoints folder, made if missing.
+        step: optimizer steps done; it names the file.
+        variables: dict of lists of keras.Variable, by what they belong to ("model", "optimizer", ...).
+        state: JSON types, whatever else the run needs to go on.
+        keep: how many of the newest stay.
+    Returns:
+        pathlib.Path of the checkpoint.
+    Raises:
+        OSError: it could not be written; the earlier checkpoints are as they were.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays, shapes = {}, {}
+    for group, members in variables.items():
+        shapes[group] = [list(variable.shape) for variable in members]
+        arrays |= {f"{group}/{i}": np.asarray(variable.value) for i, variable in enumerate(members)}
+    header = {"format": _FORMAT, "step": step, "shapes": shapes, "state": state}
+    path = folder / f"step-{step:08}.npz"
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(folder):
+    """Return the paths of the checkpoints in a folder, oldest first; a missing folder has none."""
+    folder = pathlib.Path(folder)
+    found = [path for path in folder.glob("step-*.npz") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
+
+
+def restore_checkpoint(path, variables):
+    """Read a checkpoint into variables of the same shapes, all or none.
+
+    Args:
+        path: a file of `save_checkpoint`. variables: as there.
+    Returns:
+        (step, state)
+    Raises:
+        ValueError: the file is torn or foreign, or of another model; it names the file and the checkpoint before it.
+    """
+    path = pathlib.Path(path)
+    earlier = [other.name for other in list_checkpoints(path.parent) if other.name < path.name]
+    way_out = f"Delete it to go on from {earlier[-1]}." if earlier else "There is no earlier one: use a new workdir."
+    try:
+        header, arrays = _read(path)
+    except _BROKEN as error:
+        raise InputError(f"Checkpoint {path} is torn or not one of kseg's ({error}). {way_out}") from error
+    if missing := [group for group in variables if group not in header["shapes"]]:
+        raise InputError(
+            f"Checkpoint {path} holds no {missing[0]} variables: another version of kseg wrote it. Use a new workdir; "
+            "the setting init_from begins there with the weights of this run's best.keras or last.keras."
+        )
+    for group, members in variables.items():
+        stored, wanted = header["shapes"][group], [list(variable.shape) for variable in members]
+        if stored != wanted:  # names tell nothing: Keras numbers unnamed layers through the whole process
+            differing = [pair for pair in itertools.zip_longest(stored, wanted) if pair[0] != pair[1]]
+            raise InputError(
+                f"Checkpoint {path} is of another model or optimizer: of its {len(stored)} {group} variables and the "
+                f"{len(wanted)} of this run {len(differing)} differ in shape, first {differing[0]}. {way_out}"
+            )
+    for group, members in variables.items():
+        for i, variable in enumerate(members):
+            variable.assign(arrays[f"{group}/{i}"])
+    return header["step"], header["state"]
+
+
+def _read(path):
+    """Return (header, arrays) of a checkpoint, each of the shape that the header gives it.
+
+    Each member is read to its end, where zipfile compares its checksum; np.load stops where an array's own header says.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise InputError("it is compressed")
+        check_unpacked(archive, path)
+        arrays = {m.filename.removesuffix(".npy"): _array(archive.read(m)) for m in archive.infolist()}
+    header = json.loads(bytes(arrays.pop("header")))
+    if header["format"] != _FORMAT:
+        raise InputError(f"format {header['format']!r}")
+    wanted = {f"{group}/{i}": s for group, shapes in header["shapes"].items() for i, s in enumerate(shapes)}
+    if wanted != {name: list(array.shape) for name, array in arrays.items()} or not isinstance(header["state"], dict):
+        raise InputError("its arrays are not those of its header")
+    return {**header, "step": int(header["step"])}, arrays
+
+
+def _array(data):
+    """Return the array of a .npy file, without room for more than the file has."""
+    file = io.BytesIO(data)
+    np.lib.format.read_magic(file)
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise InputError(f"{len(data) - file.tell()} bytes are no array of shape {shape} and type {dtype}")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")

@@ -1,0 +1,66 @@
+"""`kseg.train`: choose TensorFlow's kernels while it is not imported, then train."""
+
+import pathlib
+
+from kseg.io.files import checked_path
+from kseg.io.runtime import choose_kernels
+from kseg.runs.workdir import RunFolder
+from kseg.settings import make_settings
+
+_WIDTH = 64  # base filters of every builder, where nothing else is said
+
+
+def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
+    """Train a model, then score it on every validation image, draw predictions.png and export a SavedModel.
+
+    Args:
+        model: a name of `kseg.MODELS`, or a function without arguments that builds a keras.Model giving logits; it
+            is called inside the strategy's scope and under the precision policy.
+        data_dir: record folder with the splits train and val.
+        workdir: the run's folder. The same call with the same workdir goes on where a killed run stopped, to
+            bit-identical weights; a finished run is loaded and said to be finished. With more epochs or train_steps it
+            goes on too, finished or not. What the run began with (init_from, encoder_weights) is not needed again.
+        model_options: of the model's builder, JSON types.
+        strategy: `training.trainers.make_loop`'s; in a group of workers each calls this with the same arguments and a
+            workdir that all see, and the chief alone writes.
+        callbacks: list of keras.callbacks.Callback; their own state is not restored on resume.
+        settings: fields of `kseg.settings.Settings`.
+    Returns:
+        (keras.Model, list of dict): the trained model (of the epoch that `keep` names) and a row per epoch.
+    Raises:
+        ValueError: bad settings, data, options, a model that could not be loaded from its file, a workdir of another
+            configuration or in use; nothing is written then.
+        OSError: a file could not be written; the last good state stays, and the same call goes on from it.
+        FloatingPointError: the loss or a gradient was not finite, or the scores of an image; names the step or the
+            image, the last good checkpoint stays.
+        ConnectionError: another worker of the group is gone.
+        SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the step under way is in a checkpoint;
+            during the last export when that, and with it the run, is finished.
+    """
+    settings = make_settings(**settings)
+    choose_for_run(model, workdir, model_options, settings.onednn)
+    from kseg.training import train
+
+    return train.train(
+        model,
+        data_dir,
+        workdir,
+        model_options=model_options,
+        strategy=strategy,
+        callbacks=callbacks,
+        **vars(settings),
+    )
+
+
+def choose_for_run(model, workdir, model_options, onednn):
+    """Choose the kernels of a run before TensorFlow is imported.
+
+    Args: `model`, `workdir`, `model_options`: as in `train`. `onednn`: its setting.
+    """
+    stored = RunFolder(pathlib.Path(checked_path(workdir, "workdir"))).stored_or_none()
+    width = model_options.get("base_filters", _WIDTH) if isinstance(model_options, dict) else _WIDTH
+    choose_kernels(
+        onednn,
+        None if stored is None else stored.get("onednn", ""),
+        width if isinstance(model, str) and isinstance(width, int) else None,
+    )

@@ -1,0 +1,98 @@
+"""The optimizer of a run: schedule, decoupled weight decay, clipping, a rate and a start of its own for the encoder."""
+
+import keras
+from keras import ops
+
+from kseg.training.schedules import Schedule
+
+_UNDECAYED = ("bias", "gamma", "beta")  # of convolutions and of every normalisation
+
+
+class _Recipe:
+    """What Keras' optimizers lack, over one of them: the encoder's variables have a rate and a start of their own.
+
+    Keras decays all variables at one rate; and under several replicas it clips each one's part of the gradient, before
+    they are added up, so that another number of replicas is another training.
+    """
+
+    _decay, _multiplier, _start_step, _encoder = 0.0, 1.0, 0, frozenset()
+
+    def configure(self, settings, encoder, start_step):
+        """Take what `make_optimizer` says, before `build`."""
+        self._decay, self._multiplier = settings.weight_decay, settings.encoder_lr_multiplier
+        self._start_step = start_step
+        self._encoder = frozenset(map(id, encoder))
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._decayed = tuple(variable.name not in _UNDECAYED for variable in variables)
+        self._in_encoder = tuple(id(variable) in self._encoder for variable in variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        rate = ops.cast(learning_rate, variable.dtype)
+        if self._in_encoder[index]:
+            rate = rate * self._multiplier
+        if self._decay and self._decayed[index]:
+            self.assign_sub(variable, variable * (rate * self._decay))
+        if self._in_encoder[index] and self._start_step:
+            rate = rate * self._late_start(variable.dtype)
+        super().update_step(gradient, variable, rate)
+
+    def _late_start(self, dtype):
+        """The factor that makes the rate of a variable first updated at `start_step` as if the run began there."""
+        return 1.0
+
+    def _clip_gradients(self, grads):
+        return grads if keras.backend.backend() == "tensorflow" else super()._clip_gradients(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):  # TensorFlow's, of all replicas
+        summed = super()._all_reduce_sum_gradients(grads_and_vars)
+        clipped = super()._clip_gradients([gradient for gradient, _ in summed])
+        return [(gradient, variable) for gradient, (_, variable) in zip(clipped, summed, strict=True)]
+
+
+class Adam(_Recipe, keras.optimizers.Adam):
+    """Keras' Adam with `_Recipe`."""
+
+    def _late_start(self, dtype):
+        # Adam divides its moments by what they lack after t steps. Those that begin at zero later lack more: without
+        # this an encoder's first steps after its freezing would be sqrt(.001) / .1, three times, too long.
+        step = ops.cast(self.iterations + 1, dtype)
+        own = ops.maximum(step - self._start_step, 1.0)  # loss scaling skips steps: the count may lag behind
+        return self._correction(own) / self._correction(step)
+
+    def _correction(self, step):
+        return ops.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+
+
+class SGD(_Recipe, keras.optimizers.SGD):
+    """Keras' SGD with `_Recipe`."""
+
+
+def make_optimizer(settings, total_steps, epoch_steps=1, encoder=()):
+    """Build the Keras optimizer of a run.
+
+    Args:
+        settings: kseg.settings.Settings. total_steps, epoch_steps: optimizer steps of the whole run and of an epoch.
+        encoder: the variables that `encoder_lr_multiplier` and `freeze_encoder_epochs` are for.
+    Returns:
+        keras.optimizers.Optimizer, wrapped for loss scaling under float16. Weight decay is decoupled for every rule
+        (w - rate * decay * w beside the step: Loshchilov and Hutter 2019, arXiv 1711.05101) and leaves out biases and
+        normalisations.
+    """
+    rate = settings.learning_rate
+    if settings.lr_schedule != "constant" or settings.warmup_steps:
+        drops = tuple(round(epoch * epoch_steps) for epoch in settings.drop_epochs)
+        rate = Schedule(rate, total_steps, settings.lr_schedule, settings.warmup_steps, drops, settings.lr_drop_factor)
+    common = {
+        "learning_rate": rate,
+        "global_clipnorm": settings.clip_norm or None,
+    }
+    optimizer = SGD(momentum=settings.momentum, **common) if settings.optimizer == "sgd" else Adam(**common)
+    optimizer.configure(settings, encoder, settings.freeze_encoder_epochs * epoch_steps)
+    if settings.mixed_precision == "float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

@@ -1,0 +1,39 @@
+"""The loop of Keras' backend, by the strategy of a run."""
+
+import keras
+
+from kseg.io.errors import InputError
+from kseg.training.distribution.cluster import check_alone
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker")
+
+
+def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):
+    """Return the Loop of Keras' backend.
+
+    Args:
+        strategy: "auto" (the most GPUs that divide the batch), "one", "mirrored" (all GPUs; without a GPU all logical
+            CPU devices), "multiworker" (the group of TF_CONFIG; to be made before TensorFlow has run anything).
+        batch_size: the global batch. deterministic: bit-identical repeats on a GPU.
+        accumulate_steps: passes over parts of the batch that make one optimizer step.
+    Raises:
+        ValueError: unknown strategy; devices or passes that do not divide the batch; a backend without a loop;
+            a group of workers in TF_CONFIG without "multiworker", or none with it.
+    """
+    if strategy not in STRATEGIES:
+        raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+    if batch_size % accumulate_steps:
+        raise InputError(
+            f"batch_size must divide by accumulate_steps, got {batch_size} and {accumulate_steps}. "
+            f"Take {-(-batch_size // accumulate_steps) * accumulate_steps}."
+        )
+    backend = keras.backend.backend()
+    if strategy != "multiworker":
+        check_alone(f"KERAS_BACKEND={backend}")
+    if backend == "tensorflow":
+        from kseg.training.trainers.tensorflow import TensorFlowLoop as kind
+    elif backend == "jax":
+        from kseg.training.trainers.jax import JaxLoop as kind
+    else:
+        raise InputError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")
+    return kind(strategy, batch_size, deterministic, accumulate_steps)

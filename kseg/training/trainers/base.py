@@ -1,0 +1,135 @@
+"""What training needs of a backend: build in a scope, give batches, run steps, tell when something is not finite."""
+
+import contextlib
+import math
+import pathlib
+import re
+import resource
+import sys
+
+import keras
+import numpy as np
+
+from kseg.inference.finite import first_not_finite
+from kseg.io.errors import InputError, NotFiniteError
+from kseg.metrics.scores import five_scores
+from kseg.training.averaging import MovingAverage
+
+
+class Loop:
+    """The accounting that backends share. A subclass has `scope`, `attach`, `batches`, `_run` and `_read`.
+
+    It adds up the epoch's loss and confusion matrix, and looks at steps some time after they were started, so that a
+    device need not wait. `devices` is the number of replicas; `trained` is `model`, or holds it and an auxiliary head;
+    `average` is the model's MovingAverage, or None; `chief` is whether this process writes what a run leaves.
+    """
+
+    devices, chief = 1, True
+
+    def __init__(self):
+        self.model = self.trained = self.optimizer = self.metric = self.average = None
+        self._waiting = []  # (step, what `_run` gave)
+        self._before, self.loss_sum, self.steps = 0, 0.0, 0
+
+    def restart(self, loss_sum=0.0, steps=0, matrix=None):
+        """Begin an epoch, or go on in the middle of one with what it had added up."""
+        self.metric.reset_state()
+        self._before = 0 if matrix is None else np.asarray(matrix, np.int64)
+        self.loss_sum, self.steps = loss_sum, steps
+
+    @property
+    def matrix(self):
+        """The epoch's confusion matrix so far, int64 (C, C + 1)."""
+        return self.metric.matrix() + self._before
+
+    @property
+    def learning_rate(self):
+        """The rate of the next step."""
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
+    def logs(self):
+        """Return the epoch's mean loss and training mean IoU so far."""
+        return {"loss": self.loss_sum / max(self.steps, 1), "mean_iou": five_scores(self.matrix, "macro")["jaccard"]}
+
+    def peak_memory(self):
+        """Return (bytes, of what): the most memory of this process so far, or of a device where the backend tells."""
+        status = pathlib.Path("/proc/self/status")
+        if status.exists():  # Linux hands ru_maxrss on from parent to child
+            return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[1]) * 1024, "memory"
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), "memory"
+
+    def hardware(self):
+        """Return (what the steps run on in words, a warning about it or None)."""
+        return f"{self.devices} device(s)", None
+
+    def step(self, number, batch):
+        """Start the step of that number (from 1) on a batch of `batches`."""
+        self._waiting.append((number, self._run(batch)))
+
+    def check(self):
+        """Wait for the steps so far; FloatingPointError names the first whose loss or gradient is not finite."""
+        for number, result in self._waiting:
+            loss, broken = self._read(result)
+            if broken or not math.isfinite(loss):
+                what = "gradient" if math.isfinite(loss) else "loss"
+                raise NotFiniteError(f"The {what} of step {number} is not finite (loss {loss}).")
+            self.loss_sum += loss
+            self.steps += 1
+        self._waiting.clear()
+
+    def check_weights(self, step):
+        """As `check`, and every weight must be finite after `step`: nothing else may get into a checkpoint."""
+        self.check()
+        if path := first_not_finite(self.trained.variables):
+            raise NotFiniteError(f"{path} is not finite after step {step}.")
+
+    def synchronize_batch_norm(self, synchronized):
+        """Let every BN layer share its batch statistics over the replicas, or not (a no-op on one device)."""
+
+    def from_chief(self, value):
+        """Return the chief's value (JSON types) on every worker, all of which must call this: the group meets here."""
+        return value
+
+    def readable_errors(self):
+        """A context in which the loss of another worker is one clear line (ConnectionError)."""
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def savable(self):
+        """The model as a file should hold it: averaged weights if there are any, local batch norm, no optimizer."""
+        self.synchronize_batch_norm(False)
+        self.model.optimizer = None
+        with self.averaged_weights():
+            yield
+        self.model.optimizer = self.optimizer
+        self.synchronize_batch_norm(True)
+
+    @contextlib.contextmanager
+    def averaged_weights(self):
+        """Put the moving average in place for a while, if there is one."""
+        with self.average.in_place() if self.average else contextlib.nullcontext():
+            yield
+
+    def _start_average(self, momentum):
+        """Follow the model's weights from here on; momentum 0: do not. For `attach`, in the scope."""
+        if momentum:
+            self.average = MovingAverage(self.model, self.optimizer, momentum)
+
+
+def choose_devices(strategy, batch_size, accelerators, others):
+    """Return the devices to train on: a list of one or more, of the accelerators if there are any.
+
+    Args:
+        strategy: as in `make_loop`. batch_size: images of one pass. accelerators, others: lists of devices.
+    """
+    devices = accelerators or others
+    if strategy == "one" or (strategy == "auto" and not accelerators):
+        return devices[:1]
+    if strategy == "auto":
+        return devices[: max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)]
+    if batch_size % len(devices):
+        raise InputError(
+            f"A batch (of one pass, if accumulated) must divide by the {len(devices)} devices, got {batch_size} "
+            f"images. Take {-(-batch_size // len(devices)) * len(devices)}, or strategy auto."
+        )
+    return devices

@@ -1,0 +1,147 @@
+"""Pictures of label maps, with NumPy and Pillow alone."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from kseg.io.errors import InputError
+from kseg.io.files import replacing
+
+VOID_COLOUR = (0, 0, 0)
+UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
+_GAP, _SWATCH = 8, 18  # pixels
+
+
+def colorize(label, palette, ignore_label=255):
+    """Paints a label map: each class in its colour, `ignore_label` black, any other id white.
+
+    Args:
+        label: integers (H, W).
+        palette: one (R, G, B) in 0..255 per class.
+    Returns: uint8 RGB (H, W, 3).
+    Raises: ValueError for a label that is no (H, W) of integers, or a palette that is not (C, 3) in 0..255.
+    """
+    label, palette = np.asarray(label), np.asarray(palette)
+    if label.ndim != 2 or label.dtype.kind not in "iu":
+        raise InputError(f"A label map must hold integers (H, W), got {label.dtype} {label.shape}.")
+    if palette.ndim != 2 or palette.shape[1] != 3 or palette.min() < 0 or palette.max() > 255:
+        raise InputError(f"A palette must hold one (R, G, B) in 0..255 per class, got {palette.tolist()}.")
+    classes = len(palette)
+    table = np.concatenate([palette, [VOID_COLOUR, UNKNOWN_COLOUR]]).astype(np.uint8)
+    rows = np.where((label >= 0) & (label < classes), label, classes + 1).astype(np.intp)
+    rows[label == ignore_label] = classes
+    return table[rows]
+
+
+def overlay(image, label, palette, alpha=0.5, ignore_label=255):
+    """Mixes a label map's colours into its image; ignored pixels show the image alone.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        label: integers (H, W) of the same size.
+        palette: one (R, G, B) per class.
+        alpha: share of the colour, 0 (image alone) to 1 (colours alone).
+    Returns: uint8 RGB (H, W, 3).
+    Raises: ValueError if the sizes differ, the image is not uint8 RGB, or alpha is outside [0, 1].
+    """
+    image, label = _checked_image(image), np.asarray(label)
+    if image.shape[:2] != label.shape:
+        raise InputError(f"Image and label must have one size, got {image.shape[:2]} and {label.shape}.")
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha must be in [0, 1], got {alpha}.")
+    mixed = np.rint((1 - alpha) * image + alpha * colorize(label, palette, ignore_label)).astype(np.uint8)
+    return np.where((label == ignore_label)[..., None], image, mixed)
+
+
+def prediction_gallery(rows, classes, palette, path, *, width=400, ignore_label=255):
+    """Writes a picture with a row of image | prediction | truth per example and a legend of the classes.
+
+    Args:
+        rows: (image, prediction, truth) each: uint8 RGB (H, W, 3), integers (H, W), integers (H, W). An image
+            may be None; if all are, that column is left out, so that label maps show without photographs.
+        the rest: as in `gallery`.
+    Returns: the path written, a `pathlib.Path`.
+    Raises: as `gallery`.
+    """
+    rows, heads = list(rows), ("image", "prediction", "truth")
+    if rows and all(image is None for image, _, _ in rows):
+        rows, heads = [row[1:] for row in rows], heads[1:]
+    return gallery(rows, heads, classes, palette, path, width=width, ignore_label=ignore_label)
+
+
+def gallery(rows, heads, classes, palette, path, *, width=400, ignore_label=255):
+    """Writes a picture of rows of images and label maps under column heads, and a legend of the classes.
+
+    Args:
+        rows: each as long as heads: uint8 RGB (H, W, 3), integers (H, W), or None for an empty place.
+        heads: a text for each column. classes, palette: C names and C colours (R, G, B).
+        path: the file to write (its suffix gives the format); it is there whole or not at all.
+        width: pixels of a column; wider pictures shrink to it (label maps by nearest neighbour), those of at
+            most half of it grow by a whole factor.
+    Returns: the path written, a `pathlib.Path`.
+    Raises: ValueError for no rows, names and colours of different numbers, or a width below 64.
+    """
+    if not rows or len(classes) != len(palette) or width < 64:
+        came = f"{len(rows)} rows, {len(classes)} names, {len(palette)} colours, width {width}"
+        raise InputError(f"A gallery needs rows, a colour per class and a width of 64 or more, got {came}.")
+    tiles = [[_tile(cell, palette, width, ignore_label) for cell in row] for row in rows]
+    column = max(tile.width for row in tiles for tile in row if tile)
+    heights = [max(tile.height for tile in row if tile) for row in tiles]
+    font = ImageFont.load_default(size=15)
+    total = len(heads) * (column + _GAP) + _GAP
+    legend = _legend([*classes, "ignored"], [*palette, VOID_COLOUR], total, font)
+    top = 15 + 2 * _GAP
+    page = Image.new("RGB", (total, top + sum(heights) + _GAP * len(rows) + legend.height), "white")
+    draw = ImageDraw.Draw(page)
+    for i, head in enumerate(heads):
+        x = _GAP + i * (column + _GAP)
+        draw.text((x + column // 2, top // 2), head, fill="black", font=font, anchor="mm")
+        y = top
+        for row, height in zip(tiles, heights, strict=True):
+            if row[i]:
+                page.paste(row[i], (x + (column - row[i].width) // 2, y))
+            y += height + _GAP
+    page.paste(legend, (0, page.height - legend.height))
+    return _save(page, path)
+
+
+def _tile(cell, palette, width, ignore_label):
+    if cell is None:
+        return None
+    is_label = np.ndim(cell) == 2
+    array = colorize(cell, palette, ignore_label) if is_label else _checked_image(cell)
+    tile = Image.fromarray(np.ascontiguousarray(array))
+    scale = max(1, width // tile.width)  # a whole number: pixels of a small map stay square
+    if tile.width > width:
+        scale = width / tile.width
+    size = (round(tile.width * scale), max(1, round(tile.height * scale)))
+    return tile.resize(size, Image.Resampling.LANCZOS if scale < 1 and not is_label else Image.Resampling.NEAREST)
+
+
+def _checked_image(image):
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"An image must be uint8 RGB (H, W, 3), got {image.dtype} {image.shape}.")
+    return image
+
+
+def _legend(names, colours, width, font):
+    """Swatches and names in as many equal columns as fit into `width`."""
+    step = max(int(font.getlength(name)) for name in names) + _SWATCH + 3 * _GAP
+    columns = max(1, (width - _GAP) // step)
+    lines = -(-len(names) // columns)
+    line = _SWATCH + _GAP
+    legend = Image.new("RGB", (width, lines * line + _GAP), "white")
+    draw = ImageDraw.Draw(legend)
+    for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        x, y = _GAP + i % columns * step, i // columns * line
+        draw.rectangle((x, y, x + _SWATCH, y + _SWATCH), fill=tuple(map(int, colour)), outline="gray")
+        draw.text((x + _SWATCH + _GAP, y + _SWATCH // 2), name, fill="black", font=font, anchor="lm")
+    return legend
+
+
+def _save(page, path):
+    with replacing(path) as temporary:
+        page.save(temporary)
+    return Path(path)

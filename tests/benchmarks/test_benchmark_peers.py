@@ -1,0 +1,167 @@
+"""benchmarks/peers: that the contestants compute the same, and that their work is counted rightly."""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from benchmarks import costs, suites
+from benchmarks.peers import inputs, machine, naive, ours, steps
+from kseg.layers import pooling as windows
+from kseg.models import build_model
+from kseg.models.segnet import segnet_aspp
+
+SHAPE = (2, 8, 12, 3)
+
+
+@pytest.mark.parametrize("case", ["pool_pair", "batch_norm"])
+def test_naive_layers_compute_what_ours_do(case):
+    mine, theirs = (module.CASES[case](shape=SHAPE)[0]() for module in (ours, naive))
+    assert len(mine) == len(theirs) == (2 if case == "pool_pair" else 4)  # y, dx; and of the norm gamma, beta
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert np.abs(mine[1]).max() > 0
+
+
+def _copy_to_naive(model, peer):
+    """Same names, but ASPP's projection: one kernel over what is summed in ours, in the order of the branches."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:  # nothing at its initial value, so that nothing can be left out unseen
+        layer.set_weights([w + 0.02 * random.random(w.shape, np.float32) for w in layer.get_weights()])
+    parts = [model.get_layer(f"aspp_projection_{key}") for key in ("conv", "atrous1", "atrous2", "atrous3", "image")]
+    kernel = np.concatenate([part.get_weights()[0] for part in parts], axis=2)
+    for layer in peer.layers:
+        if layer.name == "aspp_projection":
+            layer.set_weights([kernel, parts[0].get_weights()[1]])
+        elif layer.weights:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+
+
+@pytest.fixture(scope="module")
+def networks():
+    model = segnet_aspp((64, 96, 3), 5, base_filters=2, dropout=0.0)
+    peer = naive.segnet_aspp(64, 96, 5, base_filters=2, dropout=0.0)
+    _copy_to_naive(model, peer)
+    return model, peer
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_naive_network_is_ours(networks, training):
+    model, peer = networks
+    images, _ = inputs.scene(2, 64, 96, 5)
+    logits = [np.asarray(network(images.astype("float32"), training=training)) for network in (model, peer)]
+    assert logits[0].std() > 0.01
+    np.testing.assert_allclose(*logits, rtol=1e-3, atol=1e-3 * logits[0].std())
+
+
+def test_pytorch_network_is_ours(networks):
+    torch = pytest.importorskip("torch")
+    from benchmarks.peers import pytorch
+
+    _, naive_model = networks  # its projection is one kernel, as there
+    peer = pytorch.SegNetASPP(5, base_filters=2, dropout=0.0)
+    aspp = peer.aspp
+    units = {f"block{b}_conv{i}": u for b, block in enumerate(peer.encoder, 1) for i, u in enumerate(block, 1)}
+    units |= {f"decoder{5 - b}_conv{i}": u for b, block in enumerate(peer.decoder) for i, u in enumerate(block, 1)}
+    units |= {"aspp_conv": aspp.conv, "aspp_image": aspp.image, "aspp_projection": aspp.projection, "tail": peer.tail}
+    units |= {f"aspp_atrous{i}": unit for i, unit in enumerate(aspp.atrous, 1)}
+    units["logits"] = [peer.logits]
+    with torch.no_grad():
+        for name, unit in units.items():
+            kernel, bias = naive_model.get_layer(name).get_weights()
+            unit[0].weight.copy_(torch.from_numpy(kernel.transpose(3, 2, 0, 1)))
+            unit[0].bias.copy_(torch.from_numpy(bias))
+            if name != "logits":
+                norm, values = unit[1], naive_model.get_layer(f"{name}_bn").get_weights()
+                for tensor, value in zip((norm.weight, norm.bias), values, strict=False):
+                    tensor.copy_(torch.from_numpy(value))
+        images, _ = inputs.scene(2, 64, 96, 5)
+        logits = peer.train()(pytorch.as_maps(images)).permute(0, 2, 3, 1).numpy()
+    expected = np.asarray(naive_model(images.astype("float32"), training=True))
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+    mine, theirs = (module.CASES["pool_pair"](shape=SHAPE)[0]() for module in (ours, pytorch))
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def _parts_of_unet(peer):
+    """{layer of ours: module} of a PyTorch U-Net or R2U-Net."""
+    depth, parts = len(peer.encoder), {"logits": peer.logits}
+    blocks = {f"encoder{level}": block for level, block in enumerate(peer.encoder, 1)}
+    blocks |= {f"decoder{depth - i}": block for i, block in enumerate(peer.decoder, 1)}
+    for i, up in enumerate(peer.up, 1):
+        parts |= {f"decoder{depth - i}_up": up[1][0], f"decoder{depth - i}_up_bn": up[1][1]}
+    for name, block in blocks.items():
+        if hasattr(block, "projection"):
+            parts[f"{name}_projection"] = block.projection
+            for number, recurrent in enumerate(block.block, 1):
+                parts[f"{name}_conv{number}"] = recurrent.convolution
+                parts |= {f"{name}_conv{number}_bn{t}": norm for t, norm in enumerate(recurrent.norms)}
+        else:
+            for number, unit in enumerate(block, 1):
+                parts |= {f"{name}_conv{number}": unit[0], f"{name}_conv{number}_bn": unit[1]}
+    return parts
+
+
+@pytest.mark.parametrize("name", ["unet", "r2unet"])
+def test_pytorch_unets_are_ours(name):
+    torch = pytest.importorskip("torch")
+    from benchmarks.peers import pytorch
+
+    keras.utils.set_random_seed(0)
+    model = build_model(name, (32, 48, 3), 5, base_filters=2)
+    peer = pytorch.NETWORKS[name](5, 2)
+    parts, random = _parts_of_unet(peer), np.random.default_rng(0)
+    with torch.no_grad():
+        for layer in model.layers:
+            if layer.weights:  # nothing at its initial value; of a batch norm gamma and beta
+                values = [w + 0.05 * random.random(w.shape, np.float32) for w in layer.get_weights()]
+                layer.set_weights(values)
+                values = [value.transpose(3, 2, 0, 1) if value.ndim == 4 else value for value in values]
+                part = parts.pop(layer.name)
+                part.weight.copy_(torch.from_numpy(values[0]))
+                part.bias.copy_(torch.from_numpy(values[1]))
+        images, _ = inputs.scene(2, 32, 48, 5)
+        logits = peer.train()(pytorch.as_maps(images)).permute(0, 2, 3, 1).numpy()
+    assert not parts  # every module has a layer
+    expected = np.asarray(model(images.astype("float32"), training=True))
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * expected.std())
+
+
+def test_networks_have_the_published_number_of_parameters():
+    # facts.md's arithmetic for 34 classes and the tail; with n classes 257 parameters a class less or more
+    assert costs.parameters(naive.segnet_aspp(32, 32, 34)) == 30_849_762
+    assert costs.parameters(segnet_aspp((32, 32, 3), 34)) == 30_849_762
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Tracing the network, and its ten XLA islands, takes half a minute; the step is the same without."""
+    monkeypatch.setattr(windows, "compiles", lambda training, shape: False)
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [ours, naive])
+def test_training_steps_lower_the_loss(eager, module):
+    keras.utils.set_random_seed(0)
+    run, facts = module.CASES["train_step"](precision="float32", **suites.SIZES["tiny"]["train_step"])
+    losses = [run() for _ in range(10)]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    assert facts["parameters"] > 0 and facts["multiply_adds"] > 0
+
+
+def test_convolution_and_copy_count_their_work():
+    run, facts = steps.conv_rate("float32", 2, 5, 7, 4)
+    assert run().shape == (2, 5, 7, 4)
+    assert facts["flop"] == 2 * (2 * 5 * 7) * (3 * 3 * 4 * 4)  # a multiplication and an addition each
+    run, facts = machine.copy(megabytes=1)
+    run()
+    assert facts["bytes"] == 2_000_000  # read and written

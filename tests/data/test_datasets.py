@@ -1,0 +1,226 @@
+"""The readers: what they list, how they pair, what they decode, which problems they see."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+from scenes import (
+    CLASSES,
+    H,
+    W,
+    image,
+    label,
+    make_camvid,
+    make_cityscapes,
+    make_folder,
+    save,
+    zip_cityscapes,
+)
+
+from kseg.data.datasets import camvid, cityscapes
+from kseg.data.datasets import image_folders as folder
+from kseg.data.datasets.listing import read_bytes
+from kseg.io.images import IMAGE_EXTENSIONS
+
+
+def test_camvid_lists_in_file_name_order_and_decodes(tmp_path):
+    source = camvid.read(make_camvid(tmp_path))
+    split = source.split("train")
+    assert [name for name, _, _ in split] == [f"train_{i}" for i in range(5)] and len(split) == 5
+    name, rgb, ids = split[3]
+    assert name == "train_3" and rgb.shape == (H, W, 3) and rgb.dtype == ids.dtype == np.uint8
+    np.testing.assert_array_equal(ids, label(3, range(12)))  # labels are lossless
+    assert source.problems == ()
+
+
+def test_cityscapes_zips_read_as_the_folders_do(tmp_path):
+    unpacked = make_cityscapes(tmp_path / "unpacked")
+    from_folder = cityscapes.read(unpacked)
+    from_zip = cityscapes.read(zip_cityscapes(unpacked, tmp_path / "zips"))
+    for split in ("train", "val"):
+        pairs = zip(from_folder.split(split), from_zip.split(split), strict=True)
+        for (name, rgb, ids), (zip_name, zip_rgb, zip_ids) in pairs:
+            assert name == zip_name
+            np.testing.assert_array_equal(rgb, zip_rgb)
+            np.testing.assert_array_equal(ids, zip_ids)
+    frame = pickle.loads(pickle.dumps(from_zip)).splits["train"][0]  # as it travels to a worker
+    assert frame.name == "aachen_000001_000019"  # cities in order, not scenes as made
+    assert read_bytes(frame.instance) == read_bytes(from_folder.splits["train"][0].instance)
+
+
+def test_cityscapes_without_instances_and_with_a_test_split(tmp_path):
+    root = make_cityscapes(tmp_path, instances=False)
+    save(root / "leftImg8bit" / "test" / "berlin" / "berlin_000000_000019_leftImg8bit.png", image(0))
+    source = cityscapes.read(root)
+    assert sorted(source.splits) == ["train", "val"] and source.problems == ()
+    assert all(frame.instance is None for frame in source.splits["train"])
+
+
+def test_unpaired_and_stray_files_are_problems(tmp_path):
+    root = make_cityscapes(tmp_path)
+    (root / "gtFine/train/zurich/zurich_000000_000019_gtFine_labelIds.png").unlink()
+    (root / "leftImg8bit/val/lindau/lindau_000001_000019_leftImg8bit.png").unlink()
+    save(root / "leftImg8bit/train/zurich/holiday.png", image(0))
+    assert cityscapes.read(root).problems == (
+        "no Cityscapes name (CITY_SEQUENCE_FRAME_leftImg8bit.png): leftImg8bit/train/zurich/holiday.png",
+        "train: image without label: leftImg8bit/train/zurich/zurich_000000_000019_leftImg8bit.png",
+        "val: label without image: gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png",
+    )
+
+
+def test_camvid_problems(tmp_path):
+    root = make_camvid(tmp_path)
+    (root / "train/images/alone.gif").write_bytes(b"GIF89a")
+    (root / "train/images/other.gif").write_bytes(b"GIF89a")
+    save(root / "train/images/train_1.png", image(1))
+    (root / "train/images/.hidden").write_text("")
+    (root / "train/images/notes.txt").write_text("")
+    assert camvid.read(root).problems == (
+        f"not {' or '.join(IMAGE_EXTENSIONS)}: train/images/alone.gif (and 1 more like it)",
+        "two files of one name: train/images/train_1.jpg, train/images/train_1.png",
+    )
+
+
+@pytest.mark.parametrize("split_first", [True, False])
+def test_folder_in_both_layouts(tmp_path, split_first):
+    source = folder.read(make_folder(tmp_path, split_first=split_first))
+    label_set = source.info.label_set()
+    assert label_set.classes == ("road", "car") and label_set.palette == ((10, 20, 30), (200, 0, 0))
+    # ids 3 and 7 are training ids 0 and 1; 9 is listed as void, 255 is void by default, 4 is not there
+    assert label_set.table[[3, 7, 9, 255, 4]].tolist() == [0, 1, 255, 255, 254]
+    assert [name for name, _, _ in source.split("val")] == ["val0", "val1"]
+
+
+def test_folder_with_colours_gives_ids(tmp_path):
+    root = make_folder(tmp_path, classes={**CLASSES, "labels": "color"}, splits=("train",))
+    ids = label(1, (3, 7, 9))
+    colours = np.zeros((256, 3), np.uint8)
+    for row in CLASSES["classes"]:
+        colours[row["id"]] = row["color"]
+    save(root / "train/labels/train0.png", colours[ids])
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette(colours.tobytes())
+    palette.save(root / "train/labels/train1.png")
+    for _, _, decoded in folder.read(root).split("train"):
+        np.testing.assert_array_equal(decoded, ids)
+
+
+def test_unknown_colours_are_named_and_counted(tmp_path):
+    root = make_folder(tmp_path, classes={**CLASSES, "labels": "color"}, splits=("train",))
+    rgb = np.full((H, W, 3), (10, 20, 30), np.uint8)
+    rgb[0, :5] = (1, 2, 3)
+    save(root / "train/labels/train0.png", rgb)
+    message = r"train/labels/train0.png: colours that classes.json does not have: \(1, 2, 3\) in 5 pixels"
+    with pytest.raises(ValueError, match=message):
+        folder.read(root).split("train")[0]
+
+
+def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
+    classes = {"classes": [{"id": i, "name": f"c{i}"} for i in range(4)]}
+    root = make_folder(tmp_path, classes=classes, splits=("train",))
+    ids = label(5, range(4))
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette(bytes(range(100, 112)))
+    palette.save(root / "train/labels/train0.png", bits=2)
+    np.testing.assert_array_equal(folder.read(root).split("train")[0][2], ids)
+    colours = folder.read(root).info.label_set().palette
+    assert len(set(colours)) == 4 and (0, 0, 0) not in colours  # classes without a colour get one each
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "classes.json: "),
+        ("[]", "classes.json: "),
+        ('{"classes": []}', '"classes" must be a list'),
+        ('{"classes": [{"name": "a"}]}', 'every class needs an "id"'),
+        ('{"classes": [{"id": 256, "name": "a"}]}', "whole numbers of 0..255"),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "different"),
+        ('{"classes": [{"id": 1, "name": "a", "color": [1, 2]}]}', "three whole numbers"),
+        ('{"classes": [{"id": 1, "name": "a"}], "labels": "color"}', 'needs a "color"'),
+        ('{"classes": [{"id": 1, "name": "a"}], "labels": "rgb"}', '"ids" or "color"'),
+        ('{"classes": [{"id": 1, "name": "a"}], "ignore": [3]}', "unknown keys ignore"),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "void": [1, 2]}', "at least 2 classes"),
+        ('{"classes": [{"id": 1, "name": "a"}]}', 'got 1. .*List the background as a class: {"id": 0, "name": "back'),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "a name of its own, 'a' is there 2 times"),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": 2}]}', '"classes" must be a list'),
+        ('{"classes": [{"id": 1, "name": "a", "void": 1}]}', '"classes" must be a list'),
+        ('{"classes": [{"id": true, "name": "a"}]}', "whole numbers of 0..255"),
+        ('{"classes": [{"id": [1], "name": "a"}]}', "whole numbers of 0..255"),
+        ('{"classes": [{"id": 1, "name": "a", "color": 5}]}', "three whole numbers"),
+        ('{"classes": [{"id": 1, "name": "a", "color": [1, 2, 256]}]}', "three whole numbers"),
+        ('{"classes": [{"id": 1, "name": "a"}], "void": 1}', "whole numbers of 0..255"),
+        ('{"classes": [{"id": 1, "name": "a"}], "labels": ["ids"]}', '"ids" or "color"'),
+        ('{"classes": [{"id": 1, "name": "a"}], "name": 3}', '"name" must be text'),
+        ("[" * 100_000, "it is not JSON"),
+    ],
+)
+def test_bad_classes_file(tmp_path, content, message):
+    make_folder(tmp_path)
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        folder.read(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_read(tmp_path, encoding):
+    """Notepad writes UTF-8 with a mark, PowerShell's > UTF-16 with one."""
+    make_folder(tmp_path)
+    text = json.dumps(CLASSES).replace("road", "stra\u00dfe")
+    (tmp_path / "classes.json").write_bytes(text.encode(encoding))
+    assert folder.read(tmp_path).info.label_set().classes == ("stra\u00dfe", "car")
+
+
+def test_a_defect_in_the_parser_keeps_its_type(tmp_path, monkeypatch):
+    make_folder(tmp_path)
+    monkeypatch.setattr(folder, "_make_info", lambda *rows: None + 1)
+    with pytest.raises(TypeError):
+        folder.read(tmp_path)
+
+
+def test_missing_sources(tmp_path):
+    for read in (camvid.read, cityscapes.read, folder.read):
+        with pytest.raises(FileNotFoundError, match="There is no source folder"):
+            read(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no train/images"):
+        camvid.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match="gtFine_trainvaltest.zip"):
+        cityscapes.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match="classes.json"):
+        folder.read(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
+    with pytest.raises(FileNotFoundError, match="no train/images"):
+        folder.read(tmp_path)
+    (tmp_path / "leftImg8bit").mkdir()
+    with pytest.raises(FileNotFoundError, match="no gtFine/"):
+        cityscapes.read(tmp_path)
+
+
+def test_a_torn_zip_is_one_clear_error(tmp_path):
+    zips = zip_cityscapes(make_cityscapes(tmp_path / "unpacked"), tmp_path / "zips")
+    path = zips / "gtFine_trainvaltest.zip"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="gtFine_trainvaltest.zip is no usable zip file"):
+        cityscapes.read(zips)
+
+
+def test_unknown_split_lists_the_splits(tmp_path):
+    with pytest.raises(ValueError, match="no split 'test'. Choose one of: train, val"):
+        camvid.read(make_camvid(tmp_path)).split("test")
+
+
+def test_real_camvid(camvid):
+    from kseg.data.datasets import camvid as reader
+
+    source = reader.read(camvid)
+    # the tutorial's splits; its images are 480x360
+    assert {name: len(source.split(name)) for name in source.splits} == {"train": 367, "val": 101, "test": 233}
+    assert source.problems == source.notes == () and source.unlabelled == {}
+    _, rgb, ids = source.split("val")[50]
+    assert rgb.shape == (360, 480, 3) and set(np.unique(source.info.label_set().table[ids])) <= {
+        *range(11),
+        255,
+    }

@@ -1,0 +1,206 @@
+import keras
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import kseg
+from kseg.inference.predict import logits_at, predict_files
+from kseg.layers import Preprocess
+from kseg.metrics import Scores
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return tiny.write_records(tmp_path_factory.mktemp("evaluation"))
+
+
+def brightness_model(input_shape=(None, None, 3), classes=3, multiple=1):
+    """Logits that are largest for the class whose range of mean brightness a pixel lies in: 0..90..160..255."""
+    image = keras.Input(input_shape)
+    x = Preprocess((0, 0, 0), (1, 1, 1), multiple=multiple)(image)
+    layer = keras.layers.Conv2D(classes, 1)
+    model = keras.Model(image, layer(x))
+    kernel, bias = np.zeros((1, 1, 3, classes), np.float32), np.zeros(classes, np.float32)
+    kernel[..., :, 1], bias[1] = 1 / 3, -89.9  # m - 89.9; means are thirds, so there are no ties
+    kernel[..., :, 2], bias[2] = 2 / 3, -249.8  # 2m - 249.8 overtakes it at 159.9
+    layer.set_weights([kernel, bias])
+    return model
+
+
+def test_a_perfect_model_scores_one(records):
+    scores = kseg.evaluate(brightness_model(), records)  # the labels are this rule; see tiny.write_folder
+    assert scores.mean_iou == scores.pixel_accuracy == scores.f1 == 1
+    assert scores.images == scores.expected_images == 5 and scores.classes == ("road", "car", "sky")
+    assert scores.confusion_matrix.sum() == 5 * 30 * 48  # two rows of each label are void
+
+
+def test_iterables_single_and_batched_agree_with_records(records):
+    pairs = [tuple(np.asarray(part)[0] for part in batch) for batch in kseg.load_dataset(records, "val")]
+    model = brightness_model((32, 64, 3))  # another size: images go there and back
+    expected = kseg.evaluate(model, records).confusion_matrix
+    assert 0 < np.trace(expected) < expected.sum()
+    single = kseg.evaluate(model, pairs)
+    batched = kseg.evaluate(model, kseg.load_dataset(records, "val", batch_size=2))
+    assert np.array_equal(single.confusion_matrix, expected) and np.array_equal(batched.confusion_matrix, expected)
+    assert single.classes == ("0", "1", "2")  # this model carries no names
+
+
+def test_labels_outside_the_classes_are_counted_not_dropped():
+    image = np.zeros((4, 4, 3), np.uint8)
+    label = np.array([[0, 0, 7, 255]] * 4, np.uint8)
+    scores = kseg.evaluate(brightness_model(), [(image, label)])
+    assert scores.out_of_range == 4 and scores.confusion_matrix.sum() == 8
+    assert "4 pixels" in str(scores)
+
+
+def test_every_image_must_come(records):
+    from kseg.evaluation.evaluate import score_batches
+    from kseg.inference.predict import labeller
+
+    pairs = list(kseg.load_dataset(records, "val"))
+    with pytest.raises(ValueError, match="only 4 of 5"):
+        score_batches(labeller(brightness_model()), pairs[:4], ("a", "b", "c"), expected=5)
+    with pytest.raises(ValueError, match="only 0"):
+        kseg.evaluate(brightness_model(), [])
+
+
+def test_a_model_of_free_size_works_at_the_size_that_it_carries(records):
+    free = brightness_model(multiple=16)
+    free.layers[1].size = (40, 72)  # no multiple of 16: resized, then padded to 48x80
+    expected = kseg.evaluate(brightness_model((40, 72, 3)), records).confusion_matrix
+    assert np.array_equal(kseg.evaluate(free, records).confusion_matrix, expected)
+    assert not np.array_equal(kseg.evaluate(brightness_model(), records).confusion_matrix, expected)
+
+
+def test_outputs_beyond_the_classes_are_false_negatives(records, tmp_path):
+    """The rule of brightness_model with channels 1 and 5 exchanged: the model says 5 where car would be right."""
+    facts = kseg.data.pipeline.load.open_split(records, "val").label_set.to_json()
+    model = brightness_model(classes=7)
+    kernel, bias = model.layers[2].get_weights()
+    order = [0, 5, 2, 3, 4, 1, 6]
+    model.layers[2].set_weights([kernel[..., order], bias[order]])
+    with pytest.raises(ValueError, match="model has 7 classes"):  # without a label set every output is a class
+        kseg.evaluate(model, records)
+    model.layers[1].label_set = {name: facts[name] for name in ("name", "classes", "palette")}
+    perfect = kseg.evaluate(brightness_model(), records).confusion_matrix
+    expected = perfect.copy()
+    expected[1, 3], expected[1, 1] = perfect[1, 1], 0  # the last column is outside the classes
+    kseg.export_saved_model(model, tmp_path / "saved_model")
+    for form in (model, tmp_path / "saved_model"):
+        assert np.array_equal(kseg.evaluate(form, records).confusion_matrix, expected)
+    Image.fromarray(np.full((4, 4, 3), 120, np.uint8)).save(tmp_path / "image.png")  # 120: between 90 and 160
+    (path,) = predict_files(model, [tmp_path / "image.png"], tmp_path / "labels")
+    assert (np.asarray(Image.open(path)) == 5).all()
+    assert (np.asarray(Image.open(tmp_path / "labels" / "color" / "image.png")) == 255).all()  # white: no class' colour
+
+
+def test_classes_must_fit(records):
+    with pytest.raises(ValueError, match="model has 4 classes, label set train_ids .* has 3"):
+        kseg.evaluate(brightness_model(classes=4), records)
+    model = brightness_model()
+    model.layers[1].label_set = {"name": "train_ids", "classes": ["road", "bus", "sky"], "palette": [[0, 0, 0]] * 3}
+    with pytest.raises(ValueError, match="'bus' against 'car'"):
+        kseg.evaluate(model, records)
+
+
+def test_unknown_protocol_and_missing_model(records):
+    with pytest.raises(ValueError, match="one of standard, .*got 'official'"):
+        kseg.evaluate(brightness_model(), records, protocol="official")
+    with pytest.raises(FileNotFoundError, match="No model at nowhere"):
+        kseg.evaluate("nowhere", records)
+    with pytest.raises(ValueError, match="neither saved_model.pb nor best.keras"):
+        kseg.evaluate(records, records)
+
+
+def test_scores_file_holds_the_table(records, tmp_path):
+    scores = kseg.evaluate(brightness_model((32, 64, 3)), records)
+    scores.to_json(tmp_path / "scores.json")
+    assert str(Scores.from_json(tmp_path / "scores.json")) == str(scores)
+
+
+def test_free_size_models_pad_to_the_multiple_and_crop():
+    image = np.random.default_rng(0).integers(0, 256, (1, 20, 33, 3), np.uint8)
+    padded = brightness_model(multiple=16)
+    expected = np.asarray(brightness_model()(image.astype(np.float32)))
+    assert np.array_equal(np.asarray(logits_at(padded, image, 20, 33)), expected)  # 1x1: padding cannot show
+    seen = []
+    layer = padded.layers[1]
+    original = layer.call
+    layer.call = lambda x: (seen.append(tuple(x.shape)), original(x))[1]
+    logits_at(padded, image, 20, 33)
+    assert seen == [(1, 32, 48, 3)]
+
+
+def test_predict_takes_arrays_paths_bytes_and_lists(tmp_path):
+    random = np.random.default_rng(1)
+    images = [random.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((8, 12), (10, 6))]
+    path = tmp_path / "image.png"
+    Image.fromarray(images[0]).save(path)
+    model = brightness_model()
+    expected = [np.digitize(image.mean(-1), [90, 160]) for image in images]
+    for image in (images[0], path, str(path), path.read_bytes()):
+        got = kseg.predict(model, image)
+        assert got.dtype == np.uint8 and np.array_equal(got, expected[0])
+    both = kseg.predict(model, images)
+    assert [label.shape for label in both] == [(8, 12), (10, 6)] and np.array_equal(both[1], expected[1])
+
+
+def test_predict_refuses_what_is_no_image(tmp_path):
+    model = brightness_model()
+    with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\) RGB, got float64 of shape \(4, 4, 3\)"):
+        kseg.predict(model, np.zeros((4, 4, 3)))
+    with pytest.raises(ValueError, match="not a PNG, JPEG, WebP, TIFF or BMP"):
+        kseg.predict(model, b"GIF89a")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Image and label files of the validation split, and the same as arrays."""
+    folder = tiny.write_folder(tmp_path_factory.mktemp("files") / "source") / "val"
+    paths = [(folder / "images" / f"val_{i}.png", folder / "labels" / f"val_{i}.png") for i in range(5)]
+    return paths, [tuple(np.asarray(Image.open(path)) for path in pair) for pair in paths]
+
+
+def test_pairs_of_paths_score_as_their_arrays(files):
+    """The rule of the labels is the model's, so in each mix every pixel but the two void rows is right."""
+    paths, arrays = files
+    mixes = {
+        "paths": paths,
+        "text": [tuple(map(str, pair)) for pair in paths],
+        "mixed": [(paths[i][i % 2], arrays[i][1]) if not i % 2 else (arrays[i][0], paths[i][1]) for i in range(5)],
+        "lists": [list(pair) for pair in paths],
+    }
+    for name, pairs in mixes.items():
+        scores = kseg.evaluate(brightness_model(), pairs)
+        assert scores.pixel_accuracy == 1 and scores.images == 5, name
+        assert scores.confusion_matrix.sum() == 5 * 30 * 48 and scores.out_of_range == 0, name
+    seed = kseg.evaluate(brightness_model((32, 48, 3)), paths, protocol="seed")
+    assert seed.sensitivity == 1 and seed.images == 5
+
+
+def test_a_label_file_holds_training_ids(files, tmp_path):
+    """Ids that are no class are counted as such; regular ids of Cityscapes are told by their name."""
+    (image, _), *_ = files[0]
+    ids = np.zeros((32, 48), np.uint8)
+    ids[:2, :3] = 7
+    Image.fromarray(ids).save(tmp_path / "label.png")
+    scores = kseg.evaluate(brightness_model(), [(image, tmp_path / "label.png")])
+    assert scores.out_of_range == 6
+    (tmp_path / "a_labelIds.png").write_bytes((tmp_path / "label.png").read_bytes())
+    with pytest.raises(kseg.InputError, match=r"a_labelIds.png holds Cityscapes' regular ids"):
+        kseg.evaluate(brightness_model(), [(image, tmp_path / "a_labelIds.png")])
+
+
+def test_a_file_that_cannot_be_scored_is_named(files, tmp_path):
+    (image, label), *_ = files[0]
+    (tmp_path / "torn.png").write_bytes(image.read_bytes()[:100])
+    for pair, name in (
+        ((tmp_path / "torn.png", label), "torn.png"),
+        ((image, tmp_path / "torn.png"), "torn.png"),
+        ((image, image), image.name),  # an RGB picture is no label
+        ((tmp_path / "none.png", label), "none.png"),
+        ((image, tmp_path), str(tmp_path)),
+    ):
+        with pytest.raises(kseg.InputError, match=name):
+            kseg.evaluate(brightness_model(), [pair])

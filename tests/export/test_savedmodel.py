@@ -1,0 +1,138 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import kseg
+from kseg.models import build_model
+
+LABELS = {
+    "name": "train_ids",
+    "classes": ["road", "car", "sky"],
+    "palette": [[128, 64, 128], [0, 0, 142], [70, 130, 180]],
+}
+
+ALONE = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+images = np.load(sys.argv[2])
+out = {}
+for key in images.files:
+    if key.startswith("encoded"):
+        answer = model.signatures["encoded"](encoded=tf.constant([file.tobytes() for file in images[key]]))
+    else:
+        answer = model.signatures["serving_default"](images=tf.constant(images[key]))
+    out[key] = answer["labels"].numpy()
+    out[key + "_confidence"] = answer["confidence"].numpy()
+np.savez(sys.argv[3], **out)
+assert "kseg" not in sys.modules, "kseg must not be needed"
+"""
+
+
+@pytest.fixture(scope="module", params=[(32, 64), (None, None)], ids=["fixed", "free"])
+def exported(request, tmp_path_factory):
+    """A SegNet-ASPP with uneven weights, exported, and what a process of TensorFlow alone gives for some images."""
+    folder = tmp_path_factory.mktemp("export")
+    model = build_model("segnet_aspp", (*request.param, 3), 3, base_filters=2)
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:  # zero biases and unit scales would leave much untested
+        variable.assign(variable + random.normal(0, 0.1, variable.shape))
+    model.get_layer("preprocess").label_set = LABELS
+    path = kseg.export_saved_model(model, folder / "saved_model")
+    smooth = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8)).resize((70, 50), Image.Resampling.BICUBIC)
+    for kind in ("png", "jpeg"):
+        smooth.save(folder / f"image.{kind}")
+    images = {
+        "one": np.asarray(smooth)[None],
+        "two": random.integers(0, 256, (2, 32, 64, 3), np.uint8),
+        **{f"encoded_{kind}": np.fromfile(folder / f"image.{kind}", np.uint8)[None] for kind in ("png", "jpeg")},
+        "encoded_twice": np.stack([np.fromfile(folder / "image.png", np.uint8)] * 2),
+    }
+    np.savez(folder / "images.npz", **images)
+    command = [sys.executable, "-c", ALONE, str(path), str(folder / "images.npz"), str(folder / "out.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return model, folder, images, dict(np.load(folder / "out.npz"))
+
+
+def test_signatures_equal_predict_without_kseg(exported):
+    model, folder, images, got = exported
+    assert got["one"].dtype == np.uint8 and got["one"].shape == (1, 50, 70)
+    assert np.array_equal(got["one"][0], kseg.predict(model, images["one"][0]))
+    assert np.array_equal(got["two"], np.stack(kseg.predict(model, list(images["two"]))))
+    for kind in ("png", "jpeg"):
+        assert np.array_equal(got[f"encoded_{kind}"], kseg.predict(model, folder / f"image.{kind}")[None])
+    assert np.array_equal(got["encoded_twice"], np.repeat(got["encoded_png"], 2, axis=0))
+    assert got["encoded_twice_confidence"].shape == (2, 50, 70)
+    assert len(np.unique(got["one"])) > 1  # else this shows nothing
+
+
+def test_confidence_is_the_softmax_of_the_label(exported):
+    from kseg.inference.predict import logits_at
+
+    model, _, images, got = exported
+    logits = np.asarray(logits_at(model, images["two"], 32, 64), np.float64)
+    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(got["two_confidence"], softmax.max(-1), rtol=1e-4)
+    assert got["one_confidence"].shape == (1, 50, 70) and got["one_confidence"].dtype == np.float32
+
+
+def test_classes_travel_in_the_folder(exported):
+    facts = json.loads((exported[1] / "saved_model" / "classes.json").read_text())
+    assert facts["classes"] == LABELS["classes"] and facts["palette"] == LABELS["palette"]
+    assert facts["ignore_label"] == 255
+    assert not list(exported[1].glob(".tmp*"))
+
+
+def test_a_saved_model_predicts_and_evaluates_like_its_model(exported):
+    model, folder, images, _ = exported
+    truth = np.random.default_rng(2).integers(0, 3, (2, 32, 64), np.uint8)
+    pairs = list(zip(images["two"], truth, strict=True))
+    loaded = kseg.load_model(folder / "saved_model")
+    assert np.array_equal(kseg.predict(loaded, images["one"][0]), kseg.predict(model, images["one"][0]))
+    expected = kseg.evaluate(model, pairs)
+    assert np.array_equal(kseg.evaluate(loaded, pairs).confusion_matrix, expected.confusion_matrix)
+    assert str(kseg.evaluate(folder / "saved_model", pairs)) == str(expected)
+
+
+def test_the_encoded_signature_refuses_several_sizes_and_takes_pixels_as_stored(exported):
+    """Phones store a photograph sideways with an orientation: predict turns it, the graph cannot."""
+    import tensorflow as tf
+
+    _, folder, images, _ = exported
+    serve = tf.saved_model.load(str(folder / "saved_model")).signatures["encoded"]
+    assert serve.structured_input_signature[1]["encoded"].shape.as_list() == [None]
+    png = (folder / "image.png").read_bytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(folder / "image.png").save(folder / "turned.png", exif=exif)
+    turned = (folder / "turned.png").read_bytes()
+    assert np.array_equal(serve(encoded=tf.constant([turned]))["labels"], serve(encoded=tf.constant([png]))["labels"])
+    loaded, upright = kseg.load_model(folder / "saved_model"), np.rot90(images["one"][0], -1)
+    assert np.array_equal(kseg.predict(loaded, turned), kseg.predict(loaded, np.ascontiguousarray(upright)))
+    Image.open(folder / "image.png").crop((0, 0, 60, 50)).save(folder / "narrow.png")
+    batch = tf.constant([png, (folder / "narrow.png").read_bytes()])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="(?s)must be of one size, got .*50 70.*50 60"):
+        serve(encoded=batch)
+
+
+def test_exporting_again_replaces_and_other_folders_are_refused(tmp_path):
+    model = tiny.build_tiny()
+    with pytest.raises(ValueError, match="no class names"):
+        kseg.export_saved_model(model, tmp_path / "saved_model")
+    for name in ("first", "second"):
+        kseg.export_saved_model(model, tmp_path / "saved_model", label_set={**LABELS, "name": name})
+    assert json.loads((tmp_path / "saved_model" / "classes.json").read_text())["name"] == "second"
+    with pytest.raises(ValueError, match="SavedModel already"):
+        kseg.export_saved_model(tmp_path / "saved_model", tmp_path / "again")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(ValueError, match="thesis holds chapter.txt, which kseg did not write"):
+        kseg.export_saved_model(model, tmp_path / "thesis", label_set=LABELS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["saved_model", "thesis"]

@@ -1,0 +1,142 @@
+"""Scores that are nan or infinite are an error that names the image or the weight, by every road."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import kseg
+from kseg.io.errors import InputError, NotFiniteError
+from kseg.layers import Preprocess
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return tiny.write_records(tmp_path_factory.mktemp("finite"))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Overflowing(keras.layers.Layer):
+    """Infinite where an image has a white pixel; else 1."""
+
+    def call(self, x):
+        return 1 / keras.ops.cast(keras.ops.max(x, axis=(1, 2, 3), keepdims=True) < 255, "float32")
+
+
+def build(bad=None, overflowing=False):
+    """A model of three classes with labels; `bad` is put into its last bias."""
+    image = keras.Input((None, None, 3))
+    x = Preprocess((124, 116, 104), (60, 60, 60), name="preprocess")(image)
+    x = keras.layers.Conv2D(3, 1, name="logits")(x)
+    if overflowing:
+        x = keras.layers.Multiply()([x, Overflowing()(image)])
+    model = keras.Model(image, x)
+    model.get_layer("preprocess").label_set = {
+        "name": "train_ids",
+        "classes": ["road", "car", "sky"],
+        "palette": [[0, 0, 0]] * 3,
+    }
+    if bad is not None:
+        model.get_layer("logits").bias.assign([0.0, bad, 0.0])
+    return model
+
+
+def pairs(white=()):
+    """Four images and labels; those whose number is in `white` have one white pixel."""
+    random = np.random.default_rng(0)
+    for i in range(4):
+        image = random.integers(0, 255, (8, 12, 3), np.uint8)
+        if i in white:
+            image[3, 4] = 255
+        yield image, random.integers(0, 3, (8, 12), np.uint8)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_evaluate_names_the_image_and_the_weight(records, bad):
+    model = build(bad)
+    message = "scores of image val_0 are not finite: its weight logits/bias is not"
+    with pytest.raises(NotFiniteError, match=message):
+        kseg.evaluate(model, records, batch_size=2)
+    with pytest.raises(NotFiniteError, match=r"scores of image 0 \(counted from 0\) are not finite"):
+        kseg.evaluate(model, pairs())
+
+
+def test_an_image_alone_is_named_by_its_number():
+    model = build(overflowing=True)
+    assert kseg.evaluate(model, pairs()).images == 4
+    message = r"scores of image 2 \(counted from 0\) are not finite: its weights are, so they are too large"
+    with pytest.raises(NotFiniteError, match=message):
+        kseg.evaluate(model, pairs(white=(2, 3)))
+    batch = tuple(np.stack(part) for part in zip(*pairs(white=(2,)), strict=True))
+    with pytest.raises(NotFiniteError, match=message):
+        kseg.evaluate(model, [batch])
+    images = [image for image, _ in pairs(white=(3,))]
+    with pytest.raises(NotFiniteError, match=r"scores of image 3 \(counted from 0\)"):
+        kseg.predict(model, images)
+    with pytest.raises(NotFiniteError, match="scores of the image are"):
+        kseg.predict(model, images[3])
+    assert len(kseg.predict(model, images[:3])) == 3
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_seed_protocol(records, training):
+    model = build(np.nan)
+    model.get_layer("preprocess").size = (32, 64)
+    with pytest.raises(NotFiniteError, match="scores of image val_0 are not finite"):
+        kseg.evaluate(model, records, protocol="seed", train_mode_statistics=training)
+    with pytest.raises(NotFiniteError, match=r"scores of image 0 \(counted from 0\)"):
+        kseg.evaluate(model, pairs(), protocol="seed", train_mode_statistics=training)
+
+
+def test_compare_names_the_model_too_and_leaves_no_page(records, tmp_path):
+    with pytest.raises(NotFiniteError, match="^worse: The model's scores of image val_0"):
+        kseg.compare({"better": build(), "worse": build(np.nan)}, records, tmp_path / "page")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_writes_nothing(records, tmp_path):
+    from kseg.reports.evaluation_report import write_report
+
+    with pytest.raises(NotFiniteError, match="scores of image val_0"):
+        write_report(build(np.nan), records, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_files_names_the_file_and_writes_nothing_of_it(tmp_path):
+    model = build(overflowing=True)
+    for name, (image, _) in zip("abcd", pairs(white=(1,)), strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    with pytest.raises(NotFiniteError, match=r"scores of .*/b\.png are not finite"):
+        kseg.inference.predict.predict_files(model, [tmp_path / f"{name}.png" for name in "ab"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "color"]
+
+
+def test_an_export_is_refused_and_one_that_is_there_stays(tmp_path):
+    kseg.export_saved_model(build(), tmp_path / "model")
+    with pytest.raises(NotFiniteError, match="weight logits/bias is not finite"):
+        kseg.export_saved_model(build(np.inf), tmp_path / "model")
+    assert kseg.evaluate(tmp_path / "model", pairs()).images == 4
+
+
+def test_an_exported_model_that_overflows(tmp_path):
+    path = kseg.export_saved_model(build(overflowing=True), tmp_path / "model")
+    assert kseg.evaluate(path, pairs()).images == 4
+    with pytest.raises(NotFiniteError, match=r"scores of image 1 \(counted from 0\)"):
+        kseg.evaluate(path, pairs(white=(1,)))
+    assert issubclass(NotFiniteError, InputError)
+
+
+def test_a_script_shows_one_line(records, tmp_path, call_script):
+    build(np.nan).save(tmp_path / "broken.keras")
+    arguments = (f"--model={tmp_path / 'broken.keras'}", f"--data_dir={records}")
+    code, _, error = call_script("evaluate", *arguments)
+    assert code == 2 and "image val_0 are not finite: its weight logits/bias is not." in error.strip().splitlines()[-1]
+    source = tmp_path / "images"
+    source.mkdir()
+    shutil.copy(records.parent / "source" / "val" / "images" / "val_1.png", source)
+    arguments = (f"--model={tmp_path / 'broken.keras'}", f"--images={source}/*.png", f"--output={tmp_path / 'out'}")
+    code, _, error = call_script("predict", *arguments)
+    assert code == 2 and "val_1.png are not finite" in error

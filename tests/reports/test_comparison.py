@@ -1,0 +1,248 @@
+"""kseg.compare: its numbers against kseg.evaluate and naive counts, its files, and what it refuses."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import kseg
+from kseg.data.datasets import cityscapes
+from kseg.data.records.prepare import prepare_dataset
+from kseg.data.synthetic.dataset import draw_cityscapes
+from kseg.reports.comparison import _short_names, cities_of
+from kseg.reports.evaluation_report import write_report
+from kseg.reports.page.output_folder import replaced_folder
+from kseg.reports.page.pictures import who_is_right
+
+LABELS = cityscapes.info().label_set()
+ROAD = LABELS.classes.index("road")
+IMAGES = 5
+
+
+def linear_model(seed, classes=LABELS.num_classes):
+    """Labels a pixel by a random linear function of its colour."""
+    image = keras.Input((None, None, 3))
+    layer = keras.layers.Conv2D(classes, 1)
+    model = keras.Model(image, layer(image))
+    random = np.random.default_rng(seed)
+    layer.set_weights([random.normal(size=(1, 1, 3, classes)), random.normal(size=classes) * 100])
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Three files, two of which are called best.keras."""
+    root = tmp_path_factory.mktemp("models")
+    paths = [root / "a" / "best.keras", root / "b" / "best.keras", root / "c.keras"]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        linear_model(seed).save(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    root = tmp_path_factory.mktemp("streets")
+    draw_cityscapes(root / "source", train=1, val=IMAGES, height=48, width=96, workers=1)
+    prepare_dataset("cityscapes", root / "source", root / "records", shards=1, workers=1, progress=False)
+    return root / "records"
+
+
+@pytest.fixture(scope="module")
+def found(models, records, tmp_path_factory):
+    """(Comparison, its folder) of the three models."""
+    folder = tmp_path_factory.mktemp("pages") / "report"
+    return kseg.compare(models, records, folder, batch_size=2), folder
+
+
+@pytest.fixture(scope="module")
+def maps(models, records):
+    """(image, truth, the three predictions) of every image, by other ways than the comparison's."""
+    examples = kseg.data.pipeline.examples.Examples(records, "val")
+    loaded = [kseg.load_model(path) for path in models]
+    return [(image, truth, [kseg.predict(model, image) for model in loaded]) for image, truth in map(
+        examples.__getitem__, range(IMAGES))]  # fmt: skip
+
+
+def test_scores_and_differences_are_those_of_evaluate_on_the_classes_of_the_truth(found, models, records):
+    comparison, table = found[0], found[0].table
+    assert comparison.names == ("a/best.keras", "b/best.keras", models[2].parent.name + "/c.keras")
+    scores = [kseg.evaluate(path, records) for path in models]
+    for own, other in zip(comparison.scores, scores, strict=True):
+        np.testing.assert_array_equal(own.confusion_matrix, other.confusion_matrix)
+    rows = {row["key"]: row for row in table["scores"]}
+    micro = {f"micro_{name}" for name in ("accuracy", "specificity", "jaccard")}
+    assert set(rows) == {"mean_iou", "pixel_accuracy", *kseg.metrics.SCORE_NAMES, *micro}
+    there = [
+        name for name, pixels in zip(LABELS.classes, scores[0].confusion_matrix.sum(axis=1), strict=True) if pixels
+    ]
+    assert table["scored_classes"] == there and len(there) < LABELS.num_classes
+    for key, row in rows.items():
+        name = key.replace("mean_iou", "jaccard")
+        if key == "pixel_accuracy" or key in micro:  # a sum over all classes: the same pixels for every model
+            expected = [s.micro[key[6:]] if key in micro else s.pixel_accuracy for s in scores]
+        else:
+            expected = [np.mean([s.per_class[c][name] for c in there]) for s in scores]
+        assert row["values"] == pytest.approx(expected, rel=1e-12)
+        for value, difference in list(zip(expected, row["differences"], strict=True))[1:]:
+            assert difference["difference"] == pytest.approx(value - expected[0])
+            for low, high in (difference["by_image"], difference["by_city"]):
+                assert low - 1e-12 <= difference["difference"] <= high + 1e-12
+    for name, row in zip(LABELS.classes, table["per_class"], strict=True):
+        wanted = [s.per_class[name]["jaccard"] if name in there else np.nan for s in scores]
+        assert row["values"] == pytest.approx(wanted, nan_ok=True)
+
+
+def test_objects_are_those_of_the_report(found, models, records, tmp_path):
+    """Instances of the records among them: a car is an instance, the road a region."""
+    for objects, path in list(zip(found[0].table["objects"], models, strict=True))[:2]:
+        np.testing.assert_equal(objects, write_report(path, records, tmp_path).objects.result())
+    assert objects["per_class"]["car"]["objects_from"] == "instances"
+    assert objects["per_class"]["road"]["objects_from"] == "components"
+
+
+def test_each_image_has_its_scores_and_its_disagreement(found, maps):
+    rows = found[0].table["images"]
+    assert [row["name"] for row in rows] == sorted(row["name"] for row in rows) and len(rows) == IMAGES
+    for row, (_, truth, predictions) in zip(rows, maps, strict=True):
+        valid = truth != 255
+        assert row["size"] == [96, 48] and row["classes"] == np.unique(truth[valid]).tolist()
+        for m, prediction in enumerate(predictions):
+            right = (prediction == truth)[valid]
+            assert row["pixel_accuracy"][m] == pytest.approx(right.mean(), abs=1e-4)
+            both, either = ((truth == ROAD) & (prediction == ROAD)), valid & ((truth == ROAD) | (prediction == ROAD))
+            assert row["iou"][m][ROAD] == pytest.approx(both.sum() / either.sum(), abs=1e-4)
+            differ = (prediction != predictions[0])[valid].mean()
+            assert row["disagreement"][m] == (pytest.approx(differ) if m else None)
+
+
+def opacities(picture):
+    """Of each colour of a palette picture; Pillow gives one index where one alone is clear, else bytes."""
+    stored, alpha = picture.info.get("transparency", b""), np.full(256, 255)
+    if isinstance(stored, int):
+        alpha[stored] = 0
+    else:
+        alpha[: len(stored)] = list(stored)
+    return alpha
+
+
+def test_pictures_hold_the_maps(found, maps):
+    folder, photographs = found[1], [image for image, _, _ in maps]
+    for i, (_, truth, predictions) in enumerate(maps):
+        names = [f"truth/{i:05}.png", *(f"model{m}/{i:05}.png" for m in range(3))]
+        for name, ids in zip(names, (truth, *predictions), strict=True):
+            picture = Image.open(folder / name)
+            held, colours = np.asarray(picture), np.array(picture.getpalette()).reshape(-1, 3)
+            alpha = opacities(picture)
+            valid = truth != 255 if name.startswith("truth") else np.ones_like(truth, bool)
+            np.testing.assert_array_equal(held[valid], ids[valid])
+            np.testing.assert_array_equal(colours[held[valid]], np.array(LABELS.palette)[ids[valid]])
+            # Void lets the photograph through.
+            assert (alpha[held[valid]] == 255).all() and (alpha[held[~valid]] == 0).all()
+        photo = np.asarray(Image.open(folder / f"photos/{i:05}.jpg")).astype(int)
+        loss = [np.abs(photo - other).mean() for other in photographs]  # of a JPEG
+        assert np.argmin(loss) == i and loss[i] < 12
+        marks = np.asarray(Image.open(folder / f"right2/{i:05}.png"))
+        np.testing.assert_array_equal(marks, who_is_right(truth, predictions[0], predictions[2], truth != 255))
+    kinds = {"photos", "truth", "model0", "model1", "model2", "right1", "right2", "thumbnails"}
+    assert {path.name for path in folder.iterdir()} == {*kinds, "index.html", "comparison.json"}
+    assert [len(list((folder / kind).iterdir())) for kind in sorted(kinds)] == [IMAGES] * 6 + [3 * IMAGES, IMAGES]
+
+
+def test_who_is_right():
+    truth, first, other = np.array([[1, 1, 1, 1, 9]]), np.array([[1, 1, 0, 2, 0]]), np.array([[1, 0, 1, 2, 3]])
+    assert who_is_right(truth, first, other, truth != 9).tolist() == [[0, 1, 2, 3, 0]]
+
+
+def test_comparison_json_and_the_page_hold_the_table(found):
+    comparison, folder = found
+    numbers = json.loads((folder / "comparison.json").read_text())
+    assert numbers["scores"] == comparison.table["scores"]
+    absent = LABELS.classes.index("train")  # no street has one, but a model may predict it
+    ious = [(a["iou"][0], b["iou"][0]) for a, b in zip(numbers["images"], comparison.table["images"], strict=True)]
+    assert all((a[c] is None) == np.isnan(b[c]) for a, b in ious for c in (ROAD, absent)), "nan must be null"
+    assert numbers["bootstrap"]["cities"] == ["eastmoor", "fernfeld"]
+    page = (folder / "index.html").read_text()
+    embedded = page.split('id="numbers">')[1].split("</script>")[0]
+    assert json.loads(embedded) == numbers
+    assert "http:" not in page and "https:" not in page and "{{" not in page
+
+
+def test_the_summary_says_what_the_interval_means(found):
+    text = str(found[0])
+    assert text.count("95 % by image") == text.count("95 % by city") == 2  # two models against the first
+    assert "mean IoU (macro Jaccard)" in text and "objects found" in text and "5 images" in text
+    assert "Means are over " in text and f" of {LABELS.num_classes} classes (" in text
+    assert "No model was trained again" in text and "of 2: too few" in text
+
+
+def test_cities_come_from_cityscapes_names():
+    names = ["frankfurt_000000_000294", "val/lindau_000001_000019", "bad-honnef_000000_000000"]
+    assert cities_of(names) == ["frankfurt", "lindau", "bad-honnef"]
+    assert cities_of([*names, "0016E5_07959"]) is None
+
+
+def test_names_are_as_short_as_they_can_be(tmp_path):
+    def short(*paths):
+        return list(_short_names([tmp_path / path for path in paths]))
+
+    assert short("runs/a", "runs/b") == ["a", "b"]
+    assert short("x/run", "y/run") == ["x/run", "y/run"]
+    assert short("runs/a/saved_model", "runs/b") == ["a/saved_model", "runs/b"]
+    with pytest.raises(ValueError, match="given twice"):
+        short("runs/a", "runs/b", "runs/a")
+
+
+def test_what_cannot_be_compared_is_refused_and_leaves_nothing(models, records, tmp_path):
+    with pytest.raises(ValueError, match="two models or more, got 1"):
+        kseg.compare(models[:1], records, tmp_path / "report")
+    other = linear_model(0, classes=4)
+    with pytest.raises(ValueError, match=r"the models' differ: a has 19 \(unnamed\), b has 4 \(unnamed\)"):
+        kseg.compare({"a": models[0], "b": other}, records, tmp_path / "report")
+    with pytest.raises(ValueError, match="a: The model has 4 classes"):
+        kseg.compare({"a": other, "b": other}, records, tmp_path / "report")
+    with pytest.raises(FileNotFoundError, match="must lie in a folder that exists"):
+        kseg.compare(models, records, tmp_path / "no" / "report")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_an_earlier_page_is_replaced(tmp_path):
+    report = tmp_path / "report"
+    for content in ("first", "second"):
+        with replaced_folder(report) as folder:
+            (folder / "thumbnails").mkdir()
+            (folder / "thumbnails" / f"0000{len(content)}.1.png").write_text(content)
+            (folder / "comparison.json").write_text('{"kseg_version": "1"}')
+            (folder / "index.html").write_text(content)
+    assert (report / "index.html").read_text() == "second"
+    assert [path.name for path in (report / "thumbnails").iterdir()] == ["00006.1.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    with pytest.raises(KeyboardInterrupt), replaced_folder(report) as folder:
+        (folder / "index.html").write_text("half")
+        raise KeyboardInterrupt
+    assert (report / "index.html").read_text() == "second" and len(list(tmp_path.iterdir())) == 1
+
+    (report / "thumbnails" / "my notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds thumbnails/my notes.txt, which kseg did"), replaced_folder(report):
+        raise AssertionError("must be refused before anything is done")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="is a file"), replaced_folder(tmp_path / "file"):
+        raise AssertionError("must be refused before anything is done")
+    assert (report / "thumbnails" / "my notes.txt").exists() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_script_takes_models_anywhere_on_the_line(models, records, tmp_path, root, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import _flags
+    import compare
+
+    monkeypatch.setattr(_flags, "_show_log", lambda: None)
+    line = [str(models[1]), f"--data_dir={records}", str(models[0]), f"--output={tmp_path}/report/"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *line])
+    _flags.run(compare.main, compare.FLAGS, takes_arguments=True)
+    out = capsys.readouterr().out
+    assert "difference: a/best.keras minus b/best.keras" in out and f"{tmp_path}/report/index.html" in out
+    assert (tmp_path / "report" / "index.html").exists()

@@ -1,0 +1,139 @@
+"""The report of one pass over a split, its files, and the confusion matrix as CSV and picture."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import kseg
+from kseg.data.datasets import cityscapes
+from kseg.data.records.prepare import prepare_dataset
+from kseg.data.synthetic.dataset import draw_cityscapes
+from kseg.metrics import Scores
+from kseg.reports.evaluation_report import write_report
+from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
+
+LABELS = cityscapes.info().label_set()
+ROAD, CAR = LABELS.classes.index("road"), LABELS.classes.index("car")
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory):
+    """(records, [(truth, instances)] of the two validation streets in file-name order, read from the source)."""
+    root = tmp_path_factory.mktemp("streets")
+    draw_cityscapes(root / "source", train=1, val=2, height=96, width=192, workers=1)
+    prepare_dataset("cityscapes", root / "source", root / "records", shards=1, workers=1, progress=False)
+    folder = root / "source" / "gtFine" / "val"
+    stems = sorted(folder.rglob("*_labelIds.png"), key=lambda path: path.name)
+    pairs = [(path, path.with_name(path.name.replace("labelIds", "instanceIds"))) for path in stems]
+    return root / "records", [(LABELS.table[np.asarray(Image.open(a))], np.asarray(Image.open(b))) for a, b in pairs]
+
+
+def constant_model(answer, classes=LABELS.num_classes):
+    """Predicts one class everywhere."""
+    image = keras.Input((None, None, 3))
+    layer = keras.layers.Conv2D(classes, 1)
+    model = keras.Model(image, layer(image))
+    layer.set_weights([np.zeros((1, 1, 3, classes)), np.eye(classes)[answer]])
+    return model
+
+
+def test_a_report_of_a_model_that_says_car_everywhere(streets, tmp_path):
+    records, maps = streets
+    report = write_report(constant_model(CAR), records, tmp_path / "new" / "report", batch_size=2)
+    assert {p.name for p in (tmp_path / "new" / "report").iterdir()} == {
+        *("confusion.csv", "confusion.png", "objects.json", "boundaries.json")
+    }
+    # The same counts as kseg.evaluate's: every valid pixel is in column car.
+    np.testing.assert_array_equal(
+        report.scores.confusion_matrix, kseg.evaluate(constant_model(CAR), records).confusion_matrix
+    )
+    pixels = np.sum([np.bincount(truth[truth != 255], minlength=LABELS.num_classes) for truth, _ in maps], axis=0)
+    np.testing.assert_array_equal(report.scores.confusion_matrix[:, CAR], pixels)
+    assert str(report.scores) == str(kseg.evaluate(constant_model(CAR), records))  # means over images among them
+
+    objects = json.loads((tmp_path / "new" / "report" / "objects.json").read_text())
+    # Cityscapes: instance ids are id * 1000 + k, cars have id 26, people 24. Every car is found, no person is.
+    cars, people = (
+        sum(len({i for i in np.unique(inst) if i // 1000 == number}) for _, inst in maps) for number in (26, 24)
+    )
+    assert cars and people
+    car, person, road = (objects["per_class"][name] for name in ("car", "person", "road"))
+    assert (car["objects"], car["found"], car["swallowed_by"]) == (cars, 1, {})
+    assert (person["objects"], person["found"], person["swallowed_by"]) == (people, 0, {"car": people})
+    assert (car["objects_from"], road["objects_from"]) == ("instances", "components")
+    # Without a boundary in the prediction, every class with one in the truth scores 0.
+    boundaries = json.loads((tmp_path / "new" / "report" / "boundaries.json").read_text())
+    assert boundaries["boundary_f1"] == 0 and boundaries["boundary_iou"] == 0 and boundaries["images"] == 2
+    near = objects["error_by_distance"].values()
+    assert sum(row["pixels"] for row in near) == pixels.sum()
+    wrong = sum(row["pixels"] * (row["error_rate"] or 0) for row in near)
+    assert wrong == pytest.approx(pixels.sum() - pixels[CAR])
+    assert "most often swallowed by" in str(report) and "boundary F1" in str(report)
+
+
+def test_the_instances_belong_to_their_image(streets):
+    """A street alone and both together: what one pass gives is the sum of its images'."""
+    from kseg.data.pipeline.examples import read_instances
+    from kseg.data.pipeline.load import open_split
+    from kseg.metrics.objects import ObjectScores
+
+    records, maps = streets
+    source, scores = open_split(records, "val"), ObjectScores(LABELS.classes)
+    for index, (truth, instances) in enumerate(maps):
+        np.testing.assert_array_equal(read_instances(source, index), instances)
+        scores.update(truth, np.full_like(truth, ROAD), instances)
+    found = write_report(constant_model(ROAD), records, records.parent / "road").objects
+    assert found.result()["per_class"]["car"] == scores.result()["per_class"]["car"]
+    assert found.result()["by_size"].keys() == scores.result()["by_size"].keys()
+
+
+def test_a_model_of_other_classes_writes_nothing(streets, tmp_path):
+    with pytest.raises(ValueError, match="model has 3 classes"):
+        write_report(constant_model(0, classes=3), streets[0], tmp_path / "report")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_script_writes_the_report(streets, tmp_path, root, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    import evaluate
+
+    constant_model(CAR).save(tmp_path / "car.keras")
+    flags = (f"--model={tmp_path}/car.keras", f"--data_dir={streets[0]}", f"--report_dir={tmp_path}/report")
+    evaluate.FLAGS(["evaluate.py", *flags])
+    evaluate.main(evaluate.FLAGS)
+    assert (tmp_path / "report" / "confusion.png").stat().st_size > 1000
+    out = capsys.readouterr().out
+    assert "most often swallowed by" in out and f"{tmp_path}/report" in out and "mean IoU" in out
+
+
+def test_confusion_csv_reads_back(tmp_path):
+    matrix = np.array([[5, 1, 0, 2], [0, 0, 0, 0], [10**10, 0, 7, 0]])
+    scores = Scores.from_confusion_matrix(matrix, ("road", 'a "wide", fence', "ciel bleuté"), images=1)
+    write_confusion_csv(scores, tmp_path / "confusion.csv")
+    with open(tmp_path / "confusion.csv", encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head[1:] == [*scores.classes, "outside the classes"] and [row[0] for row in rows] == list(scores.classes)
+    np.testing.assert_array_equal([[int(n) for n in row[1:]] for row in rows], matrix)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_confusion_picture_shows_right_wrong_and_absent(tmp_path):
+    def cells(matrix):
+        """Which of blue, red, grey cells the picture has, and its width."""
+        names = [f"class {i}" for i in range(len(matrix))]
+        draw_confusion_matrix(Scores.from_confusion_matrix(np.array(matrix), names, 1), tmp_path / "confusion.png")
+        page = np.asarray(Image.open(tmp_path / "confusion.png")).astype(int)
+        red, green, blue = np.moveaxis(page, -1, 0)
+        grey = (red == 225) & (green == 225) & (blue == 225)
+        return (blue > red + 60).sum() > 500, (red > blue + 60).sum() > 500, grey.sum() > 1500, page.shape[1]
+
+    right, wrong = [[9, 0], [0, 4]], [[0, 9], [4, 0]]
+    assert cells(right)[:3] == (True, False, False)
+    assert cells(wrong)[:3] == (False, True, False)
+    assert cells([[9, 0], [0, 0]])[:3] == (True, False, True)
+    assert cells([[0, 0, 9], [0, 0, 9]])[:3] == (False, True, False)  # all predictions outside the classes
+    assert cells(np.eye(34, dtype=int))[3] - cells(np.eye(33, dtype=int))[3] == 34  # a column is 34 pixels
