@@ -120,121 +120,137 @@ class Settings:
             another one.
     """
 
-    height: int | None = _setting(None, "Rows the images are resized to; empty: the records' own.", lower=1)
-    width: int | None = _setting(None, "Columns the images are resized to; empty: the records' own.", lower=1)
-    crop_height: int | None = _setting(
-        None, "Rows of the random crops trained on, out of --height x --width; empty: the whole.", lower=1
+    height: int | None = _setting(
+        None, "Resize images to this height in pixels; empty: the size in the records.", lower=1
     )
-    crop_width: int | None = _setting(None, "Columns of the random crops; give both or neither.", lower=1)
+    width: int | None = _setting(
+        None, "Resize images to this width in pixels; empty: the size in the records.", lower=1
+    )
+    crop_height: int | None = _setting(
+        None, "Train on random crops of this height, cut from --height x --width; empty: no crop.", lower=1
+    )
+    crop_width: int | None = _setting(None, "Width of the random crops; give both or neither.", lower=1)
     label_resize: str = _setting(
         "nearest",
-        "How training labels are resized; smooth: raw ids as if grey levels, which invents ids (the paper's code).",
+        "How to resize training labels. smooth, as in the paper's code, mixes ids like grey levels: new ids appear.",
         choices=("nearest", "smooth"),
     )
-    label_set: str = _setting("train_ids", "Which classes are learnt: a label set of the records.")
-    label_space: str = _setting("", "For records without dataset.json: train_ids or label_ids.")
-    num_outputs: int | None = _setting(
-        None, "Channels of the scores, if more than the label set's classes (the paper's code); at most 254.", lower=2
+    label_set: str = _setting("train_ids", "The classes to learn: a label set of the records.")
+    label_space: str = _setting(
+        "", "Which ids the labels hold, for records without dataset.json: train_ids or label_ids."
     )
-    batch_size: int = _setting(4, "Images of one optimizer step over all devices together.", lower=1)
+    num_outputs: int | None = _setting(
+        None, "Output channels, if there are to be more than classes (as in the paper's code); at most 254.", lower=2
+    )
+    batch_size: int = _setting(4, "Images per optimizer step, on all devices together.", lower=1)
     accumulate_steps: int = _setting(
         1,
-        "Parts of a batch that are run one after the other, their gradients summed: the result of the whole batch in "
-        "the memory of a part, but for batch norm (each part its own statistics) and dropout.",
+        "Split each batch into this many parts, run them in turn and sum their gradients. A step then needs the memory "
+        "of one part. The result is that of the whole batch, except for dropout and batch norm (per-part statistics).",
         lower=1,
     )
     epochs: int = _setting(
-        0, "Passes over the training images; or give --train_steps. More of them: the same run goes on.", lower=0
+        0,
+        "Passes over the training images; or give --train_steps. Raise it to make a run longer, even a finished one.",
+        lower=0,
     )
     train_steps: int = _setting(0, "Optimizer steps; or give --epochs.", lower=0)
     optimizer: str = _setting("adam", "Update rule.", choices=("adam", "adamw", "sgd"))
     learning_rate: float = _setting(1e-3, "Learning rate after warm-up.", lower=0.0)
     lr_schedule: str = _setting(
         "constant",
-        "Decay over the run: poly to 0, (1 - step/steps)^0.9 (DeepLab), cosine to 0, steps by --lr_drop_epochs.",
+        "How the learning rate falls. poly: (1 - step/steps)^0.9 (DeepLab). cosine: to 0. steps: at --lr_drop_epochs.",
         choices=("constant", "poly", "cosine", "steps"),
     )
     lr_drop_epochs: str = _setting(
-        "", "For steps: epochs after which the rate drops, rising, e.g. 30,60,90 (2.5 is fine)."
+        "", "For --lr_schedule=steps: drop the rate after these epochs, in rising order, e.g. 30,60,90 (2.5 is fine)."
     )
-    lr_drop_factor: float = _setting(0.1, "What the rate is multiplied by at each drop.", lower=0.0)
-    warmup_steps: int = _setting(0, "Steps over which the learning rate rises linearly from 0.", lower=0)
-    momentum: float = _setting(0.9, "Momentum of sgd.", lower=0.0)
+    lr_drop_factor: float = _setting(0.1, "Multiply the learning rate by this at each drop.", lower=0.0)
+    warmup_steps: int = _setting(0, "Raise the learning rate linearly from 0 over this many steps.", lower=0)
+    momentum: float = _setting(0.9, "Momentum for --optimizer=sgd.", lower=0.0)
     weight_decay: float = _setting(
         0.0,
-        "Decoupled: rate x decay of each kernel a step, for every optimizer. Papers add sgd's to the gradient instead, "
-        "where momentum m makes 1/(1 - m) times as much of it.",
+        "Decoupled: each step subtracts rate x decay of each kernel, with every optimizer. For SGD, papers add decay "
+        "to the gradient, where momentum m amplifies it 1/(1 - m) times.",
         lower=0.0,
     )
-    clip_norm: float = _setting(0.0, "Longest L2 norm of a step's whole gradient; 0: any.", lower=0.0)
+    clip_norm: float = _setting(0.0, "Clip the global gradient norm to this; 0: off.", lower=0.0)
     encoder_lr_multiplier: float = _setting(
-        1.0, "Learning rate of the encoder (what encoder_weights fills) over that of the rest.", lower=0.0
+        1.0, "Multiply the learning rate by this in the encoder (the layers that encoder_weights fills).", lower=0.0
     )
     freeze_encoder_epochs: int = _setting(
-        0, "Epochs before the encoder is trained; its batch norms go on following the data.", lower=0
+        0, "Freeze the encoder for this many epochs; its batch norms still follow the data.", lower=0
     )
     auxiliary_weight: float = _setting(
         0.0,
-        "Weight of the loss of an auxiliary head of DeepLabV3 and FCN (.4 in PSPNet), training only; 0: none.",
+        "Weight of the loss at an auxiliary head, for DeepLabV3 and FCN (.4 in PSPNet), in training only; 0: no head.",
         lower=0.0,
     )
     init_from: str = _setting(
-        "", "Run folder or .keras file whose weights this run begins with, where name and shape of a layer's fit."
+        "", "Start from the weights of this run folder or .keras file, in every layer whose name and shapes match."
     )
     ema_momentum: float = _setting(
         0.0,
-        "Average weights and batch-norm statistics over the steps, and score and export that; 0: off. It rises to this "
-        "as (1 + t) / (10 + t) with the steps t.",
+        "Average the weights and batch-norm statistics over the steps with this momentum, then score and export the "
+        "average; 0: off. At step t the momentum is at most (1 + t) / (10 + t).",
         lower=0.0,
     )
     loss: str = _setting(
         "cross_entropy",
-        f"What is minimised, over the valid pixels: a sum such as cross_entropy+0.5*dice of {', '.join(LOSSES)}.",
+        f"Loss over the valid pixels: one of {', '.join(LOSSES)}, or a sum such as cross_entropy+0.5*dice.",
     )
     class_weights: str = _setting(
         "none",
-        f"Weights of the classes in the cross entropies (focal and top-k too): {', '.join(CLASS_WEIGHTS)}, by the "
-        "training pixels' counts, 1 for the median class; or a number for each class, 1,2,0.5.",
+        f"Weights of the classes in {', '.join(WEIGHTED)}. One of {', '.join(CLASS_WEIGHTS)}, computed from the "
+        "training pixels (1 for the median class), or a number for each class, such as 1,2,0.5.",
     )
-    focal_gamma: float = _setting(FOCAL_GAMMA, "Exponent of focal; 0 is cross entropy.", lower=0.0)
+    focal_gamma: float = _setting(FOCAL_GAMMA, "Exponent of the focal loss; 0 gives cross entropy.", lower=0.0)
     top_k_share: float = _setting(
-        TOP_K_SHARE, "Share of an image's valid pixels, the hardest, in top_k_cross_entropy; (0, 1].", lower=0.0
+        TOP_K_SHARE,
+        "Share of each image's valid pixels that top_k_cross_entropy counts, the hardest ones; above 0, at most 1.",
+        lower=0.0,
     )
-    scale_min: float = _setting(0.5, "Smallest random scale of image and label.", lower=0.01)
-    scale_max: float = _setting(2.0, "Largest random scale of image and label.", lower=0.01)
+    scale_min: float = _setting(0.5, "Smallest factor by which image and label are randomly scaled.", lower=0.01)
+    scale_max: float = _setting(2.0, "Largest factor by which image and label are randomly scaled.", lower=0.01)
     flip: bool = _setting(True, "Mirror half of the training images.")
-    brightness: float = _setting(0.1, "Largest shift of brightness, as a share of 255.", lower=0.0)
-    contrast: float = _setting(0.2, "Largest relative change of contrast.", lower=0.0)
-    saturation: float = _setting(0.2, "Largest relative change of saturation.", lower=0.0)
-    hue: float = _setting(0.02, "Largest turn of hue, as a share of the full circle.", lower=0.0)
-    seed: int = _setting(0, "Seed of weights, order, augmentation and dropout.", lower=0)
+    brightness: float = _setting(0.1, "Largest random shift of brightness, as a share of 255.", lower=0.0)
+    contrast: float = _setting(0.2, "Largest random relative change of contrast.", lower=0.0)
+    saturation: float = _setting(0.2, "Largest random relative change of saturation.", lower=0.0)
+    hue: float = _setting(0.02, "Largest random turn of hue, as a share of the full circle.", lower=0.0)
+    seed: int = _setting(0, "Random seed for initial weights, image order, augmentation and dropout.", lower=0)
     mixed_precision: str = _setting(
         "none",
-        "Arithmetic of the layers; weights, loss and scores stay float32.",
+        "Precision of the layers' arithmetic; weights, loss and scores stay float32.",
         choices=("none", "bfloat16", "float16"),
     )
     remat: bool = _setting(
-        False, "Compute maps a second time for the gradient instead of keeping them: about a third slower, less memory."
+        False, "Save memory: recompute feature maps for the gradient instead of keeping them. About a third slower."
     )
     onednn: str = _setting(
         "auto",
-        "oneDNN's kernels on the CPU; auto: for narrow networks, for wide ones where TensorFlow itself takes them. A "
-        "run keeps what it began with.",
+        "Use oneDNN's kernels on the CPU. auto: yes for narrow networks; TensorFlow decides for wide ones. A run keeps "
+        "the choice it started with.",
         choices=("auto", "on", "off"),
     )
-    deterministic: bool = _setting(False, "Bit-identical repeats on a GPU, slower (CPU runs are so anyway).")
-    validate_every_epochs: int = _setting(1, "Score the validation split this often, and at the end.", lower=1)
+    deterministic: bool = _setting(
+        False, "Make repeated runs on a GPU bit-identical; slower. On a CPU they are bit-identical anyway."
+    )
+    validate_every_epochs: int = _setting(
+        1, "Score the validation split every so many epochs, and at the end.", lower=1
+    )
     log_every_steps: int = _setting(10, "Steps between two looks at the loss.", lower=1)
-    checkpoint_every_steps: int = _setting(500, "Steps between checkpoints; each epoch's end has one.", lower=1)
+    checkpoint_every_steps: int = _setting(
+        500, "Write a checkpoint every so many steps, besides the one at the end of each epoch.", lower=1
+    )
     keep_checkpoints: int = _setting(2, "How many of the newest checkpoints stay.", lower=1)
     keep: str = _setting(
         "best",
-        "Epoch that is scored at the end and exported: best validation score, the last, or lowest training loss.",
+        "Which epoch's weights to score at the end and export: best validation score, last, or lowest training loss.",
         choices=("best", "last", "lowest_loss"),
     )
     best_by: str = _setting(
         "mean_iou",
-        "Validation score (macro means) of the best epoch.",
+        "Validation score that decides which epoch is best (macro means).",
         choices=(
             "mean_iou",
             "pixel_accuracy",
@@ -246,7 +262,9 @@ class Settings:
         ),
     )
     patience: int = _setting(
-        0, "Stop after so many epochs without a better --best_by (or loss, by --keep=lowest_loss); 0: never.", lower=0
+        0,
+        "Stop after so many epochs without a better --best_by score (with --keep=lowest_loss: a lower loss); 0: never.",
+        lower=0,
     )
 
     def __post_init__(self):

@@ -1,12 +1,12 @@
 """Measure kseg against its peers: python scripts/benchmark.py --suite=train --check
 
-layers: pooling with positions, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
-kernels: step, memory and evaluation of three models, narrow and wide, with oneDNN on and off and either allocator.
-scores: seconds an image of 2048x1024, against cityscapesScripts and torchmetrics.
-models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), no peers.
-memory: an R2U-Net step of the training loop, plain, with remat and with accumulated steps, no peers.
-Peers: the same written in Keras without kseg, and PyTorch (pip install 'kseg[bench]'). Each framework has a process
-of its own; they take turns. Nothing else should run meanwhile: the load average is printed.
+layers: pooling with indices, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
+kernels: step, memory and evaluation of three models, narrow and wide, with oneDNN on and off, with each allocator.
+scores: seconds to score a 2048x1024 image, against cityscapesScripts and torchmetrics.
+models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), without peers.
+memory: an R2U-Net training step, plain, with remat and with accumulated steps, without peers.
+The peers do the same in Keras without kseg, and in PyTorch (pip install 'kseg[bench]'). Each framework runs in its own
+process; they take turns. Run nothing else meanwhile: the load average is printed.
 """
 
 import pathlib
@@ -20,31 +20,33 @@ flags.DEFINE_enum(
     "suite",
     None,
     ("layers", "train", "kernels", "models", "memory", "scores", "startup"),
-    "What is measured.",
+    "What to measure.",
     flag_values=FLAGS,
 )
-flags.DEFINE_bool("check", False, "Exit with 1 if a goal is missed.", flag_values=FLAGS)
-flags.DEFINE_string("output", "", "JSON file of the results; empty: none.", flag_values=FLAGS)
-flags.DEFINE_integer("rounds", 5, "Measured runs of each contestant.", 1, flag_values=FLAGS)
+flags.DEFINE_bool("check", False, "Exit with code 1 if a goal is missed.", flag_values=FLAGS)
+flags.DEFINE_string("output", "", "JSON file to write the results to; empty: none.", flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 5, "How often to measure each contestant.", 1, flag_values=FLAGS)
 flags.DEFINE_multi_enum(
     "precision",
     ["float32", "bfloat16"],
     ["float32", "bfloat16"],
-    "train: arithmetic of the step; repeat the flag for both.",
+    "train: precision of the step; repeat the flag to measure both.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum("size", "full", ("full", "tiny"), "tiny: only to see that it runs; no goals.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "size", "full", ("full", "tiny"), "tiny: only a check that the suite runs; no goals.", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "torch_python",
     "",
-    "Python interpreter that has PyTorch (scores: and torchmetrics); empty: this one.",
+    "Python interpreter that has PyTorch (for scores also torchmetrics); empty: this one.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "cityscapes_python",
     "",
-    "scores: Python interpreter that has cityscapesScripts; with its compiled extension only if built from its "
-    "repository with CYTHONIZE_EVAL=1; empty: this one.",
+    "scores: Python interpreter that has cityscapesScripts; empty: this one. The package has its compiled extension "
+    "only if it was built from its repository with CYTHONIZE_EVAL=1.",
     flag_values=FLAGS,
 )
 

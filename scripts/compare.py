@@ -1,23 +1,30 @@
 """Compare models: python scripts/compare.py runs/r2unet runs/segnet_aspp --data_dir=data/camvid --output=report/
 
-Each model is a run folder, a .keras file or a SavedModel folder; the first is what the others are compared with.
+Each model is a run folder, a .keras file or a SavedModel folder; the others are compared with the first.
 """
 
 import _flags
 from absl import flags
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
+flags.DEFINE_string(
+    "data_dir", None, "Record folder with the images to score (scripts/prepare_data.py writes one).", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "output",
     None,
-    "Folder for index.html, comparison.json and pictures; an earlier page is replaced.",
+    "Folder for index.html, comparison.json and pictures; replaces an earlier page.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
 flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
-flags.DEFINE_string("label_space", None, "For records without dataset.json: train_ids or label_ids.", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "label_space",
+    None,
+    "Which ids the labels hold, if the records lack dataset.json: train_ids or label_ids.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, flag_values=FLAGS)
 
 
 def main(args, models):

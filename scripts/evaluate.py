@@ -10,50 +10,59 @@ from absl import flags
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
-flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
+flags.DEFINE_string(
+    "data_dir", None, "Record folder with the images to score (scripts/prepare_data.py writes one).", flag_values=FLAGS
+)
 flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
 flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
-flags.DEFINE_string("label_space", None, "For records without dataset.json: train_ids or label_ids.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "label_space",
+    None,
+    "Which ids the labels hold, if the records lack dataset.json: train_ids or label_ids.",
+    flag_values=FLAGS,
+)
 _PROTOCOLS = {
-    "standard": "the classes' mean scores",
-    "cityscapes": "the benchmark's own, equal to cityscapesScripts'",
-    "seed": "as the code of the paper's authors, at network size and per image",
+    "standard": "every image once at its label's size, void ignored",
+    "cityscapes": "the benchmark's own scores, equal to those of cityscapesScripts",
+    "seed": "as the code of the paper's authors does, at network size and per image",
 }
 flags.DEFINE_enum(
     "protocol",
     "standard",
     list(_PROTOCOLS),
-    f"How scores are taken: {'; '.join(map(': '.join, _PROTOCOLS.items()))}.",
+    f"How to score. {'; '.join(map(': '.join, _PROTOCOLS.items()))}.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "label_resize",
     None,
     ["nearest", "smooth"],
-    "Protocol seed: how labels come to the network's size; empty: as a run folder's were, else nearest.",
+    "For --protocol=fischer2021: how to resize labels; empty: as the run folder's training did, else nearest.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
     "train_mode_statistics",
     False,
-    "Protocol seed: batch norm by the batch and dropout active, as the authors scored (--batch_size=1 for R2U-Net, 2 "
-    "for SegNet-ASPP). The model stays as it is.",
+    "For --protocol=fischer2021: score with batch statistics and active dropout, as the authors did (--batch_size=1 "
+    "for R2U-Net, 2 for SegNet-ASPP). This does not change the model.",
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean("audit", False, "Say what could have given the rows of --row, and end.", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "audit", False, "Say how the scores in --row could have been computed, and do nothing else.", flag_values=FLAGS
+)
 flags.DEFINE_multi_string(
     "row",
     [],
-    "Of --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1; once for each row.",
+    "For --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1; repeat the flag for each row.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_string("output", None, "JSON file of the scores; empty: beside the model.", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("output", None, "JSON file to write the scores to; empty: beside the model.", flag_values=FLAGS)
 flags.DEFINE_string(
     "report_dir",
     None,
-    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: none. "
-    "One more pass over the images, but for protocol standard.",
+    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: no report. Protocols other "
+    "than standard need a second pass over the images for it.",
     flag_values=FLAGS,
 )
 

@@ -5,7 +5,7 @@ from absl import flags
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
-flags.DEFINE_string("output", None, "Folder of the SavedModel.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "Folder to write the SavedModel to.", flag_values=FLAGS)
 
 
 def main(args):

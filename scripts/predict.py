@@ -1,10 +1,10 @@
-"""Label images, write label maps for Cityscapes' test server, or check those before they are sent.
+"""Predict label maps, write a submission for Cityscapes' test server, or check a submission before you send it.
 
     python scripts/predict.py --model=runs/segnet_aspp --images='photos/*.jpg' --output=labels
     python scripts/predict.py --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
     python scripts/predict.py --submission --check=submission --source=CITYSCAPES
 
-CITYSCAPES holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or is that zip.
+CITYSCAPES is a folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or it is that zip.
 """
 
 import glob
@@ -15,27 +15,30 @@ from absl import flags
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
-flags.DEFINE_multi_string("images", None, "Image file or quoted pattern; may be repeated.", flag_values=FLAGS)
+flags.DEFINE_multi_string("images", None, "Image file or quoted pattern; repeat the flag for more.", flag_values=FLAGS)
 flags.DEFINE_string(
     "output",
     None,
-    "Folder for NAME.png (training ids) and color/NAME.png; of --submission, for NAME_labelIds.png.",
+    "Folder for NAME.png (training ids) and color/NAME.png; with --submission, for NAME_labelIds.png.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
     "submission",
     False,
-    "Label the 1525 test images of --source as Cityscapes' server wants it: regular ids, 2048x1024.",
+    "Predict the 1525 test images in --source as Cityscapes' test server takes them: regular ids, 2048x1024.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "source", None, "Of --submission: where the test images are, a folder or the zip as downloaded.", flag_values=FLAGS
+    "source",
+    None,
+    "For --submission or --check: where the test images are, a folder or the zip as downloaded.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "check",
     None,
-    "Of --submission: a folder of label maps or a zip of them to check; writes nothing and needs no model. With "
-    "--source by the names of the test images, else by their number in each city.",
+    "Check a submission, a folder or zip of label maps; needs no model and writes nothing. Files are compared with the "
+    "test images' names if --source is given, else with their number in each city.",
     flag_values=FLAGS,
 )
 

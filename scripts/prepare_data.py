@@ -1,19 +1,20 @@
-"""Turn a dataset into the record folder that training and evaluation read.
+"""Convert a dataset into the record folder that training and evaluation read.
 
     python scripts/prepare_data.py --dataset=cityscapes --source=DIR --output=DIR
     python scripts/prepare_data.py --dataset=camvid|folder --source=DIR --output=DIR
     python scripts/prepare_data.py --dataset=synthetic --output=DIR
     python scripts/prepare_data.py --check=DIR
 
-cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded. camvid: train/, val/ and maybe test/,
-each with images/ and labels/. folder: the same, and a classes.json (README.md, "Your own images"). synthetic: streets
-that are drawn here. Other usual names of folders and labels are taken too, and a split without labels is left out: a
-line says so. Every frame is checked first; problems are listed together, a line for each cause, and nothing is written
-then.
+cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded.
+camvid: DIR holds train/, val/ and perhaps test/, each with images/ and labels/.
+folder: like camvid, with a classes.json (README.md, "Your own images").
+synthetic: procedural streets, which this command draws.
+Other common names of folders and labels work too, and a split without labels is left out; a printed line says so.
+Every frame is checked first. Problems are listed together, one line for each cause, and then nothing is written.
 
---check reads a record folder whole: pixels of each class and weights for them, checksums, labels in other ids than
-stated, smoothed or blank, 255 where a class is meant, images that two splits share. It draws augmented samples, and
-exits with code 2 if anything is wrong; warnings alone leave it 0.
+--check reads a whole record folder. It counts the pixels of each class and suggests class weights. It looks for damaged
+records, labels in other ids than stated, smoothed or blank labels, 255 where a class is meant, and images that two
+splits share. It draws augmented samples. The exit code is 2 if anything is wrong, 0 if there are at most warnings.
 """
 
 import os
@@ -23,17 +24,17 @@ from absl import flags
 
 FLAGS = flags.FlagValues()
 _DATASETS = ["cityscapes", "camvid", "folder", "synthetic"]
-flags.DEFINE_enum("dataset", None, _DATASETS, "What the source is.", flag_values=FLAGS)
+flags.DEFINE_enum("dataset", None, _DATASETS, "Which kind of dataset to prepare.", flag_values=FLAGS)
 flags.DEFINE_string(
     "source",
     "",
-    "Folder of the dataset (synthetic: where to draw it, OUTPUT/source if empty).",
+    "Folder of the dataset (synthetic: folder to draw it in; empty: OUTPUT/source).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "output",
     None,
-    "Record folder to write; of --check, a PNG of augmented samples (else DIR.check.png).",
+    "Record folder to write. With --check: PNG of augmented samples to write; empty: DIR.check.png.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("check", None, "Record folder to check instead of writing one.", flag_values=FLAGS)
@@ -41,13 +42,13 @@ flags.DEFINE_enum(
     "label_space",
     None,
     ["train_ids", "label_ids"],
-    "Of --check: which ids the labels of records without dataset.json hold.",
+    "For --check: which ids the labels hold, if the records lack dataset.json.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "store_height",
     None,
-    "Store training images at this height in pixels (others stay).",
+    "Store training images at this height in pixels; other splits keep their size.",
     1,
     flag_values=FLAGS,
 )
@@ -56,16 +57,16 @@ flags.DEFINE_enum(
     "image_format",
     None,
     ["png", "jpeg"],
-    "Convert images (JPEG decodes faster); else as they come.",
+    "Convert images to this format (JPEG decodes faster); empty: keep their own.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("shards", None, "Shards of each split; else one per 128 images.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("workers", None, "Processes; else one per core.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("train_scenes", 240, "synthetic: training scenes.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("val_scenes", 60, "synthetic: validation scenes.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("shards", None, "Number of shards per split; empty: one per 128 images.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("workers", None, "Number of processes; empty: one per core.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("train_scenes", 240, "synthetic: number of training scenes.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("val_scenes", 60, "synthetic: number of validation scenes.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("scene_height", 128, "synthetic: height of a scene in pixels.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("scene_width", 256, "synthetic: width of a scene in pixels.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "synthetic: seed of the scenes.", 0, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "synthetic: random seed of the scenes.", 0, flag_values=FLAGS)
 
 
 def check(values):

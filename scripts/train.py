@@ -10,31 +10,41 @@ from kseg.io.errors import NotFiniteError
 from kseg.settings import Settings
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
-flags.DEFINE_string("workdir", None, "Folder of the run; the same command goes on there.", flag_values=FLAGS)
-flags.DEFINE_string("model", None, "Architecture: a name of kseg.MODELS.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "data_dir", None, "Record folder to train on (scripts/prepare_data.py writes one).", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "workdir", None, "Folder for the run. The same command continues a run that was interrupted.", flag_values=FLAGS
+)
+flags.DEFINE_string("model", None, "Architecture: a name in kseg.MODELS.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "dataset",
     "cityscapes",
     ("cityscapes", "camvid", "folder", "synthetic"),
-    "What --data_dir should hold. synthetic: streets are drawn there if it is empty; the others: what to download.",
+    "Dataset in --data_dir. If that folder has no records: synthetic draws streets there, others say what to download.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("base_filters", None, "Filters of the first block; empty: the paper's.", 1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "base_filters", None, "Filters of the first block; empty: as many as in the model's paper.", 1, flag_values=FLAGS
+)
 flags.DEFINE_string(
-    "encoder_weights", "", "ImageNet weights of the encoder: imagenet, a file, or empty.", flag_values=FLAGS
+    "encoder_weights",
+    "",
+    "ImageNet weights for the encoder: imagenet (downloads them) or a file; empty: none.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "model_options",
     "{}",
-    'Other options of the builder as JSON, e.g. {"decoder": "transposed"}.',
+    'Other options of the model as JSON, e.g. {"decoder": "transposed"}.',
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "strategy",
     "auto",
     ("auto", "one", "mirrored", "multiworker"),
-    "Devices: auto is all GPUs that divide the batch; multiworker the group of machines in TF_CONFIG.",
+    "Devices to train on. auto: the largest number of GPUs that divides the batch size. multiworker: the machines in "
+    "TF_CONFIG.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
