@@ -3,8 +3,9 @@
 Each model is a run folder, a .keras file or a SavedModel folder; the first is what the others are compared with.
 """
 
-import _flags
 from absl import flags
+
+from kseg.commands import command_line
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
@@ -20,16 +21,27 @@ flags.DEFINE_string("label_space", None, "For records without dataset.json: trai
 flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
 
 
-def main(args, models):
-    _flags.require(args, "data_dir", "output")
+def run(args, models):
+    """Compare the models of the command line."""
+    command_line.require(args, "data_dir", "output")
     if len(models) < 2:
         raise flags.Error(f"Give two models or more before the flags, got {' '.join(models) or 'none'}. See --help.")
     import kseg
 
-    options = {name: args[name].value for name in ("split", "label_set", "label_space", "batch_size")}
-    print(kseg.compare(models, args.data_dir, args.output, progress=True, **options))
+    comparison = kseg.compare(
+        models,
+        args.data_dir,
+        args.output,
+        split=args.split,
+        label_set=args.label_set,
+        label_space=args.label_space,
+        batch_size=args.batch_size,
+        progress=True,
+    )
+    print(comparison)
     print(f"{args.output.rstrip('/')}/index.html  the page; comparison.json beside it has its numbers")
 
 
-if __name__ == "__main__":
-    _flags.run(main, FLAGS, takes_arguments=True)
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS, takes_arguments=True)

@@ -5,8 +5,9 @@ Audit published scores, no model needed: python scripts/evaluate.py --audit --ro
 
 import pathlib
 
-import _flags
 from absl import flags
+
+from kseg.commands import command_line
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
@@ -67,13 +68,14 @@ def print_audit(rows):
     print(audit(numbers, digits))
 
 
-def main(args):
+def run(args):
+    """Score what the flags say."""
     if args.audit or args.row:
         if not (args.audit and args.row):
             raise flags.Error("--audit and --row=ACCURACY,SENSITIVITY,SPECIFICITY,F1,JACCARD go together.")
         print_audit(args.row)
         return
-    _flags.require(args, "model", "data_dir")
+    command_line.require(args, "model", "data_dir")
     from kseg.data.records.manifest import record_files
     from kseg.inference.loading import model_files
     from kseg.io.files import refuse_inputs
@@ -120,9 +122,18 @@ def write_report(args):
     """Write what the model confuses, misses and blurs."""
     from kseg.reports import evaluation_report
 
-    options = {name: args[name].value for name in ("split", "label_set", "label_space", "batch_size")}
-    return evaluation_report.write_report(args.model, args.data_dir, args.report_dir, progress=True, **options)
+    return evaluation_report.write_report(
+        args.model,
+        args.data_dir,
+        args.report_dir,
+        split=args.split,
+        label_set=args.label_set,
+        label_space=args.label_space,
+        batch_size=args.batch_size,
+        progress=True,
+    )
 
 
-if __name__ == "__main__":
-    _flags.run(main, FLAGS)
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)

@@ -10,8 +10,9 @@ CITYSCAPES holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or is that z
 import glob
 import pathlib
 
-import _flags
 from absl import flags
+
+from kseg.commands import command_line
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
@@ -54,14 +55,15 @@ def submit(args):
     """Write a submission and say what is left to do."""
     if args.images:
         raise flags.Error("--submission takes --source, not --images.")
-    _flags.require(args, "model", "source", "output")
+    command_line.require(args, "model", "source", "output")
     from kseg.inference.cityscapes_submission import write_submission
 
     count = len(write_submission(args.model, args.source, args.output, progress=True))
     print(f"{args.output}: {count}/{count} label maps. Zip them (no folder is needed) and send the zip.")
 
 
-def main(args):
+def run(args):
+    """Label images, or write or check a submission."""
     if args.check is not None:
         check(args)
         return
@@ -70,7 +72,7 @@ def main(args):
         return
     if args.source:
         raise flags.Error("--source goes with --submission; give other images as --images.")
-    _flags.require(args, "model", "images", "output")
+    command_line.require(args, "model", "images", "output")
     paths = sorted({path for pattern in args.images for path in glob.glob(pattern)})
     if not paths:
         raise flags.Error(f"No file matches {', '.join(args.images)}.")
@@ -80,5 +82,6 @@ def main(args):
         print(path)
 
 
-if __name__ == "__main__":
-    _flags.run(main, FLAGS)
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)

@@ -18,8 +18,9 @@ exits with code 2 if anything is wrong; warnings alone leave it 0.
 
 import os
 
-import _flags
 from absl import flags
+
+from kseg.commands import command_line
 
 FLAGS = flags.FlagValues()
 _DATASETS = ["cityscapes", "camvid", "folder", "synthetic"]
@@ -86,15 +87,16 @@ def check(values):
     print(f"{folder}: nothing is wrong.")
 
 
-def main(values):
+def run(values):
+    """Write a record folder, or check one."""
     if values.check is not None:
         check(values)
         return
     if values.label_space:
         raise flags.Error("--label_space goes with --check: what is prepared says itself which ids it holds.")
-    _flags.require(values, "dataset", "output")
+    command_line.require(values, "dataset", "output")
     if values.dataset != "synthetic":
-        _flags.require(values, "source")
+        command_line.require(values, "source")
     if (values.store_height is None) != (values.store_width is None):
         raise flags.Error("--store_height and --store_width go together; give both or neither.")
     from kseg.data.records.ensure import draw_streets
@@ -126,5 +128,6 @@ def main(values):
     print(f"{values.output}: {manifest.info.name}, {counts}")
 
 
-if __name__ == "__main__":
-    _flags.run(main, FLAGS)
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)

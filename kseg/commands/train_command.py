@@ -1,11 +1,10 @@
 """Train, evaluate and export a model: python scripts/train.py --flagfile=configs/segnet_aspp.flags --batch_size=6"""
 
 import os
-import sys
 
-import _flags
 from absl import flags
 
+from kseg.commands import command_line
 from kseg.io.errors import NotFiniteError
 from kseg.settings import Settings
 
@@ -37,20 +36,18 @@ flags.DEFINE_enum(
     "Devices: auto is all GPUs that divide the batch; multiworker the group of machines in TF_CONFIG.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "local_workers", 1, "Start so many processes on this machine that train as a group.", 1, flag_values=FLAGS
-)
-_flags.define_fields(Settings, FLAGS)
+command_line.define_fields(Settings, FLAGS)
 
 
-def main(args):
-    _flags.require(args, "data_dir", "workdir", "model")
+def run(args):
+    """Train with what the flags say."""
+    command_line.require(args, "data_dir", "workdir", "model")
     if os.path.realpath(args.data_dir) == os.path.realpath(args.workdir):
         raise flags.Error(f"--data_dir and --workdir must be different folders, got {args.workdir} for both.")
     from kseg.settings import make_settings
 
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
-    options = _flags.parse_json(args, "model_options")
+    options = command_line.parse_json(args, "model_options")
     options |= {name: args[name].value for name in ("base_filters", "encoder_weights") if args[name].value}
     from kseg.training.launch import choose_for_run
 
@@ -59,7 +56,7 @@ def main(args):
     from kseg.data.records.ensure import ensure_records
 
     size = settings.crop or (settings.height, settings.width)
-    one_of_group = args.strategy == "multiworker" and args.local_workers == 1  # it may run nothing before the others
+    one_of_group = args.strategy == "multiworker"  # it may run nothing before the others
     if args.dataset == "synthetic" and size[0] and not one_of_group:  # a mistake shows before any street is drawn
         from kseg.training.build import check_model
 
@@ -69,8 +66,6 @@ def main(args):
     if one_of_group and args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json"):
         raise flags.Error("The workers of a group would all draw the same streets: first run scripts/prepare_data.py.")
     ensure_records(args.dataset, args.data_dir)
-    if args.local_workers > 1:
-        _train_together(args)
     try:
         kseg.train(
             args.model,
@@ -84,16 +79,6 @@ def main(args):
         raise NotFiniteError(f"{error} Checkpoints up to there, if any, are in {args.workdir}/checkpoints.") from error
 
 
-def _train_together(args):
-    """Run this command once for each worker, and leave with the group's exit code."""
-    from kseg.training.distribution.local_group import run_local
-
-    if args.strategy not in ("auto", "multiworker") or os.environ.get("TF_CONFIG"):
-        raise flags.Error("--local_workers makes its own TF_CONFIG and strategy: unset both, or leave it out.")
-    # The last of two equal flags counts.
-    command = [sys.executable, *sys.argv, "--strategy=multiworker", "--local_workers=1"]
-    sys.exit(run_local(command, args.local_workers))
-
-
-if __name__ == "__main__":
-    _flags.run(main, FLAGS)
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)

@@ -1,0 +1,6 @@
+"""Write a SavedModel."""
+
+from kseg.commands.export_command import main
+
+if __name__ == "__main__":
+    main()
