@@ -174,7 +174,7 @@ def test_no_command_writes_onto_what_it_reads(stage, call_script, monkeypatch, t
 
     monkeypatch.setattr(prediction, "load_model", lambda path: pytest.fail("the model was loaded"))
     script, *arguments = COMMANDS[case]
-    code, out, error = call_script(script, *(argument.format(tmp_path) for argument in arguments))
+    code, _, error = call_script(script, *(argument.format(tmp_path) for argument in arguments))
     assert code == 2 and " the output " in error and "Choose another output." in error, error
     assert len(error.strip().splitlines()) == 1
     assert snapshot(tmp_path) == before
