@@ -1,19 +1,21 @@
-"""Measure kseg against its peers: python scripts/benchmark.py --suite=train --check
+"""Measure kseg against its peers: python scripts/benchmark.py --suite=train
 
 layers: pooling with indices, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
 kernels: step, memory and evaluation of three models, narrow and wide, with oneDNN on and off, with each allocator.
 scores: seconds to score a 2048x1024 image, against cityscapesScripts and torchmetrics.
 models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), without peers.
 memory: an R2U-Net training step, plain, with remat and with accumulated steps, without peers.
-The peers do the same in Keras without kseg, and in PyTorch (pip install 'kseg[bench]'). Each framework runs in its own
-process; they take turns. Run nothing else meanwhile: the load average is printed.
+The peers do the same in Keras without kseg, and in PyTorch (pip install 'kseg[bench]'). Each turn of a contestant
+is a process of its own; they take turns. Run nothing else meanwhile: the load average is printed.
 """
 
+import json
 import pathlib
 import sys
 
-import _flags
 from absl import flags
+
+from kseg.commands import command_line
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum(
@@ -23,9 +25,8 @@ flags.DEFINE_enum(
     "What to measure.",
     flag_values=FLAGS,
 )
-flags.DEFINE_bool("check", False, "Exit with code 1 if a goal is missed.", flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file to write the results to; empty: none.", flag_values=FLAGS)
-flags.DEFINE_integer("rounds", 5, "How often to measure each contestant.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 5, "How many turns of each contestant to measure.", 1, flag_values=FLAGS)
 flags.DEFINE_multi_enum(
     "precision",
     ["float32", "bfloat16"],
@@ -33,9 +34,7 @@ flags.DEFINE_multi_enum(
     "train: precision of the step; repeat the flag to measure both.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "size", "full", ("full", "tiny"), "tiny: only a check that the suite runs; no goals.", flag_values=FLAGS
-)
+flags.DEFINE_enum("size", "full", ("full", "tiny"), "tiny: only a check that the suite runs.", flag_values=FLAGS)
 flags.DEFINE_string(
     "torch_python",
     "",
@@ -51,10 +50,9 @@ flags.DEFINE_string(
 )
 
 
-def main(args):
-    _flags.require(args, "suite")
-    if args.check and args.size != "full":
-        raise flags.Error("--check needs --size=full: goals are set for that size.")
+def run(args):
+    """Measure and print a suite."""
+    command_line.require(args, "suite")
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     from benchmarks import report, suites
 
@@ -63,15 +61,14 @@ def main(args):
         size=args.size,
         rounds=args.rounds,
         precisions=tuple(args.precision),
-        pythons={"torch": args.torch_python or None, "cityscapes": args.cityscapes_python or None},
+        torch_python=args.torch_python,
+        cityscapes_python=args.cityscapes_python,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(report.text(result))
     if args.output:
-        report.write(result, args.output)
-    if args.check and report.missed(result):
-        sys.exit(1)
+        pathlib.Path(args.output).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    _flags.run(main, FLAGS)
+    command_line.start(run, FLAGS)

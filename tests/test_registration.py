@@ -104,9 +104,9 @@ def registered():
     """The names of all classes of kseg's that are decorated, read from the source."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                if any("register_keras_serializable" in ast.unparse(mark) for mark in node.decorator_list):
-                    yield f"kseg>{node.name}"
+            marks = getattr(node, "decorator_list", ())
+            if any("register_keras_serializable" in ast.unparse(mark) for mark in marks):
+                yield f"kseg>{node.name}"
 
 
 def test_what_the_registered_modules_need_is_imported_whole():
