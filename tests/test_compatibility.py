@@ -11,8 +11,11 @@ import shutil
 
 import numpy as np
 import pytest
+from scenes import make_cityscapes
 
 import kseg
+from kseg.data.records.manifest import load_manifest
+from kseg.data.records.prepare import prepare_dataset
 
 SETTINGS = {
     "height": 32,
@@ -54,13 +57,28 @@ def test_a_run_and_its_file_score_and_predict_as_they_did(files, expected, name)
 
 
 def test_records_are_read_with_their_checksums(files):
-    from kseg.data.records.manifest import load_manifest
-
     manifest = load_manifest(files / "records")
     manifest.verify()
     assert {name: len(split) for name, split in manifest.splits.items()} == {"train": 7, "val": 5}
     batches = list(kseg.load_dataset(files / "records", "val"))
     assert len(batches) == 5 and batches[0][0].shape == (1, 32, 48, 3) and batches[0][1].shape == (1, 32, 48)
+
+
+def test_a_label_set_of_records_has_its_name_of_today(tmp_path):
+    """Its name was once that of a random seed: the old records are read, and are those that preparing would make."""
+    source, folder = make_cityscapes(tmp_path / "source"), tmp_path / "records"
+    prepare_dataset("cityscapes", source, folder, workers=1, progress=False)
+    table = load_manifest(folder).info.label_set("fischer2021_r2unet").table
+    for name in ("dataset.json", "source.json"):
+        text = (folder / name).read_text()
+        assert text.count('"fischer2021_r2unet"') == 1
+        (folder / name).write_text(text.replace("fischer2021_r2unet", "seed_r2unet"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    info = load_manifest(folder).info
+    assert list(info.label_sets) == ["train_ids", "all_ids", "fischer2021_r2unet"]
+    assert (info.label_set("fischer2021_r2unet").table == table).all()
+    again = prepare_dataset("cityscapes", source, folder, workers=1, progress=False)
+    assert again.info == info and before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_finished_run_says_so_and_goes_on_from_its_checkpoint(files, expected, capsys):

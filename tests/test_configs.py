@@ -82,7 +82,7 @@ def test_config_builds_and_takes_a_step(name, parse, eagerly):
 def test_every_model_has_its_configs():
     for model in MODELS:
         assert {f"{model}.flags", f"camvid/{model}.flags"} <= set(NAMES)
-    paper = {f"seed/{model}{text}.flags" for model in ("r2unet", "segnet_aspp") for text in ("", "_as_written")}
+    paper = {f"fischer2021/{model}{text}.flags" for model in ("r2unet", "segnet_aspp") for text in ("", "_as_written")}
     assert paper <= set(NAMES)
 
 
@@ -101,13 +101,13 @@ def test_models_are_compared_like_for_like(parse):
 
 
 def test_the_paper_s_own_recipes_are_what_its_authors_did(parse):
-    model, options, settings, _ = parse("seed/r2unet.flags")
-    assert (settings.label_set, settings.num_outputs, settings.batch_size) == ("seed_r2unet", 34, 1)
+    model, options, settings, _ = parse("fischer2021/r2unet.flags")
+    assert (settings.label_set, settings.num_outputs, settings.batch_size) == ("fischer2021_r2unet", 34, 1)
     assert (settings.height, settings.width, settings.label_resize, settings.keep) == (512, 512, "smooth", "last")
     built = build_model(model, (64, 64, 3), 34, **{**options, "base_filters": 4})
     applied = {layer["config"]["name"]: len(layer["inbound_nodes"]) for layer in built.get_config()["layers"]}
     assert applied["encoder1_conv1_bn"] == 3  # one batch norm for all steps
-    model, options, settings, _ = parse("seed/segnet_aspp.flags")
+    model, options, settings, _ = parse("fischer2021/segnet_aspp.flags")
     assert (settings.label_set, settings.num_outputs, settings.batch_size) == ("all_ids", 35, 3)
     assert (settings.height, settings.width, settings.label_resize) == (256, 512, "nearest")
     assert settings.keep == "lowest_loss"
@@ -119,9 +119,9 @@ def test_the_paper_s_own_recipes_are_what_its_authors_did(parse):
     assert preprocess.mean == (0, 0, 0) and preprocess.scale == (255, 255, 255)
     kernel = np.array(built.get_layer("decoder5_conv1").kernel)  # 3x3, 32 channels: uniform within 1 / sqrt(9 * 32)
     assert 0.9 < np.abs(kernel).max() * np.sqrt(9 * 32) <= 1
-    options = parse("seed/segnet_aspp_as_written.flags")[1]
+    options = parse("fischer2021/segnet_aspp_as_written.flags")[1]
     built = build_model(model, (64, 64, 3), 34, **{**options, "base_filters": 4})
     transposed = [layer for layer in built.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
     assert len(transposed) == 13 and "tail" not in [layer.name for layer in built.layers]
-    model, options, settings, _ = parse("seed/r2unet_as_written.flags")
+    model, options, settings, _ = parse("fischer2021/r2unet_as_written.flags")
     assert settings.crop == (512, 512) and options["head_activation"] == "relu"

@@ -13,6 +13,8 @@ MAX_CLASSES = 254  # training ids 0..253 leave room for the two labels above
 
 Colour = tuple[int, int, int]
 
+_RENAMED = {"seed_r2unet": "fischer2021_r2unet"}  # label sets of records that are older than their name
+
 
 @dataclass(frozen=True, eq=False)
 class LabelSet:
@@ -153,6 +155,14 @@ class DatasetInfo:
             void_ids=tuple(int(i) for i in data["void_ids"]),
             label_sets={s.name: s for s in sets},
         )
+
+
+def with_current_names(data: dict) -> dict:
+    """Return a JSON object with today's name if it is a label set of an old one: an `object_hook` of json.loads."""
+    name = data.get("name")
+    if isinstance(name, str) and name in _RENAMED and "table" in data:
+        return {**data, "name": _RENAMED[name]}
+    return data
 
 
 def label_set_of(name: str, ids: Sequence[int], classes: Sequence[str], palette: Iterable, void=()) -> LabelSet:

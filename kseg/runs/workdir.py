@@ -26,7 +26,7 @@ _CONTENTS = {
 }
 _NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", "records")  # what else flags.txt holds
 _RENAMED = {"select": "keep"}  # in runs of kseg 0.1.0's first days, as the next
-_RENAMED_VALUES = {"sqrt_median_frequency": "inverse_sqrt_frequency"}
+_RENAMED_VALUES = {"sqrt_median_frequency": "inverse_sqrt_frequency", "seed_r2unet": "fischer2021_r2unet"}
 _REMOVED = ("on_conflict",)  # flags of earlier versions that say nothing about a run
 # They change no result; `kseg.io.runtime.settle_kernels` compares onednn.
 _NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps", "checkpoint_every_steps", "onednn")

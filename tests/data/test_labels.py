@@ -24,12 +24,12 @@ def test_cityscapes_training_ids_are_the_official_ones():
 
 def test_cityscapes_other_label_sets():
     info = cityscapes.info()
-    everything, seed = info.label_set("all_ids"), info.label_set("seed_r2unet")
+    everything, fischer2021 = info.label_set("all_ids"), info.label_set("fischer2021_r2unet")
     assert everything.table[:34].tolist() == list(range(34)) and everything.num_classes == 34
-    assert seed.table[:34].tolist() == [min(i, 20) for i in range(34)] and seed.num_classes == 21
-    for label_set in (everything, seed):
+    assert fischer2021.table[:34].tolist() == [min(i, 20) for i in range(34)] and fischer2021.num_classes == 21
+    for label_set in (everything, fischer2021):
         # 255 is void, but the authors' code makes it 0: it ignores nothing.
-        assert label_set.table[255] == (0 if label_set.name == "seed_r2unet" else IGNORE_LABEL)
+        assert label_set.table[255] == (0 if label_set.name == "fischer2021_r2unet" else IGNORE_LABEL)
         assert label_set.table[34] == INVALID_LABEL
 
 
@@ -60,7 +60,7 @@ def test_a_class_may_use_id_255():
 
 def test_errors_say_what_to_do():
     info = cityscapes.info()
-    with pytest.raises(ValueError, match="no label set 'x'. Choose one of: train_ids, all_ids, seed_r2unet"):
+    with pytest.raises(ValueError, match="no label set 'x'. Choose one of: train_ids, all_ids, fischer2021_r2unet"):
         info.label_set("x")
     table = np.zeros(256, np.uint8)
     with pytest.raises(ValueError, match="one colour a class, got 2 for 1"):

@@ -12,7 +12,7 @@ from kseg.data.records import manifest
 
 KILL = """
 import os, signal, sys
-from kseg.data import prepare, writer
+from kseg.data.records import prepare, shards as writer
 target, name, count = {"prepare": prepare, "writer": writer}[sys.argv[3]], sys.argv[4], int(sys.argv[5])
 inner, calls = getattr(target, name), []
 def dying(*args):

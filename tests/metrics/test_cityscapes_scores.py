@@ -214,8 +214,8 @@ def test_what_cannot_be_scored_officially_says_why(source, tmp_path):
     prepare_dataset("cityscapes", tmp_path / "bare", tmp_path / "records", shards=1, workers=1, progress=False)
     with pytest.raises(ValueError, match="Record 0 of shard .*val.* has no instance map. Prepare the records again"):
         kseg.evaluate(model, tmp_path / "records", protocol="cityscapes")
-    merged = Examples(tmp_path / "records", "val", label_set="seed_r2unet")
-    with pytest.raises(ValueError, match="'the rest' of label set seed_r2unet stands for 14. Only"):
+    merged = Examples(tmp_path / "records", "val", label_set="fischer2021_r2unet")
+    with pytest.raises(ValueError, match="'the rest' of label set fischer2021_r2unet stands for 14. Only"):
         evaluate_cityscapes(nearest_id_model(range(21)), merged)
     with pytest.raises(ValueError, match="needs records of Cityscapes that hold its regular ids, .* holds source/raw"):
         evaluate_cityscapes(nearest_id_model(range(3)), Examples(tiny.write_records(tmp_path / "folder"), "val"))

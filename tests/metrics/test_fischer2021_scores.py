@@ -170,7 +170,7 @@ def cityscapes(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("label_set", "outputs", "label_resize"), [("seed_r2unet", 34, "smooth"), ("all_ids", 35, "nearest")]
+    ("label_set", "outputs", "label_resize"), [("fischer2021_r2unet", 34, "smooth"), ("all_ids", 35, "nearest")]
 )
 def test_the_authors_two_recipes(cityscapes, label_set, outputs, label_resize):
     """R2U-Net: labels smoothed, then min(id, 20); SegNet-ASPP: ids as they are, nearest. Outputs beyond are ids too."""

@@ -70,25 +70,25 @@ _IDS = (
 def info() -> DatasetInfo:
     """Return Cityscapes' ids and label sets.
 
-    Label sets: "train_ids" (19 classes, the rest void), "all_ids" (ids 0..33 as they are) and "seed_r2unet"
-    (min(id, 20): 21 classes, the last of them everything from traffic sign to bicycle).
+    Label sets: "train_ids" (19 classes, the rest void), "all_ids" (ids 0..33 as they are) and "fischer2021_r2unet"
+    (that of the authors' code: min(id, 20), 21 classes, the last of them everything from traffic sign to bicycle).
     """
     names, colours = [row[0] for row in _IDS], [row[1] for row in _IDS]
     train = [i for i, row in enumerate(_IDS) if row[2]]
     void = [i for i, row in enumerate(_IDS) if not row[2]]
     train_ids = label_set_of("train_ids", train, [names[i] for i in train], [colours[i] for i in train], void)
     all_ids = label_set_of("all_ids", range(len(_IDS)), names, colours)
-    merged = label_set_of("seed_r2unet", range(21), names[:20] + ["the rest"], colours[:21])
+    merged = label_set_of("fischer2021_r2unet", range(21), names[:20] + ["the rest"], colours[:21])
     table = merged.table.copy()
     table[20 : len(_IDS)] = 20
     table[IGNORE_LABEL] = 0  # as the authors' code does before the min; it ignores nothing
-    seed = type(merged)(merged.name, merged.classes, merged.palette, table)
+    fischer2021 = type(merged)(merged.name, merged.classes, merged.palette, table)
     return DatasetInfo(
         name="cityscapes",
         id_names=dict(enumerate(names)) | {255: "void"},
         id_palette=dict(enumerate(colours)) | {255: (0, 0, 0)},
         void_ids=(*void, 255),
-        label_sets={s.name: s for s in (train_ids, all_ids, seed)},
+        label_sets={s.name: s for s in (train_ids, all_ids, fischer2021)},
     )
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from kseg.data.datasets import cityscapes
-from kseg.data.labels import DatasetInfo, label_set_of
+from kseg.data.labels import DatasetInfo, label_set_of, with_current_names
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url, join, list_files, open_binary, reading, sha256_of
 from kseg.io.images import decode_image, decode_label
@@ -197,7 +197,7 @@ _FORM = {
 def _parsed(content: bytes) -> dict:
     """Return the JSON of a manifest whose every value is of the type that it must have; InputError for any other."""
     try:
-        data = json.loads(content)
+        data = json.loads(content, object_hook=with_current_names)
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, brackets without end
         raise InputError(f"it is no JSON ({error})") from None
     if not isinstance(data, dict) or "format_version" not in data:

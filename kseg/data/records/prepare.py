@@ -13,6 +13,7 @@ import kseg
 from kseg.data.checks.record_faults import mistaken_void
 from kseg.data.datasets import camvid, cityscapes, image_folders
 from kseg.data.datasets.listing import Problem, Source, one_line_each, same_in_two_splits, stamp
+from kseg.data.labels import with_current_names
 from kseg.data.records import manifest as records
 from kseg.data.records import shards as writer
 from kseg.io.errors import InputError, check_whole
@@ -155,7 +156,7 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
     with reading(path), open(path, "rb") as file:
         content = file.read()
     try:
-        before = json.loads(content)
+        before = json.loads(content, object_hook=with_current_names)
     except (ValueError, RecursionError):  # no JSON, no UTF-8, brackets without end
         before = None
     if not isinstance(before, dict) or not all(isinstance(before.get(part), dict) for part in origin):
