@@ -1,23 +1,23 @@
-"""What is compared: cases, sizes, goals; kseg and its peers take turns in one run."""
+"""What is compared: the suites' cases and contestants, which take turns in rounds, each turn a process of its own."""
 
-import contextlib
-import functools
-import math
+import dataclasses
+import json
+import os
+import pathlib
 import subprocess
 import sys
-import time
+import tempfile
 
-from benchmarks import kernels, report, scores
-from benchmarks.processes import ROOT, Worker, alternate, environment
+import numpy as np
 
-OURS = "kseg"
-PEERS = {
-    OURS: "benchmarks.peers.ours",
-    "Keras naive": "benchmarks.peers.naive",
-    "PyTorch": "benchmarks.peers.pytorch",
-}
-MACHINE = "benchmarks.peers.machine"
-EXTRA = "pip install 'kseg[bench]'"
+from benchmarks import report
+from kseg.io.errors import InputError
+from kseg.io.runtime import ALLOCATOR, LIMIT, ONEDNN
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+OURS = "benchmarks.peers.ours"
+NAIVE = "benchmarks.peers.naive"
+PYTORCH = "benchmarks.peers.pytorch"
 
 SIZES = {
     "full": {
@@ -25,232 +25,328 @@ SIZES = {
         "batch_norm": {"shape": (2, 128, 256, 256)},
         "aspp": {"shape": (2, 128, 256, 64), "filters": 256},
         "train_step": {"batch": 2, "height": 128, "width": 256, "num_classes": 19, "base_filters": 64},
-        "conv_rate": {"batch": 1, "height": 128, "width": 256, "channels": 256},
-        "copy": {"megabytes": 256},
         # CamVid's classes; its 360x480 at the next multiple of 32
-        "model_step": {"batch": 2, "height": 352, "width": 480, "num_classes": 11, "base_filters": 64},
-        "loop_step": {"batch": 4, "height": 256, "width": 256, "num_classes": 19, "options": {"base_filters": 64}},
+        "model_step": {"batch": 2, "height": 352, "width": 480, "num_classes": 11},
+        "loop_step": {"batch": 4, "height": 256, "width": 256, "num_classes": 19},
+        "base_filters": 64,
+        "scenes": {"images": 8, "height": 1024, "width": 2048},
+        # What is trained: the quickstart's width and size, and the paper's.
+        "kernels": {
+            "narrow": {"base_filters": 8, "height": 96, "width": 192},
+            "full width": {"base_filters": 64, "height": 128, "width": 256},
+        },
     },
     "tiny": {
         "pool_pair": {"shape": (2, 32, 32, 4)},
         "batch_norm": {"shape": (2, 32, 32, 4)},
         "aspp": {"shape": (2, 32, 32, 4), "filters": 8},
         "train_step": {"batch": 2, "height": 32, "width": 64, "num_classes": 3, "base_filters": 4},
-        "conv_rate": {"batch": 1, "height": 32, "width": 32, "channels": 16},
-        "copy": {"megabytes": 4},
-        "model_step": {"batch": 2, "height": 32, "width": 64, "num_classes": 3, "base_filters": 4},
-        "loop_step": {"batch": 4, "height": 32, "width": 32, "num_classes": 3, "options": {"base_filters": 4}},
+        "model_step": {"batch": 2, "height": 32, "width": 64, "num_classes": 3},
+        "loop_step": {"batch": 4, "height": 32, "width": 32, "num_classes": 3},
+        "base_filters": 4,
+        "scenes": {"images": 2, "height": 96, "width": 128},
+        "kernels": {"narrow": {"base_filters": 2, "height": 64, "width": 64}},
     },
 }
 
-# Bytes that must move for each element of x, float32 maps and one-byte positions, a quarter as many:
-# pool 4 -> 1 + 1/4, unpool 1 + 1/4 -> 4, and the same two backwards.
-_POOL_PAIR_BYTES = 21
-# Forward: twice in (moments, then values), once out; backward: maps and gradients twice in, once out.
-_BATCH_NORM_BYTES = 8 * 4
 
-GOALS = {
-    "layers": [report.Goal("pool_pair", "time", "Keras naive", 0.25)],
-    "train": [
-        report.Goal("train_step float32", "time", "Keras naive", 0.85),
-        report.Goal("train_step float32", "time", "PyTorch", 0.6),
-        report.Goal("train_step bfloat16", "time", "PyTorch", 0.75),
-        report.Goal("train_step float32", "memory", "PyTorch", 1.2),
-        report.Goal("train_step bfloat16", "memory", "PyTorch", 1.2),
-    ],
-    "models": [],
-    "memory": [report.Goal("r2unet step, remat", "memory", "all maps kept", 0.6)],
-    "kernels": [],
-    "scores": scores.GOALS,
-    "startup": [
-        report.Goal("import", "time", None, 0.1),
-        report.Goal("scripts/train.py --help", "time", None, 0.6),
-    ],
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """A way to do something: `CASES[function](**options)` of a module of benchmarks/peers.
+
+    Args:
+        case: what is done; the contestants of a case take turns, and the first is compared with the others.
+        who: name of this way.
+        module: dotted name.
+        function: key of its `CASES`.
+        options: its keyword arguments, as JSON values.
+        python: the interpreter that has what the module imports; empty: this one.
+        environment: variables beside those that every contestant gets.
+        warmups: runs before the clock starts.
+        repeats: runs that are timed, for their mean.
+    """
+
+    case: str
+    who: str
+    module: str
+    function: str
+    options: dict
+    python: str = ""
+    environment: dict = dataclasses.field(default_factory=dict)
+    warmups: int = 2
+    repeats: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What the command line says: a dict of SIZES, precisions of the step, interpreters; and a folder for data."""
+
+    sizes: dict
+    precisions: tuple
+    torch_python: str
+    cityscapes_python: str
+    folder: str
+
+
+def _layers(choices):
+    return [
+        contestant
+        for case, repeats in (("pool_pair", 10), ("batch_norm", 10), ("aspp", 2))
+        for contestant in _three(case, case, choices.sizes[case], choices, repeats)
+    ]
+
+
+def _train(choices):
+    return [
+        contestant
+        for precision in choices.precisions
+        for contestant in _three(
+            f"train_step {precision}", "train_step", {"precision": precision, **choices.sizes["train_step"]}, choices, 2
+        )
+    ]
+
+
+def _three(case, function, options, choices, repeats):
+    return [
+        Contestant(case, "kseg", OURS, function, options, repeats=repeats),
+        Contestant(case, "Keras naive", NAIVE, function, options, repeats=repeats),
+        Contestant(case, "PyTorch", PYTORCH, function, options, python=choices.torch_python, repeats=repeats),
+    ]
+
+
+def _models(choices):
+    """A training step (float32, Adam) of every model."""
+    from kseg.models import MODELS, deeplabv3
+
+    variants = {"deeplabv3": [{"backbone": backbone} for backbone in deeplabv3.BACKBONES]}
+    contestants = []
+    for name in MODELS:
+        for variant in variants.get(name, [{}]):
+            options = {"base_filters": choices.sizes["base_filters"], **variant}
+            step = {"model": name, "options": options, "precision": "float32", **choices.sizes["model_step"]}
+            contestants.append(Contestant(" ".join([name, *variant.values()]), "kseg", OURS, "model_step", step))
+    return contestants
+
+
+def _memory(choices):
+    """A step of R2U-Net by the training loop. The first run compiles: it counts, for memory is what this is about."""
+    ways = {"all maps kept": {}, "remat": {"remat": True}, "accumulate_steps=4": {"accumulate_steps": 4}}
+    network = {"model": "r2unet", "options": {"base_filters": choices.sizes["base_filters"]}}
+    network |= choices.sizes["loop_step"]
+    return [Contestant("r2unet", who, OURS, "loop_step", network | way, warmups=0) for who, way in ways.items()]
+
+
+def _kernels(choices):
+    """kseg's training step and evaluation with each choice of kernels and allocator, and PyTorch."""
+    contestants = []
+    for width, size in choices.sizes["kernels"].items():
+        records = _write_records(f"{choices.folder}/{width}", size["height"], size["width"])
+        for model in ("segnet_aspp", "r2unet", "unet"):
+            title = f"{model} {size['base_filters']} filters {size['height']}x{size['width']}"
+            network = {"model": model, "num_classes": 19, **size}
+            ours = network | {"records": records}
+            for function, theirs in (("training_loop", {"batch": 2}), ("evaluation", {"images": 4})):
+                shared = {"batch": 2} if function == "training_loop" else {}
+                case = f"{title}, {function}"
+                contestants += [
+                    Contestant(
+                        case,
+                        f"oneDNN {kernels}, {allocator}",
+                        OURS,
+                        function,
+                        ours | shared,
+                        environment={ONEDNN: onednn, ALLOCATOR: bfc},
+                        repeats=3,
+                    )
+                    for kernels, onednn in (("off", "0"), ("on", "1"))
+                    for allocator, bfc in (("as it comes", "false"), ("BFC", "true"))
+                ]
+                contestants.append(
+                    Contestant(
+                        case,
+                        "PyTorch",
+                        PYTORCH,
+                        function,
+                        network | theirs,
+                        python=choices.torch_python,
+                        repeats=3,
+                    )
+                )
+    return contestants
+
+
+def _write_records(folder, height, width):
+    """Streets drawn at the network's size: 8 to train on, 4 to evaluate."""
+    from kseg.data.records.prepare import prepare_dataset
+    from kseg.data.synthetic.dataset import draw_cityscapes
+
+    draw_cityscapes(f"{folder}/drawn", train=8, val=4, height=height, width=width, workers=1)
+    prepare_dataset("cityscapes", f"{folder}/drawn", f"{folder}/records", workers=1, progress=False)
+    return f"{folder}/records"
+
+
+def _scores(choices):
+    """Scoring predictions of drawn streets: kseg and the packages that others use, the same images for all."""
+    write_scenes(choices.folder, **choices.sizes["scenes"])
+    official = {"folder": choices.folder}
+    five = {"folder": choices.folder, "num_classes": 19}
+    ours, cityscapes_scripts, torchmetrics = (
+        f"benchmarks.peers.{name}" for name in ("kseg_scores", "cityscapes_scripts", "torchmetrics_scores")
+    )
+    return [
+        Contestant("official", "kseg", ours, "official", official),
+        Contestant(
+            "official", "cityscapesScripts", cityscapes_scripts, "official", official, choices.cityscapes_python
+        ),
+        Contestant("five", "kseg", ours, "five", five),
+        Contestant("five", "torchmetrics", torchmetrics, "five", five, choices.torch_python),
+    ]
+
+
+def write_scenes(folder, images, height, width):
+    """Write PNG files of drawn streets: the truth, its instances, and as a prediction the truth moved by 5 and 7."""
+    from kseg.data.datasets import cityscapes
+    from kseg.data.synthetic.scene import draw_street
+    from kseg.io import images as codec
+
+    table = cityscapes.info().label_set("train_ids").table
+    for seed in range(images):
+        _, label, instances = draw_street(seed, height, width)
+        prediction = np.roll(label, (7, 5), (0, 1))
+        stem = f"street_{seed:06}_000019"
+        for kind, array in {"pred": prediction, "gtFine_labelIds": label, "gtFine_instanceIds": instances}.items():
+            (pathlib.Path(folder) / f"{stem}_{kind}.png").write_bytes(codec.encode(array))
+        truth = table[label]
+        predicted = table[prediction]
+        predicted[predicted == 255] = 0  # a network predicts a class everywhere
+        np.save(pathlib.Path(folder) / f"{stem}_five.npy", np.stack([truth, predicted]))
+
+
+def _startup(choices):
+    """Whole processes, from start to exit."""
+    commands = {
+        ("import", "kseg"): ["-c", "import kseg"],
+        ("import", "tensorflow"): ["-c", "import tensorflow"],
+        ("scripts/train.py --help", "kseg"): [str(ROOT / "scripts/train.py"), "--help"],
+        ("nothing", "python"): ["-c", "pass"],
+    }
+    module = "benchmarks.peers.whole_process"
+    return [
+        Contestant(case, who, module, "process", {"arguments": arguments}, warmups=1)
+        for (case, who), arguments in commands.items()
+    ]
+
+
+SUITES = {
+    "layers": _layers,
+    "train": _train,
+    "kernels": _kernels,
+    "models": _models,
+    "memory": _memory,
+    "scores": _scores,
+    "startup": _startup,
 }
 
-_COMMANDS = {
-    ("import", OURS): ("-c", "import kseg"),
-    ("import", "tensorflow"): ("-c", "import tensorflow"),
-    ("scripts/train.py --help", OURS): ("scripts/train.py", "--help"),
-    ("nothing", "python"): ("-c", "pass"),
-}
 
-
-def run(suite, *, size="full", rounds=5, precisions=("float32", "bfloat16"), pythons=None, progress=None):
+def run(
+    suite,
+    *,
+    size="full",
+    rounds=5,
+    precisions=("float32", "bfloat16"),
+    torch_python="",
+    cityscapes_python="",
+    progress=lambda line: None,
+):
     """Measure a suite.
 
-    Args: `suite`: one of the flag's. `size`: a key of SIZES; goals hold for "full" alone.
-        `rounds`: measured turns of each contestant. `precisions`: of the training step.
-        `pythons`: {"torch": ..., "cityscapes": ...}, the interpreters that have PyTorch and torchmetrics, and
-        cityscapesScripts; this one for those left out. `progress`: called with lines of text.
-    Returns: a dict for JSON: suite, size, rounds, date, machine, versions, missing, ceilings, rows, goals.
+    Args:
+        suite: a key of SUITES.
+        size: a key of SIZES.
+        rounds: measured turns of each contestant.
+        precisions: of the training step.
+        torch_python: the interpreter that has PyTorch and torchmetrics; empty: this one.
+        cityscapes_python: the interpreter that has cityscapesScripts; empty: this one.
+        progress: called with lines of text.
+    Returns:
+        dict for JSON: suite, size, rounds, date, machine, versions, missing, load averages, rows.
+    Raises:
+        InputError: an interpreter that cannot be run.
+        RuntimeError: a contestant failed, or those of a case do not do the same.
     """
-    progress, pythons = progress or (lambda line: None), pythons or {}
-    torch_python = pythons.get("torch")
     result = {"suite": suite, "size": size, "rounds": rounds, **report.surroundings()}
-    result |= {"versions": {}, "missing": {}, "ceilings": {}, "rows": []}
-    if suite == "startup":
-        result["rows"] = _startup(rounds, progress)
-    elif suite == "models":
-        _models(result, progress)
-    elif suite == "memory":
-        _memory(result, progress)
-    elif suite == "kernels":
-        kernels.measure(result, torch_python, progress)
-    elif suite == "scores":
-        scores.measure(result, torch_python, pythons.get("cityscapes"), progress)
-    elif suite == "layers":
-        elements = {name: math.prod(SIZES[size][name]["shape"]) for name in ("pool_pair", "batch_norm")}
-        with Contest(result, torch_python, progress) as contest:
-            contest.compare("pool_pair", moved=_POOL_PAIR_BYTES * elements["pool_pair"])
-            contest.compare("batch_norm", moved=_BATCH_NORM_BYTES * elements["batch_norm"])
-            contest.compare("aspp")
-    else:
-        for precision in precisions:
-            with Contest(result, torch_python, progress) as contest:
-                contest.compare("train_step", precision=precision)
+    result |= {"versions": {}, "missing": {}, "rows": []}
+    with tempfile.TemporaryDirectory() as folder:
+        choices = Choices(SIZES[size], precisions, torch_python, cityscapes_python, folder)
+        contestants = SUITES[suite](choices)
+        for case in dict.fromkeys(contestant.case for contestant in contestants):
+            compare([contestant for contestant in contestants if contestant.case == case], result, progress)
     result["load_average_after"] = report.load_average()
-    report.add_shares(result)
-    result["goals"] = report.judge(GOALS[suite], result) if size == "full" else []
     return result
 
 
-class Contest:
-    """Fresh workers that take turns; what they do is added to `result`. A context manager.
-
-    A contestant that is not installed is noted in result["missing"] and left out. The machine's limits are measured
-    in the same rounds, in processes of their own, so that a contestant's peak memory is that of its case.
-    Args: as those of `run`, and `result`, the dict that it returns.
-    """
-
-    def __init__(self, result, torch_python, progress):
-        self._result, self._progress = result, progress
-        self._sizes = SIZES[result["size"]]
-        self._pythons = {who: sys.executable for who in PEERS} | ({"PyTorch": torch_python} if torch_python else {})
-
-    def __enter__(self):
-        with contextlib.ExitStack() as stack:
-            self._workers = {}
-            for who, module in PEERS.items():
-                try:
-                    worker = stack.enter_context(Worker(module, self._pythons[who]))
-                except ModuleNotFoundError as error:
-                    if who == OURS:
-                        raise
-                    self._result["missing"][who] = f"{error.name} is not installed ({EXTRA})"
-                    continue
-                self._workers[who] = worker
-                self._result["versions"][who] = worker.versions
-            self._ceilings = self._prepare_ceilings(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_):
-        self._stack.close()
-
-    def _prepare_ceilings(self, stack):
-        """{(limit, by whom): (run, amount of work)}; the best of them counts."""
-        machine = stack.enter_context(Worker(MACHINE))
-        amount = machine.prepare("copy", "copy", **self._sizes["copy"])["bytes"]
-        runs = {("copy", "NumPy"): (functools.partial(machine.run, "copy"), amount)}
-        for who in (OURS, "PyTorch"):
-            if who not in self._workers:
+def compare(contestants, result, progress):
+    """Let the contestants of one case take turns, and add a row for each that is installed to a result of `run`."""
+    turns = {contestant.who: [] for contestant in contestants}
+    for number in range(1, result["rounds"] + 1):
+        for contestant in contestants:
+            who = contestant.who
+            if who not in turns:
                 continue
-            worker = stack.enter_context(Worker(PEERS[who], self._pythons[who]))
-            for precision in ("float32", "bfloat16"):
-                facts = worker.prepare(precision, "conv_rate", precision=precision, **self._sizes["conv_rate"])
-                run = functools.partial(worker.run, precision)
-                runs[f"convolution {precision}", who] = run, facts["flop"]
-        return runs
-
-    def compare(self, case, *, moved=None, precision=None):
-        """Let all take turns on a case; its limit is the copy rate if bytes `moved` are given, else convolution."""
-        options = self._sizes[case] | ({"precision": precision} if precision else {})
-        title = f"{case} {precision}" if precision else case
-        empty = {who: worker.peak() for who, worker in self._workers.items()}
-        facts = {}
-        for who, worker in self._workers.items():
-            self._progress(f"{title}: {who}")
-            facts[who] = worker.prepare(case, case, **options)
-        _check_parameters(title, facts)
-        runs = {who: functools.partial(worker.run, case) for who, worker in self._workers.items()}
-        runs |= {key: run for key, (run, _) in self._ceilings.items()}
-        seconds = alternate(runs, self._result["rounds"], warmups=2, progress=self._progress)
-        self._note_ceilings(seconds)
-        # An operation is a multiplication or an addition; the backward pass does each convolution twice more.
-        batch = options.get("batch") or options["shape"][0]
-        work = moved or 2 * 3 * batch * facts[OURS]["multiply_adds"]
-        for who, worker in self._workers.items():
-            row = report.row(title, who, seconds[who], seconds[OURS])
-            row |= {"limit": "copy" if moved else f"convolution {precision or 'float32'}", "work": work, **facts[who]}
-            if precision:  # the process did nothing else
-                row |= {"peak_bytes": worker.peak(), "empty_bytes": empty[who]}
-            self._result["rows"].append(row)
-            worker.drop(case)
-
-    def _note_ceilings(self, seconds):
-        best = self._result["ceilings"]
-        for key, (_, amount) in self._ceilings.items():
-            best[key[0]] = max(amount / min(seconds[key]), best.get(key[0], 0.0))
+            turn = measure(contestant)
+            if "missing" in turn:
+                result["missing"][who] = f"{turn['missing']} is not installed (pip install 'kseg[bench]')"
+                del turns[who]
+                continue
+            result["versions"][who] = turn.pop("versions")
+            turns[who].append(turn)
+            progress(f"{contestant.case}, round {number}/{result['rounds']}: {who} {turn['seconds']:.3g} s")
+    check_same(contestants[0].case, turns)
+    first = turns.get(contestants[0].who)
+    result["rows"] += [report.row(contestants[0].case, who, each, first) for who, each in turns.items()]
 
 
-def _check_parameters(title, facts):
-    counts = {who: fact["parameters"] for who, fact in facts.items() if "parameters" in fact}
-    if len(set(counts.values())) > 1:
-        raise RuntimeError(f"{title} must be one network, but the parameters are {counts}.")
+def check_same(case, turns):
+    """Stop where contestants have networks of other sizes, or do not score alike."""
+    for fact, tolerance in (("parameters", 0), ("score", 1e-6)):  # torchmetrics adds in float32
+        values = {who: each[0][fact] for who, each in turns.items() if fact in each[0]}
+        if values and max(values.values()) - min(values.values()) > tolerance:
+            raise RuntimeError(f"{case}: the contestants must have the same {fact}, but they are {values}.")
 
 
-def _models(result, progress):
-    """A training step (float32, Adam) of every model, each in a process of its own."""
-    sizes = SIZES[result["size"]]["model_step"]
-    common = {key: value for key, value in sizes.items() if key != "base_filters"} | {"precision": "float32"}
-    with Worker(PEERS[OURS]) as worker:
-        result["versions"][OURS] = worker.versions
-        names = worker.prepare("models", "models")["models"]
-    for name, options in names:
-        title = " ".join([name, *options.values()])
-        with Worker(PEERS[OURS]) as worker:
-            empty = worker.peak()
-            options = {"base_filters": sizes["base_filters"], **options}
-            facts = worker.prepare(name, "model_step", model=name, options=options, **common)
-            run = functools.partial(worker.run, name)
-            seconds = alternate({title: run}, result["rounds"], warmups=1)[title]
-            row = report.row(title, OURS, seconds, None)
-            row |= {"options": options, **facts, **common, "peak_bytes": worker.peak(), "empty_bytes": empty}
-        result["rows"].append(row)
-        progress(" | ".join(report.model_cells(row)))
-
-
-def _memory(result, progress):
-    """Steps of R2U-Net by the training loop, plain and with what saves memory, each in a process of its own."""
-    plain = "all maps kept"
-    contestants = {
-        ("r2unet step, remat", plain): {},
-        ("r2unet step, remat", OURS): {"remat": True},
-        ("r2unet step, accumulate_steps=4", OURS): {"accumulate_steps": 4},
+def environment():
+    """Of every process that is measured: TensorFlow as it comes, without its log lines."""
+    kept = {name: value for name, value in os.environ.items() if name not in (ALLOCATOR, LIMIT, ONEDNN)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KERAS_BACKEND": "tensorflow",
     }
-    for (case, who), settings in contestants.items():
-        with Worker(PEERS[OURS]) as worker:
-            result["versions"][OURS], empty = worker.versions, worker.peak()
-            worker.prepare(case, "loop_step", model="r2unet", **SIZES[result["size"]]["loop_step"], **settings)
-            run = functools.partial(worker.run, case)
-            # The first run compiles: it counts, for memory is what this is about.
-            row = report.row(case, who, alternate({case: run}, result["rounds"], warmups=0)[case], None)
-            result["rows"].append(row | {"peak_bytes": worker.peak(), "empty_bytes": empty})
-        progress(f"{case}, {who}: {row['median']:.3g} s, {result['rows'][-1]['peak_bytes'] / 1e9:.2f} GB")
 
 
-def _startup(rounds, progress):
-    """Whole processes, from start to exit."""
-
-    def measure(arguments):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True)
-        seconds = time.perf_counter() - start
-        if done.returncode:
-            raise RuntimeError(f"python {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
-        return seconds
-
-    runs = {key: functools.partial(measure, arguments) for key, arguments in _COMMANDS.items()}
-    seconds = alternate(runs, rounds, 1, progress)
-    return [report.row(case, who, values, seconds.get((case, OURS))) for (case, who), values in seconds.items()]
+def measure(contestant):
+    """Measure a contestant once, in a process of its own; returns what benchmarks/contestant.py says."""
+    request = {
+        "module": contestant.module,
+        "case": contestant.function,
+        "options": contestant.options,
+        "warmups": contestant.warmups,
+        "repeats": contestant.repeats,
+    }
+    python = contestant.python or sys.executable
+    try:
+        done = subprocess.run(
+            [python, "-m", "benchmarks.contestant", json.dumps(request)],
+            env={**environment(), **contestant.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise InputError(f"Cannot run {python} ({error.strerror}). Give the path of a Python interpreter.") from error
+    if done.returncode:
+        message = f"{contestant.case}: {contestant.who} failed (exit {done.returncode}):\n{done.stderr[-2000:]}"
+        raise RuntimeError(message)
+    return json.loads(done.stdout)

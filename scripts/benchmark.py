@@ -1,19 +1,21 @@
-"""Measure kseg against its peers: python scripts/benchmark.py --suite=train --check
+"""Measure kseg against its peers: python scripts/benchmark.py --suite=train
 
 layers: pooling with positions, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
 kernels: step, memory and evaluation of three models, narrow and wide, with oneDNN on and off and either allocator.
 scores: seconds an image of 2048x1024, against cityscapesScripts and torchmetrics.
 models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), no peers.
 memory: an R2U-Net step of the training loop, plain, with remat and with accumulated steps, no peers.
-Peers: the same written in Keras without kseg, and PyTorch (pip install 'kseg[bench]'). Each framework has a process
-of its own; they take turns. Nothing else should run meanwhile: the load average is printed.
+Peers: the same written in Keras without kseg, and PyTorch (pip install 'kseg[bench]'). Each turn of a contestant is a
+process of its own; they take turns. Nothing else should run meanwhile: the load average is printed.
 """
 
+import json
 import pathlib
 import sys
 
-import _flags
 from absl import flags
+
+from kseg.commands import command_line
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum(
@@ -23,9 +25,8 @@ flags.DEFINE_enum(
     "What is measured.",
     flag_values=FLAGS,
 )
-flags.DEFINE_bool("check", False, "Exit with 1 if a goal is missed.", flag_values=FLAGS)
 flags.DEFINE_string("output", "", "JSON file of the results; empty: none.", flag_values=FLAGS)
-flags.DEFINE_integer("rounds", 5, "Measured runs of each contestant.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 5, "Measured turns of each contestant.", 1, flag_values=FLAGS)
 flags.DEFINE_multi_enum(
     "precision",
     ["float32", "bfloat16"],
@@ -33,7 +34,7 @@ flags.DEFINE_multi_enum(
     "train: arithmetic of the step; repeat the flag for both.",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum("size", "full", ("full", "tiny"), "tiny: only to see that it runs; no goals.", flag_values=FLAGS)
+flags.DEFINE_enum("size", "full", ("full", "tiny"), "tiny: only to see that it runs.", flag_values=FLAGS)
 flags.DEFINE_string(
     "torch_python",
     "",
@@ -49,10 +50,9 @@ flags.DEFINE_string(
 )
 
 
-def main(args):
-    _flags.require(args, "suite")
-    if args.check and args.size != "full":
-        raise flags.Error("--check needs --size=full: goals are set for that size.")
+def run(args):
+    """Measure and print a suite."""
+    command_line.require(args, "suite")
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     from benchmarks import report, suites
 
@@ -61,15 +61,14 @@ def main(args):
         size=args.size,
         rounds=args.rounds,
         precisions=tuple(args.precision),
-        pythons={"torch": args.torch_python or None, "cityscapes": args.cityscapes_python or None},
+        torch_python=args.torch_python,
+        cityscapes_python=args.cityscapes_python,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     print(report.text(result))
     if args.output:
-        report.write(result, args.output)
-    if args.check and report.missed(result):
-        sys.exit(1)
+        pathlib.Path(args.output).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    _flags.run(main, FLAGS)
+    command_line.start(run, FLAGS)

@@ -21,29 +21,29 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def forgotten_flags():
-    """The flags of a script are one object for all tests of a process: none may leave values behind."""
+    """The flags of a command are one object for all tests of a process: none may leave values behind."""
     yield
-    for name in ("train", "evaluate", "compare", "predict", "prepare_data"):
-        flag_values = getattr(sys.modules.get(name), "FLAGS", ())
-        for flag in flag_values:
-            flag_values[flag].unparse()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("kseg.commands.") and hasattr(module, "FLAGS"):
+            for flag in module.FLAGS:
+                module.FLAGS[flag].unparse()
 
 
 @pytest.fixture
-def call_script(root, monkeypatch, capsys):
+def call_script(monkeypatch, capsys):
     """A function: name of a script and its arguments -> (exit code, stdout, stderr); it runs in this process."""
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
+    from kseg.commands import command_line
 
-    monkeypatch.setattr(_flags, "_show_log", lambda: None)
+    monkeypatch.setattr(command_line, "_show_log", lambda: None)
 
     def call(name, *arguments):
-        script, code = importlib.import_module(name), 0
-        for flag in script.FLAGS:
-            script.FLAGS[flag].unparse()
+        command = importlib.import_module(f"kseg.commands.{name.removesuffix('_data')}_command")
+        code = 0
+        for flag in command.FLAGS:
+            command.FLAGS[flag].unparse()
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         try:
-            _flags.run(script.main, script.FLAGS)
+            command.main()
         except SystemExit as error:
             code = error.code
         return code, *capsys.readouterr()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kseg.commands import command_line, train_command
 from kseg.data.datasets import camvid, cityscapes
 from kseg.losses import loss_terms
 from kseg.models import MODELS, build_model, options_of
@@ -22,21 +23,18 @@ COMPARED = [name for name in MODELS if not name.endswith("_fischer2021")]  # tho
 
 
 @pytest.fixture
-def parse(root, monkeypatch):
+def parse():
     """A function that gives (model, builder's options, settings, data set) of a config, weights left out."""
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-    import train
 
     def forget():
-        train.FLAGS.unparse_flags()
-        for flag in train.FLAGS:
-            train.FLAGS[flag].unparse()
+        train_command.FLAGS.unparse_flags()
+        for flag in train_command.FLAGS:
+            train_command.FLAGS[flag].unparse()
 
     def parse(name):
         forget()
-        train.FLAGS(["train.py", *_flags.expand_flagfiles([f"--flagfile={CONFIGS / name}"])])
-        given = types.SimpleNamespace(**{flag: train.FLAGS[flag].value for flag in train.FLAGS})
+        train_command.FLAGS(["train.py", *command_line.expand_flagfiles([f"--flagfile={CONFIGS / name}"])])
+        given = types.SimpleNamespace(**{flag: train_command.FLAGS[flag].value for flag in train_command.FLAGS})
         settings = make_settings(**{field: getattr(given, field) for field in Settings.__dataclass_fields__})
         options = json.loads(given.model_options)
         if given.base_filters:

@@ -23,6 +23,7 @@ ORDER = (
     "evaluation",
     "reports",
     "training",
+    "commands",
 )
 APART = ({"reports", "training"},)  # neither imports the other
 
@@ -102,6 +103,8 @@ def test_no_two_files_have_one_name_and_the_rooms_are_few(root):
         ("io/files.py", "from kseg.models.unet import unet", "io.files imports models.unet"),
         # A room may import itself, in no circle.
         ("data/labels.py", "from kseg.data.records.manifest import Split", "circle: "),
+        # The commands come last: nothing else may know them.
+        ("training/train.py", "from kseg.commands import command_line", "training.train imports commands.command_line"),
         ("new_room.py", "", "new_room has no place in the order of imports"),
     ],
 )
@@ -111,3 +114,36 @@ def test_a_planted_import_is_found(root, tmp_path, file, line, fault):
     path.write_text(f"{path.read_text() if path.exists() else ''}\n{line}\n")
     found = faults_of(tmp_path / "kseg")
     assert [text for text in found if text.startswith(fault)], found
+
+
+# Where TensorFlow may be imported at the top of a file, for only TensorFlow runs it.
+TENSORFLOW = {
+    "data.augmentation.apply_tensorflow",
+    "data.pipeline.examples_tensorflow",
+    "data.pipeline.load",
+    "training.distribution.replicas",
+    "training.trainers.remat",
+    "training.trainers.tensorflow",
+}
+
+
+def imported_packages(nodes):
+    """The first parts of what import statements name."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_flags_stay_in_the_commands_and_tensorflow_out_of_the_portable_rooms(root):
+    with_flags = set()
+    with_tensorflow = set()
+    for name, path in modules_of(root / "kseg").items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if "absl" in imported_packages(ast.walk(tree)):
+            with_flags.add(name.partition(".")[0])
+        if "tensorflow" in imported_packages(tree.body):
+            with_tensorflow.add(name)
+    assert with_flags == {"commands"}
+    assert with_tensorflow <= TENSORFLOW

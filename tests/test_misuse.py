@@ -14,6 +14,7 @@ from PIL import Image
 
 import kseg
 from kseg import layers, losses, metrics
+from kseg.commands import command_line
 from kseg.data.records import manifest
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic import dataset
@@ -242,13 +243,10 @@ DEFECTS = {
 
 
 @pytest.mark.parametrize(("where", "script"), [(where, s) for where, scripts in DEFECTS.items() for s in scripts])
-def test_a_defect_of_ksegs_is_no_users_mistake(where, script, place, tmp_path, root, monkeypatch):
+def test_a_defect_of_ksegs_is_no_users_mistake(where, script, place, tmp_path, monkeypatch):
     """A function deep inside that fails with TypeError comes out of the script as that, not as one line."""
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-
-    monkeypatch.setattr(_flags, "_show_log", lambda: None)
-    main = importlib.import_module(script)
+    monkeypatch.setattr(command_line, "_show_log", lambda: None)
+    main = importlib.import_module(f"kseg.commands.{script.removesuffix('_data')}_command")
     made = labelled_file(place)
     data = f"--data_dir={place / 'records'}"
     lines = {
@@ -263,7 +261,7 @@ def test_a_defect_of_ksegs_is_no_users_mistake(where, script, place, tmp_path, r
     flag_values = main.FLAGS
     monkeypatch.setattr(where, planted)
     with pytest.raises(TypeError, match="planted"):
-        _flags.run(main.main, flag_values, takes_arguments=script == "compare")
+        command_line.start(main.run, flag_values, takes_arguments=script == "compare")
 
 
 def labelled_file(place):

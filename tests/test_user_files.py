@@ -12,10 +12,12 @@ import sys
 import numpy as np
 import pytest
 import tiny
+from absl import flags
 from PIL import Image
 from scenes import make_camvid
 from test_prepare import content, prepare
 
+from kseg.commands import command_line, train_command
 from kseg.data.records import manifest
 from kseg.io import files
 from kseg.io.errors import InputError
@@ -172,7 +174,7 @@ def test_no_command_writes_onto_what_it_reads(stage, call_script, monkeypatch, t
 
     monkeypatch.setattr(prediction, "load_model", lambda path: pytest.fail("the model was loaded"))
     script, *arguments = COMMANDS[case]
-    code, out, error = call_script(script, *(argument.format(tmp_path) for argument in arguments))
+    code, _, error = call_script(script, *(argument.format(tmp_path) for argument in arguments))
     assert code == 2 and " the output " in error and "Choose another output." in error, error
     assert len(error.strip().splitlines()) == 1
     assert snapshot(tmp_path) == before
@@ -518,25 +520,20 @@ def random_texts(seed, count):
     return ["", *PIECES, *("".join(random.choice(PIECES, random.integers(1, 7))) for _ in range(count))]
 
 
-def test_every_text_survives_a_flagfile(tmp_path, root, monkeypatch):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-
+def test_every_text_survives_a_flagfile(tmp_path):
     texts = random_texts(0, 3000)
     for text in texts:
         line = flag_line("data_dir", text)
         assert read_flag_line(line) == ("data_dir", text) and line.splitlines() == [line]
     lines = [f"{flag_line('data_dir', text)}\n" for text in texts]
     (tmp_path / "all.flags").write_text("".join(lines), encoding="utf-8")
-    assert _flags.expand_flagfiles([f"--flagfile={tmp_path}/all.flags"]) == [f"--data_dir={text}" for text in texts]
+    assert command_line.expand_flagfiles([f"--flagfile={tmp_path}/all.flags"]) == [
+        f"--data_dir={text}" for text in texts
+    ]
 
 
-def test_every_text_survives_the_settings_of_a_run(tmp_path, root, monkeypatch):
+def test_every_text_survives_the_settings_of_a_run(tmp_path):
     """flags.txt as training writes it is read back by a resumed run and by --flagfile alike."""
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-    import train
-
     texts = random_texts(1, 150)
     for i, text in enumerate(texts):
         options = {"backbone": texts[i - 1]}
@@ -547,11 +544,11 @@ def test_every_text_survives_the_settings_of_a_run(tmp_path, root, monkeypatch):
         stored = folder.stored()
         assert stored == wanted and stored.get("data_dir", "") == text
         assert json.loads(stored["model_options"]) == options
-        for flag in train.FLAGS:
-            train.FLAGS[flag].unparse()
-        train.FLAGS(["train.py", *_flags.expand_flagfiles([f"--flagfile={folder.workdir / FLAGS_FILE}"])])
-        assert make_settings(**{name: train.FLAGS[name].value for name in vars(settings)}) == settings
-        assert (train.FLAGS["data_dir"].value or "") == text
+        for flag in train_command.FLAGS:
+            train_command.FLAGS[flag].unparse()
+        train_command.FLAGS(["train.py", *command_line.expand_flagfiles([f"--flagfile={folder.workdir / FLAGS_FILE}"])])
+        assert make_settings(**{name: train_command.FLAGS[name].value for name in vars(settings)}) == settings
+        assert (train_command.FLAGS["data_dir"].value or "") == text
 
 
 def test_flag_files_of_before_read_as_they_did(tmp_path):
@@ -565,12 +562,9 @@ def test_flag_files_of_before_read_as_they_did(tmp_path):
 
 
 @pytest.mark.parametrize("value", ['"a" # trailing', '"a', "a", "[1]", '"a" "b"', "", '"\\x"'])
-def test_what_is_quoted_wrongly_is_an_error_of_its_line(tmp_path, root, monkeypatch, value):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-
+def test_what_is_quoted_wrongly_is_an_error_of_its_line(tmp_path, value):
     (tmp_path / FLAGS_FILE).write_text(f"--model=unet\n--data_dir:={value}\n")
-    with pytest.raises(_flags.flags.Error, match="flags.txt:2: After := a value stands in double quotes as JSON"):
-        _flags.expand_flagfiles([f"--flagfile={tmp_path / FLAGS_FILE}"])
+    with pytest.raises(flags.Error, match="flags.txt:2: After := a value stands in double quotes as JSON"):
+        command_line.expand_flagfiles([f"--flagfile={tmp_path / FLAGS_FILE}"])
     with pytest.raises(InputError, match="flags.txt is damaged. After := a value"):
         RunFolder(tmp_path).stored_or_none()

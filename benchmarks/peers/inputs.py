@@ -13,8 +13,3 @@ def scene(batch, height, width, num_classes):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch, height, width, 3), np.uint8)
     return images, random.integers(0, num_classes, (batch, height, width), np.int32)
-
-
-def convolution_flop(batch, height, width, channels):
-    """Operations of a same-padded 3x3 convolution with as many output as input channels."""
-    return 2 * 9 * batch * height * width * channels * channels

@@ -11,7 +11,7 @@ from kseg import blocks, layers, losses
 from kseg.data.augmentation.plan import Augmentation, epoch_plan
 from kseg.data.pipeline.load import open_split
 from kseg.evaluation.evaluate import evaluate_standard
-from kseg.models import MODELS, build_model, deeplabv3
+from kseg.models import build_model
 from kseg.training.trainers import make_loop
 
 versions = steps.versions
@@ -42,14 +42,8 @@ def train_step(precision, batch, height, width, num_classes, base_filters):
     return model_step("segnet_aspp", options, precision, batch, height, width, num_classes)
 
 
-def models():
-    """Nothing to run; tells the names of all models, with the options that make another network of one."""
-    variants = {"deeplabv3": [{"backbone": backbone} for backbone in deeplabv3.BACKBONES]}
-    return None, {"models": [(name, options) for name in MODELS for options in variants.get(name, [{}])]}
-
-
 def model_step(model, options, precision, batch, height, width, num_classes):
-    """The same of any model of kseg."""
+    """The same of any model of kseg, by its builder's options."""
     steps.set_precision(precision)
     model = build_model(model, (height, width, 3), num_classes, **options)
     facts = costs.facts(model)
@@ -103,7 +97,7 @@ def evaluation(model, base_filters, height, width, num_classes, records):
     """The scores of the validation split."""
     source = open_split(records, "val")
     built = build_model(model, (height, width, 3), num_classes, base_filters=base_filters)
-    return lambda: evaluate_standard(built, source), {}
+    return lambda: evaluate_standard(built, source), {"images": len(source)}
 
 
 CASES = {
@@ -111,10 +105,8 @@ CASES = {
     "batch_norm": batch_norm,
     "aspp": aspp,
     "train_step": train_step,
-    "models": models,
     "model_step": model_step,
     "loop_step": loop_step,
     "training_loop": training_loop,
     "evaluation": evaluation,
-    "conv_rate": steps.conv_rate,
 }

@@ -239,20 +239,7 @@ def evaluation(model, base_filters, height, width, num_classes, images):
                 matrix += torch.bincount((truth * num_classes + predicted).flatten(), minlength=num_classes**2)
         return matrix
 
-    return run, {}
-
-
-def conv_rate(precision, batch, height, width, channels):
-    """A 3x3 convolution as PyTorch does it (oneDNN)."""
-    dtype = getattr(torch, precision)
-    x = as_maps(inputs.maps((batch, height, width, channels))).to(dtype)
-    kernel = as_maps(inputs.maps((channels, 3, 3, channels))).to(dtype)
-
-    def run():
-        with torch.no_grad():
-            return functional.conv2d(x, kernel, padding=1)
-
-    return run, {"flop": inputs.convolution_flop(batch, height, width, channels)}
+    return run, {"images": images}
 
 
 CASES = {
@@ -262,5 +249,4 @@ CASES = {
     "train_step": train_step,
     "training_loop": training_loop,
     "evaluation": evaluation,
-    "conv_rate": conv_rate,
 }

@@ -50,15 +50,3 @@ def train_run(model, loss, images, labels):
 def set_precision(precision):
     """float32, or bfloat16 arithmetic with float32 weights."""
     keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
-
-
-def conv_rate(precision, batch, height, width, channels):
-    """A 3x3 convolution as TensorFlow does it (oneDNN)."""
-    x = tf.cast(inputs.maps((batch, height, width, channels)), precision)
-    kernel = tf.cast(inputs.maps((3, 3, channels, channels)), precision)
-
-    @tf.function
-    def step():
-        return tf.nn.conv2d(x, kernel, 1, "SAME")
-
-    return step, {"flop": inputs.convolution_flop(batch, height, width, channels)}

@@ -192,7 +192,7 @@ def _recurrent_units(applications):
         inside = [a for a in applications if a in same or (a in after[first] and last in after[a])]
         if all(a.name == name or KINDS.get(a.layer_class) not in CONVOLUTIONS for a in inside):
             unit = _unit(last, len(same))
-            owners |= {application: unit for application in inside}
+            owners |= dict.fromkeys(inside, unit)
     return owners
 
 

@@ -112,10 +112,13 @@ def _share_columns(boxes, edges):
             box.slot, box.slots = slot, len(cells[key])
     for key in sorted(cells, reverse=True):  # one that leads to one of several stands in its line
         for box in cells[key] if len(cells[key]) == 1 else ():
-            ahead, behind = targets[box], sources[box]
-            if len(ahead) == len(behind) == 1 and ahead[0].slots > 1 and len(targets[behind[0]]) > 1:
-                if ahead[0].unit.reduction == box.unit.reduction:
-                    box.slot, box.slots = ahead[0].slot, ahead[0].slots
+            if not len(targets[box]) == len(sources[box]) == 1:
+                continue
+            (ahead,) = targets[box]
+            (behind,) = sources[box]
+            if ahead.slots > 1 and len(targets[behind]) > 1 and ahead.unit.reduction == box.unit.reduction:
+                box.slot = ahead.slot
+                box.slots = ahead.slots
 
 
 def _precedence(sources):

@@ -20,6 +20,7 @@ _TEMPORARY = re.compile(r"\.tmp-\d+-(.+)")  # of a process that may be gone
 
 
 def is_url(path) -> bool:
+    """Whether a path is an address such as gs://bucket/folder."""
     return "://" in str(path)
 
 

@@ -1,8 +1,4 @@
-"""What Keras lacks: pooling with indices, fused batch norm, L2 normalisation with a scale, bilinear kernels, and input
-normalisation that describes itself.
-
-All of it is `keras.ops`; training on TensorFlow takes faster paths (XLA islands, the fused kernel).
-"""
+"""The layer that normalises images inside the model and says what a saved model must say about itself."""
 
 import json
 import numbers

@@ -55,7 +55,7 @@ class CityscapesCounts:
     def __init__(self):
         self.matrix, self.images = np.zeros((_COUNT, _COUNT), np.int64), 0
         names = (*(NAMES[i] for i in MEAN_SIZES), *_CATEGORY_OF.values())
-        self._weighted = {name: (0.0, 0.0) for name in names}  # TP and FN, weighted by the instance's size
+        self._weighted = dict.fromkeys(names, (0.0, 0.0))  # TP and FN, weighted by the instance's size
 
     def add(self, prediction, label, instances):
         """Count one image.

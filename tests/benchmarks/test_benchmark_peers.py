@@ -11,7 +11,7 @@ import tensorflow as tf
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from benchmarks import costs, suites
-from benchmarks.peers import inputs, machine, naive, ours, steps
+from benchmarks.peers import inputs, naive, ours
 from kseg.layers import pooling as windows
 from kseg.models import build_model
 from kseg.models.segnet import segnet_aspp
@@ -156,12 +156,3 @@ def test_training_steps_lower_the_loss(eager, module):
     losses = [run() for _ in range(10)]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     assert facts["parameters"] > 0 and facts["multiply_adds"] > 0
-
-
-def test_convolution_and_copy_count_their_work():
-    run, facts = steps.conv_rate("float32", 2, 5, 7, 4)
-    assert run().shape == (2, 5, 7, 4)
-    assert facts["flop"] == 2 * (2 * 5 * 7) * (3 * 3 * 4 * 4)  # a multiplication and an addition each
-    run, facts = machine.copy(megabytes=1)
-    run()
-    assert facts["bytes"] == 2_000_000  # read and written

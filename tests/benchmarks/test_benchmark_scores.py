@@ -1,4 +1,4 @@
-"""benchmarks/scores.py: the contestants score the same images, and alike."""
+"""The suite "scores": the contestants score the same images, and alike."""
 
 import pathlib
 import sys
@@ -9,14 +9,14 @@ from sklearn.metrics import jaccard_score
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from benchmarks import scores
+from benchmarks import suites
 from benchmarks.peers import kseg_scores, scenes
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
-    scores.write_scenes(folder, images=2, height=96, width=128)
+    suites.write_scenes(folder, images=2, height=96, width=128)
     return folder
 
 
@@ -36,8 +36,3 @@ def test_five_scores_equal_scikit_learn(folder):
     assert 0 < valid.sum() < truth.size
     expected = jaccard_score(truth[valid], predicted[valid], average="macro")
     assert kseg_scores.five(folder, 19)[1]["score"] == pytest.approx(expected, rel=1e-12)
-
-
-def test_contestants_that_disagree_are_refused():
-    with pytest.raises(RuntimeError, match="five: the contestants do not score alike"):
-        scores._check_equal("five", {"kseg": {"score": 0.5}, "other": {"score": 0.51}})

@@ -1,15 +1,18 @@
 """The scripts as a user meets them: help, bad input, flagfiles; `import kseg`."""
 
-import ast
 import logging
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 import tiny
 from absl import flags
+
+from kseg.commands import command_line, train_command
+from kseg.commands.command_line import expand_flagfiles
+
+SCRIPTS = ("prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py", "compare.py")
 
 
 def run(root, script, *arguments):
@@ -21,41 +24,36 @@ def run(root, script, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.fixture
-def expand(root, monkeypatch):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-
-    return _flags.expand_flagfiles
-
-
-@pytest.mark.parametrize(
-    "script", ["prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py", "compare.py"]
-)
-def test_help_tells_the_flags(root, script):
-    code, out, _ = run(root, script, "--help")
-    assert code == 0 and "python scripts/" in out and "--" in out
-
-
-def test_import_and_help_load_no_framework(root):
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_tells_the_flags_and_loads_no_framework(root, script):
     program = (
         "import sys, runpy, kseg; kseg.__version__\n"
-        "sys.argv = ['train.py', '--help']\n"
-        f"sys.path.insert(0, {str(root / 'scripts')!r})\n"
-        f"runpy.run_path({str(root / 'scripts' / 'train.py')!r}, run_name='__main__')\n"
+        f"sys.argv = [{script!r}, '--help']\n"
+        f"runpy.run_path({str(root / 'scripts' / script)!r}, run_name='__main__')\n"
         "print({'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
+    # A flag of its own and the docstring of the command, which shows how to call it.
+    assert f"python scripts/{script} " in done.stdout and "\n  --" in done.stdout
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_every_config_parses(root, expand):
+def test_every_script_is_the_command_of_its_name(root):
+    assert {path.name for path in (root / "scripts").glob("*.py")} == {*SCRIPTS, "benchmark.py"}
+    for script in SCRIPTS:
+        _, imported, *start = (root / "scripts" / script).read_text().split("\n\n")
+        module = script.removesuffix(".py").removesuffix("_data")
+        assert imported == f"from kseg.commands.{module}_command import main"
+        assert start == ['if __name__ == "__main__":\n    main()\n']  # guarded: prepare_data.py spawns processes
+
+
+def test_every_config_parses(root):
     from kseg.settings import Settings
 
     configs = sorted((root / "configs").rglob("*.flags"))
     assert len(configs) >= 3
     for config in configs:
-        names = {flag[2:].partition("=")[0].removeprefix("no") for flag in expand([f"--flagfile={config}"])}
+        names = {flag[2:].partition("=")[0].removeprefix("no") for flag in expand_flagfiles([f"--flagfile={config}"])}
         known = set(Settings.__dataclass_fields__) | {
             *("model", "dataset", "data_dir", "workdir", "base_filters", "encoder_weights", "model_options", "strategy")
         }
@@ -63,17 +61,22 @@ def test_every_config_parses(root, expand):
         assert names <= known and (not complete or {"model", "data_dir", "workdir"} <= names), config
 
 
-def test_the_command_line_wins_in_any_order(tmp_path, expand):
+def test_the_command_line_wins_in_any_order(tmp_path):
     (tmp_path / "nested").mkdir()
     (tmp_path / "a.flags").write_text("# a comment\n\n--rate=1\n--flagfile=nested/b.flags\n")
     (tmp_path / "nested" / "b.flags").write_text("--rate=2\n--flagfile=../c.flags\n")
     (tmp_path / "c.flags").write_text("--size=3\n")
-    assert expand(["--rate=9", f"--flagfile={tmp_path}/a.flags"]) == ["--rate=1", "--rate=2", "--size=3", "--rate=9"]
+    assert expand_flagfiles(["--rate=9", f"--flagfile={tmp_path}/a.flags"]) == [
+        "--rate=1",
+        "--rate=2",
+        "--size=3",
+        "--rate=9",
+    ]
 
 
-def test_a_flag_that_is_gone_still_reads_from_an_old_flagfile(tmp_path, expand, capsys):
+def test_a_flag_that_is_gone_still_reads_from_an_old_flagfile(tmp_path, capsys):
     (tmp_path / "flags.txt").write_text("--epochs=3\n--on_conflict=new\n# until step 9: --epochs=2\n--seed=1\n")
-    assert expand([f"--flagfile={tmp_path}/flags.txt"]) == ["--epochs=3", "--seed=1"]
+    assert expand_flagfiles([f"--flagfile={tmp_path}/flags.txt"]) == ["--epochs=3", "--seed=1"]
     assert "flags.txt:2: --on_conflict=new has no effect: this flag is gone.\n" in capsys.readouterr().err
 
 
@@ -86,10 +89,10 @@ def test_a_flag_that_is_gone_still_reads_from_an_old_flagfile(tmp_path, expand, 
         ("--flagfile=missing.flags", "Cannot read flagfile missing.flags"),
     ],
 )
-def test_bad_flagfile_lines(tmp_path, expand, line, message):
+def test_bad_flagfile_lines(tmp_path, line, message):
     (tmp_path / "a.flags").write_text(f"--size=3\n{line}\n")
     with pytest.raises(flags.Error, match=message):
-        expand([f"--flagfile={tmp_path}/a.flags"])
+        expand_flagfiles([f"--flagfile={tmp_path}/a.flags"])
 
 
 @pytest.mark.parametrize(
@@ -111,8 +114,9 @@ def test_bad_flagfile_lines(tmp_path, expand, line, message):
     ],
     ids=lambda value: value if isinstance(value, str) else value[0] + value[-1],
 )
-def test_bad_input_is_one_line_and_exit_code_2(root, arguments, message):
-    code, _, error = run(root, *arguments)
+def test_bad_input_is_one_line_and_exit_code_2(call_script, arguments, message):
+    script, *options = arguments
+    code, _, error = call_script(script.removesuffix(".py"), *options)
     assert code == 2
     (line,) = [line for line in error.splitlines() if "error:" in line]
     assert message in line and "Traceback" not in error
@@ -126,8 +130,8 @@ def test_missing_records_say_what_to_download_in_three_lines(root):
     assert lines[2] == "python scripts/prepare_data.py --dataset=cityscapes --source=THAT_FOLDER --output=no/records"
 
 
-def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path):
-    """One narrow U-Net for one step, through every script."""
+def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path, call_script):
+    """One narrow U-Net for one step, through every script; what follows the training runs in this process."""
     source = tiny.write_folder(tmp_path / "source", train=4, val=2, size=(32, 32))
     code, out, error = run(
         root, "prepare_data.py", "--dataset=folder", f"--source={source}", f"--output={tmp_path}/data"
@@ -139,64 +143,42 @@ def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path):
     code, out, error = run(root, "train.py", *small, *common)
     assert code == 0, error[-3000:]
     assert "mean IoU" in out and "2/2 images" in out and f"{workdir}/saved_model" in out
-    code, out, error = run(root, "train.py", f"--flagfile={workdir}/flags.txt", f"--workdir={workdir}")
-    assert code == 0 and "is finished" in out, error[-3000:]  # the stored flags are those of the run
+    code, out, error = call_script("train", f"--flagfile={workdir}/flags.txt", f"--workdir={workdir}")
+    assert code == 0 and "is finished" in out, error  # the stored flags are those of the run
     tables = []
     for model in (workdir, workdir / "best.keras", workdir / "saved_model"):
         output = tmp_path / f"{model.name}.json"
-        code, out, error = run(
-            root, "evaluate.py", f"--model={model}", f"--data_dir={tmp_path}/data", f"--output={output}"
+        code, _, error = call_script(
+            "evaluate", f"--model={model}", f"--data_dir={tmp_path}/data", f"--output={output}"
         )
-        assert code == 0, error[-3000:]
+        assert code == 0, error
         tables.append(output.read_text())
     assert tables[0] == tables[1] == tables[2] == (workdir / "scores.json").read_text()
     image = source / "val" / "images" / "val_0.png"
-    code, out, error = run(root, "predict.py", f"--model={workdir}", f"--images={image}", f"--output={tmp_path}/labels")
-    assert code == 0 and sorted(tmp_path.glob("labels/**/*.png")) == [
-        *(tmp_path / "labels" / "color" / "val_0.png", tmp_path / "labels" / "val_0.png")
-    ], error
+    code, _, error = call_script("predict", f"--model={workdir}", f"--images={image}", f"--output={tmp_path}/labels")
+    labels = tmp_path / "labels"
+    assert code == 0, error
+    assert sorted(labels.glob("**/*.png")) == [labels / "color" / "val_0.png", labels / "val_0.png"]
     (workdir / "best.keras").write_bytes((workdir / "best.keras").read_bytes()[:1000])
-    code, _, error = run(root, "export.py", f"--model={workdir}/best.keras", f"--output={tmp_path}/export")
+    code, _, error = call_script("export", f"--model={workdir}/best.keras", f"--output={tmp_path}/export")
     assert code == 2 and "best.keras is damaged" in error and not (tmp_path / "export").exists()
 
 
-def test_what_kseg_reports_is_printed(root, monkeypatch, capsys):
+def test_what_kseg_reports_is_printed(monkeypatch, capsys):
     """Which encoder weights were used is a line of the log; a script prints it."""
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-
     log = logging.getLogger("kseg")
     monkeypatch.setattr(log, "handlers", [])
     monkeypatch.setattr(log, "level", logging.NOTSET)
-    _flags._show_log()
+    command_line._show_log()
     log.info("26 of 26 encoder arrays")
     assert capsys.readouterr().out == "26 of 26 encoder arrays\n"
 
 
-def test_a_bad_crop_shows_before_streets_are_drawn(root, tmp_path, monkeypatch):
+def test_a_bad_crop_shows_before_streets_are_drawn(tmp_path):
     """The crop is what must divide by 32, not the size that the whole image is brought to."""
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import train
-
     paths = (f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
     common = ("--model=segnet", "--base_filters=2", "--dataset=synthetic", "--epochs=1", "--height=40", "--width=64")
-    train.FLAGS(["train.py", *paths, *common, "--crop_height=16", "--crop_width=32"])
+    train_command.FLAGS(["train.py", *paths, *common, "--crop_height=16", "--crop_width=32"])
     with pytest.raises(ValueError, match="multiples of 32, got 16x32"):
-        train.main(train.FLAGS)
+        train_command.run(train_command.FLAGS)
     assert not list(tmp_path.iterdir())
-
-
-def test_flags_stay_in_scripts_and_tensorflow_out_of_the_portable_rooms(root):
-    package = root / "kseg"
-    for path in package.rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        names = [
-            alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for alias in ([ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names)
-        ]
-        assert not any(name.startswith("absl") for name in names), path
-        top_level = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
-        if pathlib.Path(path).name not in ("pipeline.py", "loop_tensorflow.py", "remat.py", "replicas.py"):
-            assert "tensorflow" not in top_level, path

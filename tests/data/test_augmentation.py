@@ -31,7 +31,7 @@ def test_an_epoch_takes_every_record_once_and_ranges_hold():
     assert sorted(plan["record"]) == list(range(400))
     assert plan["scale"].min() >= 0.5 and plan["scale"].max() <= 2 and np.ptp(plan["scale"]) > 1.3
     assert 0.4 < plan["flip"].mean() < 0.6
-    assert 0 <= plan["top"].min() and plan["top"].max() < 1
+    assert plan["top"].min() >= 0 and plan["top"].max() < 1
     still = epoch_plan(4, 4, seed=0, epoch=0, augmentation=Augmentation()).ravel()
     assert not still["flip"].any() and (still["scale"] == 1).all()
     assert np.allclose(still["color"], np.eye(3, 4), atol=1e-6)

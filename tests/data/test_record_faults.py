@@ -208,7 +208,7 @@ def test_illegal_ids_by_their_number(source, tmp_path):
 
 
 def test_blank_labels_and_missing_classes(source, checked, tmp_path):
-    change(labels_of(source, "val")[1], lambda label: np.zeros_like(label))
+    change(labels_of(source, "val")[1], np.zeros_like)
     for path in labels_of(source, "train"):
         change(path, lambda label: np.where(label == 26, 11, label))  # cars in val only
     change(labels_of(source, "train")[2], lambda label: np.where(np.indices(label.shape)[1] < 9, 31, label))
@@ -311,13 +311,13 @@ def test_the_script_draws_a_sheet_and_exits_by_what_it_finds(source, checked, tm
     assert "WARNING: No split has a pixel of" in out and "--class_weights=median_frequency or --class_weights=" in out
     with Image.open(tmp_path / "records.check.png") as sheet:  # four columns of 3 x 128 pixels, six rows of 3 x 64
         assert sheet.width == 4 * (384 + 8) + 8 and sheet.height > 6 * 192
-    change(labels_of(source, "val")[1], lambda label: np.zeros_like(label))
+    change(labels_of(source, "val")[1], np.zeros_like)
     shutil.rmtree(tmp_path / "records")
     checked()
     code, out, error = run(f"--check={tmp_path}/records", f"--output={tmp_path}/sheet.png")
     assert code == 0 and "WARNING: val: 1 of 3 records have a blank label" in out and (tmp_path / "sheet.png").exists()
     for path in labels_of(source, "val"):
-        change(path, lambda label: np.zeros_like(label))
+        change(path, np.zeros_like)
     shutil.rmtree(tmp_path / "records")
     checked()
     code, out, error = run(f"--check={tmp_path}/records", f"--output={tmp_path}/sheet.png")

@@ -69,7 +69,7 @@ def test_a_second_call_draws_only_what_is_missing(drawing, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     assert dataset.draw_cityscapes(tmp_path, **SMALL, workers=1) == 0
-    image, labels, _ = dataset.frame_paths(tmp_path, "train", 2)
+    image, *_ = dataset.frame_paths(tmp_path, "train", 2)
     image.unlink()
     dataset.frame_paths(tmp_path, "val", 0)[2].unlink()
     before = os.stat(dataset.frame_paths(tmp_path, "train", 1)[0]).st_mtime_ns

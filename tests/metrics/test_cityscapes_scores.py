@@ -4,7 +4,6 @@ import json
 import math
 import pathlib
 import shutil
-import sys
 
 import keras
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from scenes import save
 
 import kseg
+from kseg.commands import evaluate_command
 from kseg.data.pipeline.examples import Examples
 from kseg.data.records.prepare import prepare_dataset
 from kseg.evaluation.cityscapes_protocol import evaluate_cityscapes, regular_ids
@@ -245,18 +245,16 @@ def test_scenes_are_read_as_they_are_needed(records, monkeypatch):
     assert sum(1 for _ in scenes) == 11 and sorted(read) == list(range(12))
 
 
-def test_script_writes_the_official_file_beside_the_model(root, records, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    monkeypatch.delitem(sys.modules, "evaluate", raising=False)
-    import evaluate
-
+def test_script_writes_the_official_file_beside_the_model(records, tmp_path, capsys):
     model = nearest_id_model(ids_of("train_ids"))
     model.save(tmp_path / "model.keras")
-    evaluate.FLAGS(["evaluate.py", f"--model={tmp_path}/model.keras", f"--data_dir={records}", "--protocol=cityscapes"])
-    evaluate.main(evaluate.FLAGS)
+    evaluate_command.FLAGS(
+        ["evaluate.py", f"--model={tmp_path}/model.keras", f"--data_dir={records}", "--protocol=cityscapes"]
+    )
+    evaluate_command.run(evaluate_command.FLAGS)
     written = json.loads((tmp_path / "model.keras.val.cityscapes.json").read_text())
     expected = kseg.evaluate(model, records, protocol="cityscapes")
     assert "model.keras.val.cityscapes.json" in capsys.readouterr().out
     assert written["averageScoreClasses"] == expected.mean_iou
     assert written["averageScoreInstCategories"] == expected.mean_category_iiou
-    assert set(evaluate.FLAGS["protocol"].parser.enum_values) == set(kseg.evaluation.evaluate.PROTOCOLS)
+    assert set(evaluate_command.FLAGS["protocol"].parser.enum_values) == set(kseg.evaluation.evaluate.PROTOCOLS)

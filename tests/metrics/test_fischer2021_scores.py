@@ -1,7 +1,6 @@
 """The seed protocol: its rule against scikit-learn and by hand, and a model that training mode leaves as it was."""
 
 import json
-import sys
 
 import keras
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 from scenes import make_cityscapes
 
 import kseg
+from kseg.commands import evaluate_command
 from kseg.data.augmentation.apply_numpy import nearest_label, smooth_label
 from kseg.data.records.prepare import prepare_dataset
 from kseg.evaluation.fischer2021_protocol import evaluate_seed, network_size, record_batches, stored_label_resize
@@ -208,17 +208,15 @@ def test_the_authors_two_recipes(cityscapes, label_set, outputs, label_resize):
     assert beyond > 0 or label_set == "all_ids"
 
 
-def test_from_the_command_line(root, cityscapes, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    monkeypatch.delitem(sys.modules, "evaluate", raising=False)  # its flags keep what other tests set
-    import evaluate
-
+def test_from_the_command_line(cityscapes, tmp_path, capsys):
     image = keras.Input((8, 16, 3))
     model = keras.Model(image, BatchNormalization()(keras.layers.Conv2D(34, 1)(image)))
     model.save(tmp_path / "model.keras")
     flags = (f"--model={tmp_path}/model.keras", f"--data_dir={cityscapes}", "--label_set=all_ids", "--protocol=seed")
-    evaluate.FLAGS(["evaluate.py", *flags, "--train_mode_statistics", "--batch_size=2", "--label_resize=smooth"])
-    evaluate.main(evaluate.FLAGS)
+    evaluate_command.FLAGS(
+        ["evaluate.py", *flags, "--train_mode_statistics", "--batch_size=2", "--label_resize=smooth"]
+    )
+    evaluate_command.run(evaluate_command.FLAGS)
     table = json.loads((tmp_path / "model.keras.val.seed.json").read_text())
     assert (table["images"], table["expected_images"], table["label_resize"]) == (2, 3, "smooth")
     assert table["train_mode_statistics"] is True

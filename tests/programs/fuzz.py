@@ -16,19 +16,18 @@ import sys
 import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests" / "support")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 os.environ["KERAS_BACKEND"] = "numpy"
 sys.modules["tensorflow"] = None  # importing it would be an ImportError
 
-import _flags
 import keras
 import numpy as np
-import train as train_script
 from absl import flags
 from mutations import generator, mend_png, mutate, mutate_json, mutate_lines, mutate_member
 from PIL import Image
 from torch_files import write_state_dict
 
+from kseg.commands import command_line, train_command
 from kseg.data.pipeline.examples import Examples
 from kseg.data.records import manifest as records
 from kseg.data.records.prepare import prepare_dataset
@@ -219,9 +218,9 @@ class Fuzz:
             manifest.write_bytes(whole)
 
     def read_flagfile(self, random):
-        path, values = self._damaged(self.flags, random, mutate_lines), train_script.FLAGS
+        path, values = self._damaged(self.flags, random, mutate_lines), train_command.FLAGS
         try:
-            arguments = _flags.expand_flagfiles([f"--flagfile={path}"])
+            arguments = command_line.expand_flagfiles([f"--flagfile={path}"])
             must(not values(["train.py", *arguments])[1:], "an argument that is no flag")
             settings = make_settings(**{name: values[name].value for name in vars(make_settings(epochs=1))})
         finally:
@@ -272,10 +271,12 @@ class Fuzz:
         try:
             read(generator(case))
         except (ValueError, OSError, flags.Error) as error:
-            clear = 10 < len(_flags.shown(error)) <= 2000
+            clear = 10 < len(command_line.shown(error)) <= 2000
             ours = isinstance(error, flags.Error | InputError)
             found["outcome"] = "refused" if clear and ours else "defect"
-            found["error"] = "".join(traceback.format_exception(error)) if not (clear and ours) else _flags.shown(error)
+            found["error"] = (
+                "".join(traceback.format_exception(error)) if not (clear and ours) else command_line.shown(error)
+            )
         except BaseException as error:
             found |= {"outcome": "defect", "error": "".join(traceback.format_exception(error))[-4000:]}
         return found | {"peak": Loop().peak_memory()[0]}

@@ -12,6 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 sys.modules["tensorflow"] = None  # importing it raises ImportError from here on
 
+import contextlib
+
 import averages
 import keras
 import numpy as np
@@ -75,10 +77,8 @@ def train_on_records(records, output):
                 raise KeyboardInterrupt
 
     settings = {**tiny.SETTINGS, "strategy": "mirrored", "ema_momentum": 0.5}
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         kseg.train(tiny.build_tiny, records, output / "cut", callbacks=[Stop()], **settings)
-    except KeyboardInterrupt:
-        pass
     ended = {}
     for name in ("cut", "whole"):
         model, history = kseg.train(tiny.build_tiny, records, output / name, **settings)

@@ -89,7 +89,7 @@ def compare_loops():
     frozen = run_loop(1, trainable_norm=False)
     compare(frozen, run_loop(1, 4, trainable_norm=False))
     scaled = run_loop(2, 2, trainable_norm=False, wrap=lambda sgd: keras.optimizers.LossScaleOptimizer(sgd, 256.0))
-    compare(frozen, (scaled[0], [gradient for gradient in scaled[1]], *scaled[2:]))
+    compare(frozen, (scaled[0], list(scaled[1]), *scaled[2:]))
 
 
 def draw():

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import kseg
+from kseg.commands import command_line, compare_command
 from kseg.data.datasets import cityscapes
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
@@ -234,15 +235,11 @@ def test_only_an_earlier_page_is_replaced(tmp_path):
     assert (report / "thumbnails" / "my notes.txt").exists() and len(list(tmp_path.iterdir())) == 2
 
 
-def test_the_script_takes_models_anywhere_on_the_line(models, records, tmp_path, root, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import _flags
-    import compare
-
-    monkeypatch.setattr(_flags, "_show_log", lambda: None)
+def test_the_script_takes_models_anywhere_on_the_line(models, records, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command_line, "_show_log", lambda: None)
     line = [str(models[1]), f"--data_dir={records}", str(models[0]), f"--output={tmp_path}/report/"]
     monkeypatch.setattr(sys, "argv", ["compare.py", *line])
-    _flags.run(compare.main, compare.FLAGS, takes_arguments=True)
+    compare_command.main()
     out = capsys.readouterr().out
     assert "difference: a/best.keras minus b/best.keras" in out and f"{tmp_path}/report/index.html" in out
     assert (tmp_path / "report" / "index.html").exists()

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import kseg
+from kseg.commands import evaluate_command
 from kseg.data.datasets import cityscapes
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
@@ -97,14 +98,11 @@ def test_a_model_of_other_classes_writes_nothing(streets, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_script_writes_the_report(streets, tmp_path, root, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import evaluate
-
+def test_the_script_writes_the_report(streets, tmp_path, capsys):
     constant_model(CAR).save(tmp_path / "car.keras")
     flags = (f"--model={tmp_path}/car.keras", f"--data_dir={streets[0]}", f"--report_dir={tmp_path}/report")
-    evaluate.FLAGS(["evaluate.py", *flags])
-    evaluate.main(evaluate.FLAGS)
+    evaluate_command.FLAGS(["evaluate.py", *flags])
+    evaluate_command.run(evaluate_command.FLAGS)
     assert (tmp_path / "report" / "confusion.png").stat().st_size > 1000
     out = capsys.readouterr().out
     assert "most often swallowed by" in out and f"{tmp_path}/report" in out and "mean IoU" in out

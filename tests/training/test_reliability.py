@@ -299,10 +299,10 @@ def test_zips_are_read_in_place_whatever_names_they_hold(tmp_path):
     source = cityscapes.read(folder)
     assert [len(source.splits[split]) for split in ("train", "val")] == [1, 1]
     assert any("evil" in problem for problem in source.problems)
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match="evil"):
         prepare_dataset("cityscapes", folder, tmp_path / "records", workers=1, progress=False)
-    new = {path for path in tmp_path.rglob("*")} - before
+    new = set(tmp_path.rglob("*")) - before
     assert all(path.is_relative_to(tmp_path / "records") for path in new)
 
 

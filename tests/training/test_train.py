@@ -13,6 +13,7 @@ import tensorflow as tf
 import tiny
 
 import kseg
+from kseg.commands import train_command
 from kseg.data.pipeline.load import open_split
 from kseg.metrics import Scores
 from kseg.runs import checkpoints
@@ -178,17 +179,14 @@ def test_a_free_model_is_bound_to_a_size_only_by_the_settings(records):
         assert model.get_layer("preprocess").size == size
 
 
-def test_loss_and_class_weights_reach_the_step(records, tmp_path, root, monkeypatch):
+def test_loss_and_class_weights_reach_the_step(records, tmp_path):
     """The first step's loss, before any update. Focal loss without an exponent is cross entropy, so 3/4 of both with
     all weights 2 is 3 times one; top-k of all pixels is their mean in each image, near 1 here (ln 3 is chance)."""
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    import train
-
     flags = ["--loss=0.75*cross_entropy+0.75*focal+0.01*top_k_cross_entropy", "--class_weights=2,2,2"]
-    train.FLAGS(["train.py", *flags, "--focal_gamma=0", "--top_k_share=1"])
+    train_command.FLAGS(["train.py", *flags, "--focal_gamma=0", "--top_k_share=1"])
     names = ("loss", "class_weights", "focal_gamma", "top_k_share")
     kinds = {"plain": {}, "median": {"class_weights": "median_frequency"}}
-    kinds["sum"] = {name: train.FLAGS[name].value for name in names}
+    kinds["sum"] = {name: train_command.FLAGS[name].value for name in names}
     losses = {}
     for name, kind in kinds.items():
         settings = {**tiny.SETTINGS, "epochs": 0, "train_steps": 1, **kind}

@@ -274,8 +274,8 @@ def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple]
     if 255 not in ids:
         ignored.add(255)
     labels = label_set_of("train_ids", [ids[k] for k in train], names, [palette[k] for k in train], ignored)
-    id_names = {i: "void" for i in sorted(ignored)} | {i: r["name"] for i, r in zip(ids, rows, strict=True)}
-    id_palette = {i: (0, 0, 0) for i in sorted(ignored)} | dict(zip(ids, palette, strict=True))
+    id_names = dict.fromkeys(sorted(ignored), "void") | {i: r["name"] for i, r in zip(ids, rows, strict=True)}
+    id_palette = dict.fromkeys(sorted(ignored), (0, 0, 0)) | dict(zip(ids, palette, strict=True))
     info = DatasetInfo(name, id_names, id_palette, tuple(sorted(ignored)), {"train_ids": labels})
     if encoding == "ids":
         return info, None

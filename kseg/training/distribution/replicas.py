@@ -12,8 +12,11 @@ _APART = 7_919  # between the seeds of two replicas: more than a model has layer
 
 @functools.cache
 def mirrored(devices):
-    """One strategy for the whole process: the collective operations of a second one get the keys of the first's, and
-    fail where the two steps reduce other shapes."""
+    """One strategy for the whole process.
+
+    The collective operations of a second one get the keys of the first's, and fail where the two steps reduce other
+    shapes.
+    """
     return tf.distribute.MirroredStrategy(devices)
 
 

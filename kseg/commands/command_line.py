@@ -1,4 +1,4 @@
-"""What every script shares: flagfiles, --help, and one clear line for bad input."""
+"""What every command shares: flagfiles, --help, and one clear line for bad input."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from absl import flags
 from kseg.io.errors import InputError
 from kseg.settings import read_flag_line
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a script imports it, speaks of errors only
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a command imports it, speaks of errors only
 
 
 _REMOVED = ("--on_conflict",)  # of earlier versions; a flagfile may still name it, to no effect
@@ -33,7 +33,9 @@ def expand_flagfiles(arguments):
     Raises:
         flags.Error: a file that is missing, a circle, a line that is no flag, a trailing comment.
     """
-    from_files, others, waiting = [], [], list(arguments)
+    from_files = []
+    others = []
+    waiting = list(arguments)
     while waiting:
         argument = waiting.pop(0)
         path = _flagfile_path(argument, waiting)
@@ -96,18 +98,21 @@ def _flagfile_lines(file, shown):
 def define_fields(dataclass, flag_values):
     """Define one flag for each field of a settings dataclass: default, type, help and choices come from it."""
     for field in dataclasses.fields(dataclass):
-        options = dict(field.metadata)
-        shared = {"name": field.name, "default": field.default, "help": options["help"]}
-        if "choices" in options:
-            flags.DEFINE_enum(enum_values=options["choices"], flag_values=flag_values, **shared)
+        name = field.name
+        default = field.default
+        explained = field.metadata["help"]
+        choices = field.metadata.get("choices")
+        lower = field.metadata.get("lower")
+        if choices is not None:
+            flags.DEFINE_enum(name, default, choices, explained, flag_values=flag_values)
         elif field.type.startswith("bool"):
-            flags.DEFINE_boolean(flag_values=flag_values, **shared)
+            flags.DEFINE_boolean(name, default, explained, flag_values=flag_values)
         elif field.type.startswith("int"):
-            flags.DEFINE_integer(lower_bound=options.get("lower"), flag_values=flag_values, **shared)
+            flags.DEFINE_integer(name, default, explained, lower_bound=lower, flag_values=flag_values)
         elif field.type.startswith("float"):
-            flags.DEFINE_float(lower_bound=options.get("lower"), flag_values=flag_values, **shared)
+            flags.DEFINE_float(name, default, explained, lower_bound=lower, flag_values=flag_values)
         else:
-            flags.DEFINE_string(flag_values=flag_values, **shared)
+            flags.DEFINE_string(name, default, explained, flag_values=flag_values)
 
 
 def require(flag_values, *names):
@@ -128,23 +133,27 @@ def parse_json(flag_values, name):
     return value
 
 
-def run(main, flag_values, takes_arguments=False):
-    """Parse the command line into `flag_values` and call `main(flag_values)`; bad input exits with code 2.
+def start(run, flag_values, takes_arguments=False):
+    """Parse the command line into `flag_values` and call `run(flag_values)`; bad input exits with code 2.
 
-    With `takes_arguments` the command line may hold others than flags, anywhere in it: `main(flag_values, those)`.
+    With `takes_arguments` the command line may hold others than flags, anywhere in it: `run(flag_values, those)`.
+    The docstring of the module of `run` opens what --help prints.
     """
     program = pathlib.Path(sys.argv[0]).name
     flag_values.set_gnu_getopt(takes_arguments)
     try:
         arguments = expand_flagfiles(sys.argv[1:])
         if {"--help", "-h", "-help"} & set(arguments):
-            print(f"{sys.modules['__main__'].__doc__ or program}\n{flag_values.get_help()}")
+            print(f"{sys.modules[run.__module__].__doc__}\n{flag_values.get_help()}")
             return
         rest = flag_values([program, *arguments])[1:]
         if rest and not takes_arguments:
             raise flags.Error(f"Every argument is --flag=value, got {rest[0]!r}.")
         _show_log()
-        main(flag_values, *([rest] if takes_arguments else []))
+        if takes_arguments:
+            run(flag_values, rest)
+        else:
+            run(flag_values)
     except (flags.Error, InputError) as error:
         _stop(program, error)
     except KeyboardInterrupt:

@@ -1,0 +1,47 @@
+"""Compare models: python scripts/compare.py runs/r2unet runs/segnet_aspp --data_dir=data/camvid --output=report/
+
+Each model is a run folder, a .keras file or a SavedModel folder; the first is what the others are compared with.
+"""
+
+from absl import flags
+
+from kseg.commands import command_line
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output",
+    None,
+    "Folder for index.html, comparison.json and pictures; an earlier page is replaced.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
+flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
+flags.DEFINE_string("label_space", None, "For records without dataset.json: train_ids or label_ids.", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
+
+
+def run(args, models):
+    """Compare the models of the command line."""
+    command_line.require(args, "data_dir", "output")
+    if len(models) < 2:
+        raise flags.Error(f"Give two models or more before the flags, got {' '.join(models) or 'none'}. See --help.")
+    import kseg
+
+    comparison = kseg.compare(
+        models,
+        args.data_dir,
+        args.output,
+        split=args.split,
+        label_set=args.label_set,
+        label_space=args.label_space,
+        batch_size=args.batch_size,
+        progress=True,
+    )
+    print(comparison)
+    print(f"{args.output.rstrip('/')}/index.html  the page; comparison.json beside it has its numbers")
+
+
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS, takes_arguments=True)

@@ -1,0 +1,139 @@
+"""Score a model: python scripts/evaluate.py --model=runs/segnet_aspp --data_dir=data/cityscapes
+
+Audit published scores, no model needed: python scripts/evaluate.py --audit --row=.9892,.8912,.9943,.8912,.8377
+"""
+
+import pathlib
+
+from absl import flags
+
+from kseg.commands import command_line
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
+flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
+flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
+flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
+flags.DEFINE_string("label_space", None, "For records without dataset.json: train_ids or label_ids.", flag_values=FLAGS)
+_PROTOCOLS = {
+    "standard": "the classes' mean scores",
+    "cityscapes": "the benchmark's own, equal to cityscapesScripts'",
+    "seed": "as the code of the paper's authors, at network size and per image",
+}
+flags.DEFINE_enum(
+    "protocol",
+    "standard",
+    list(_PROTOCOLS),
+    f"How scores are taken: {'; '.join(map(': '.join, _PROTOCOLS.items()))}.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "label_resize",
+    None,
+    ["nearest", "smooth"],
+    "Protocol seed: how labels come to the network's size; empty: as a run folder's were, else nearest.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "train_mode_statistics",
+    False,
+    "Protocol seed: batch norm by the batch and dropout active, as the authors scored (--batch_size=1 for R2U-Net, 2 "
+    "for SegNet-ASPP). The model stays as it is.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean("audit", False, "Say what could have given the rows of --row, and end.", flag_values=FLAGS)
+flags.DEFINE_multi_string(
+    "row",
+    [],
+    "Of --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1; once for each row.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("batch_size", 1, "Images of a batch.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_string("output", None, "JSON file of the scores; empty: beside the model.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "report_dir",
+    None,
+    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: none. "
+    "One more pass over the images, but for protocol standard.",
+    flag_values=FLAGS,
+)
+
+
+def print_audit(rows):
+    """Print the audit of rows given as text, rounded to as many decimals as the longest number shows."""
+    from kseg.evaluation.audit import audit
+
+    numbers = [row.replace(" ", "").split(",") for row in rows]
+    digits = max((len(number.partition(".")[2]) for row in numbers for number in row), default=4)
+    print(audit(numbers, digits))
+
+
+def run(args):
+    """Score what the flags say."""
+    if args.audit or args.row:
+        if not (args.audit and args.row):
+            raise flags.Error("--audit and --row=ACCURACY,SENSITIVITY,SPECIFICITY,F1,JACCARD go together.")
+        print_audit(args.row)
+        return
+    command_line.require(args, "model", "data_dir")
+    from kseg.data.records.manifest import record_files
+    from kseg.inference.loading import model_files
+    from kseg.io.files import refuse_inputs
+    from kseg.reports import evaluation_report
+
+    model = pathlib.Path(args.model).absolute()
+    kind = "scores" if args.protocol == "standard" else args.protocol
+    output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
+    if args.output and not output.parent.is_dir():
+        raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
+    reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
+    refuse_inputs([output, *reports], [*model_files(args.model), *record_files(args.data_dir)])
+    # The report's pass over the images gives the standard scores too.
+    one_pass = args.report_dir and args.protocol == "standard" and not (args.label_resize or args.train_mode_statistics)
+    report = write_report(args) if one_pass else None
+    scores = report.scores if one_pass else score(args)
+    print(scores)
+    scores.to_json(output)
+    print(f"{output}  the same table")
+    if args.report_dir:
+        print(f"\n{report or write_report(args)}")
+        print(f"{args.report_dir}  the report: confusion.csv, confusion.png, objects.json, boundaries.json")
+
+
+def score(args):
+    """Run the model over the split for the scores of the protocol alone."""
+    import kseg
+
+    return kseg.evaluate(
+        args.model,
+        args.data_dir,
+        protocol=args.protocol,
+        label_set=args.label_set,
+        split=args.split,
+        batch_size=args.batch_size,
+        label_space=args.label_space,
+        progress=True,
+        label_resize=args.label_resize,
+        train_mode_statistics=args.train_mode_statistics,
+    )
+
+
+def write_report(args):
+    """Write what the model confuses, misses and blurs."""
+    from kseg.reports import evaluation_report
+
+    return evaluation_report.write_report(
+        args.model,
+        args.data_dir,
+        args.report_dir,
+        split=args.split,
+        label_set=args.label_set,
+        label_space=args.label_space,
+        batch_size=args.batch_size,
+        progress=True,
+    )
+
+
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)

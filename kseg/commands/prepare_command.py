@@ -1,0 +1,133 @@
+"""Turn a dataset into the record folder that training and evaluation read.
+
+    python scripts/prepare_data.py --dataset=cityscapes --source=DIR --output=DIR
+    python scripts/prepare_data.py --dataset=camvid|folder --source=DIR --output=DIR
+    python scripts/prepare_data.py --dataset=synthetic --output=DIR
+    python scripts/prepare_data.py --check=DIR
+
+cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded. camvid: train/, val/ and maybe test/,
+each with images/ and labels/. folder: the same, and a classes.json (README.md, "Your own images"). synthetic: streets
+that are drawn here. Other usual names of folders and labels are taken too, and a split without labels is left out: a
+line says so. Every frame is checked first; problems are listed together, a line for each cause, and nothing is written
+then.
+
+--check reads a record folder whole: pixels of each class and weights for them, checksums, labels in other ids than
+stated, smoothed or blank, 255 where a class is meant, images that two splits share. It draws augmented samples, and
+exits with code 2 if anything is wrong; warnings alone leave it 0.
+"""
+
+import os
+
+from absl import flags
+
+from kseg.commands import command_line
+
+FLAGS = flags.FlagValues()
+_DATASETS = ["cityscapes", "camvid", "folder", "synthetic"]
+flags.DEFINE_enum("dataset", None, _DATASETS, "What the source is.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "source",
+    "",
+    "Folder of the dataset (synthetic: where to draw it, OUTPUT/source if empty).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "output",
+    None,
+    "Record folder to write; of --check, a PNG of augmented samples (else DIR.check.png).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("check", None, "Record folder to check instead of writing one.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "label_space",
+    None,
+    ["train_ids", "label_ids"],
+    "Of --check: which ids the labels of records without dataset.json hold.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "store_height",
+    None,
+    "Store training images at this height in pixels (others stay).",
+    1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("store_width", None, "Width to go with --store_height, in pixels.", 1, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "image_format",
+    None,
+    ["png", "jpeg"],
+    "Convert images (JPEG decodes faster); else as they come.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("shards", None, "Shards of each split; else one per 128 images.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("workers", None, "Processes; else one per core.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("train_scenes", 240, "synthetic: training scenes.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("val_scenes", 60, "synthetic: validation scenes.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("scene_height", 128, "synthetic: height of a scene in pixels.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("scene_width", 256, "synthetic: width of a scene in pixels.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "synthetic: seed of the scenes.", 0, flag_values=FLAGS)
+
+
+def check(values):
+    """Print what a record folder holds and warnings; problems end the script with code 2."""
+    if values.dataset or values.source:
+        raise flags.Error("--check takes no --dataset or --source: it looks at the records alone.")
+    from kseg.reports.dataset_report import check_dataset
+
+    folder = values.check.rstrip("/")
+    sheet = values.output or f"{os.path.basename(folder) if '://' in folder else folder}.check.png"
+    report = check_dataset(folder, sheet, label_space=values.label_space, workers=values.workers, progress=True)
+    print(report)
+    if report.sheet:
+        print(f"{report.sheet}  samples of the training split, as they are and augmented")
+    if report.problems:
+        count = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
+        raise flags.Error("\n".join([f"{count} in {folder}:", *report.problems]))
+    print(f"{folder}: nothing is wrong.")
+
+
+def run(values):
+    """Write a record folder, or check one."""
+    if values.check is not None:
+        check(values)
+        return
+    if values.label_space:
+        raise flags.Error("--label_space goes with --check: what is prepared says itself which ids it holds.")
+    command_line.require(values, "dataset", "output")
+    if values.dataset != "synthetic":
+        command_line.require(values, "source")
+    if (values.store_height is None) != (values.store_width is None):
+        raise flags.Error("--store_height and --store_width go together; give both or neither.")
+    from kseg.data.records.ensure import draw_streets
+    from kseg.data.records.prepare import prepare_dataset
+
+    source, dataset = values.source, values.dataset
+    if dataset == "synthetic":
+        source, dataset = source or os.path.join(values.output, "source"), "cityscapes"
+        draw_streets(
+            source,
+            train=values.train_scenes,
+            val=values.val_scenes,
+            height=values.scene_height,
+            width=values.scene_width,
+            seed=values.seed,
+            workers=values.workers,
+        )
+
+    manifest = prepare_dataset(
+        dataset,
+        source,
+        values.output,
+        store_size=(values.store_height, values.store_width) if values.store_height else None,
+        image_format=values.image_format,
+        shards=values.shards,
+        workers=values.workers,
+    )
+    counts = ", ".join(f"{len(split)} {name}" for name, split in manifest.splits.items())
+    print(f"{values.output}: {manifest.info.name}, {counts}")
+
+
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)

@@ -1,0 +1,84 @@
+"""Train, evaluate and export a model: python scripts/train.py --flagfile=configs/segnet_aspp.flags --batch_size=6"""
+
+import os
+
+from absl import flags
+
+from kseg.commands import command_line
+from kseg.io.errors import NotFiniteError
+from kseg.settings import Settings
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
+flags.DEFINE_string("workdir", None, "Folder of the run; the same command goes on there.", flag_values=FLAGS)
+flags.DEFINE_string("model", None, "Architecture: a name of kseg.MODELS.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "dataset",
+    "cityscapes",
+    ("cityscapes", "camvid", "folder", "synthetic"),
+    "What --data_dir should hold. synthetic: streets are drawn there if it is empty; the others: what to download.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("base_filters", None, "Filters of the first block; empty: the paper's.", 1, flag_values=FLAGS)
+flags.DEFINE_string(
+    "encoder_weights", "", "ImageNet weights of the encoder: imagenet, a file, or empty.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "model_options",
+    "{}",
+    'Other options of the builder as JSON, e.g. {"decoder": "transposed"}.',
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ("auto", "one", "mirrored", "multiworker"),
+    "Devices: auto is all GPUs that divide the batch; multiworker the group of machines in TF_CONFIG.",
+    flag_values=FLAGS,
+)
+command_line.define_fields(Settings, FLAGS)
+
+
+def run(args):
+    """Train with what the flags say."""
+    command_line.require(args, "data_dir", "workdir", "model")
+    if os.path.realpath(args.data_dir) == os.path.realpath(args.workdir):
+        raise flags.Error(f"--data_dir and --workdir must be different folders, got {args.workdir} for both.")
+    from kseg.settings import make_settings
+
+    settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
+    options = command_line.parse_json(args, "model_options")
+    options |= {name: args[name].value for name in ("base_filters", "encoder_weights") if args[name].value}
+    from kseg.training.launch import choose_for_run
+
+    choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow
+    import kseg
+    from kseg.data.records.ensure import ensure_records
+
+    size = settings.crop or (settings.height, settings.width)
+    one_of_group = args.strategy == "multiworker"  # it may run nothing before the others
+    if args.dataset == "synthetic" and size[0] and not one_of_group:  # a mistake shows before any street is drawn
+        from kseg.training.build import check_model
+
+        check_model(args.model, options)
+        narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
+        kseg.build_model(args.model, (*size, 3), 2, **narrow)
+    if one_of_group and args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json"):
+        raise flags.Error("The workers of a group would all draw the same streets: first run scripts/prepare_data.py.")
+    ensure_records(args.dataset, args.data_dir)
+    try:
+        kseg.train(
+            args.model,
+            args.data_dir,
+            args.workdir,
+            model_options=options,
+            strategy=args.strategy,
+            **vars(settings),
+        )
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{error} Checkpoints up to there, if any, are in {args.workdir}/checkpoints.") from error
+
+
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)
