@@ -1,5 +1,7 @@
 """Blocks that several models share: functions from a Keras tensor to a Keras tensor."""
 
+import functools
+
 import keras
 
 from kseg.io.errors import InputError
@@ -75,10 +77,10 @@ def recurrent_conv(x, *, steps=2, recurrence="shared", norm="per_step", initiali
             f"'per_step' or 'shared', got {steps}, {recurrence!r} and {norm!r}."
         )
     filters = x.shape[-1]
-    options = {"padding": "same", "kernel_initializer": initializer}
-    forward = keras.layers.Conv2D(filters, 3, name=name, **options)
+    convolution = functools.partial(keras.layers.Conv2D, filters, 3, padding="same", kernel_initializer=initializer)
+    forward = convolution(name=name)
     if recurrence == "separate" and steps:
-        backward = keras.layers.Conv2D(filters, 3, use_bias=False, name=f"{name}_recurrent", **options)
+        backward = convolution(use_bias=False, name=f"{name}_recurrent")
     if norm == "per_step":
         norms = [BatchNormalization(name=f"{name}_bn{t}") for t in range(steps + 1)]
     else:
@@ -96,9 +98,15 @@ def recurrent_conv(x, *, steps=2, recurrence="shared", norm="per_step", initiali
 
 def double_recurrent(x, filters, *, steps=2, recurrence="shared", norm="per_step", initializer=HE_NORMAL, name):
     """Two recurrent convolutions one after the other, of a map that has `filters` channels: (B, H, W, filters)."""
-    options = {"steps": steps, "recurrence": recurrence, "norm": norm, "initializer": initializer}
     for i in (1, 2):
-        x = recurrent_conv(x, name=f"{name}_conv{i}", **options)
+        x = recurrent_conv(
+            x,
+            steps=steps,
+            recurrence=recurrence,
+            norm=norm,
+            initializer=initializer,
+            name=f"{name}_conv{i}",
+        )
     return x
 
 
@@ -141,13 +149,13 @@ def aspp(x, filters=256, rates=(6, 12, 18), *, dropout=0.5, initializer=HE_NORMA
     """
     if not rates or any(rate < 1 for rate in rates):
         raise InputError(f"rates must be positive dilation rates in pixels, got {tuple(rates)}. Try (6, 12, 18).")
-    branch = {"filters": filters, "initializer": initializer}
+    unit = functools.partial(conv_bn_relu, filters=filters, initializer=initializer)
     # The mean of many bfloat16 pixels needs float32.
     mean = keras.layers.GlobalAveragePooling2D(keepdims=True, dtype="float32", name=f"{name}_mean")(x)
-    branches = {"conv": conv_bn_relu(x, kernel_size=1, name=f"{name}_conv", **branch)}
+    branches = {"conv": unit(x, kernel_size=1, name=f"{name}_conv")}
     for i, rate in enumerate(rates, 1):
-        branches[f"atrous{i}"] = conv_bn_relu(x, dilation_rate=rate, name=f"{name}_atrous{i}", **branch)
-    branches["image"] = conv_bn_relu(mean, kernel_size=1, name=f"{name}_image", **branch)
+        branches[f"atrous{i}"] = unit(x, dilation_rate=rate, name=f"{name}_atrous{i}")
+    branches["image"] = unit(mean, kernel_size=1, name=f"{name}_image")
     parts = [
         keras.layers.Conv2D(
             filters,

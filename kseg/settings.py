@@ -8,12 +8,60 @@ import json
 import math
 import numbers
 import os
+from typing import NamedTuple
 
 from kseg.io.errors import InputError
 
-# Losses that are a weighting of the pixels' cross entropies, so that class weights have a meaning there.
-WEIGHTED = ("cross_entropy", "focal", "top_k_cross_entropy")
-LOSSES = (*WEIGHTED, "dice", "lovasz_softmax")
+
+class Loss(NamedTuple):
+    """A loss of `--loss`.
+
+    total, count: "module:function", for this file imports no framework: (labels, logits, ignore_label, **options) -> a
+    sum, (labels, classes, ignore_label) -> the number that it is divided by. options: keyword of `total` -> the setting
+    that it takes; class_weights only where the loss is a weighting of the pixels' cross entropies. help: for README.
+    """
+
+    total: str
+    count: str
+    options: dict
+    help: str
+
+
+_PIXELS = "kseg.losses.functional:valid_pixels"
+_IMAGES = "kseg.losses.functional:valid_images"
+_WEIGHTED = {"class_weights": "class_weights"}
+LOSSES = {
+    "cross_entropy": Loss(
+        "kseg.losses.functional:cross_entropy_sum",
+        _PIXELS,
+        _WEIGHTED,
+        "mean over the valid pixels of the batch",
+    ),
+    "focal": Loss(
+        "kseg.losses.functional:focal_sum",
+        _PIXELS,
+        {"gamma": "focal_gamma", **_WEIGHTED},
+        "the same, where pixels that are right already count less (`--focal_gamma`)",
+    ),
+    "top_k_cross_entropy": Loss(
+        "kseg.losses.functional:top_k_cross_entropy_sum",
+        _IMAGES,
+        {"share": "top_k_share", **_WEIGHTED},
+        "of each image's valid pixels the hardest share (`--top_k_share`), mean over them, then over the images",
+    ),
+    "dice": Loss(
+        "kseg.losses.functional:dice_sum",
+        _IMAGES,
+        {},
+        "of each image, mean over the classes in its truth, then over the images",
+    ),
+    "lovasz_softmax": Loss(
+        "kseg.losses.functional:lovasz_softmax_sum",
+        _IMAGES,
+        {},
+        "the same with 1 - IoU instead of 1 - Dice",
+    ),
+}
 CLASS_WEIGHTS = ("none", "median_frequency", "inverse_sqrt_frequency")
 FOCAL_GAMMA, TOP_K_SHARE = 2.0, 0.2
 
@@ -23,8 +71,8 @@ def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=
 
     Args:
         expression: names of LOSSES joined by "+", each with a factor > 0 and "*" before it or without.
-        weighted: whether there are class weights. They scale the losses in WEIGHTED; dice and lovasz_softmax count
-            every class of an image alike already and take none.
+        weighted: whether there are class weights. dice and lovasz_softmax count every class of an image alike already
+            and take none.
         focal_gamma: >= 0. top_k_share: in (0, 1]. Another than the default needs its loss in the sum.
     Returns: list of (factor, name).
     Raises: ValueError for any other text or number, a loss named twice, or an option without a loss that takes it.
@@ -49,13 +97,14 @@ def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=
         raise InputError(f"focal_gamma must be finite and at least 0, got {focal_gamma}.")
     if not 0 < top_k_share <= 1:
         raise InputError(f"top_k_share must be above 0 and at most 1, got {top_k_share}.")
-    _check_used("class_weights", weighted, WEIGHTED, names)
-    _check_used("focal_gamma", focal_gamma != FOCAL_GAMMA, ("focal",), names)
-    _check_used("top_k_share", top_k_share != TOP_K_SHARE, ("top_k_cross_entropy",), names)
+    _check_used("class_weights", weighted, names)
+    _check_used("focal_gamma", focal_gamma != FOCAL_GAMMA, names)
+    _check_used("top_k_share", top_k_share != TOP_K_SHARE, names)
     return terms
 
 
-def _check_used(option, given, takers, names):
+def _check_used(option, given, names):
+    takers = [name for name, loss in LOSSES.items() if option in loss.options.values()]
     if given and not set(takers) & set(names):
         what = f"{option} has no meaning with loss {'+'.join(names)}"
         raise InputError(f"{what}: add {' or '.join(takers)}, or leave {option} out.")

@@ -204,7 +204,13 @@ def test_a_wrong_argument_is_an_input_error(call, place):
     assert not (place / "out").exists()
 
 
-COVERING = ("r2unet", "segnet_aspp", "deeplabv3")  # these have all options
+COVERING = (
+    "r2unet",
+    "r2unet_fischer2021",
+    "segnet_aspp",
+    "segnet_aspp_fischer2021",
+    "deeplabv3",
+)  # these have all options
 
 
 @pytest.mark.parametrize("name", COVERING)

@@ -24,8 +24,8 @@ def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
     counts = np.asarray(pixel_counts, np.float64)
     totals = np.full_like(counts, counts.sum()) if present_pixels is None else np.asarray(present_pixels, float)
     if counts.ndim != 1 or counts.shape != totals.shape or not (counts >= 0).all() or not counts.any():
-        came = f"{counts.tolist()} of {totals.tolist()}"
-        raise InputError(f"Pixel counts must be one per class, >= 0 and not all 0, got {came}.")
+        given = f"{counts.tolist()} of {totals.tolist()}"
+        raise InputError(f"Pixel counts must be one per class, >= 0 and not all 0, got {given}.")
     if (totals < counts).any():
         raise InputError(f"A class cannot have more pixels than its images: {counts.tolist()}, {totals.tolist()}.")
     held = counts > 0

@@ -162,7 +162,9 @@ def refuse_inputs(outputs, inputs):
     """
     identities = functools.cache(_identities)
     folders = functools.cache(lambda folder: (*identities(folder), *_above(folder, folders)))
-    read, holding, written = {}, {}, {}
+    read = {}
+    holding = {}
+    written = {}
     for path in inputs:
         if not is_url(path):
             read |= dict.fromkeys(_identities(path), path)
@@ -330,7 +332,8 @@ def locked(folder):
         ValueError: another process holds it, or .lock is a file of someone else's. OSError: it cannot be written.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    path, held = folder / LOCK, False
+    path = folder / LOCK
+    held = False
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)

@@ -40,7 +40,11 @@ _IMAGE_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA", "RGBX", "CMYK", "YCbCr
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA")
 _LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)  # TIFF's compressions: none, CCITT, LZW, deflate, ...
-_TIFF_SUBFILE, _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_TILE = 254, 258, 259, 262, (322, 323)
+_TIFF_SUBFILE = 254
+_TIFF_BITS = 258
+_TIFF_COMPRESSION = 259
+_TIFF_PHOTOMETRIC = 262
+_TIFF_TILE = (322, 323)
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -175,21 +179,21 @@ def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarr
         ValueError: not a lossless file of one picture; numbers that are no ids of 0..255; colours.
     """
     image, bits = _open_label(data, what, "ids")
-    kind = image.mode if bits < 16 or image.mode in ("I", "F", *_GREY_16) else f"{image.mode} of {bits} bits"
+    mode = image.mode if bits < 16 or image.mode in ("I", "F", *_GREY_16) else f"{image.mode} of {bits} bits"
     turned = _upright(image, data) if upright else image
     numbers = np.asarray(turned)
-    if kind in ("LA", "PA"):
+    if mode in ("LA", "PA"):
         numbers = numbers[..., 0]
-    elif kind in ("RGB", "RGBA") and (numbers[..., :1] == numbers[..., 1:3]).all():
+    elif mode in ("RGB", "RGBA") and (numbers[..., :1] == numbers[..., 1:3]).all():
         numbers = numbers[..., 0]
-    elif kind not in ("L", "P", "1", "I", "F", *_GREY_16):
-        hint = '; colour-coded labels need "labels": "color" in classes.json' if "RGB" in kind else ""
-        raise InputError(f"{what}: labels must be 8-bit ids, got mode {kind}{hint}")
+    elif mode not in ("L", "P", "1", "I", "F", *_GREY_16):
+        hint = '; colour-coded labels need "labels": "color" in classes.json' if "RGB" in mode else ""
+        raise InputError(f"{what}: labels must be 8-bit ids, got mode {mode}{hint}")
     wrong = ~((numbers >= 0) & (numbers <= 255) & (numbers == np.trunc(numbers))) if numbers.dtype != bool else False
     if np.any(wrong):
         raise InputError(f"{what}: labels must be ids of 0..255, got {numbers[wrong][0]} in {wrong.sum()} pixels")
     ids = numbers.astype(np.uint8)
-    if kind == "L" and bits in (2, 4) and image.format != "BMP":
+    if mode == "L" and bits in (2, 4) and image.format != "BMP":
         ids = ids // (255 // (2**bits - 1))  # Pillow stretches grey to 0..255
     return ids, image.format == "PNG" and tuple(data[24:26]) == (8, 0) and turned is image
 

@@ -47,7 +47,9 @@ class Workers:
     """
 
     def __init__(self, source, count: int, progress: bool):
-        self._source, self._progress, self._pool = source, progress, None
+        self._source = source
+        self._progress = progress
+        self._pool = None
         if count > 1:
             self._pool = _start_pool(source, count)
 

@@ -26,9 +26,14 @@ class ProgressLines:
     """Whole lines on standard error, one in `LINE_SECONDS` at most and a last one: count, rate, time left."""
 
     def __init__(self, description, total, done=0, unit="images", clock=time.monotonic):
-        self.total, self.n = total, done
-        self._description, self._unit, self._clock = description, unit, clock
-        self._first, self._begin, self._postfix = done, clock(), ""
+        self.total = total
+        self.n = done
+        self._description = description
+        self._unit = unit
+        self._clock = clock
+        self._first = done
+        self._begin = clock()
+        self._postfix = ""
         self._written = self._begin
 
     def __enter__(self):

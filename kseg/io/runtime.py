@@ -16,7 +16,9 @@ import sys
 
 from kseg.io.errors import InputError
 
-ALLOCATOR, LIMIT, ONEDNN = "TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB", "TF_ENABLE_ONEDNN_OPTS"
+ALLOCATOR = "TF_CPU_ALLOCATOR_USE_BFC"
+LIMIT = "TF_CPU_BFC_MEM_LIMIT_IN_MB"
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # Networks of so many base filters or fewer gain from oneDNN where TensorFlow leaves it off: on an AMD EPYC without
 # AVX-512 it takes 0.75 of the time at 8 and 1.48 at 64, which makes 1 near 19 (benchmarks/RESULTS.md).
 NARROW = 16
@@ -71,7 +73,8 @@ def settle_kernels(setting, stored):
             f"The workdir holds a run with onednn={stored}, got {setting}: another arithmetic is another run. Leave "
             "onednn out, use another workdir, or begin with the weights of this one (init_from)."
         )
-    wanted, running = stored or setting, "on" if runs_onednn() else "off"
+    wanted = stored or setting
+    running = "on" if runs_onednn() else "off"
     if wanted not in ("auto", running):
         whose = "the run in the workdir was trained" if stored else "onednn asks for a run"
         raise InputError(

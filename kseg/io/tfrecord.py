@@ -62,7 +62,8 @@ def read_record(path: str, offset: int, position: int | None = None) -> bytes:
         body = file.read(length + FOOTER_BYTES)
     if len(body) < length + FOOTER_BYTES:
         raise _corrupt(path, offset, position, f"the file ends inside it, {len(body)} of {length + 4} bytes")
-    payload, crc = body[:length], struct.unpack("<I", body[length:])[0]
+    payload = body[:length]
+    crc = struct.unpack("<I", body[length:])[0]
     if crc != _masked_crc(payload):
         raise _corrupt(path, offset, position, f"payload checksum {_masked_crc(payload):08x}, stored {crc:08x}")
     return payload
@@ -158,7 +159,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while at < len(data):
         value |= (data[at] & 0x7F) << shift
-        shift, at = shift + 7, at + 1
+        shift += 7
+        at += 1
         if data[at - 1] < 0x80:
             return value, at
     raise InputError("a number runs past the end")
@@ -191,11 +193,13 @@ def check_layout(places, sizes) -> None:
     Args:
         places: (shard's number, offset, payload's bytes) of each record. sizes: bytes of each shard.
     """
-    ends, last = [0] * len(sizes), 0
+    ends = [0] * len(sizes)
+    last = 0
     for shard, offset, length in places:
         if shard < last or offset != ends[shard]:
             raise InputError(f"the record listed at byte {offset} of shard {shard} is out of place")
-        ends[shard], last = offset + HEADER_BYTES + length + FOOTER_BYTES, shard
+        ends[shard] = offset + HEADER_BYTES + length + FOOTER_BYTES
+        last = shard
     if ends != list(sizes):
         raise InputError(f"its records end at bytes {ends} of shards of {list(sizes)}: some are not listed")
 
@@ -210,7 +214,9 @@ def scan(path: str) -> Iterator[tuple[int, int, dict]]:
     """
     with open_binary(path) as file:
         file.seek(0, 2)
-        size, offset, position = file.tell(), 0, 0
+        size = file.tell()
+        offset = 0
+        position = 0
         while offset < size:
             file.seek(offset)
             length = _length(file, path, offset, position)
@@ -222,7 +228,8 @@ def scan(path: str) -> Iterator[tuple[int, int, dict]]:
             except (InputError, IndexError, message.DecodeError) as error:
                 raise _corrupt(path, offset, position, str(error)) from None
             yield offset, length, small
-            offset, position = start + length + FOOTER_BYTES, position + 1
+            offset = start + length + FOOTER_BYTES
+            position += 1
 
 
 SHARD_NAME = re.compile(r"^(?P<split>.+)-(?P<i>\d{5})-of-(?P<n>\d{5})(\.tfrecord)?$")

@@ -44,6 +44,7 @@ def read_member(archive, name, most):
 
 def check_unpacked(archive, path):
     """Raise InputError where a file of weights would unpack to more than its own size and more than MAX_UNPACKED."""
-    claimed, most = sum(member.file_size for member in archive.infolist()), max(os.path.getsize(path), MAX_UNPACKED)
+    claimed = sum(member.file_size for member in archive.infolist())
+    most = max(os.path.getsize(path), MAX_UNPACKED)
     if claimed > most:
         raise InputError(f"it says that it unpacks to {claimed:,} bytes, and at most {most:,} are read")

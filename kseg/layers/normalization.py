@@ -80,7 +80,8 @@ class ScaledL2Normalization(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         if epsilon <= 0:
             raise InputError(f"epsilon must be positive, got {epsilon}. Try 1e-6.")
-        self.scale, self.epsilon = float(scale), float(epsilon)
+        self.scale = float(scale)
+        self.epsilon = float(epsilon)
 
     def build(self, input_shape):
         initial = keras.initializers.Constant(self.scale)

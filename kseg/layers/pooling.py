@@ -74,7 +74,8 @@ def pool(x):
     """(B, H, W, C) -> maxima and uint8 window positions, both (B, H/2, W/2, C); the first maximum wins."""
     batch, height, width, channels = ops.shape(x)
     a, b, c, d = _windows(x)
-    upper, lower = ops.where(b > a, b, a), ops.where(d > c, d, c)  # not maximum: JAX splits its gradient at ties
+    upper = ops.where(b > a, b, a)
+    lower = ops.where(d > c, d, c)  # not maximum: JAX splits its gradient at ties
     pooled = ops.where(lower > upper, lower, upper)
     zero, one, two, three = (ops.cast(k, "int32") for k in range(4))  # TFLite cannot select uint8
     indices = ops.where(a == pooled, zero, ops.where(b == pooled, one, ops.where(c == pooled, two, three)))

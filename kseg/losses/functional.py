@@ -85,14 +85,16 @@ def lovasz_softmax_sum(labels, logits, ignore_label=255):
     """
     labels, logits, valid = _checked(labels, logits, ignore_label)
     mask = ops.expand_dims(valid, -1)
-    truth, scores = _one_hot(labels, logits) & mask, ops.softmax(logits, axis=-1)
+    truth = _one_hot(labels, logits) & mask
+    scores = ops.softmax(logits, axis=-1)
     errors = ops.where(mask, ops.where(truth, 1.0 - scores, scores), -1.0)  # what is not valid comes last
     errors, truth = (_flat(ops.moveaxis(x, -1, 1), 2) for x in (errors, ops.cast(truth, "float32")))  # (B, C, N)
     size = ops.sum(truth, axis=-1)  # whole numbers: exact below 2^24 pixels an image
     errors, order = ops.top_k(errors, ops.shape(errors)[-1])
     truth = ops.take_along_axis(truth, order, axis=-1)
     missed = ops.cumsum(truth, axis=-1)
-    both, union = size[..., None] - missed, size[..., None] + ops.cumsum(ops.cast(errors >= 0, "float32") - truth, -1)
+    both = size[..., None] - missed
+    union = size[..., None] + ops.cumsum(ops.cast(errors >= 0, "float32") - truth, -1)
     # Missing one takes 1 / union from the IoU, a false one both / (union (union - 1)). A difference of IoUs would lose
     # its digits in large images. Behind the last of the class, and so at what is not valid, both is 0.
     steps = ops.where(truth > 0, 1.0 / ops.maximum(union, 1.0), both / ops.maximum(union * (union - 1.0), 1.0))
@@ -101,7 +103,8 @@ def lovasz_softmax_sum(labels, logits, ignore_label=255):
 
 def _checked(labels, logits, ignore_label):
     """Integer labels with 0 where they are not valid, float32 logits, and where they are."""
-    labels, logits = ops.cast(labels, "int32"), ops.cast(logits, "float32")
+    labels = ops.cast(labels, "int32")
+    logits = ops.cast(logits, "float32")
     shapes = tuple(labels.shape), tuple(logits.shape)
     if len(shapes[0]) + 1 != len(shapes[1]) or any(a != b for a, b in zip(*shapes, strict=False) if a and b):
         raise InputError(f"Need labels (B, H, W) and logits (B, H, W, C), got {shapes[0]} and {shapes[1]}.")
@@ -129,7 +132,8 @@ def _one_hot(labels, logits):
 def _weighted(losses, labels, logits, class_weights):
     if class_weights is None:
         return losses
-    weights, classes = np.asarray(class_weights, "float32"), logits.shape[-1]
+    weights = np.asarray(class_weights, "float32")
+    classes = logits.shape[-1]
     if weights.shape != (classes,):
         raise InputError(f"The model has {classes} classes, got class weights of shape {weights.shape}.")
     if not np.isfinite(weights).all() or (weights < 0).any():

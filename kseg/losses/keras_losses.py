@@ -58,9 +58,13 @@ class SegmentationLoss(keras.losses.Loss):
         name="segmentation_loss",
     ):
         super().__init__(name=name, dtype="float32")  # a bfloat16 default would round labels
-        weights = _numbers(class_weights)
-        self._options = {"loss": loss, "class_weights": weights, "focal_gamma": focal_gamma}
-        self._options |= {"top_k_share": top_k_share, "ignore_label": ignore_label}
+        self._options = {
+            "loss": loss,
+            "class_weights": _numbers(class_weights),
+            "focal_gamma": focal_gamma,
+            "top_k_share": top_k_share,
+            "ignore_label": ignore_label,
+        }
         self._terms = loss_terms(**self._options)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -102,7 +106,8 @@ class CrossEntropy(keras.losses.Loss):
 def _refuse(loss, labels, sample_weight):
     if sample_weight is None:
         return
-    name, rank = type(loss).__name__, len(getattr(sample_weight, "shape", ()))
+    name = type(loss).__name__
+    rank = len(getattr(sample_weight, "shape", ()))
     if rank > 1 and rank == len(labels.shape) - 1:  # fit takes the labels' last axis for that of one-hot classes
         raise InputError(
             f"{name} does not take the class_weight of fit, which knows one class an image and none a pixel. "

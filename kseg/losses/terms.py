@@ -1,6 +1,7 @@
 """Losses over valid pixels: a sum of terms, each a sum and the count that it is divided by over the global batch."""
 
 import functools
+import pkgutil
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,8 +9,7 @@ import numpy as np
 from keras import ops
 
 from kseg.io.errors import InputError
-from kseg.losses import functional
-from kseg.settings import FOCAL_GAMMA, TOP_K_SHARE, parse_loss
+from kseg.settings import FOCAL_GAMMA, LOSSES, TOP_K_SHARE, parse_loss
 
 
 class Term(NamedTuple):
@@ -28,28 +28,21 @@ def loss_terms(loss, class_weights=None, focal_gamma=FOCAL_GAMMA, top_k_share=TO
     """Return the Terms of a sum of losses.
 
     Args:
-        loss: names and factors, "cross_entropy+0.5*dice" (`kseg.settings.parse_loss`). cross_entropy and focal are
+        loss: names and factors, "cross_entropy+0.5*dice" of `kseg.settings.LOSSES`. cross_entropy and focal are
             means over the valid pixels; top_k_cross_entropy, dice and lovasz_softmax are computed for each image, then
             averaged over the images that have a valid pixel. `kseg.losses.functional` defines each, with its paper.
         class_weights: C numbers >= 0 for cross_entropy, focal and top_k_cross_entropy, or None for 1.
         focal_gamma: of focal, >= 0. top_k_share: of top_k_cross_entropy, the share of the pixels kept, in (0, 1].
     Raises: ValueError for a bad sum or number, or an option that no loss of the sum takes.
     """
-    parts = parse_loss(loss, class_weights is not None, focal_gamma, top_k_share)
-    pixels, images = functional.valid_pixels, functional.valid_images
-    weighted = {"class_weights": class_weights}
-    kinds = {
-        "cross_entropy": (functional.cross_entropy_sum, weighted, pixels),
-        "focal": (functional.focal_sum, {"gamma": focal_gamma, **weighted}, pixels),
-        "top_k_cross_entropy": (functional.top_k_cross_entropy_sum, {"share": top_k_share, **weighted}, images),
-        "dice": (functional.dice_sum, {}, images),
-        "lovasz_softmax": (functional.lovasz_softmax_sum, {}, images),
-    }
+    settings = {"class_weights": class_weights, "focal_gamma": focal_gamma, "top_k_share": top_k_share}
     terms = []
-    for factor, name in parts:
-        total, options, count = kinds[name]
-        count = functools.partial(count, ignore_label=ignore_label)
-        terms.append(Term(factor, functools.partial(total, ignore_label=ignore_label, **options), count))
+    for factor, name in parse_loss(loss, class_weights is not None, focal_gamma, top_k_share):
+        entry = LOSSES[name]
+        options = {keyword: settings[setting] for keyword, setting in entry.options.items()}
+        total = functools.partial(pkgutil.resolve_name(entry.total), ignore_label=ignore_label, **options)
+        count = functools.partial(pkgutil.resolve_name(entry.count), ignore_label=ignore_label)
+        terms.append(Term(factor, total, count))
     return terms
 
 

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from keras import ops
 
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, reading, write_atomic
@@ -56,7 +55,7 @@ def five_of_counts(tp, fn, fp, tn, average=None, xp=np, present=None):
     """
     # A class absent from truth and prediction has nothing to score: its accuracy of 1 must not lift a mean.
     present = (tp + fn + fp) > 0 if present is None else present
-    four = (ops.cast(n, "float32") if xp is ops else n.astype(float) for n in (tp, fn, fp, tn))
+    four = (n.astype(float) if xp is np else xp.cast(n, "float32") for n in (tp, fn, fp, tn))
     tp, fn, fp, tn = (xp.sum(n, axis=-1) if average == "micro" else n for n in four)
     five = {
         "accuracy": (tp + tn) / (tp + fn + fp + tn),

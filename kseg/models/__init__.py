@@ -14,12 +14,14 @@ MODELS = {
     "runet": unet.runet,
     "resunet": unet.resunet,
     "r2unet": unet.r2unet,
+    "r2unet_fischer2021": unet.r2unet_fischer2021,
     "fcn32s": fcn.fcn32s,
     "fcn16s": fcn.fcn16s,
     "fcn8s": fcn.fcn8s,
     "parsenet": fcn.parsenet,
     "segnet": segnet.segnet,
     "segnet_aspp": segnet.segnet_aspp,
+    "segnet_aspp_fischer2021": segnet.segnet_aspp_fischer2021,
     "deeplabv3": deeplabv3.deeplabv3,
 }
 

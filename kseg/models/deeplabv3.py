@@ -38,7 +38,7 @@ def deeplabv3(
         that. `base_filters`: of the backbone; ASPP has four times as many. `multi_grid`: dilation factors of the last
         stage's three blocks, None for the paper's (1, 2, 4); ResNets only. `dropout`: rate after ASPP's projection (not
         in the paper, .1 in the authors' code), 0 for none, drawn from `seed`. `initializer`: of kernels outside ASPP.
-        `encoder_weights`: None, "imagenet" or a file (`encoders.load_encoder_weights`).
+        `encoder_weights`: None, "imagenet" or a file (`pretrained.weights.load_encoder_weights`).
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for sizes that do not divide, unfit options or weights, no TensorFlow or keras-cv.
     """
@@ -46,11 +46,17 @@ def deeplabv3(
     common.choose("output_stride", output_stride, RATES)
     pooling = _pyramid_pooling(RATES[output_stride], 4 * base_filters)
     image, x = common.image_input(input_shape, output_stride)
-    options = {"output_stride": output_stride, "initializer": initializer}
     if backbone != "vgg16":
-        x = resnet.resnet(x, backbone, base_filters, multi_grid=multi_grid or MULTI_GRID, **options)
+        x = resnet.resnet(
+            x,
+            backbone,
+            base_filters,
+            output_stride=output_stride,
+            multi_grid=multi_grid or MULTI_GRID,
+            initializer=initializer,
+        )
     elif multi_grid is None:
-        x = vgg.vgg16(x, base_filters, **options)["out"]
+        x = vgg.vgg16(x, base_filters, output_stride=output_stride, initializer=initializer)["out"]
     else:
         raise InputError(f"multi_grid is an option of the ResNets, got {multi_grid} with backbone vgg16. Leave it out.")
     x = common.dropout(pooling(x), dropout, seed, "aspp_dropout")

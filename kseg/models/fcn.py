@@ -1,5 +1,7 @@
 """FCN-32s, FCN-16s, FCN-8s and ParseNet: VGG16 made fully convolutional, scores upsampled."""
 
+import functools
+
 import keras
 
 from kseg import blocks
@@ -32,12 +34,21 @@ def fcn32s(
     Args: `input_shape`: (H, W, 3), multiples of 32 or None. `num_classes`: channels of the scores.
         `base_filters`: 64 in the paper; fc6 and fc7 have 64 times as many. `dropout`: rate after each of the two.
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" (VGG16 with fc6 and fc7) or a file
-        (`encoders.load_encoder_weights`). `seed`: of the dropout.
+        (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for sizes that do not divide by 32 or unfit weights.
     """
-    head = _skips(num_classes, (), initializer)
-    return _fcn(input_shape, head, base_filters, dropout, initializer, encoder_weights, seed, name)
+    return _fcn(
+        input_shape,
+        num_classes,
+        functools.partial(_skips, pools=()),
+        base_filters=base_filters,
+        dropout=dropout,
+        initializer=initializer,
+        encoder_weights=encoder_weights,
+        seed=seed,
+        name=name,
+    )
 
 
 def fcn16s(
@@ -55,10 +66,20 @@ def fcn16s(
 
     The scores at stride 32 are doubled by a learned 4x4 transposed convolution that begins as bilinear interpolation.
 
-    Args: as in `fcn32s`. Returns, Raises: as `fcn32s`.
+    Args: `base_filters`, `dropout`, `initializer`, `encoder_weights`, `seed`: as in `fcn32s`. Returns, Raises: as
+        `fcn32s`.
     """
-    head = _skips(num_classes, ("pool4",), initializer)
-    return _fcn(input_shape, head, base_filters, dropout, initializer, encoder_weights, seed, name)
+    return _fcn(
+        input_shape,
+        num_classes,
+        functools.partial(_skips, pools=("pool4",)),
+        base_filters=base_filters,
+        dropout=dropout,
+        initializer=initializer,
+        encoder_weights=encoder_weights,
+        seed=seed,
+        name=name,
+    )
 
 
 def fcn8s(
@@ -76,10 +97,20 @@ def fcn8s(
 
     Deviation: trained at once, where the paper starts it from a trained FCN-16s.
 
-    Args: as in `fcn32s`. Returns, Raises: as `fcn32s`.
+    Args: `base_filters`, `dropout`, `initializer`, `encoder_weights`, `seed`: as in `fcn32s`. Returns, Raises: as
+        `fcn32s`.
     """
-    head = _skips(num_classes, ("pool4", "pool3"), initializer)
-    return _fcn(input_shape, head, base_filters, dropout, initializer, encoder_weights, seed, name)
+    return _fcn(
+        input_shape,
+        num_classes,
+        functools.partial(_skips, pools=("pool4", "pool3")),
+        base_filters=base_filters,
+        dropout=dropout,
+        initializer=initializer,
+        encoder_weights=encoder_weights,
+        seed=seed,
+        name=name,
+    )
 
 
 def parsenet(
@@ -100,72 +131,84 @@ def parsenet(
     convolutions: the image's part is one vector per image, added by broadcasting. On FCN's VGG16, as `fcn32s`, where
     the authors' released network is a dilated one.
 
-    Args: as in `fcn32s`. Returns, Raises: as `fcn32s`.
+    Args: `base_filters`, `dropout`, `initializer`, `encoder_weights`, `seed`: as in `fcn32s`. Returns, Raises: as
+        `fcn32s`.
     """
-    head = _context(num_classes, initializer)
-    return _fcn(input_shape, head, base_filters, dropout, initializer, encoder_weights, seed, name)
+    return _fcn(
+        input_shape,
+        num_classes,
+        _context,
+        base_filters=base_filters,
+        dropout=dropout,
+        initializer=initializer,
+        encoder_weights=encoder_weights,
+        seed=seed,
+        name=name,
+    )
 
 
-def _fcn(input_shape, head, base_filters, dropout, initializer, encoder_weights, seed, name):
+def _fcn(
+    input_shape,
+    num_classes,
+    head,
+    *,
+    base_filters,
+    dropout,
+    initializer,
+    encoder_weights,
+    seed,
+    name,
+):
     """VGG16, fc6 and fc7; `head` makes of fc7 and the dict of VGG16's maps the scores at the image's size."""
     image, x = common.image_input(input_shape, MULTIPLE)
     maps = vgg.vgg16(x, base_filters, initializer=initializer)
     x = maps["out"]  # (B, H/32, W/32, 8 * base_filters)
-    for layer, (key, size) in enumerate({"fc6": 7, "fc7": 1}.items()):
-        filters = 64 * base_filters
-        x = keras.layers.Conv2D(filters, size, padding="same", kernel_initializer=initializer, name=key)(x)
+    for i, (key, size) in enumerate({"fc6": 7, "fc7": 1}.items()):
+        x = keras.layers.Conv2D(64 * base_filters, size, padding="same", kernel_initializer=initializer, name=key)(x)
         x = keras.layers.ReLU(name=f"{key}_relu")(x)
-        x = common.dropout(x, dropout, seed + layer, f"{key}_dropout")
-    model = keras.Model(image, head(x, maps), name=name)
+        x = common.dropout(x, dropout, seed + i, f"{key}_dropout")
+    model = keras.Model(image, head(x, maps, num_classes, initializer), name=name)
     if encoder_weights:
         weights.load_encoder_weights(model, "vgg16", encoder_weights)
     return model
 
 
-def _skips(num_classes, pools, initializer):
-    """A head that doubles the scores and adds those of a shallower map, for each of `pools`; all in float32."""
-
-    def head(x, maps):
-        scores = common.logits(x, num_classes, initializer=initializer, name="score_fc7")
-        for pool in pools:
-            scores = keras.layers.Conv2DTranspose(
-                num_classes,
-                4,
-                strides=2,
-                padding="same",
-                use_bias=False,
-                kernel_initializer=BilinearInitializer(),
-                dtype="float32",
-                name=f"upsample_{pool}",
-            )(scores)
-            skip = common.logits(maps[pool], num_classes, initializer=initializer, name=f"score_{pool}")
-            scores = keras.layers.Add(dtype="float32", name=f"add_{pool}")([scores, skip])
-        return _upsample(scores, 32 // 2 ** len(pools))
-
-    return head
+def _skips(x, maps, num_classes, initializer, *, pools):
+    """Doubles the scores and adds those of a shallower map, for each of `pools`; all in float32."""
+    scores = common.logits(x, num_classes, initializer=initializer, name="score_fc7")
+    for pool in pools:
+        scores = keras.layers.Conv2DTranspose(
+            num_classes,
+            4,
+            strides=2,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=BilinearInitializer(),
+            dtype="float32",
+            name=f"upsample_{pool}",
+        )(scores)
+        skip = common.logits(maps[pool], num_classes, initializer=initializer, name=f"score_{pool}")
+        scores = keras.layers.Add(dtype="float32", name=f"add_{pool}")([scores, skip])
+    return _upsample(scores, 32 // 2 ** len(pools))
 
 
-def _context(num_classes, initializer):
+def _context(x, _, num_classes, initializer):
     """ParseNet's head: scores of the normalised map plus those of the normalised mean over the image."""
-
-    def head(x, maps):
-        # The mean of many bfloat16 pixels needs float32.
-        parts = {"map": x, "image": keras.layers.GlobalAveragePooling2D(keepdims=True, dtype="float32", name="mean")(x)}
-        channels = x.shape[-1]
-        scores = [
-            keras.layers.Conv2D(
-                num_classes,
-                1,
-                use_bias=key == "map",  # one bias for the sum
-                kernel_initializer=blocks.part_initializer(initializer, channels, 2 * channels, num_classes),
-                dtype="float32",
-                name=f"score_{key}",
-            )(ScaledL2Normalization(scale=10.0, name=f"norm_{key}")(value))
-            for key, value in parts.items()
-        ]
-        return _upsample(keras.layers.Add(dtype="float32", name="score")(scores), 32)
-
-    return head
+    # The mean of many bfloat16 pixels needs float32.
+    mean = keras.layers.GlobalAveragePooling2D(keepdims=True, dtype="float32", name="mean")(x)
+    channels = x.shape[-1]
+    scores = [
+        keras.layers.Conv2D(
+            num_classes,
+            1,
+            use_bias=key == "map",  # one bias for the sum
+            kernel_initializer=blocks.part_initializer(initializer, channels, 2 * channels, num_classes),
+            dtype="float32",
+            name=f"score_{key}",
+        )(ScaledL2Normalization(scale=10.0, name=f"norm_{key}")(value))
+        for key, value in {"map": x, "image": mean}.items()
+    ]
+    return _upsample(keras.layers.Add(dtype="float32", name="score")(scores), 32)
 
 
 def _upsample(x, factor):

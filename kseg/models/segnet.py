@@ -12,8 +12,13 @@ from kseg.models.pretrained import weights
 ENCODER = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 DECODER = ((1,), (2, 1), (4, 4, 2), (8, 8, 4), (8, 8, 8))  # block 1 has one more: the scores, or none
 MULTIPLE = 32
-DECODERS = {"conv": False, "transposed": True}
+DECODERS = {"conv": False, "transposed": True}  # whether its convolutions are transposed ones
 NORMS = ("per_conv", "shared")
+# How PyTorch begins a transposed convolution of stride 1: uniform within 1 / sqrt(fan-in).
+PYTORCH_UNIFORM = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 0.3333333333, "mode": "fan_in", "distribution": "uniform"},
+}
 
 
 def segnet(
@@ -34,13 +39,20 @@ def segnet(
         `base_filters`: 64 in the paper. `decoder`: "conv" or "transposed" convolutions of stride 1.
         `dropout`: rate around the deepest six blocks (Bayesian SegNet, arXiv 1511.02680), 0 in SegNet.
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" or a file
-        (`encoders.load_encoder_weights`). `seed`: of the dropout.
+        (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for sizes that do not divide by 32, an unknown decoder or unfit weights.
     """
     image, x = common.image_input(input_shape, MULTIPLE)
-    x, indices = _encoder(x, base_filters, initializer, _own_norm, dropout, seed)
-    x = _decoder(x, indices, base_filters, decoder, initializer, _own_norm, dropout, seed)
+    x = _trunk(
+        x,
+        base_filters=base_filters,
+        decoder=decoder,
+        initializer=initializer,
+        decoder_initializer=initializer,
+        dropout=dropout,
+        seed=seed,
+    )
     x = common.logits(x, num_classes, 3, initializer=initializer, transposed=DECODERS[decoder])
     return _finish(keras.Model(image, x, name=name), encoder_weights)
 
@@ -51,44 +63,80 @@ def segnet_aspp(
     *,
     base_filters=64,
     decoder="conv",
-    decoder_convs=12,
-    norm="per_conv",
     rates=(6, 12, 18),
-    tail=True,
     dropout=0.5,
-    normalization="imagenet",
     initializer=blocks.HE_NORMAL,
-    decoder_initializer=None,
     encoder_weights=None,
     seed=0,
     name="segnet_aspp",
 ):
     """SegNet with ASPP on its full-resolution map (Fischer and Malhotra 2021, figure 2).
 
-    Deviation: one batch norm per convolution; norm="shared" is that of the authors' code, one for each width of the
-    trunk (512, 256, 128, 64 channels), see the warning in `blocks.recurrent_conv`.
+    A 3x3 convolution, batch norm and ReLU stand between ASPP and the scores; they and ASPP have 4 * base_filters
+    channels. Deviation: one batch norm per convolution (the authors' code: `segnet_aspp_fischer2021`).
 
-    Args: as in `segnet`, and `rates`: ASPP's dilation rates in pixels of the full resolution.
-        `decoder_convs`: 12, or 13 as the paper's text has it, before ASPP. `norm`: "per_conv" or "shared".
-        `tail`: a 3x3 convolution, batch norm and ReLU between ASPP and the scores.
-        `dropout`: rate after ASPP's projection, 0 for none. ASPP and tail have 4 * base_filters channels.
-        `normalization`: "imagenet", or "unit" (RGB / 255) whatever weights are loaded.
-        `decoder_initializer`: of the decoder's kernels, None for `initializer`.
+    Args: `rates`: ASPP's dilation rates in pixels of the full resolution. `dropout`: rate after ASPP's projection, 0
+        for none, drawn from `seed`. `base_filters`, `decoder`, `initializer`, `encoder_weights`: as in `segnet`.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError as `segnet`; training on a single image per device raises too (ASPP's pooled branch).
     """
+    image, x = common.image_input(input_shape, MULTIPLE)
+    x = _trunk(
+        x,
+        base_filters=base_filters,
+        decoder=decoder,
+        initializer=initializer,
+        decoder_initializer=initializer,
+    )
+    x = blocks.aspp(x, 4 * base_filters, rates, dropout=dropout, initializer=initializer, seed=seed)
+    x = blocks.conv_bn_relu(x, 4 * base_filters, initializer=initializer, name="tail")
+    x = common.logits(x, num_classes, initializer=initializer)
+    return _finish(keras.Model(image, x, name=name), encoder_weights)
+
+
+def segnet_aspp_fischer2021(
+    input_shape,
+    num_classes,
+    *,
+    base_filters=64,
+    decoder_convs=12,
+    norm="shared",
+    tail=True,
+    dropout=0.5,
+    initializer="glorot_normal",
+    decoder_initializer=None,
+    encoder_weights=None,
+    seed=0,
+    name="segnet_aspp_fischer2021",
+):
+    """SegNet-ASPP as Fischer and Malhotra train it (2021), by their code or by their text; for configs/fischer2021.
+
+    As `segnet_aspp`, but the decoder is of transposed convolutions and images are divided by 255, whatever weights are
+    loaded. What a shared batch norm scores in inference is often noise: `blocks.recurrent_conv` says why.
+
+    Args: `decoder_convs`: 12 as in their code, or 13 as in their text, before ASPP. `norm`: "shared" as in their code,
+        one batch norm for each width of the trunk (512, 256, 128, 64 channels), or "per_conv". `tail`: whether there is
+        a convolution between ASPP and the scores, as in their code. `decoder_initializer`: of the decoder's kernels,
+        None for PyTorch's. `base_filters`, `dropout`, `initializer`, `encoder_weights`, `seed`: as in `segnet_aspp`.
+    Returns, Raises: as `segnet_aspp`.
+    """
     common.choose("norm", norm, NORMS)
     common.choose("decoder_convs", decoder_convs, (12, 13))
-    image, x = common.image_input(input_shape, MULTIPLE, normalization)
-    norms = _norm_by_width() if norm == "shared" else _own_norm
-    x, indices = _encoder(x, base_filters, initializer, norms)
-    extra = decoder_convs - 12
-    x = _decoder(x, indices, base_filters, decoder, decoder_initializer or initializer, norms, extra=extra)
-    x = blocks.aspp(x, 4 * base_filters, rates, dropout=dropout, initializer=initializer, seed=seed)
+    image, x = common.image_input(input_shape, MULTIPLE, "unit")
+    x = _trunk(
+        x,
+        base_filters=base_filters,
+        decoder="transposed",
+        initializer=initializer,
+        decoder_initializer=decoder_initializer or PYTORCH_UNIFORM,
+        norms={"per_conv": _own_norm, "shared": _norm_by_width()}[norm],
+        extra_convs=decoder_convs - 12,
+    )
+    x = blocks.aspp(x, 4 * base_filters, dropout=dropout, initializer=initializer, seed=seed)
     if tail:
         x = blocks.conv_bn_relu(x, 4 * base_filters, initializer=initializer, name="tail")
     x = common.logits(x, num_classes, initializer=initializer)
-    return _finish(keras.Model(image, x, name=name), encoder_weights, keep_preprocess=normalization != "imagenet")
+    return _finish(keras.Model(image, x, name=name), encoder_weights, keep_preprocess=True)
 
 
 def _own_norm(filters):
@@ -107,29 +155,49 @@ def _norm_by_width():
     return norm
 
 
-def _encoder(x, base_filters, initializer, norm, dropout=0.0, seed=0):
-    """(B, H, W, 3) -> (B, H/32, W/32, 8 * base_filters), and the positions of each block's maxima."""
+def _trunk(
+    x,
+    *,
+    base_filters,
+    decoder,
+    initializer,
+    decoder_initializer,
+    norms=_own_norm,
+    extra_convs=0,
+    dropout=0.0,
+    seed=0,
+):
+    """VGG16 and its mirror: (B, H, W, 3) -> (B, H, W, base_filters).
+
+    All of SegNet's convolutions but the last, and `extra_convs` of that width. `norms`: filters -> the batch norm of a
+    convolution, None for its own. `dropout`: rate around the deepest six blocks.
+    """
+    common.choose("decoder", decoder, DECODERS)
     indices = {}
     for block, widths in enumerate(ENCODER, 1):
         for i, width in enumerate(widths, 1):
-            filters, name = width * base_filters, f"block{block}_conv{i}"
-            x = blocks.conv_bn_relu(x, filters, norm=norm(filters), initializer=initializer, name=name)
+            filters = width * base_filters
+            name = f"block{block}_conv{i}"
+            x = blocks.conv_bn_relu(x, filters, norm=norms(filters), initializer=initializer, name=name)
         x, indices[block] = MaxPooling2DWithArgmax(name=f"block{block}_pool")(x)
         if block >= 3:
             x = common.dropout(x, dropout, seed + block, f"block{block}_dropout")
-    return x, indices
-
-
-def _decoder(x, indices, base_filters, decoder, initializer, norm, dropout=0.0, seed=0, extra=0):
-    """The mirror, (B, H, W, base_filters): all of SegNet's but its last convolution, and `extra` of that width."""
-    common.choose("decoder", decoder, DECODERS)
-    options = {"transposed": DECODERS[decoder], "initializer": initializer}
+    # (B, H/32, W/32, 8 * base_filters)
     for block in (5, 4, 3, 2, 1):
         x = MaxUnpooling2D(name=f"decoder{block}_unpool")([x, indices[block]])
-        widths = DECODER[block - 1] + (1,) * (extra if block == 1 else 0)
+        widths = DECODER[block - 1]
+        if block == 1:
+            widths += (1,) * extra_convs
         for i, width in enumerate(widths, 1):
             filters = width * base_filters
-            x = blocks.conv_bn_relu(x, filters, norm=norm(filters), name=f"decoder{block}_conv{i}", **options)
+            x = blocks.conv_bn_relu(
+                x,
+                filters,
+                transposed=DECODERS[decoder],
+                norm=norms(filters),
+                initializer=decoder_initializer,
+                name=f"decoder{block}_conv{i}",
+            )
         if block >= 3:
             x = common.dropout(x, dropout, seed + 5 + block, f"decoder{block}_dropout")
     return x

@@ -8,7 +8,9 @@ from kseg import blocks
 from kseg.io.errors import InputError
 from kseg.models import common
 
-UPSAMPLINGS, SKIPS, HEAD_ACTIVATIONS = ("nearest", "transposed"), ("concat", "add"), (None, "relu")
+UPSAMPLINGS = ("nearest", "transposed")
+SKIPS = ("concat", "add")
+HEAD_ACTIVATIONS = (None, "relu")
 
 
 def unet(
@@ -19,7 +21,6 @@ def unet(
     depth=5,
     upsampling="nearest",
     skip="concat",
-    head_activation=None,
     initializer=blocks.HE_NORMAL,
     name="unet",
 ):
@@ -31,13 +32,21 @@ def unet(
     Args: `input_shape`: (H, W, 3), multiples of 2^(depth - 1) or None. `num_classes`: channels of the scores.
         `base_filters`: of the first level, doubled at each. `depth`: levels. `upsampling`: "nearest", followed by a
         3x3 convolution, or "transposed" (2x2, stride 2), both with batch norm and ReLU. `skip`: "concat" or "add".
-        `head_activation`: None or "relu", of the scores. `initializer`: of the kernels.
+        `initializer`: of the kernels.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for sizes that do not divide or another choice of an option.
     """
-    block = functools.partial(blocks.double_conv, initializer=initializer)
-    up = _upsampling(upsampling, initializer)
-    return _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name)
+    return _unet(
+        input_shape,
+        num_classes,
+        functools.partial(blocks.double_conv, initializer=initializer),
+        base_filters=base_filters,
+        depth=depth,
+        upsampling=upsampling,
+        skip=skip,
+        initializer=initializer,
+        name=name,
+    )
 
 
 def resunet(
@@ -48,7 +57,6 @@ def resunet(
     depth=5,
     upsampling="nearest",
     skip="concat",
-    head_activation=None,
     initializer=blocks.HE_NORMAL,
     name="resunet",
 ):
@@ -56,11 +64,19 @@ def resunet(
 
     Every level projects to its width by a 1x1 convolution, whose result is added to that of its two convolutions.
 
-    Args: as in `unet`. Returns, Raises: as `unet`.
+    Args: `base_filters`, `depth`, `upsampling`, `skip`, `initializer`: as in `unet`. Returns, Raises: as `unet`.
     """
-    block = _residual(functools.partial(blocks.double_conv, initializer=initializer), initializer)
-    up = _upsampling(upsampling, initializer)
-    return _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name)
+    return _unet(
+        input_shape,
+        num_classes,
+        _residual(functools.partial(blocks.double_conv, initializer=initializer), initializer),
+        base_filters=base_filters,
+        depth=depth,
+        upsampling=upsampling,
+        skip=skip,
+        initializer=initializer,
+        name=name,
+    )
 
 
 def runet(
@@ -71,20 +87,27 @@ def runet(
     depth=5,
     steps=2,
     recurrence="shared",
-    norm="per_step",
     upsampling="nearest",
     skip="concat",
-    head_activation=None,
     initializer=blocks.HE_NORMAL,
     name="runet",
 ):
     """RU-Net: U-Net with recurrent convolutions and no residual (Alom et al. 2018, arXiv 1802.06955, figure 4b).
 
-    Args: as in `unet`; `steps`, `recurrence`, `norm`: of `blocks.recurrent_conv`. Returns, Raises: as `unet`.
+    Args: `steps`, `recurrence`: of `blocks.recurrent_conv`; `base_filters`, `depth`, `upsampling`, `skip`,
+        `initializer`: as in `unet`. Returns, Raises: as `unet`.
     """
-    block = _projected(_recurrent(steps, recurrence, norm, initializer), initializer)
-    up = _upsampling(upsampling, initializer)
-    return _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name)
+    return _unet(
+        input_shape,
+        num_classes,
+        _projected(_recurrent(steps, recurrence, "per_step", initializer), initializer),
+        base_filters=base_filters,
+        depth=depth,
+        upsampling=upsampling,
+        skip=skip,
+        initializer=initializer,
+        name=name,
+    )
 
 
 def r2unet(
@@ -95,30 +118,77 @@ def r2unet(
     depth=5,
     steps=2,
     recurrence="shared",
-    norm="per_step",
     upsampling="nearest",
     skip="concat",
-    head_activation=None,
     initializer=blocks.HE_NORMAL,
     name="r2unet",
 ):
     """R2U-Net: recurrent residual U-Net (Alom et al. 2018, arXiv 1802.06955, section III, figures 3 and 4d).
 
     Every level projects to its width by a 1x1 convolution, whose result is added to that of two recurrent convolutions.
-    Deviations: a batch norm per step (`blocks.recurrent_conv` says why), norm="shared" being for weights made
-    elsewhere; by default one kernel for input and recurrence, as most implementations have it, where the paper writes
-    two (recurrence="separate"); those of `unet`.
+    Deviations: a batch norm per step (`blocks.recurrent_conv` says why; `r2unet_fischer2021` can share one); by default
+    one kernel for input and recurrence, as most implementations have it, where the paper writes two
+    (recurrence="separate"); those of `unet`.
 
-    Args: as in `unet`; `steps`, `recurrence`, `norm`: of `blocks.recurrent_conv`. Returns, Raises: as `unet`.
+    Args: `steps`, `recurrence`: of `blocks.recurrent_conv`; `base_filters`, `depth`, `upsampling`, `skip`,
+        `initializer`: as in `unet`. Returns, Raises: as `unet`.
     """
-    block = _residual(_recurrent(steps, recurrence, norm, initializer), initializer)
-    up = _upsampling(upsampling, initializer)
-    return _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name)
+    return _unet(
+        input_shape,
+        num_classes,
+        _residual(_recurrent(steps, recurrence, "per_step", initializer), initializer),
+        base_filters=base_filters,
+        depth=depth,
+        upsampling=upsampling,
+        skip=skip,
+        initializer=initializer,
+        name=name,
+    )
+
+
+def r2unet_fischer2021(
+    input_shape,
+    num_classes,
+    *,
+    base_filters=64,
+    depth=5,
+    steps=2,
+    norm="shared",
+    head_activation=None,
+    initializer="glorot_normal",
+    name="r2unet_fischer2021",
+):
+    """R2U-Net as Fischer and Malhotra train it (2021): `r2unet` with one batch norm for all steps of a recurrence.
+
+    For configs/fischer2021, and for weights of other implementations, most of which share the batch norm. What it
+    scores in inference is often noise: `blocks.recurrent_conv` says why.
+
+    Args: `norm`: "shared", or "per_step" as in `r2unet`. `head_activation`: None as in the authors' code, or "relu" on
+        the scores as in their text. `base_filters`, `depth`, `steps`, `initializer`: as in `r2unet`.
+    Returns, Raises: as `unet`.
+    """
+    return _unet(
+        input_shape,
+        num_classes,
+        _residual(_recurrent(steps, "shared", norm, initializer), initializer),
+        base_filters=base_filters,
+        depth=depth,
+        upsampling="nearest",
+        skip="concat",
+        head_activation=head_activation,
+        initializer=initializer,
+        name=name,
+    )
 
 
 def _recurrent(steps, recurrence, norm, initializer):
-    options = {"steps": steps, "recurrence": recurrence, "norm": norm, "initializer": initializer}
-    return functools.partial(blocks.double_recurrent, **options)
+    return functools.partial(
+        blocks.double_recurrent,
+        steps=steps,
+        recurrence=recurrence,
+        norm=norm,
+        initializer=initializer,
+    )
 
 
 def _projected(block, initializer):
@@ -140,28 +210,47 @@ def _residual(block, initializer):
     return residual
 
 
-def _upsampling(kind, initializer):
+def _upsampling(choice, initializer):
     """A function (x, filters, name) that doubles height and width and halves the channels."""
-    common.choose("upsampling", kind, UPSAMPLINGS)
+    common.choose("upsampling", choice, UPSAMPLINGS)
+    if choice == "transposed":
+        return functools.partial(
+            blocks.conv_bn_relu,
+            kernel_size=2,
+            strides=2,
+            transposed=True,
+            initializer=initializer,
+        )
 
     def nearest(x, filters, *, name):
         x = keras.layers.UpSampling2D(2, name=f"{name}_nearest")(x)
         return blocks.conv_bn_relu(x, filters, initializer=initializer, name=name)
 
-    transposed = functools.partial(
-        blocks.conv_bn_relu, kernel_size=2, strides=2, transposed=True, initializer=initializer
-    )
-    return nearest if kind == "nearest" else transposed
+    return nearest
 
 
-def _unet(input_shape, num_classes, block, up, base_filters, depth, skip, head_activation, initializer, name):
+def _unet(
+    input_shape,
+    num_classes,
+    block,
+    *,
+    base_filters,
+    depth,
+    upsampling,
+    skip,
+    head_activation=None,
+    initializer,
+    name,
+):
+    """The skeleton; `block`, (x, filters, name), makes the maps of a level, on the way down and on the way up."""
+    up = _upsampling(upsampling, initializer)
     common.choose("skip", skip, SKIPS)
     common.choose("head_activation", head_activation, HEAD_ACTIVATIONS)
     if not all(isinstance(value, int) and value >= 1 for value in (depth, base_filters)):
         raise InputError(
             f"depth and base_filters must be whole numbers of at least 1, got {depth!r}, {base_filters!r}."
         )
-    join = keras.layers.Concatenate if skip == "concat" else keras.layers.Add
+    join = {"concat": keras.layers.Concatenate, "add": keras.layers.Add}[skip]
     image, x = common.image_input(input_shape, 2 ** (depth - 1))
     skips = {}
     for level in range(1, depth + 1):

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from scenes import CLASSES, H, W, image, label, make_camvid, make_folder, save
+from scenes import CLASSES, H, W, decoded, image, label, make_camvid, make_folder, save
 
 from kseg.data.datasets import image_folders
 from kseg.data.datasets.listing import same_in_two_splits
@@ -206,7 +206,7 @@ def test_random_folders_are_read_as_drawn_or_refused_by_name(tmp_path, monkeypat
         assert set(source.unlabelled) == unlabelled and set(manifest.splits) == set(source.splits) == set(expected)
         assert len([note for note in source.notes if "no labels" in note]) == len(unlabelled)
         for split, scenes in expected.items():
-            found = {name: (pixels, ids) for name, pixels, ids in source.split(split)}
+            found = {name: (pixels, ids) for name, pixels, ids in decoded(source, split)}
             stored = [records.decode(manifest.split(split).read(i)) for i in range(len(scenes))]
             assert list(found) == sorted(scenes) == [name for name, _, _ in stored], f"folder {seed}"
             for name, pixels, ids in [*((n, *both) for n, both in found.items()), *stored]:
@@ -357,7 +357,7 @@ def test_folders_are_walked_and_links_that_lead_back_are_not(tmp_path):
         (tmp_path / "elsewhere" / kind / "day" / "back").symlink_to(root / "train" / kind)
         (root / "train" / kind / "__MACOSX").mkdir()
         (root / "train" / kind / "__MACOSX" / "._0.png").write_bytes(b"resource fork")
-    assert [name for name, _, _ in image_folders.read(root).split("train")] == ["seq/day/0", "train0", "train1"]
+    assert [name for name, _, _ in decoded(image_folders.read(root), "train")] == ["seq/day/0", "train0", "train1"]
     (root / "train" / "images" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert lines_of(root)[0] == ["no file that can be read: train/images/gone.png"]
 

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from scenes import H, W, image, label, make_camvid
+from scenes import H, W, decoded, image, label, make_camvid
 
 from kseg.data.datasets import camvid
 from kseg.data.records import manifest as records
@@ -106,7 +106,7 @@ def test_a_split_lists_its_records(folder, tmp_path):
     assert split.shard.tolist() == [0, 0, 1, 1, 1] and split.position.tolist() == [0, 1, 0, 1, 2]
     assert set(split.heights) == {H} and set(split.widths) == {W}
     counts = np.zeros(256, np.int64)
-    for i, (name, rgb, ids) in enumerate(source.split("train")):
+    for i, (name, rgb, ids) in enumerate(decoded(source, "train")):
         got = records.decode(split.read(i))
         assert got[0] == name
         np.testing.assert_array_equal(got[1], rgb)  # the JPEG's own bytes: nothing is encoded again

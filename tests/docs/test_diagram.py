@@ -63,16 +63,16 @@ def test_r2unet_shows_one_kernel_applied_three_times(r2unet):
 
 
 @pytest.mark.parametrize(
-    "options, expected",
+    ("model", "options", "expected"),
     [
-        ({"steps": 0}, {}),
-        ({"steps": 3, "norm": "shared"}, {"encoder1_conv1": "4", "encoder1_conv2": "4"}),
+        ("runet", {"steps": 0}, {}),
+        ("r2unet_fischer2021", {"steps": 3, "norm": "shared"}, {"encoder1_conv1": "4", "encoder1_conv2": "4"}),
         # the forward kernel is applied once; the other one once a step
-        ({"recurrence": "separate"}, {"encoder1_conv1_recurrent": "2", "encoder1_conv2_recurrent": "2"}),
+        ("runet", {"recurrence": "separate"}, {"encoder1_conv1_recurrent": "2", "encoder1_conv2_recurrent": "2"}),
     ],
 )
-def test_recurrence_is_read_from_the_model(options, expected, tmp_path):
-    root = _draw(kseg.build_model("runet", (8, 8, 3), 2, base_filters=2, depth=1, **options), tmp_path)
+def test_recurrence_is_read_from_the_model(model, options, expected, tmp_path):
+    root = _draw(kseg.build_model(model, (8, 8, 3), 2, base_filters=2, depth=1, **options), tmp_path)
     assert {box.get("data-layer"): box.get("data-applications") for box in _all(root, "recurrent")} == expected
 
 

@@ -20,31 +20,48 @@ ALONE = """
 import json, sys
 import numpy as np
 import tensorflow as tf
-model = tf.saved_model.load(sys.argv[1])
-images = np.load(sys.argv[2])
-out = {}
-for key in images.files:
-    if key.startswith("encoded"):
-        answer = model.signatures["encoded"](encoded=tf.constant([file.tobytes() for file in images[key]]))
-    else:
-        answer = model.signatures["serving_default"](images=tf.constant(images[key]))
-    out[key] = answer["labels"].numpy()
-    out[key + "_confidence"] = answer["confidence"].numpy()
-np.savez(sys.argv[3], **out)
+for folder in sys.argv[1:]:
+    model = tf.saved_model.load(f"{folder}/saved_model")
+    images = np.load(f"{folder}/images.npz")
+    out = {}
+    for key in images.files:
+        if key.startswith("encoded"):
+            answer = model.signatures["encoded"](encoded=tf.constant([file.tobytes() for file in images[key]]))
+        else:
+            answer = model.signatures["serving_default"](images=tf.constant(images[key]))
+        out[key] = answer["labels"].numpy()
+        out[key + "_confidence"] = answer["confidence"].numpy()
+    np.savez(f"{folder}/out.npz", **out)
 assert "kseg" not in sys.modules, "kseg must not be needed"
 """
 
 
-@pytest.fixture(scope="module", params=[(32, 64), (None, None)], ids=["fixed", "free"])
-def exported(request, tmp_path_factory):
-    """A SegNet-ASPP with uneven weights, exported, and what a process of TensorFlow alone gives for some images."""
-    folder = tmp_path_factory.mktemp("export")
-    model = build_model("segnet_aspp", (*request.param, 3), 3, base_filters=2)
+SIZES = {"fixed": (32, 64), "free": (None, None)}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """For each of SIZES what `export` gives, and what one process of TensorFlow alone gives for the images of both."""
+    exports = {name: export(tmp_path_factory.mktemp(name), size) for name, size in SIZES.items()}
+    command = [sys.executable, "-c", ALONE, *(str(folder) for _, folder, _ in exports.values())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {name: (*parts, dict(np.load(parts[1] / "out.npz"))) for name, parts in exports.items()}
+
+
+@pytest.fixture(params=SIZES)
+def exported(request, both):
+    return both[request.param]
+
+
+def export(folder, size):
+    """A SegNet-ASPP with uneven weights, its folder with the SavedModel, and images that it was given."""
+    model = build_model("segnet_aspp", (*size, 3), 3, base_filters=2)
     random = np.random.default_rng(0)
     for variable in model.trainable_variables:  # zero biases and unit scales would leave much untested
         variable.assign(variable + random.normal(0, 0.1, variable.shape))
     model.get_layer("preprocess").label_set = LABELS
-    path = kseg.export_saved_model(model, folder / "saved_model")
+    kseg.export_saved_model(model, folder / "saved_model")
     smooth = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8)).resize((70, 50), Image.Resampling.BICUBIC)
     for kind in ("png", "jpeg"):
         smooth.save(folder / f"image.{kind}")
@@ -55,10 +72,7 @@ def exported(request, tmp_path_factory):
         "encoded_twice": np.stack([np.fromfile(folder / "image.png", np.uint8)] * 2),
     }
     np.savez(folder / "images.npz", **images)
-    command = [sys.executable, "-c", ALONE, str(path), str(folder / "images.npz"), str(folder / "out.npz")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return model, folder, images, dict(np.load(folder / "out.npz"))
+    return model, folder, images
 
 
 def test_signatures_equal_predict_without_kseg(exported):

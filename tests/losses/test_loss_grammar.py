@@ -1,8 +1,13 @@
 """What `--loss` and `--class_weights` may say, and how settings and flags pass it on."""
 
+import re
+
+import keras
+import numpy as np
 import pytest
 
-from kseg.settings import make_settings, parse_class_weights, parse_loss
+from kseg.losses import SegmentationLoss
+from kseg.settings import LOSSES, Loss, make_settings, parse_class_weights, parse_loss
 
 
 def test_sums_are_read():
@@ -46,3 +51,30 @@ def test_what_has_no_meaning_is_one_clear_line(settings, message):
     with pytest.raises(ValueError, match=message) as error:
         make_settings(epochs=1, **settings)
     assert "\n" not in str(error.value)
+
+
+def wrong_pixels(labels, logits, share, ignore_label=255):
+    """A loss as one writes it, though without a gradient: so many times the valid pixels whose class is another."""
+    wrong = (keras.ops.argmax(logits, -1) != labels) & (labels != ignore_label)
+    return share * keras.ops.sum(keras.ops.cast(wrong, "float32"))
+
+
+def test_a_new_loss_is_one_entry(monkeypatch):
+    count = "kseg.losses.functional:valid_pixels"
+    entry = Loss(f"{__name__}:wrong_pixels", count, {"share": "top_k_share"}, "share of the wrong pixels")
+    monkeypatch.setitem(LOSSES, "wrong", entry)
+    labels = np.array([[[0, 1, 1, 255, 0]]])
+    logits = np.eye(2, dtype="float32")[[[[0, 1, 0, 0, 1]]]]  # the classes 0, 1, 0, -, 1: two of four are wrong
+    assert float(SegmentationLoss("wrong", top_k_share=0.5)(labels, logits)) == 0.5 * 2 / 4
+    plain = float(SegmentationLoss("cross_entropy")(labels, logits))
+    assert float(SegmentationLoss("cross_entropy+4*wrong")(labels, logits)) == pytest.approx(plain + 4 * 0.2 * 2 / 4)
+    assert make_settings(epochs=1, loss="2*wrong", top_k_share=0.5).loss == "2*wrong"  # the option has a loss
+    with pytest.raises(ValueError, match="of cross_entropy, .*, lovasz_softmax, wrong, with factors above 0"):
+        make_settings(epochs=1, loss="hinge")
+    with pytest.raises(ValueError, match="class_weights has no meaning with loss wrong: add cross_entropy or focal or"):
+        make_settings(epochs=1, loss="wrong", class_weights="1,2")
+
+
+def test_readme_has_a_row_for_every_loss(root):
+    text = (root / "README.md").read_text().partition("| in `--loss` | |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    assert dict(re.findall(r"\| `(\w+)` \| (.*) \|", text)) == {name: loss.help for name, loss in LOSSES.items()}

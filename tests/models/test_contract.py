@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scenes import make_camvid
 
 import kseg
+from kseg import blocks
 from kseg.export.savedmodel import export_saved_model
-from kseg.models import MODELS, build_model, options_of
+from kseg.models import MODELS, build_model, common, options_of
 from kseg.models.backbones import resnet
 
 SIZE = (64, 64)
@@ -136,3 +138,39 @@ def test_saved_files_are_equal(case, model, tmp_path):
     assert np.mean(labels == kseg.predict(model, list(images))) > 0.999  # ties and rounding alone
     chosen = np.take_along_axis(probabilities, labels[..., None].astype(int), -1)[..., 0]
     np.testing.assert_allclose(chosen, probabilities.max(-1), atol=5e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_docstring_names_every_option(name):
+    """`help(kseg.MODELS[name])` is where a user finds them; "as in" another builder leads to one that says more."""
+    text = MODELS[name].__doc__
+    assert [option for option in options_of(name) if f"`{option}`" not in text] == []
+
+
+def stripes(input_shape, num_classes, *, base_filters=4, blur=1, name="stripes"):
+    """A builder as one writes it. Args: `base_filters`: of its one convolution. `blur`: its height in pixels."""
+    image, x = common.image_input(input_shape, 1)
+    x = blocks.conv_bn_relu(x, base_filters, (blur, 1), name="blur")
+    return keras.Model(image, common.logits(x, num_classes, initializer="he_normal"), name=name)
+
+
+def test_a_new_model_is_one_builder_and_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(MODELS, "stripes", stripes)
+    make_camvid(tmp_path / "camvid")  # scenes of 16x24
+    kseg.prepare_dataset("camvid", tmp_path / "camvid", tmp_path / "records", workers=1, progress=False)
+    model, history = kseg.train(
+        "stripes",
+        tmp_path / "records",
+        tmp_path / "run",
+        model_options={"blur": 3},
+        epochs=1,
+        batch_size=2,
+    )
+    assert model.name == "stripes" and model.get_layer("blur").kernel_size == (3, 1) and len(history) == 1
+    assert kseg.evaluate(tmp_path / "run", tmp_path / "records").images == 2
+    with pytest.raises(ValueError, match="has no option blurr. Its options are base_filters, blur"):
+        build_model("stripes", (16, 24, 3), 2, blurr=3)
+    with pytest.raises(ValueError, match="blur must be a whole number of at least 1, got 0"):
+        build_model("stripes", (16, 24, 3), 2, blur=0)
+    with pytest.raises(ValueError, match="Choose one of .*segnet_aspp_fischer2021, stripes, unet"):
+        build_model("stripe", (16, 24, 3), 2)

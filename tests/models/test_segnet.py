@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from kseg import layers, models
-from kseg.models.segnet import segnet, segnet_aspp
+from kseg.models.segnet import segnet, segnet_aspp, segnet_aspp_fischer2021
 
 SMALL = {"base_filters": 2}
 
@@ -45,7 +45,12 @@ def test_parameter_counts():
     assert _trainable(transposed) == TRUNK + 9 * 64 * 11 + 11 == 29_449_355
     head = 256 * 34 + 34
     assert _trainable(segnet_aspp((32, 32, 3), 34, **zeros)) == TRUNK + ASPP + TAIL + head == 30_849_762
-    assert _trainable(segnet_aspp((32, 32, 3), 34, tail=False, **zeros)) == TRUNK + ASPP + head == 30_259_170
+    options = {"norm": "per_conv", "decoder_initializer": "zeros", **zeros}
+    assert _trainable(segnet_aspp_fischer2021((32, 32, 3), 34, **options)) == TRUNK + ASPP + TAIL + head
+    without = segnet_aspp_fischer2021((32, 32, 3), 34, tail=False, **options)
+    assert _trainable(without) == TRUNK + ASPP + head == 30_259_170
+    more = segnet_aspp_fischer2021((32, 32, 3), 34, decoder_convs=13, **options)
+    assert _trainable(more) == _trainable(without) + TAIL + 9 * 64 * 64 + 64 + 2 * 64
 
 
 def test_encoder_is_vgg16_and_the_decoder_its_mirror():
@@ -82,8 +87,27 @@ def test_options_of_segnet_aspp():
     assert model.get_layer("tail").filters == model.get_layer("aspp_conv").filters == 12
     kinds = {type(model.get_layer(name).kernel_initializer).__name__ for name in ("block1_conv1", "tail", "logits")}
     assert kinds == {"GlorotNormal"}
-    small = segnet_aspp((32, 32, 3), 7, tail=False, dropout=0, **SMALL)
-    assert not {"tail", "aspp_dropout"} & {layer.name for layer in small.layers}
+    assert "aspp_dropout" not in [layer.name for layer in segnet_aspp((32, 32, 3), 7, dropout=0, **SMALL).layers]
+
+
+def test_the_paper_s_segnet_aspp_is_segnet_aspp_but_for_its_options():
+    """Weights by name and value are those of `segnet_aspp`; four norms by width take the place of the trunk's 25."""
+    options = {"initializer": "glorot_normal", **SMALL}
+    keras.utils.set_random_seed(0)
+    ours = segnet_aspp((32, 32, 3), 5, decoder="transposed", **options)
+    keras.utils.set_random_seed(0)
+    paper = segnet_aspp_fischer2021((32, 32, 3), 5, norm="per_conv", decoder_initializer="glorot_normal", **options)
+    assert [weight.path for weight in paper.weights] == [weight.path for weight in ours.weights]
+    for mine, theirs in zip(ours.get_weights(), paper.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert paper.get_layer("preprocess").scale == (255, 255, 255)
+    norms = {f"block{b}_conv{i}_bn" for b, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)}
+    norms |= {f"decoder{b}_conv{i}_bn" for b, n in enumerate((1, 2, 3, 3, 3), 1) for i in range(1, n + 1)}
+    shared = segnet_aspp_fischer2021((32, 32, 3), 5, **SMALL)
+    names = {weight.path.split("/")[0] for weight in ours.weights}
+    assert norms <= names and len(norms) == 25
+    expected = names - norms | {f"norm_{width}" for width in (2, 4, 8, 16)}  # 64, 128, 256, 512 channels
+    assert {weight.path.split("/")[0] for weight in shared.weights} == expected
 
 
 def test_dropout_of_segnet_is_around_the_deepest_blocks():
@@ -112,7 +136,7 @@ def test_build_model_says_what_there_is():
     assert model.name == "segnet" and model.output.shape == (None, 32, 32, 4)
     with pytest.raises(ValueError, match="Unknown model 'segmet'. Choose one of .*segnet, segnet_aspp"):
         models.build_model("segmet", (32, 32, 3), 4)
-    with pytest.raises(ValueError, match="no option rate. Its options are base_filters, decoder, .*rates, tail"):
+    with pytest.raises(ValueError, match="no option rate. Its options are base_filters, decoder, rates, dropout"):
         models.build_model("segnet_aspp", (32, 32, 3), 4, rate=3)
     with pytest.raises(ValueError, match="num_classes must be a whole number of at least 2, got 1"):
         models.build_model("segnet", (32, 32, 3), 1)

@@ -1,12 +1,14 @@
 """U-Net and its three relatives: parameter counts, structure, and the batch norm that recurrence needs."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kseg import blocks, layers
-from kseg.models.unet import r2unet, resunet, runet, unet
+from kseg.models.unet import r2unet, r2unet_fischer2021, resunet, runet, unet
 
 ZEROS = {"initializer": "zeros"}  # fast to build at full width
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -30,22 +32,17 @@ def test_parameter_counts():
     assert _trainable(unet((32, 32, 3), 34, **ZEROS)) == convs + UPS + HEAD == 34_529_186
     residual = convs + sum(i * o + o + 9 * (o - i) * o for i, o in BLOCKS)  # the first convolution has o -> o
     assert _trainable(resunet((32, 32, 3), 34, **ZEROS)) == residual + UPS + HEAD
-    for recurrence, norm, expected in (
-        ("shared", "per_step", 39_117_090),
-        ("shared", "shared", 39_093_538),
-        ("separate", "per_step", 70_525_218),
-        ("separate", "shared", 70_501_666),
-    ):
-        options = {"recurrence": recurrence, "norm": norm, **ZEROS}
-        kernels, norms = {"shared": 1, "separate": 2}[recurrence], {"shared": 1, "per_step": 3}[norm]
-        count = sum(_recurrent(i, o, kernels, norms) for i, o in BLOCKS) + UPS + HEAD
-        assert _trainable(r2unet((32, 32, 3), 34, **options)) == count == expected
-        assert _trainable(runet((32, 32, 3), 34, **options)) == count  # a sum has no parameters
+    for recurrence, kernels, expected in (("shared", 1, 39_117_090), ("separate", 2, 70_525_218)):
+        count = sum(_recurrent(i, o, kernels, norms=3) for i, o in BLOCKS) + UPS + HEAD
+        assert _trainable(r2unet((32, 32, 3), 34, recurrence=recurrence, **ZEROS)) == count == expected
+        assert _trainable(runet((32, 32, 3), 34, recurrence=recurrence, **ZEROS)) == count  # a sum has no parameters
+    count = sum(_recurrent(i, o) for i, o in BLOCKS) + UPS + HEAD
+    assert _trainable(r2unet_fischer2021((32, 32, 3), 34, **ZEROS)) == count == 39_093_538
 
 
 @pytest.mark.parametrize("norm", ["per_step", "shared"])
 def test_steps_change_the_count_by_batch_norm_alone(norm):
-    counts = [_trainable(r2unet((16, 16, 3), 5, base_filters=4, steps=t, norm=norm)) for t in (1, 2, 3)]
+    counts = [_trainable(r2unet_fischer2021((16, 16, 3), 5, base_filters=4, steps=t, norm=norm)) for t in (1, 2, 3)]
     widths = [4, 8, 16, 32, 64, 32, 16, 8, 4]
     more = {"per_step": sum(2 * 2 * w for w in widths), "shared": 0}[norm]  # gamma and beta of two convolutions
     assert np.diff(counts).tolist() == [more, more]
@@ -70,7 +67,7 @@ def test_one_kernel_is_applied_at_every_step():
         assert [applied[f"{name}_bn{t}"] for t in range(4)] == [1] * 4
     kernels = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(kernels) == 18 + 9 + 4 + 1  # recurrent, projections, upsampling, scores
-    shared = _applications(r2unet((16, 16, 3), 5, base_filters=2, steps=3, norm="shared"))
+    shared = _applications(r2unet_fischer2021((16, 16, 3), 5, base_filters=2, steps=3))
     assert all(shared[f"{name}_bn"] == 4 for name in recurrent)
 
 
@@ -126,13 +123,11 @@ def test_residual_adds_the_projection():
 
 
 def test_options():
-    model = r2unet((32, 32, 3), 5, base_filters=2, depth=3, upsampling="transposed", head_activation="relu")
+    model = r2unet((32, 32, 3), 5, base_filters=2, depth=3, upsampling="transposed")
     up = model.get_layer("decoder2_up")
     assert isinstance(up, keras.layers.Conv2DTranspose) and up.strides == (2, 2) and up.kernel_size == (2, 2)
     assert not [layer for layer in model.layers if isinstance(layer, keras.layers.UpSampling2D)]
-    assert (
-        np.min(model(np.zeros((1, 32, 32, 3)))) >= 0 and model.get_layer("logits").activation is keras.activations.relu
-    )
+    assert model.get_layer("logits").activation is keras.activations.linear
     assert model.get_layer("preprocess").multiple == 4 and model.get_layer("encoder3_conv1").filters == 8
     assert isinstance(model.get_layer("encoder1_conv1_bn0"), layers.BatchNormalization)
     with pytest.raises(ValueError, match="skip must be one of concat, add, got 'sum'"):
@@ -145,6 +140,29 @@ def test_options():
         unet((40, 32, 3), 5)
 
 
+def _named_shapes(model):
+    return {weight.path: tuple(weight.shape) for weight in model.weights if weight.path.count("/")}
+
+
+def test_the_paper_s_r2unet_is_r2unet_but_for_norms_and_head():
+    """Weights by name and value are those of `r2unet`; a norm of all steps has the name of none of them."""
+    size = {"base_filters": 2, "depth": 3}
+    keras.utils.set_random_seed(0)
+    ours = r2unet((16, 16, 3), 5, initializer="glorot_normal", **size)
+    keras.utils.set_random_seed(0)
+    written = r2unet_fischer2021((16, 16, 3), 5, norm="per_step", head_activation="relu", **size)
+    assert _named_shapes(written) == _named_shapes(ours)
+    for mine, theirs in zip(ours.get_weights(), written.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), "uint8")
+    np.testing.assert_array_equal(written(image), np.maximum(ours(image), 0))
+    shared = r2unet_fischer2021((16, 16, 3), 5, **size)
+    expected = {re.sub(r"_bn\d", "_bn", path): shape for path, shape in _named_shapes(ours).items()}
+    assert _named_shapes(shared) == expected and "encoder1_conv2_bn/moving_mean" in expected
+    with pytest.raises(ValueError, match="head_activation must be one of None, relu, got 'gelu'"):
+        r2unet_fischer2021((16, 16, 3), 5, head_activation="gelu")
+
+
 def _accuracy_in_both_modes(norm):
     """Trains on eight images, two at a time; (pixel accuracy in training mode, in inference mode) on those images."""
     keras.utils.set_random_seed(0)
@@ -154,7 +172,7 @@ def _accuracy_in_both_modes(norm):
     images = np.clip(colours + random.normal(0, 30, colours.shape), 0, 255).astype("uint8")
     # The initialiser of the implementation that most took; with it, what recurs soon outweighs what came in.
     start = {"class_name": "RandomNormal", "config": {"stddev": 0.02}}
-    model = r2unet((32, 32, 3), 3, base_filters=4, depth=4, norm=norm, initializer=start)
+    model = r2unet_fischer2021((32, 32, 3), 3, base_filters=4, depth=4, norm=norm, initializer=start)
     optimizer = keras.optimizers.Adam(0.005)
     optimizer.build(model.trainable_variables)
 

@@ -6,6 +6,9 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from kseg.data.datasets.listing import read_bytes
+from kseg.io.images import decode_image
+
 H, W = 16, 24
 
 
@@ -15,6 +18,14 @@ def image(seed, size=(H, W)):
 
 def label(seed, ids, size=(H, W)):
     return np.random.default_rng(seed).choice(np.array(ids, np.uint8), size)
+
+
+def decoded(source, split):
+    """(name, RGB image, ids of the label) of every frame of a split that a reader listed."""
+    return [
+        (frame.name, decode_image(read_bytes(frame.image), frame.name)[0], source.label(frame.label)[0])
+        for frame in source.splits[split]
+    ]
 
 
 def save(path, array, **options):

@@ -8,16 +8,16 @@ from kseg.data.labels import IGNORE_LABEL
 PADDING = (124, 116, 104)  # ImageNet's mean pixel (RGB): close to zero after normalisation
 
 
-def placement(size, scale, share, result):
+def placement(size, scale, share, target):
     """Return (scaled size, start of the crop, cropped size, padding before it) along one axis.
 
-    An image of `size` is scaled; one that is then larger than `result` is cropped to it, a smaller one padded;
+    An image of `size` is scaled; one that is then larger than `target` is cropped to it, a smaller one padded;
     `share` in [0, 1) says where.
     """
     scaled = max(1, int(size * scale + 0.5))
-    offset = int(share * (abs(scaled - result) + 1))
-    if scaled >= result:
-        return scaled, offset, result, 0
+    offset = int(share * (abs(scaled - target) + 1))
+    if scaled >= target:
+        return scaled, offset, target, 0
     return scaled, 0, scaled, offset
 
 
@@ -45,14 +45,14 @@ def apply_row(image, label, row, height, width, crop=None, resize_label=nearest_
     Args:
         image: uint8 (h, w, 3) RGB. label: uint8 (h, w), 255 = ignore. row: one element of `epoch_plan`.
         height, width: the size in pixels that the image is brought to, times the row's scale.
-        crop: (height, width) of the result, None for height and width. resize_label: (label, height, width) -> label,
-            of the ids that the result is to hold.
+        crop: (height, width) of what comes out, None for height and width. resize_label: (label, height, width) ->
+            label, in the ids that are to come out.
     Returns:
         uint8 (H, W, 3) and uint8 (H, W) of the crop's size; padding is PADDING and 255.
     """
-    result_height, result_width = crop or (height, width)
-    scaled_height, top, rows, above = placement(height, row["scale"], row["top"], result_height)
-    scaled_width, left, columns, before = placement(width, row["scale"], row["left"], result_width)
+    target_height, target_width = crop or (height, width)
+    scaled_height, top, rows, above = placement(height, row["scale"], row["top"], target_height)
+    scaled_width, left, columns, before = placement(width, row["scale"], row["left"], target_width)
     window = (slice(top, top + rows), slice(left, left + columns))
     place = (slice(above, above + rows), slice(before, before + columns))
     size = (scaled_width, scaled_height)
@@ -61,8 +61,8 @@ def apply_row(image, label, row, height, width, crop=None, resize_label=nearest_
     if row["flip"]:
         part, part_label = part[:, ::-1], part_label[:, ::-1]
     part = part.astype(np.float32) @ row["color"][:, :3].T + row["color"][:, 3]
-    result = np.full((result_height, result_width, 3), PADDING, np.uint8)
-    result[place] = np.rint(np.clip(part, 0, 255))
-    result_label = np.full((result_height, result_width), IGNORE_LABEL, np.uint8)
-    result_label[place] = part_label
-    return result, result_label
+    placed = np.full((target_height, target_width, 3), PADDING, np.uint8)
+    placed[place] = np.rint(np.clip(part, 0, 255))
+    placed_label = np.full((target_height, target_width), IGNORE_LABEL, np.uint8)
+    placed_label[place] = part_label
+    return placed, placed_label

@@ -6,7 +6,8 @@ from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL
 
 _SMOOTH_SHARE = 0.15  # of the changes along rows: drawn labels stay below .09 even at 64x128, smoothed ones pass .24
 _LEAST_CHANGES = 64  # below, a share says nothing
-_CITYSCAPES_IDS, _CITYSCAPES_CLASSES = 34, 19
+_CITYSCAPES_IDS = 34
+_CITYSCAPES_CLASSES = 19
 
 
 def looks_like_training_ids(counts, info):
@@ -20,7 +21,8 @@ def looks_like_training_ids(counts, info):
         counts: (256,), pixels by id, of one label or of many. info: DatasetInfo, which says what ids mean.
     """
     table = info.label_set().table
-    classes, counts = info.label_set().num_classes, np.asarray(counts)
+    classes = info.label_set().num_classes
+    counts = np.asarray(counts)
     known = np.flatnonzero(table < min(IGNORE_LABEL, INVALID_LABEL))
     present = np.flatnonzero(counts[:IGNORE_LABEL])
     if not len(present) or known[-1] < classes or present[-1] >= classes or len(present) < classes / 3:
@@ -34,7 +36,8 @@ def looks_like_label_ids(counts, info):
 
     A tenth of the pixels have ids of 19..33, which such a class list does not know. Arguments as above.
     """
-    label_set, counts = info.label_set(), np.asarray(counts)
+    label_set = info.label_set()
+    counts = np.asarray(counts)
     beyond = slice(_CITYSCAPES_CLASSES, _CITYSCAPES_IDS)
     if label_set.num_classes != _CITYSCAPES_CLASSES or (label_set.table[beyond] != INVALID_LABEL).any():
         return False

@@ -36,10 +36,11 @@ def near_duplicates(first, second):
     Returns:
         list of (index in first, index in second, mean absolute difference in grey levels), in order.
     """
-    hashes, others = difference_hash(first), difference_hash(second)
+    hashes = difference_hash(first)
+    hashes_there = difference_hash(second)
     found = []
     for start in range(0, len(first), _BLOCK):  # a block's distances, not all n x m, are in memory
-        distances = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ others[None])
+        distances = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ hashes_there[None])
         for row, column in zip(*np.nonzero(distances <= _NEAR_BITS), strict=True):
             difference = _difference(first[start + row], second[column])
             if difference <= _NEAR_GREY:
@@ -48,5 +49,5 @@ def near_duplicates(first, second):
 
 
 def _difference(first, second):
-    one, other = (image.astype(np.float32) - image.mean() for image in (first, second))
-    return float(np.abs(one - other).mean())
+    centred = [image.astype(np.float32) - image.mean() for image in (first, second)]
+    return float(np.abs(centred[0] - centred[1]).mean())

@@ -61,8 +61,11 @@ class SplitFindings:
     """
 
     def __init__(self, table):
-        self._table, (self.pixels, self.images) = table, np.zeros((2, 256), np.int64)
-        self.faults, self.names, self.thumbnails = collections.defaultdict(list), [], []
+        self._table = table
+        (self.pixels, self.images) = np.zeros((2, 256), np.int64)
+        self.faults = collections.defaultdict(list)
+        self.names = []
+        self.thumbnails = []
 
     def add(self, name, record):
         """Add what `_examine_record` gave for the record of that name."""
@@ -90,7 +93,8 @@ def check_records(manifest, workers=None, progress=False):
     with Workers(manifest, workers, progress) as pool:
         for (split, index), record in zip(items, pool.map(_examine_record, items, "check"), strict=True):
             findings[split].add(manifest.splits[split].names[index], record)
-        shards, held = list(manifest.checksums), collections.Counter()
+        shards = list(manifest.checksums)
+        held = collections.Counter()
         for records in manifest.splits.values():
             held.update(records.shards[i] for i in records.shard)
         whole = list(pool.map(_is_whole, shards, "checksums", held.__getitem__))
@@ -117,7 +121,8 @@ def _is_whole(manifest, shard):
 
 
 def _examine_record(manifest, item):
-    split, index = manifest.splits[item[0]], item[1]
+    split = manifest.splits[item[0]]
+    index = item[1]
     try:
         serialized = split.read(index)
     except (InputError, OSError) as error:  # it names the shard and the record
@@ -130,7 +135,8 @@ def _examine_record(manifest, item):
             raise InputError("image, label and manifest have different sizes")
     except (InputError, OSError) as error:
         return _Record(np.zeros(256, np.int64), None, {"broken": f" ({split.place(index)}: {error})"})
-    counts, faults = np.bincount(label.ravel(), minlength=256), {}
+    counts = np.bincount(label.ravel(), minlength=256)
+    faults = {}
     if np.count_nonzero(counts) == 1:
         faults["blank"] = f" (id {counts.argmax()})"
     elif looks_like_training_ids(counts, manifest.info):
@@ -166,7 +172,8 @@ def _fault_lines(split, found, count, kinds):
 
 def _blank_warnings(manifest, split, found):
     """Return a line, or none, about single blank labels: images without any object may be wanted."""
-    names, count = found.faults.get("blank", ()), len(manifest.splits[split])
+    names = found.faults.get("blank", ())
+    count = len(manifest.splits[split])
     if not names or len(names) == count:
         return []
     return [f"{split}: {len(names)} of {count} records {_BLANK}: {_listed(names)}. Fine where nothing is to be found."]
@@ -209,7 +216,9 @@ def _illegal_ids(split, pixels, info, smoothed=False):
 def _class_warnings(pixels, label_set):
     """Return lines about classes without a pixel; pixels: split -> (256,) by raw id, "train" among them or not."""
     present = {split: set(label_set.table[np.flatnonzero(counts)].tolist()) for split, counts in pixels.items()}
-    everywhere, train, lines = set().union(*present.values()), present.pop("train", None), []
+    everywhere = set().union(*present.values())
+    train = present.pop("train", None)
+    lines = []
     names = list(enumerate(label_set.classes))
     if nowhere := [name for i, name in names if i not in everywhere]:
         lines.append(f"No split has a pixel of {len(nowhere)} classes: {_listed(nowhere)}. They get no score.")
@@ -227,14 +236,16 @@ def _void_warnings(split, pixels, label_set):
     return [f"{void:.0%} of the pixels of {split} are of no class: {question}"] if void > 0.5 else []
 
 
-def _judge_pair(split, found, other, others):
+def _judge_pair(split, found, second_split, found_there):
     """Return a warning, or none, about images that two splits share: what is learnt by heart scores well."""
-    if not (found.names and others.names):
+    if not (found.names and found_there.names):
         return []
-    pairs = near_duplicates(np.stack(found.thumbnails), np.stack(others.thumbnails))
-    shown = _listed([f"{found.names[i]} and {others.names[j]}" for i, j, _ in pairs])
+    pairs = near_duplicates(np.stack(found.thumbnails), np.stack(found_there.thumbnails))
+    shown = _listed([f"{found.names[i]} and {found_there.names[j]}" for i, j, _ in pairs])
     advice = "leave them out of one, or scores of one flatter what was trained on the other"
-    return [f"{len(pairs)} pairs of nearly equal images in {split} and {other}: {shown}; {advice}."] if pairs else []
+    if not pairs:
+        return []
+    return [f"{len(pairs)} pairs of nearly equal images in {split} and {second_split}: {shown}; {advice}."]
 
 
 def quick_check(train, val):
@@ -248,9 +259,12 @@ def quick_check(train, val):
         ValueError: training would be meaningless: labels in other ids than stated, no pixel of any class, a record
             that does not read.
     """
-    warnings, pixels = [], {}
+    warnings = []
+    pixels = {}
     for examples in (train, val):
-        split, info, label_set = examples.split, examples.manifest.info, examples.label_set
+        split = examples.split
+        info = examples.manifest.info
+        label_set = examples.label_set
         labels = [np.bincount(label.ravel(), minlength=256) for label in _look(examples)]
         counts = _counted(split) if split.pixel_counts else sum(labels)
         for suspect, what in ((looks_like_training_ids, _TRAINING_IDS), (looks_like_label_ids, _LABEL_IDS)):

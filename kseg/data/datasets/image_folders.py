@@ -44,20 +44,24 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
     if not os.path.isdir(root):
         raise MissingFileError(f"There is no source folder {root}.")
     show = functools.partial(os.path.relpath, start=root)
-    candidates, strangers = _find_folders(root)
-    splits, problems, notes, unlabelled = {}, [], [], {}
+    candidates, unread = _find_folders(root)
+    splits = {}
+    problems = []
+    notes = []
+    unlabelled = {}
     for split in _SPLITS:
         folders = {kind: _choose(split, kind, candidates[split, kind], show, notes) for kind in _KINDS}
         if not any(folders.values()):
             if split in required:
                 raise MissingFileError(_no_split(root, split))
-            notes += [f"{name}/ is left out: it holds no images/ and labels/." for name in strangers[split]]
+            notes += [f"{name}/ is left out: it holds no images/ and labels/." for name in unread[split]]
             continue
         found = {}
         for kind, folder in folders.items():
-            found[kind], strays = list_stems(folder, _EXTENSIONS[kind], show) if folder else ({}, [])
-            problems += strays
-        images, labels = found["images"], found["labels"]
+            found[kind], left_out = list_stems(folder, _EXTENSIONS[kind], show) if folder else ({}, [])
+            problems += left_out
+        images = found["images"]
+        labels = found["labels"]
         notes += _names_note(split, folders, show)
         if images and not labels and split != "train" and not _holds_files(folders["labels"]):
             unlabelled[split] = tuple(images.values())
@@ -72,19 +76,21 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
 
 def _find_folders(root: str):
     """Return ((split, kind) -> folders that could be it; split -> folders of its name in which none is)."""
-    candidates, strangers = collections.defaultdict(list), collections.defaultdict(list)
+    candidates = collections.defaultdict(list)
+    unread = collections.defaultdict(list)
     for first in _subfolders(root):
         if first.name.lower() not in _SPLIT_OF and first.name.lower() not in _KIND_OF:
             continue
         before = sum(map(len, candidates.values()))
         for second in _subfolders(first.path):
             for outer, inner in ((first, second), (second, first)):
-                split, kind = _SPLIT_OF.get(outer.name.lower()), _KIND_OF.get(inner.name.lower())
+                split = _SPLIT_OF.get(outer.name.lower())
+                kind = _KIND_OF.get(inner.name.lower())
                 if split and kind:
                     candidates[split, kind].append(second.path)
         if first.name.lower() in _SPLIT_OF and sum(map(len, candidates.values())) == before:
-            strangers[_SPLIT_OF[first.name.lower()]].append(first.name)
-    return candidates, strangers
+            unread[_SPLIT_OF[first.name.lower()]].append(first.name)
+    return candidates, unread
 
 
 def _subfolders(folder: str) -> list[os.DirEntry]:
@@ -121,7 +127,8 @@ def _names_note(split: str, folders: dict[str, str | None], show) -> list[str]:
 
 def _unlabelled_note(split: str, images: dict[str, str]) -> str:
     name, path = next(iter(images.items()))
-    folder, extension = path[: -len(name) - len(os.path.splitext(path)[1])], os.path.splitext(path)[1]
+    folder = path[: -len(name) - len(os.path.splitext(path)[1])]
+    extension = os.path.splitext(path)[1]
     pattern = folder + "*/" * name.count("/") + f"*{extension}"
     return (
         f"{split}: {len(images)} images have no labels, so the split is not scored and not in the records. "
@@ -136,13 +143,16 @@ def _by_image(split: str, images: dict[str, str], labels: dict[str, str], show):
         (name of the image, or the label's own where it has none -> label; image -> Problem, where several labels could
         be its; suffix -> how many labels have it).
     """
-    could, suffixes = collections.defaultdict(list), collections.Counter()
+    could = collections.defaultdict(list)
+    suffixes = collections.Counter()
     for name in labels.keys() - images.keys():
         suffix = next((s for s in _SUFFIXES if name.endswith(s)), None)
         image = name.removesuffix(suffix or "")
         if image in images and image not in labels:
             could[image].append((name, suffix))
-    renamed, doubtful, labels = {}, {}, dict(labels)
+    renamed = {}
+    doubtful = {}
+    labels = dict(labels)
     for image, found in sorted(could.items()):
         paths = [labels.pop(name) for name, _ in sorted(found)]
         if len(found) == 1:
@@ -211,18 +221,20 @@ def _parse(data, name: str):
     if not isinstance(data, dict):
         raise InputError('it must be {"classes": [...]}, a JSON object.')
     unknown = set(data) - {"name", "classes", "void", "labels"}
-    kind, rows, name = data.get("labels", "ids"), data.get("classes"), data.get("name", name)
+    encoding = data.get("labels", "ids")
+    rows = data.get("classes")
+    name = data.get("name", name)
     if unknown:
         raise InputError(f"unknown keys {', '.join(sorted(unknown))}; known: name, classes, void, labels.")
     if not isinstance(name, str):
         raise InputError(f'"name" must be text, got {name!r}.')
-    if kind not in ("ids", "color"):
-        raise InputError(f'"labels" must be "ids" or "color", got {kind!r}.')
+    if encoding not in ("ids", "color"):
+        raise InputError(f'"labels" must be "ids" or "color", got {encoding!r}.')
     if not isinstance(rows, list) or not rows or not all(map(_is_class, rows)):
         raise InputError('"classes" must be a list of {"id": 0, "name": "road", "color": [128, 64, 128]}.')
-    if kind == "color" and not all("color" in r for r in rows):
+    if encoding == "color" and not all("color" in r for r in rows):
         raise InputError('with "labels": "color" every class needs a "color".')
-    if kind == "ids" and not all("id" in r for r in rows):
+    if encoding == "ids" and not all("id" in r for r in rows):
         raise InputError('every class needs an "id", the number in the label files.')
     ids = [r.get("id", i) for i, r in enumerate(rows)]
     void = data.get("void", [])
@@ -234,7 +246,7 @@ def _parse(data, name: str):
         if not _is_colour(colour):
             raise InputError(f"a colour is three whole numbers of 0..255 (red, green, blue), got {colour!r}.")
     palette = [tuple(colour) for colour in palette]
-    return _make_info(name, rows, ids, palette, void, kind)
+    return _make_info(name, rows, ids, palette, void, encoding)
 
 
 def _is_class(row) -> bool:
@@ -247,7 +259,7 @@ def _is_colour(value) -> bool:
     return triple and all(type(v) is int and 0 <= v <= 255 for v in value)
 
 
-def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple], void: list[int], kind: str):
+def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple], void: list[int], encoding: str):
     """Return (DatasetInfo, packed colour -> id or None) of rows whose types are right."""
     train = [k for k, r in enumerate(rows) if not r.get("void") and ids[k] not in void]
     names = [rows[k]["name"] for k in train]
@@ -265,7 +277,7 @@ def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple]
     id_names = dict.fromkeys(sorted(ignored), "void") | {i: r["name"] for i, r in zip(ids, rows, strict=True)}
     id_palette = dict.fromkeys(sorted(ignored), (0, 0, 0)) | dict(zip(ids, palette, strict=True))
     info = DatasetInfo(name, id_names, id_palette, tuple(sorted(ignored)), {"train_ids": labels})
-    if kind == "ids":
+    if encoding == "ids":
         return info, None
     packed = [r << 16 | g << 8 | b for r, g, b in palette]
     if len(set(packed)) < len(packed):

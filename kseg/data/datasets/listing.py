@@ -13,7 +13,7 @@ from kseg.data.labels import DatasetInfo
 from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.files import reading
-from kseg.io.text import first_names, size_text
+from kseg.io.text import first_names
 from kseg.io.zips import DAMAGED, read_member
 
 MAX_BYTES = 8 * codec.MAX_PIXELS  # of an image file: room for the largest that is decoded, as 16-bit RGBA
@@ -34,7 +34,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as listed, files unread. `for name, image, label in source.split("train")` decodes them.
+    """A dataset as listed, files unread.
 
     Args:
         info: the dataset's ids and label sets.
@@ -54,12 +54,6 @@ class Source:
     notes: tuple[str, ...] = ()
     unlabelled: dict[str, tuple[Reference, ...]] = field(default_factory=dict, hash=False)
 
-    def split(self, name: str) -> "SourceSplit":
-        """Return the frames of a split as a sequence of (name, image, label); ValueError lists the splits."""
-        if name not in self.splits:
-            raise InputError(f"{self.root} has no split {name!r}. Choose one of: {', '.join(self.splits)}.")
-        return SourceSplit(self, name)
-
     def shown(self, reference: Reference) -> str:
         """Return a reference as messages name it."""
         if isinstance(reference, tuple):
@@ -72,37 +66,13 @@ class Source:
         Raises:
             ValueError: not a PNG, TIFF or BMP, damaged, no ids of 0..255, or colours that the dataset does not have.
         """
-        data, what = read_bytes(reference), self.shown(reference)
+        data = read_bytes(reference)
+        what = self.shown(reference)
         if self.colours is None:
             ids, plain = codec.decode_label(data, what)
             return ids, data if plain else codec.encode(ids)
         ids = _ids_of_colours(codec.decode_colours(data, what), self.colours, what)
         return ids, codec.encode(ids)
-
-
-@dataclass(frozen=True)
-class SourceSplit:
-    """A split, decoded: len(), [i] and iteration give (name, uint8 RGB (H, W, 3), uint8 raw ids (H, W)).
-
-    Apply a label set with `label_set.table[label]`. Needs no TensorFlow.
-    """
-
-    source: Source
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.source.splits[self.name])
-
-    def __getitem__(self, index: int) -> tuple[str, np.ndarray, np.ndarray]:
-        frame = self.source.splits[self.name][index]
-        image = codec.decode_image(read_bytes(frame.image), self.source.shown(frame.image))[0]
-        label = self.source.label(frame.label)[0]
-        if image.shape[:2] != label.shape:
-            raise InputError(f"{frame.name}: the image is {size_text(image)}, its label {size_text(label)}.")
-        return frame.name, image, label
-
-    def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        return (self[i] for i in range(len(self)))
 
 
 class Problem(NamedTuple):
@@ -187,7 +157,8 @@ def list_stems(folder: str, extensions: tuple[str, ...], show) -> tuple[dict[str
         (name -> path, problems: files that would be left out). The name is the path inside the folder, "/" between its
         parts, without the extension: "seq1/0001".
     """
-    found, problems = {}, []
+    found = {}
+    problems = []
     for path in walk_files(folder) if os.path.isdir(folder) else ():
         name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, "/"))
         if extension.lower() in _NO_IMAGES:
@@ -221,7 +192,8 @@ def walk_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
 
 def pair(split: str, images: Mapping, labels: Mapping, show, instances: Mapping | None = None):
     """Pair images and labels (name -> reference) and return (frames, problems) in file-name order."""
-    frames, problems = [], []
+    frames = []
+    problems = []
     for name in sorted(set(images) | set(labels)):
         if name not in labels:
             problems.append(Problem(f"{split} image", f"{split}: image without label: {show(images[name])}"))

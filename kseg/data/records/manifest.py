@@ -90,11 +90,6 @@ class Manifest:
             if found != wanted:
                 raise InputError(f"Shard {path} is corrupt (sha256 {found[:12]}..., stored {wanted[:12]}...).")
 
-    @classmethod
-    def load(cls, data_dir, *, label_space: str | None = None) -> "Manifest":
-        """As `load_manifest`."""
-        return load_manifest(data_dir, label_space=label_space)
-
 
 def decode(payload: bytes) -> tuple[str, np.ndarray, np.ndarray]:
     """Return (name, uint8 RGB image (H, W, 3), uint8 label (H, W) of the ids as stored) of a record.
@@ -172,8 +167,16 @@ def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
     files = [f for rows in data["splits"].values() for f in rows["shards"]]
     checksums = {join(data_dir, f["file"]): f["sha256"] for f in files}
     digest = hashlib.sha256(content).hexdigest()
-    space, made_by, options = data["label_space"], data["kseg_version"], data["options"]
-    return Manifest(data_dir, info, splits, space, made_by, digest, options, checksums)
+    return Manifest(
+        data_dir=data_dir,
+        info=info,
+        splits=splits,
+        label_space=data["label_space"],
+        kseg_version=data["kseg_version"],
+        digest=digest,
+        options=data["options"],
+        checksums=checksums,
+    )
 
 
 # A dict with text keys of one's own is {str: ...}, a list of any length [...], a tuple a list of just these.
@@ -209,9 +212,13 @@ def _parsed(content: bytes) -> dict:
 
 
 def _check_form(value, form, where: str) -> None:
-    kind = form if isinstance(form, type) else dict if isinstance(form, dict) else list
-    if type(value) is not kind:
-        raise InputError(f"{where} must be {kind.__name__}, got {str(value)[:60]}")
+    needed = list
+    if isinstance(form, type):
+        needed = form
+    elif isinstance(form, dict):
+        needed = dict
+    if type(value) is not needed:
+        raise InputError(f"{where} must be {needed.__name__}, got {str(value)[:60]}")
     if isinstance(form, dict) and str not in form:
         if missing := [repr(key) for key in form if key not in value]:
             raise InputError(f"{where} lacks {', '.join(missing)}")
@@ -308,6 +315,7 @@ def _scan_split(data_dir: str, name: str, files: list[str], unfinished: str) -> 
 def _train_ids_info() -> DatasetInfo:
     """Cityscapes as converters that store training ids have it: ids 0..18 as they are, 255 void."""
     known = cityscapes.info().label_set()
-    names, colours = dict(enumerate(known.classes)), dict(enumerate(known.palette))
+    names = dict(enumerate(known.classes))
+    colours = dict(enumerate(known.palette))
     same = label_set_of("train_ids", range(known.num_classes), known.classes, known.palette)
     return DatasetInfo("cityscapes", names | {255: "void"}, colours | {255: (0, 0, 0)}, (255,), {"train_ids": same})

@@ -11,7 +11,7 @@ import tqdm
 
 import kseg
 from kseg.data.checks.record_faults import mistaken_void
-from kseg.data.datasets import camvid, cityscapes, image_folders
+from kseg.data.datasets import DATASETS
 from kseg.data.datasets.listing import Problem, Source, one_line_each, same_in_two_splits, stamp
 from kseg.data.labels import with_current_names
 from kseg.data.records import manifest as records
@@ -30,7 +30,6 @@ from kseg.io.files import (
 from kseg.io.parallel import Workers
 from kseg.io.tfrecord import SHARD_NAME
 
-READERS = {"cityscapes": cityscapes.read, "camvid": camvid.read, "folder": image_folders.read}
 FRAMES_PER_SHARD = 128
 _UNFINISHED = re.compile(r"(.+)\.tmp-\d+")  # a shard that a killed process was writing
 
@@ -49,7 +48,8 @@ def prepare_dataset(
     """Check a dataset and write it as a record folder; a second call goes on where a killed one stopped.
 
     Args:
-        dataset: "cityscapes", "camvid" or "folder". source: its folder. output: the record folder to make.
+        dataset: a name of `kseg.data.datasets.DATASETS` but for "synthetic". source: its folder. output: the record
+            folder to make.
         store_size: (height, width) in pixels of the training images and labels; None keeps their own.
             Other splits are never resized, so that scores are those of the labels' size.
         image_format: "png" or "jpeg" (quality 95) to convert images; None stores the files' own bytes.
@@ -68,7 +68,7 @@ def prepare_dataset(
     _check_options(dataset, store_size, image_format, shards, workers)
     source = checked_path(source, "source")
     output = os.path.abspath(checked_path(output, "output"))
-    listed = READERS[dataset](source)
+    listed = DATASETS[dataset].read(source)
     for note in listed.notes if progress else ():
         tqdm.tqdm.write(note)
     options = {
@@ -116,8 +116,9 @@ def _write(listed, output, options, origin, tasks, workers, progress) -> None:
 
 
 def _check_options(dataset, store_size, image_format, count, workers) -> None:
-    if dataset not in tuple(READERS):
-        raise InputError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(READERS)}.")
+    known = [name for name, entry in DATASETS.items() if entry.download]  # streets are drawn first
+    if dataset not in known:
+        raise InputError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(known)}.")
     pair = isinstance(store_size, (tuple, list)) and len(store_size) == 2
     if store_size is not None and not (pair and all(type(s) is int and s > 0 for s in store_size)):
         raise InputError(f"The store size must be a height and a width in pixels, got {store_size!r}.")
@@ -178,7 +179,8 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
 
 
 def _differences(before: dict, now: dict) -> list[str]:
-    old, new = before["options"], now["options"]
+    old = before["options"]
+    new = now["options"]
     changes = [f"{key} was {old.get(key)}, now {new[key]}" for key in new if old.get(key) != new[key]]
     if before["classes"] != now["classes"]:
         changes.append("the classes differ")

@@ -33,9 +33,12 @@ class ShardTask:
 
 def check_frame(source: Source, item: Frame) -> list[Problem]:
     """Decode all files of a frame and return its problems, by file name."""
-    problems, sizes, data = [], {}, b""
+    problems = []
+    sizes = {}
+    data = b""
     with _noting(problems, source, item.image):
-        data, shown = read_bytes(item.image), source.shown(item.image)
+        data = read_bytes(item.image)
+        shown = source.shown(item.image)
         sizes["image"] = images.decode_image(data, shown)[0].shape[:2]
     with _noting(problems, source, item.label):
         ids = source.label(item.label)[0]
@@ -88,8 +91,11 @@ def write_shard(source: Source, task: ShardTask) -> dict:
 
     Sidecar: fingerprint, bytes, sha256, records ([offset, length, name, height, width]) and pixel counts.
     """
-    temporary, digest = f"{task.path}.tmp-{os.getpid()}", hashlib.sha256()
-    records, counts, offset = [], np.zeros(256, np.int64), 0
+    temporary = f"{task.path}.tmp-{os.getpid()}"
+    digest = hashlib.sha256()
+    records = []
+    counts = np.zeros(256, np.int64)
+    offset = 0
     try:
         with open(temporary, "wb") as file:
             for item in task.frames:

@@ -82,7 +82,8 @@ def _draw_missing(root, drawing, workers, progress):
 def frame_paths(root, split, index):
     """The three files of a frame: image, label ids, instance ids."""
     cities = CITIES[split]
-    city, sequence = cities[index % len(cities)], index // len(cities)
+    city = cities[index % len(cities)]
+    sequence = index // len(cities)
     stem = f"{city}_{sequence:06}_000019"  # Cityscapes labels the 20th frame of each sequence
     images, labels = (pathlib.Path(root) / kind / split / city for kind in ("leftImg8bit", "gtFine"))
     return (
@@ -97,7 +98,8 @@ def _draw_frame(drawing, frame):
 
     drawing: (root, seed, height, width). frame: (split, index).
     """
-    (root, seed, height, width), (split, index) = drawing, frame
+    root, seed, height, width = drawing
+    split, index = frame
     image, labels, instances = draw_street((seed, ("train", "val").index(split), index), height, width)
     paths = frame_paths(root, split, index)
     for path, pixels in ((paths[2], instances), (paths[1], labels), (paths[0], image)):

@@ -10,7 +10,8 @@ from kseg.data.synthetic import street_surfaces as surfaces
 from kseg.data.synthetic.street_canvas import FAR, Camera, Canvas, Light, any_colour
 from kseg.io.errors import InputError
 
-UNLABELLED, BUILDING = 0, 11  # Cityscapes ids
+UNLABELLED = 0
+BUILDING = 11  # Cityscapes ids
 
 
 def draw_street(seed, height, width):
@@ -64,13 +65,16 @@ class _Street:
     """The plan of one street: the ground's lines, what stands where, and the shadows that it throws."""
 
     def __init__(self, canvas):
-        self.canvas, self.rng, self.camera = canvas, canvas.rng, canvas.camera
+        self.canvas = canvas
+        self.rng = canvas.rng
+        self.camera = canvas.camera
         rng = self.rng
         self.edges = (-rng.uniform(1.9, 4.6), rng.uniform(1.9, 4.6))
         self.fronts = (self.edges[0] - rng.uniform(2.5, 5.5), self.edges[1] + rng.uniform(2.5, 5.5))
         self.shadow = Image.new("L", (canvas.width, canvas.height))
         self.pen = ImageDraw.Draw(self.shadow)
-        self.lots, self.things = [], []
+        self.lots = []
+        self.things = []
         leaves = [
             (0.24, 0.42, 0.14),
             (0.36, 0.46, 0.18),
@@ -87,7 +91,8 @@ class _Street:
 
     def inside(self, x, low, high):
         """A distance (m) between low and high at which x lies within the picture."""
-        camera, width = self.camera, self.canvas.width
+        camera = self.camera
+        width = self.canvas.width
         room = (width - camera.centre if x > 0 else camera.centre) - 0.04 * width
         nearest = max(low, abs(x) * camera.focal / room)
         return self.rng.uniform(nearest, max(high, nearest + 2))
@@ -104,12 +109,15 @@ class _Street:
 
     def plan_end(self):
         """Where the street ends: a row of houses across, or trees; something unlabelled in the distance."""
-        rng, canvas = self.rng, self.canvas
-        x, tone = rng.uniform(*self.edges), any_colour(rng)
+        rng = self.rng
+        canvas = self.canvas
+        x = rng.uniform(*self.edges)
+        tone = any_colour(rng)
         face = (x - 3, FAR), (x + 3, FAR), (0, rng.uniform(2.5, 4)), UNLABELLED, lambda along, up, scale: tone
         self.lots.append(functools.partial(canvas.wall, *face))
         if rng.uniform() < 0.5:
-            x, end = -70.0, FAR + 8
+            x = -70.0
+            end = FAR + 8
             while x < 70:
                 wide = rng.uniform(9, 22)
                 face = (x, end), (x + wide, end), (-3, rng.uniform(7, 16)), BUILDING, surfaces.facade(rng)
@@ -122,8 +130,11 @@ class _Street:
 
     def plan_lots(self, side):
         """Houses and gardens along one side, from near to far."""
-        rng, canvas, sign = self.rng, self.canvas, 2 * side - 1
-        z, last_garden = 2.0, rng.uniform() < 0.5
+        rng = self.rng
+        canvas = self.canvas
+        sign = 2 * side - 1
+        z = 2.0
+        last_garden = rng.uniform() < 0.5
         while z < FAR:
             garden = not last_garden and rng.uniform() < 0.6
             front = self.fronts[side] + sign * rng.uniform(0, 1.5)
@@ -137,13 +148,15 @@ class _Street:
                     x = front + sign * rng.uniform(1, 4)
                     self.lots.append(functools.partial(objects.tree, canvas, x, place, rng, *shape))
             else:
-                high, corner = rng.uniform(4.5, 15), (front, z)
+                high = rng.uniform(4.5, 15)
+                corner = (front, z)
                 for end in ((front + sign * 14, z), (front, z + deep)):
                     wall = corner, end, (0, high), BUILDING, surfaces.facade(rng)
                     self.lots.append(functools.partial(canvas.wall, *wall))
                 if sign * canvas.light.across < 0:
                     self.cast([(front, z), (front, z + deep), (front + sign * 8, z + deep)], high)
-            z, last_garden = z + deep, garden
+            z += deep
+            last_garden = garden
 
     def leaf(self):
         """A leaf colour: one of the season's, a little off."""
@@ -151,7 +164,8 @@ class _Street:
 
     def plan_traffic(self):
         """Cars parked at the kerb, driving, sometimes crossing; none through another."""
-        rng, canvas = self.rng, self.canvas
+        rng = self.rng
+        canvas = self.canvas
         spots = []
         for side in (0, 1):
             x = self.edges[side] - (2 * side - 1) * 1.1
@@ -176,14 +190,17 @@ class _Street:
 
     def plan_sidewalks(self):
         """People, poles, signs and trees along both kerbs; now and then someone on the road."""
-        rng, canvas = self.rng, self.canvas
+        rng = self.rng
+        canvas = self.canvas
         for side in (0, 1):
-            kerb, front = self.edges[side], self.fronts[side]
+            kerb = self.edges[side]
+            front = self.fronts[side]
             metal = any_colour(rng, (0, 0.2), (0.15, 0.85))
             for _ in range(rng.integers(2, 4)):
                 x = kerb + (front - kerb) * rng.uniform(0.05, 0.3)
                 z = self.inside(x, 5.5, 11)
-                high, thick = rng.choice([2.8, 3.2, 5.5, 7.0]), rng.uniform(0.2, 0.32)
+                high = rng.choice([2.8, 3.2, 5.5, 7.0])
+                thick = rng.uniform(0.2, 0.32)
                 post = x, z, rng, high, thick, metal
                 self.things.append((z, functools.partial(objects.pole, canvas, *post)))
                 self.cast([(x - thick / 2, z), (x + thick / 2, z)], high)
@@ -199,7 +216,9 @@ class _Street:
                 self.cast([(x - 0.25, z), (x + 0.25, z)], 1.7)
             if rng.uniform() < 0.5:
                 for z in np.arange(rng.uniform(10, 18), 50, rng.uniform(8, 14)):
-                    x, high, spread = kerb + (front - kerb) * 0.3, rng.uniform(5, 8), rng.uniform(1.5, 2.4)
+                    x = kerb + (front - kerb) * 0.3
+                    high = rng.uniform(5, 8)
+                    spread = rng.uniform(1.5, 2.4)
                     place = x, z, rng, high, spread, self.leaf()
                     self.things.append((z, functools.partial(objects.tree, canvas, *place)))
                     self.cast([(x - spread, z), (x, z - spread), (x + spread, z), (x, z + spread)], high * 0.6)

@@ -71,7 +71,9 @@ class Canvas:
     """Image (0..1), Cityscapes label ids and instance ids, filled from near to far: what is painted stays."""
 
     def __init__(self, rng, height, width, camera, light):
-        self.rng, self.camera, self.light = rng, camera, light
+        self.rng = rng
+        self.camera = camera
+        self.light = light
         self.height, self.width = height, width
         self.image = np.zeros((height, width, 3), np.float32)
         self.labels = np.zeros((height, width), np.uint8)
@@ -108,7 +110,8 @@ class Canvas:
         top, left = box[0].start, box[1].start
         size = (box[1].stop - left, box[0].stop - top)
         picture = Image.new("RGBA", size)
-        pen, every = ImageDraw.Draw(picture), every - (left, top)
+        pen = ImageDraw.Draw(picture)
+        every = every - (left, top)
         tones = (np.clip([colour for _, colour in shapes], 0, 1) * 255).astype(int).tolist()
         start = 0
         for (points, _), tone in zip(shapes, tones, strict=True):

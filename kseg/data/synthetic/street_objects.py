@@ -4,18 +4,26 @@ import numpy as np
 
 from kseg.data.synthetic.street_canvas import any_colour, blobs
 
-POLE, SIGN, VEGETATION, PERSON, CAR = 17, 20, 21, 24, 26  # Cityscapes ids
+POLE = 17
+SIGN = 20
+VEGETATION = 21
+PERSON = 24
+CAR = 26  # Cityscapes ids
 RING = np.linspace(0, 2 * np.pi, 13)[:-1]
 
 
 def car(canvas, x, z, turn, colour, rng):
     """A car whose middle stands at (x, z): a profile drawn out sideways, glass, lights, plate and wheels."""
-    length, width, high = rng.uniform(3.7, 4.8), rng.uniform(1.7, 1.95), rng.uniform(1.4, 1.9)
+    length = rng.uniform(3.7, 4.8)
+    width = rng.uniform(1.7, 1.95)
+    high = rng.uniform(1.4, 1.9)
     column, row = canvas.camera.project(x, 0, z - length / 2)
     wide = 0.75 * length * canvas.camera.focal / (z - length / 2)
     if canvas.clip(column - 2 * wide, row - wide, column + 2 * wide, row + 2) is None:
         return
-    belt, bonnet, tail = 0.55 * high, rng.uniform(0.15, 0.27), rng.choice([0.02, 0.05, 0.18])
+    belt = 0.55 * high
+    bonnet = rng.uniform(0.15, 0.27)
+    tail = rng.choice([0.02, 0.05, 0.18])
     profile = [(0, 0.25), (0, belt * 0.97), (tail, belt), (tail + 0.09, high), (0.72 - bonnet / 2, high)]
     profile += [(1 - bonnet, belt), (1, 0.8 * belt), (1, 0.25)]
     profile = np.array(profile) * (length, 1) - (length / 2, 0)
@@ -31,7 +39,8 @@ def car(canvas, x, z, turn, colour, rng):
             shapes.append((corners.mean(0) + (corners - corners.mean(0)) * (0.86, 0.86, 0.8), glass))
         faces.append((z + (start[0] + end[0]) / 2 * cos, shapes))
     for k, lamp in ((0, (0.75, 0.06, 0.06)), (-1, (0.95, 0.95, 0.85))):
-        at, (depth, shapes) = profile[k][0], faces[k]
+        at = profile[k][0]
+        depth, shapes = faces[k]
         under = [(_panel(at, side * width * 0.38, width * 0.08, 0, 0.4), np.full(3, 0.06)) for side in (-1, 1)]
         over = [(_panel(at, side * width * 0.36, width * 0.1, 0.7 * belt, 0.92 * belt), lamp) for side in (-1, 1)]
         over.append((_panel(at, 0, width * 0.13, 0.5, 0.62), np.full(3, 0.85)))
@@ -54,7 +63,8 @@ def car(canvas, x, z, turn, colour, rng):
 def _strip(start, end, width):
     """A car's panel from side to side between two profile points (along, up)."""
     half = width / 2
-    (a0, u0), (a1, u1) = start, end
+    a0, u0 = start
+    a1, u1 = end
     return np.array([(a0, -half, u0), (a0, half, u0), (a1, half, u1), (a1, -half, u1)])
 
 
@@ -85,8 +95,11 @@ def person(canvas, x, z, rng):
     unit = canvas.camera.focal / z * rng.uniform(0.92, 1.08)
     if canvas.clip(column - unit, row - 2 * unit, column + unit, row + 2) is None:
         return
-    lean, stride, broad = rng.choice([-1, 1]), rng.uniform(0.05, 0.28), rng.uniform(0.23, 0.3)
-    top, trousers = any_colour(rng, (0, 0.9), (0.15, 0.95)), any_colour(rng, (0, 0.6), (0.05, 0.8))
+    lean = rng.choice([-1, 1])
+    stride = rng.uniform(0.05, 0.28)
+    broad = rng.uniform(0.23, 0.3)
+    top = any_colour(rng, (0, 0.9), (0.15, 0.95))
+    trousers = any_colour(rng, (0, 0.6), (0.05, 0.8))
     skin = np.array([0.95, 0.75, 0.6]) * rng.uniform(0.35, 1)
     hair = any_colour(rng, (0, 0.6), (0.05, 0.6))
     hem = rng.uniform(0.55, 0.85)
@@ -115,7 +128,8 @@ def pole(canvas, x, z, rng, high, thick, colour):
     """An upright pole with a foot; a tall one carries a lamp on an arm."""
     column, row = canvas.camera.project(x, 0, z)
     unit = canvas.camera.focal / z
-    half, top = max(thick * unit / 2, 1.5 * canvas.width / 256), row - high * unit
+    half = max(thick * unit / 2, 1.5 * canvas.width / 256)
+    top = row - high * unit
     bar = np.array([(column - half, row), (column + half, row), (column + half, top), (column - half, top)])
     foot = np.array([(-1.5, 0), (1.5, 0), (1.3, -0.35 * unit), (-1.3, -0.35 * unit)]) * (half, 1) + (
         column,
@@ -135,8 +149,11 @@ def sign(canvas, x, up, z, rng, size):
     corners, start = ((16, 0), (3, -np.pi / 2), (3, np.pi / 2), (4, np.pi / 4), (4, 0), (8, np.pi / 8))[rng.integers(6)]
     angle = start + np.arange(corners) * 2 * np.pi / corners
     shape = np.stack([np.cos(angle), np.sin(angle)], 1) * radius * (1.15 if corners < 5 else 1)
-    white, red, blue = np.full(3, 0.93), np.array([0.8, 0.08, 0.1]), np.array([0.08, 0.25, 0.7])
-    yellow, black = np.array([0.95, 0.8, 0.1]), np.full(3, 0.08)
+    white = np.full(3, 0.93)
+    red = np.array([0.8, 0.08, 0.1])
+    blue = np.array([0.08, 0.25, 0.7])
+    yellow = np.array([0.95, 0.8, 0.1])
+    black = np.full(3, 0.08)
     rim, fill, mark = (
         (red, white, black),
         (white, blue, white),
@@ -160,14 +177,17 @@ def tree(canvas, x, z, rng, high, spread, colour):
     wide = 1.3 * spread * unit
     if canvas.clip(column - wide, row - 1.2 * high * unit, column + wide, row) is None:
         return
-    base, half = 0.3 * high, max(0.03 * high * unit, 1)
+    base = 0.3 * high
+    half = max(0.03 * high * unit, 1)
     stem = [(-half, 0), (half, 0), (half * 0.6, -0.6 * high * unit), (-half * 0.6, -0.6 * high * unit)]
     shapes = [(np.array(stem) + (column, row), np.array([0.3, 0.24, 0.18]) * rng.uniform(0.5, 1.6))]
-    middle, radius = (base + high) / 2, np.array([spread, (high - base) / 2])
+    middle = (base + high) / 2
+    radius = np.array([spread, (high - base) / 2])
     centre = np.array([column, row - middle * unit])
     shapes.append((blobs(rng, centre, radius * 0.8 * unit, 14)[0], colour * 0.7))
     count = int(np.clip(spread * unit, 8, 32))
-    angle, away = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0.1, 1, count)) * 0.82
+    angle = rng.uniform(0, 2 * np.pi, count)
+    away = np.sqrt(rng.uniform(0.1, 1, count)) * 0.82
     offset = np.stack([np.cos(angle), np.sin(angle)], 1) * away[:, None]
     offset = offset[np.argsort(-offset[:, 1])]
     tone = 0.8 + offset @ (-0.15 * np.sign(canvas.light.across), -0.35) + rng.uniform(-0.18, 0.18, count)

@@ -5,7 +5,11 @@ from PIL import Image, ImageFilter
 
 from kseg.data.synthetic.street_canvas import FAR, any_colour, smooth_noise
 
-EGO_VEHICLE, OUT_OF_ROI, ROAD, SIDEWALK, SKY = 1, 3, 7, 8, 23  # Cityscapes ids
+EGO_VEHICLE = 1
+OUT_OF_ROI = 3
+ROAD = 7
+SIDEWALK = 8
+SKY = 23  # Cityscapes ids
 
 
 def mood_of(rng):
@@ -32,7 +36,8 @@ def mood_of(rng):
 
 def paint_sky(canvas, mood):
     """Sky over the whole picture: a gradient, soft clouds, a glow round the sun."""
-    rng, (height, width) = canvas.rng, canvas.labels.shape
+    rng = canvas.rng
+    height, width = canvas.labels.shape
     rows = np.arange(height, dtype=np.float32)[:, None] / max(canvas.camera.horizon, 1)
     part = np.clip(rows, 0, 1)[..., None] ** np.float32(rng.uniform(0.6, 1.6))
     sky = mood["high"] * (1 - part) + mood["low"] * part
@@ -50,7 +55,8 @@ def paint_sky(canvas, mood):
 
 def paint_ground(canvas, edges, shadow):
     """Road and sidewalks pixel by pixel in world metres: asphalt, markings, kerb, slabs, shadows."""
-    camera, rng = canvas.camera, canvas.rng
+    camera = canvas.camera
+    rng = canvas.rng
     rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width].astype(np.float32)
     level = camera.level(rows, columns)
     use = (level > camera.eye * camera.focal / (FAR + 25)) & canvas.free
@@ -79,7 +85,8 @@ def _asphalt(rng, x, z, edges, grey):
     tracks = 1 - 0.08 * np.cos(2 * np.pi * (x - left) / 1.7)
     paint = np.zeros(x.shape, bool)
     lanes = max(2, round((right - left) / 3.2))
-    period, share = rng.uniform(4, 9), rng.uniform(0.35, 0.6)
+    period = rng.uniform(4, 9)
+    share = rng.uniform(0.35, 0.6)
     for lane in range(1, lanes):
         line = left + (right - left) * lane / lanes
         paint |= (np.abs(x - line) < 0.08) & ((z / period) % 1 < share)
@@ -114,17 +121,22 @@ def _slabs(rng, x, z, scale, edges, grey):
 def facade(rng):
     """One building's look: texture(along, up, scale) -> colour, storeys of windows and courses of brick."""
     base = any_colour(rng, (0.0, 0.55), (0.25, 0.95))
-    pane, frame = any_colour(rng, (0.0, 0.5), (0.05, 0.5)), base * rng.uniform(0.6, 1.3)
-    storey, bay = rng.uniform(2.6, 3.8), rng.uniform(1.7, 3.4)
-    tall, wide = rng.uniform(0.22, 0.4), rng.uniform(0.18, 0.36)
-    course, lit = rng.uniform(0.2, 0.5), rng.uniform(0.0, 0.3)
+    pane = any_colour(rng, (0.0, 0.5), (0.05, 0.5))
+    frame = base * rng.uniform(0.6, 1.3)
+    storey = rng.uniform(2.6, 3.8)
+    bay = rng.uniform(1.7, 3.4)
+    tall = rng.uniform(0.22, 0.4)
+    wide = rng.uniform(0.18, 0.36)
+    course = rng.uniform(0.2, 0.5)
+    lit = rng.uniform(0.0, 0.3)
     bright = rng.uniform(0.6, 1.1)
     table = rng.uniform(0.6, 1.3, 1024).astype(np.float32)
     glow = rng.random(1024) < lit
 
     def texture(along, up, scale):
         key = (np.floor(along / bay).astype(int) * 37 + np.floor(up / storey).astype(int) * 101) & 1023
-        across, height = (along / bay) % 1 - 0.5, (up / storey) % 1 - 0.55
+        across = (along / bay) % 1 - 0.5
+        height = (up / storey) % 1 - 0.55
         brick = (np.floor(up / course).astype(int) * 53 + np.floor(along / course / 2).astype(int) * 97) & 1023
         fade = np.clip(scale * course / 2, 0, 1)
         colour = base * (bright * (1 + 0.3 * fade * (table[brick] - 0.95)))[..., None]
@@ -141,9 +153,11 @@ def facade(rng):
 
 def paint_bonnet(canvas):
     """The bonnet of the camera's own car, in most scenes."""
-    rng, (height, width) = canvas.rng, canvas.labels.shape
+    rng = canvas.rng
+    height, width = canvas.labels.shape
     if rng.uniform() < 0.6:
-        middle, high = canvas.camera.centre + rng.uniform(-0.1, 0.1) * width, height * rng.uniform(0.05, 0.12)
+        middle = canvas.camera.centre + rng.uniform(-0.1, 0.1) * width
+        high = height * rng.uniform(0.05, 0.12)
         columns = np.linspace(-0.2 * width, 1.2 * width, 20)
         arch = height - high * np.clip(1.1 - 2.2 * ((columns - middle) / width) ** 2, 0, None)
         outline = np.stack([np.r_[columns, columns[::-1]], np.r_[arch, np.full(20, height + 2)]], 1)
@@ -161,7 +175,8 @@ def mark_rim(canvas):
 
 def expose(canvas, mood):
     """The camera: tint, exposure, vignette, lens blur, noise, eight bits."""
-    rng, (height, width) = canvas.rng, canvas.labels.shape
+    rng = canvas.rng
+    height, width = canvas.labels.shape
     across = np.linspace(-1, 1, width, dtype=np.float32)
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     gain = 1 - rng.uniform(0, 0.25) * (across**2 + down**2) / 2 + rng.uniform(-0.12, 0.12) * across

@@ -35,7 +35,8 @@ def resnet(x, backbone, base_filters, *, output_stride, multi_grid=(1, 1, 1), in
     x = keras.layers.ReLU(name="conv1_relu")(x)
     x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = keras.layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
-    stride, dilation = 4, 1
+    stride = 4
+    dilation = 1
     for stage, count in enumerate(BLOCKS[backbone], 2):
         strides = 2 if stage > 2 and stride < output_stride else 1
         stride *= strides

@@ -23,7 +23,9 @@ def vgg16(x, base_filters, *, output_stride=32, initializer):
     Raises: ValueError for another output stride.
     """
     common.choose("output_stride", output_stride, OUTPUT_STRIDES)
-    maps, dilation, stride = {}, 1, 1
+    maps = {}
+    dilation = 1
+    stride = 1
     for block, widths in enumerate(BLOCKS, 1):
         for i, width in enumerate(widths, 1):
             name = f"block{block}_conv{i}"
@@ -37,9 +39,11 @@ def vgg16(x, base_filters, *, output_stride=32, initializer):
             )(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
         if stride < output_stride:
-            x, stride = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x), 2 * stride
+            x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+            stride *= 2
         else:
-            x, dilation = _dilated_pool(x, dilation, f"block{block}_pool"), 2 * dilation
+            x = _dilated_pool(x, dilation, f"block{block}_pool")
+            dilation *= 2
         maps[f"pool{block}"] = x
     return {**maps, "out": x}
 

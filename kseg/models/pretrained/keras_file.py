@@ -26,7 +26,10 @@ def read_arrays(path):
     """
     try:
         with h5py.File(path) as file:
-            arrays, titles, claimed, most = {}, {}, [], max(os.path.getsize(path), MAX_UNPACKED)
+            arrays = {}
+            titles = {}
+            claimed = []
+            most = max(os.path.getsize(path), MAX_UNPACKED)
 
             def visit(name, item):
                 if isinstance(item, h5py.Dataset):

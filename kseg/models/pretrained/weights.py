@@ -154,7 +154,8 @@ def _find(architecture, source, classifier):
 
 def _download(place, md5):
     """Keras' file in the Keras home, fetched on first use."""
-    url, name = f"{_URL}/{place}", place.rpartition("/")[2]
+    url = f"{_URL}/{place}"
+    name = place.rpartition("/")[2]
     try:
         return pathlib.Path(keras.utils.get_file(name, url, cache_subdir="models", file_hash=md5))
     except Exception as error:  # Keras raises plain Exception where the network fails
