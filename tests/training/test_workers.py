@@ -14,7 +14,7 @@ import tiny
 import kseg
 from kseg.training.distribution import cluster as group
 from kseg.training.distribution import local_group
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 
 CLUSTER = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
 
@@ -45,7 +45,7 @@ def test_the_place_in_the_group(monkeypatch):
 def test_a_bad_group_is_one_line(config, message, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match=message):
-        make_loop("multiworker", 2)
+        make_trainer("multiworker", 2)
 
 
 def test_processes_started_here_know_each_other(tmp_path):
