@@ -1,7 +1,6 @@
 """Train, evaluate and export a model: python scripts/train.py --flagfile=configs/segnet_aspp.flags --batch_size=6"""
 
 import os
-import sys
 
 import _flags
 from absl import flags
@@ -37,9 +36,6 @@ flags.DEFINE_enum(
     "Devices: auto is all GPUs that divide the batch; multiworker the group of machines in TF_CONFIG.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "local_workers", 1, "Start so many processes on this machine that train as a group.", 1, flag_values=FLAGS
-)
 _flags.define_fields(Settings, FLAGS)
 
 
@@ -59,7 +55,7 @@ def main(args):
     from kseg.data.records.ensure import ensure_records
 
     size = settings.crop or (settings.height, settings.width)
-    one_of_group = args.strategy == "multiworker" and args.local_workers == 1  # it may run nothing before the others
+    one_of_group = args.strategy == "multiworker"  # it may run nothing before the others
     if args.dataset == "synthetic" and size[0] and not one_of_group:  # a mistake shows before any street is drawn
         from kseg.training.build import check_model
 
@@ -69,8 +65,6 @@ def main(args):
     if one_of_group and args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json"):
         raise flags.Error("The workers of a group would all draw the same streets: first run scripts/prepare_data.py.")
     ensure_records(args.dataset, args.data_dir)
-    if args.local_workers > 1:
-        _train_together(args)
     try:
         kseg.train(
             args.model,
@@ -82,17 +76,6 @@ def main(args):
         )
     except NotFiniteError as error:
         raise NotFiniteError(f"{error} Checkpoints up to there, if any, are in {args.workdir}/checkpoints.") from error
-
-
-def _train_together(args):
-    """Run this command once for each worker, and leave with the group's exit code."""
-    from kseg.training.distribution.local_group import run_local
-
-    if args.strategy not in ("auto", "multiworker") or os.environ.get("TF_CONFIG"):
-        raise flags.Error("--local_workers makes its own TF_CONFIG and strategy: unset both, or leave it out.")
-    # The last of two equal flags counts.
-    command = [sys.executable, *sys.argv, "--strategy=multiworker", "--local_workers=1"]
-    sys.exit(run_local(command, args.local_workers))
 
 
 if __name__ == "__main__":

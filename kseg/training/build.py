@@ -19,6 +19,7 @@ from kseg.settings import CLASS_WEIGHTS
 from kseg.training.finetuning import start_from
 from kseg.training.optimizers import make_optimizer
 from kseg.training.schedules import learning_rate
+from kseg.training.trainers.keras_internals import every_layer
 
 
 def make_terms(split, outputs, loss, class_weights, focal_gamma, top_k_share):
@@ -131,7 +132,7 @@ def check_loads(model):
         with keras.device("cpu:0"):
             again = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except DAMAGED as error:
-        lambdas = [f"'{layer.name}'" for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda)]
+        lambdas = [f"'{layer.name}'" for layer in every_layer(model) if isinstance(layer, keras.layers.Lambda)]
         reason = why_not_loaded(error)
         if lambdas and "Lambda" in reason:
             reason = (

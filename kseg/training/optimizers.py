@@ -3,14 +3,15 @@
 import keras
 from keras import ops
 
+from kseg.training.trainers.keras_internals import OwnRates
+
 _UNDECAYED = ("bias", "gamma", "beta")  # of convolutions and of every normalisation
 
 
-class _Recipe:
+class _Recipe(OwnRates):
     """What Keras' optimizers lack, over one of them: the encoder's variables have a rate and a start of their own.
 
-    Keras decays all variables at one rate; and under several replicas it clips each one's part of the gradient, before
-    they are added up, so that another number of replicas is another training.
+    Keras decays all variables at one rate.
     """
 
     _decay, _multiplier, _start_step, _encoder = 0.0, 1.0, 0, frozenset()
@@ -30,7 +31,7 @@ class _Recipe:
         self._in_encoder = tuple(id(variable) in self._encoder for variable in variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
+        index = self.index_of(variable)
         rate = ops.cast(learning_rate, variable.dtype)
         if self._in_encoder[index]:
             rate = rate * self._multiplier
@@ -43,14 +44,6 @@ class _Recipe:
     def _late_start(self, dtype):
         """The factor that makes the rate of a variable first updated at `start_step` as if the run began there."""
         return 1.0
-
-    def _clip_gradients(self, grads):
-        return grads if keras.backend.backend() == "tensorflow" else super()._clip_gradients(grads)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):  # TensorFlow's, of all replicas
-        summed = super()._all_reduce_sum_gradients(grads_and_vars)
-        clipped = super()._clip_gradients([gradient for gradient, _ in summed])
-        return [(gradient, variable) for gradient, (_, variable) in zip(clipped, summed, strict=True)]
 
 
 class Adam(_Recipe, keras.optimizers.Adam):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kseg.io.errors import InputError, LostProcessError
 from kseg.training.distribution.cluster import read_group
+from kseg.training.trainers.keras_internals import every_layer, seed_generators
 
 _APART = 7_919  # between the seeds of two replicas: more than a model has layers with seeds that follow each other
 # What a collective operation ends with when another worker is gone. A broken record gives others.
@@ -101,6 +102,6 @@ def draw_apart(model):
         replica = tf.cast(context.replica_id_in_sync_group if context else 0, seed.dtype)
         return seed + tf.stack([replica * _APART, tf.zeros_like(replica)])
 
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
+    for layer in every_layer(model):
+        for generator in seed_generators(layer):
             generator.next = functools.partial(draw, generator.next)

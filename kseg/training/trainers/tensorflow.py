@@ -12,6 +12,7 @@ from kseg.io.runtime import describe_kernels
 from kseg.metrics.keras_metric import SegmentationScores
 from kseg.training.distribution.replicas import draw_apart, join_group, mirrored, own_on_each_replica
 from kseg.training.trainers.base import Trainer, choose_devices
+from kseg.training.trainers.keras_internals import every_layer
 from kseg.training.trainers.remat import Rematerialized
 
 _SUM = tf.distribute.ReduceOp.SUM
@@ -212,7 +213,7 @@ class TensorFlowTrainer(Trainer):
 
         A saved file has it off, for it loads under TensorFlow only otherwise.
         """
-        for layer in self.trained._flatten_layers():
+        for layer in every_layer(self.trained):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = synchronized and self.devices > 1
 
