@@ -62,6 +62,7 @@ LOSSES = {
         "the same with 1 - IoU instead of 1 - Dice",
     ),
 }
+_TAKING_WEIGHTS = [name for name, loss in LOSSES.items() if "class_weights" in loss.options]
 CLASS_WEIGHTS = ("none", "median_frequency", "inverse_sqrt_frequency")
 FOCAL_GAMMA, TOP_K_SHARE = 2.0, 0.2
 
@@ -161,6 +162,37 @@ def _typed(name, annotation, value):
 
 
 @dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the random changes. The defaults change nothing.
+
+    scale_min, scale_max: uniform scale of image and label. flip: mirror half of them. brightness: largest shift, as
+    a share of 255. contrast, saturation: largest relative change. hue: largest turn, as a share of the circle.
+    """
+
+    scale_min: float = 1.0
+    scale_max: float = 1.0
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize:
+    """What images and labels are brought to.
+
+    height, width: of the whole image, in pixels. crop: (height, width) of the crops out of it, None for the whole.
+    label_resize: "nearest", or "smooth": the dataset's own ids as if grey levels, before they become training ids.
+    """
+
+    height: int
+    width: int
+    crop: tuple[int, int] | None = None
+    label_resize: str = "nearest"
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What `kseg.train` takes by keyword; the help of each is in its metadata.
 
@@ -250,7 +282,7 @@ class Settings:
     )
     class_weights: str = _setting(
         "none",
-        f"Weights of the classes in {', '.join(WEIGHTED)}. One of {', '.join(CLASS_WEIGHTS)}, computed from the "
+        f"Weights of the classes in {', '.join(_TAKING_WEIGHTS)}. One of {', '.join(CLASS_WEIGHTS)}, computed from the "
         "training pixels (1 for the median class), or a number for each class, such as 1,2,0.5.",
     )
     focal_gamma: float = _setting(FOCAL_GAMMA, "Exponent of the focal loss; 0 gives cross entropy.", lower=0.0)
@@ -287,11 +319,9 @@ class Settings:
     validate_every_epochs: int = _setting(
         1, "Score the validation split every so many epochs, and at the end.", lower=1
     )
-    log_every_steps: int = _setting(10, "Steps between two looks at the loss.", lower=1)
     checkpoint_every_steps: int = _setting(
         500, "Write a checkpoint every so many steps, besides the one at the end of each epoch.", lower=1
     )
-    keep_checkpoints: int = _setting(2, "How many of the newest checkpoints stay.", lower=1)
     keep: str = _setting(
         "best",
         "Which epoch's weights to score at the end and export: best validation score, last, or lowest training loss.",
@@ -364,6 +394,32 @@ class Settings:
         if not all(0 < a < b for a, b in itertools.pairwise([*epochs, float("inf")])):
             raise InputError(f"lr_drop_epochs must be rising numbers such as 30,60,90, got {self.lr_drop_epochs!r}.")
         return epochs
+
+    def schedule(self, total_steps, epoch_steps):
+        """Return what `training.schedules.learning_rate` takes, by name, for a run of so many steps."""
+        return {
+            "learning_rate": self.learning_rate,
+            "total_steps": total_steps,
+            "decay": self.lr_schedule,
+            "warmup_steps": self.warmup_steps,
+            "drops": tuple(round(epoch * epoch_steps) for epoch in self.drop_epochs),
+            "drop_factor": self.lr_drop_factor,
+        }
+
+    @property
+    def augmentation(self):
+        """The Augmentation of the training images."""
+        ranges = {field.name: getattr(self, field.name) for field in dataclasses.fields(Augmentation)}
+        return Augmentation(**ranges)
+
+    def resize(self, size):
+        """Return the Resize of the training images; `size`: (height, width) of the run's images, before any crop."""
+        return Resize(*size, self.crop, self.label_resize)
+
+    @property
+    def size(self):
+        """(height, width) that images are resized to, or None for the records' own."""
+        return (self.height, self.width) if self.height else None
 
     @property
     def crop(self):

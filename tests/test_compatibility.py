@@ -24,7 +24,6 @@ SETTINGS = {
     "learning_rate": 0.01,
     "lr_schedule": "poly",
     "checkpoint_every_steps": 100,
-    "log_every_steps": 2,
     "ema_momentum": 0.9,
     "class_weights": "median_frequency",
 }

@@ -14,8 +14,8 @@ from kseg.data.datasets import camvid, cityscapes
 from kseg.losses import loss_terms
 from kseg.models import MODELS, build_model, options_of
 from kseg.settings import Settings, make_settings
-from kseg.training.optimizers import make_optimizer
-from kseg.training.trainers import make_loop
+from kseg.training.build import build_optimizer
+from kseg.training.trainers import make_trainer
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.flags") if path.parent.name != "shared")
@@ -68,13 +68,13 @@ def test_config_builds_and_takes_a_step(name, parse, eagerly):
     seed = {"seed": 0} if "seed" in options_of(model) else {}
     narrow = build_model(model, (64, 64, 3), outputs, **{**options, **seed, "base_filters": 4})
     before = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]
-    loop = make_loop("one", settings.batch_size)
-    loop.attach(narrow, make_optimizer(settings, 10), outputs, loss_terms(settings.loss))
+    trainer = make_trainer("one", settings.batch_size)
+    trainer.build(narrow, build_optimizer(settings, 10), outputs, loss_terms(settings.loss))
     random, batch = np.random.default_rng(0), (max(settings.batch_size, 1), 64, 64)
     images = tf.constant(random.integers(0, 256, (*batch, 3), "uint8"))
-    loop.step(1, (images, tf.constant(random.integers(0, outputs, batch, "uint8"))))
-    loop.check()
-    assert loop.logs()["loss"] > 0
+    trainer.train_step(1, (images, tf.constant(random.integers(0, outputs, batch, "uint8"))))
+    trainer.wait()
+    assert trainer.logs()["loss"] > 0
     if settings.warmup_steps == 0:  # else the first step's rate may be 0
         after = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]
         assert any((a != b).any() for a, b in zip(before, after, strict=True))

@@ -8,11 +8,12 @@ import tensorflow as tf
 from benchmarks import costs
 from benchmarks.peers import inputs, steps
 from kseg import blocks, layers, losses
-from kseg.data.augmentation.plan import Augmentation, epoch_plan
+from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.pipeline.load import open_split
 from kseg.evaluation.evaluate import evaluate_standard
 from kseg.models import build_model
-from kseg.training.trainers import make_loop
+from kseg.settings import Augmentation, Resize
+from kseg.training.trainers import make_trainer
 
 versions = steps.versions
 
@@ -53,19 +54,19 @@ def model_step(model, options, precision, batch, height, width, num_classes):
 
 def loop_step(model, options, batch, height, width, num_classes, remat=False, accumulate_steps=1):
     """A step of kseg's own training loop (float32, Adam), as its settings `remat` and `accumulate_steps` make it."""
-    loop = make_loop("one", batch, accumulate_steps=accumulate_steps)
-    with loop.scope():
+    trainer = make_trainer("one", batch, accumulate_steps=accumulate_steps)
+    with trainer.scope():
         model = build_model(model, (height, width, 3), num_classes, **options)
         optimizer = keras.optimizers.Adam(1e-3)
-    loop.attach(model, optimizer, num_classes, losses.loss_terms("cross_entropy"))
+    trainer.build(model, optimizer, num_classes, losses.loss_terms("cross_entropy"))
     if remat:
-        loop.rematerialize((height, width))
+        trainer.rematerialize((height, width))
     batch = [tf.constant(array) for array in inputs.scene(batch, height, width, num_classes)]
 
     def run():
-        loop.step(1, batch)
-        loop.check()
-        return loop.loss_sum / loop.steps
+        trainer.train_step(1, batch)
+        trainer.wait()
+        return trainer.loss_sum / trainer.steps
 
     return run, {}
 
@@ -73,22 +74,22 @@ def loop_step(model, options, batch, height, width, num_classes, remat=False, ac
 def training_loop(model, base_filters, batch, height, width, num_classes, records):
     """Steps as training makes them: read from records, while a tf.data iterator lives."""
     source = open_split(records, "train")
-    loop = make_loop("one", batch)
-    with loop.scope():
+    trainer = make_trainer("one", batch)
+    with trainer.scope():
         built = build_model(model, (height, width, 3), num_classes, base_filters=base_filters)
         optimizer = keras.optimizers.Adam(1e-3)
-    loop.attach(built, optimizer, num_classes, losses.loss_terms("cross_entropy"))
+    trainer.build(built, optimizer, num_classes, losses.loss_terms("cross_entropy"))
 
     def plans():
         for epoch in itertools.count():
             yield epoch_plan(len(source), batch, 0, epoch, Augmentation())
 
-    batches = loop.batches(source, plans, batch, (height, width, None, "nearest"))
+    batches = trainer.batches(source, plans, batch, Resize(height, width))
     numbers = itertools.count(1)
 
     def run():
-        loop.step(next(numbers), next(batches))
-        loop.check()
+        trainer.train_step(next(numbers), next(batches))
+        trainer.wait()
 
     return run, {"parameters": costs.parameters(built)}
 

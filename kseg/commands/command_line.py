@@ -16,7 +16,8 @@ from kseg.settings import read_flag_line
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a command imports it, speaks of errors only
 
 
-_REMOVED = ("--on_conflict",)  # of earlier versions; a flagfile may still name it, to no effect
+# Of earlier versions; a flagfile may still name them, to no effect.
+_REMOVED = ("--on_conflict", "--keep_checkpoints", "--log_every_steps")
 
 
 def expand_flagfiles(arguments):

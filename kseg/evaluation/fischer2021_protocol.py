@@ -20,6 +20,7 @@ from kseg.layers.preprocessing import preprocess_layer
 from kseg.metrics.fischer2021_scores import SeedScores, SeedSums
 from kseg.metrics.scores import check_complete
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
+from kseg.settings import Resize
 
 LABEL_RESIZES = ("nearest", "smooth")
 
@@ -117,7 +118,8 @@ def record_batches(source, height, width, batch_size, label_resize):
     for part, size in ((rows[:whole], batch_size), (rows[whole:], len(rows) - whole)):
         if len(part):
             plan = part.reshape(-1, size)
-            yield from source.training_batches(lambda plan=plan: [plan], size, height, width, None, label_resize)
+            resize = Resize(height, width, label_resize=label_resize)
+            yield from source.training_batches(lambda plan=plan: [plan], size, resize)
 
 
 def resized_batches(data, height, width):

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from kseg.data.augmentation.apply_numpy import apply_row
-from kseg.data.augmentation.plan import Augmentation, epoch_plan
+from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.checks.record_faults import SplitFindings, check_records
 from kseg.data.class_weights import class_weights
 from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL, LabelSet
 from kseg.data.pipeline.examples import Examples
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.io.files import refuse_inputs
-from kseg.settings import Settings
+from kseg.settings import Augmentation, Settings
 from kseg.visualization.label_maps import gallery
 
 _WEIGHTS = ("median_frequency", "inverse_sqrt_frequency")  # of the setting class_weights

@@ -1,5 +1,6 @@
 """Checkpoints: a NumPy zip each (a torn one shows), written under a temporary name, synced, then renamed."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -24,14 +25,42 @@ _BROKEN = (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, Runti
 _BROKEN += (zlib.error, struct.error, SyntaxError, OverflowError, tokenize.TokenError)
 
 
-def save_checkpoint(folder, step, variables, state, keep=2):
-    """Write the variables and the state of a run at `step`, then delete all but the `keep` newest checkpoints.
+@dataclasses.dataclass
+class TrainState:
+    """Where a run stands: what a checkpoint holds beside the variables, and the loop over epochs carries along.
+
+    step: optimizer steps done. total_steps: those of the whole run; None where an earlier kseg did not say.
+    best, best_epoch: the best value of what chooses the epoch, and where the wait for a better one counts from: that
+    epoch, or the one at which a run that had waited long enough was made longer.
+    history: a row for each finished epoch. stopped: whether the run ended before its last step.
+    sums: what the epoch under way has added up (`Trainer.sums`); one whose steps are all done has them until it is
+    validated. cut: the same of an epoch that the run's end cuts short.
+    normalization: (mean, scale) of the model's Preprocess layer, None without one; UNKNOWN where an earlier kseg did
+    not say.
+    """
+
+    step: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    history: list = dataclasses.field(default_factory=list)
+    stopped: bool = False
+    sums: dict = dataclasses.field(default_factory=dict)
+    cut: dict | None = None
+    total_steps: int | None = None
+    normalization: list | str | None = None
+
+
+UNKNOWN = "unknown"
+_NAMES = {"sums": "epoch"}  # of what a file calls otherwise
+
+
+def save_checkpoint(folder, state, variables, keep=2):
+    """Write the state of a run and its variables, then delete all but the `keep` newest checkpoints.
 
     Args:
         folder: the run's checkpoints folder, made if missing.
-        step: optimizer steps done; it names the file.
+        state: TrainState, JSON types in all its fields; its step names the file.
         variables: dict of lists of keras.Variable, by what they belong to ("model", "optimizer", ...).
-        state: JSON types, whatever else the run needs to go on.
         keep: how many of the newest stay.
     Returns:
         pathlib.Path of the checkpoint.
@@ -44,8 +73,9 @@ def save_checkpoint(folder, step, variables, state, keep=2):
     for group, members in variables.items():
         shapes[group] = [list(variable.shape) for variable in members]
         arrays |= {f"{group}/{i}": np.asarray(variable.value) for i, variable in enumerate(members)}
-    header = {"format": _FORMAT, "step": step, "shapes": shapes, "state": state}
-    path = folder / f"step-{step:08}.npz"
+    values = {_NAMES.get(name, name): value for name, value in vars(state).items() if name != "step"}
+    header = {"format": _FORMAT, "step": state.step, "shapes": shapes, "state": values}
+    path = folder / f"step-{state.step:08}.npz"
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
     for old in list_checkpoints(folder)[:-keep]:
@@ -66,7 +96,7 @@ def restore_checkpoint(path, variables):
     Args:
         path: a file of `save_checkpoint`. variables: as there.
     Returns:
-        (step, state)
+        TrainState
     Raises:
         ValueError: the file is torn or foreign, or of another model; it names the file and the checkpoint before it.
     """
@@ -93,7 +123,7 @@ def restore_checkpoint(path, variables):
     for group, members in variables.items():
         for i, variable in enumerate(members):
             variable.assign(arrays[f"{group}/{i}"])
-    return header["step"], header["state"]
+    return header["state"]
 
 
 def _read(path):
@@ -112,7 +142,10 @@ def _read(path):
     wanted = {f"{group}/{i}": s for group, shapes in header["shapes"].items() for i, s in enumerate(shapes)}
     if wanted != {name: list(array.shape) for name, array in arrays.items()} or not isinstance(header["state"], dict):
         raise InputError("its arrays are not those of its header")
-    return {**header, "step": int(header["step"])}, arrays
+    state = TrainState(int(header["step"]), normalization=UNKNOWN)
+    for field in list(vars(state))[1:]:
+        setattr(state, field, header["state"].get(_NAMES.get(field, field), getattr(state, field)))
+    return {**header, "state": state}, arrays
 
 
 def _array(data):

@@ -25,11 +25,10 @@ _CONTENTS = {
     "logs": "the same for TensorBoard",
 }
 _NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", "records")  # what else flags.txt holds
-_RENAMED = {"select": "keep"}  # in runs of kseg 0.1.0's first days, as the next
-_RENAMED_VALUES = {"sqrt_median_frequency": "inverse_sqrt_frequency", "seed_r2unet": "fischer2021_r2unet"}
-_REMOVED = ("on_conflict",)  # flags of earlier versions that say nothing about a run
+_RENAMED_VALUES = {"seed_r2unet": "fischer2021_r2unet"}  # the paper's label set, as runs of earlier days call it
+_REMOVED = ("on_conflict", "keep_checkpoints", "log_every_steps")  # earlier flags that say nothing about a run
 # They change no result; `kseg.io.runtime.settle_kernels` compares onednn.
-_NOT_COMPARED = ("data_dir", "keep_checkpoints", "log_every_steps", "checkpoint_every_steps", "onednn")
+_NOT_COMPARED = ("data_dir", "checkpoint_every_steps", "onednn")
 # What a run may be told anew: how long it is, which may only grow, and which epochs are scored. flags.txt keeps, above
 # --epochs, a comment line of what held until which step.
 _LENGTH = ("epochs", "train_steps")
@@ -129,8 +128,7 @@ class RunFolder:
             pairs = [read_flag_line(line.removeprefix("# ")) for line in lines if line.startswith(("--", "# records="))]
         except InputError as error:
             raise InputError(f"{path} is damaged. {error}") from error
-        pairs = [(_RENAMED.get(name, name), _RENAMED_VALUES.get(value, value)) for name, value in pairs]
-        return {name: value for name, value in pairs if name not in _REMOVED}
+        return {name: _RENAMED_VALUES.get(value, value) for name, value in pairs if name not in _REMOVED}
 
     def check(self, wanted, images):
         """Compare what is asked for with the run in the folder, if there is one.

@@ -17,21 +17,39 @@ from kseg.models.auxiliary_head import add_auxiliary_head
 from kseg.models.pretrained.weights import encoder_layers
 from kseg.settings import CLASS_WEIGHTS
 from kseg.training.finetuning import start_from
+from kseg.training.optimizers import make_optimizer
+from kseg.training.schedules import learning_rate
+from kseg.training.trainers.keras_internals import every_layer
 
 
-def make_terms(settings, split, outputs):
+def make_terms(split, outputs, loss, class_weights, focal_gamma, top_k_share):
     """Return the Terms of a run.
 
     Args:
-        settings: `kseg.settings.Settings`. split: the training examples, whose pixel counts give the class weights.
+        split: the training examples, whose pixel counts give the class weights.
         outputs: channels of the logits, at least the label set's classes.
+        loss, class_weights, focal_gamma, top_k_share: as in `kseg.settings.Settings`.
     """
-    kind = settings.class_weights
-    counts = split.pixel_counts() if kind in CLASS_WEIGHTS[1:] else ()
-    weights = losses.class_weights(kind, counts, split.label_set.num_classes)
+    counts = split.pixel_counts() if class_weights in CLASS_WEIGHTS[1:] else ()
+    weights = losses.class_weights(class_weights, counts, split.label_set.num_classes)
     if weights is not None:  # an output beyond the classes is never the truth: any weight would do
         weights = np.pad(weights, (0, outputs - len(weights)))
-    return losses.loss_terms(settings.loss, weights, settings.focal_gamma, settings.top_k_share)
+    return losses.loss_terms(loss, weights, focal_gamma, top_k_share)
+
+
+def build_optimizer(settings, total_steps, epoch_steps=1, encoder=()):
+    """Return the optimizer of a run of `total_steps`; `encoder`: of `training_parts`."""
+    return make_optimizer(
+        settings.optimizer,
+        learning_rate(**settings.schedule(total_steps, epoch_steps)),
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        encoder=encoder,
+        encoder_lr_multiplier=settings.encoder_lr_multiplier,
+        encoder_start_step=settings.freeze_encoder_epochs * epoch_steps,
+        loss_scaling=settings.mixed_precision == "float16",
+    )
 
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -114,7 +132,7 @@ def check_loads(model):
         with keras.device("cpu:0"):
             again = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except DAMAGED as error:
-        lambdas = [f"'{layer.name}'" for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda)]
+        lambdas = [f"'{layer.name}'" for layer in every_layer(model) if isinstance(layer, keras.layers.Lambda)]
         reason = why_not_loaded(error)
         if lambdas and "Lambda" in reason:
             reason = (
@@ -138,24 +156,26 @@ def training_parts(model, settings, epoch_steps):
     Args:
         model, settings: of `build_for_run`. epoch_steps: optimizer steps of an epoch.
     Returns:
-        (encoder, parts): the encoder's trainable variables if a setting is about them, else none; the last arguments of
-        `Loop.attach` that this run needs.
+        (encoder, parts): the encoder's trainable variables if a setting is about them, else none; the keywords of
+        `Trainer.build` that this run needs.
     Raises:
         ValueError: a model without an encoder or a place for the auxiliary head; another backend than TensorFlow.
     """
-    backend, parts, encoder = keras.backend.backend(), {}, []
+    backend = keras.backend.backend()
     if backend != "tensorflow" and (settings.freeze_encoder_epochs or settings.auxiliary_weight):
         raise InputError(
             f"freeze_encoder_epochs and auxiliary_weight need KERAS_BACKEND=tensorflow, got {backend}. Leave them out."
         )
+    encoder = []
+    parts = {"ema_momentum": settings.ema_momentum}
     if settings.freeze_encoder_epochs or settings.encoder_lr_multiplier != 1:
         encoder = [variable for layer in encoder_layers(model) for variable in layer.trainable_variables]
     if settings.freeze_encoder_epochs:
-        parts["frozen"] = encoder, settings.freeze_encoder_epochs * epoch_steps
+        parts["frozen"] = encoder
+        parts["frozen_steps"] = settings.freeze_encoder_epochs * epoch_steps
     if settings.auxiliary_weight:
-        parts["auxiliary"] = add_auxiliary_head(model, settings.seed), settings.auxiliary_weight
-    if settings.ema_momentum:
-        parts["ema_momentum"] = settings.ema_momentum
+        parts["auxiliary"] = add_auxiliary_head(model, settings.seed)
+        parts["auxiliary_weight"] = settings.auxiliary_weight
     return encoder, parts
 
 

@@ -4,32 +4,33 @@ import math
 
 
 class Selection:
-    """The best epoch so far, by the validation score `best_by`, or by the training loss under keep=lowest_loss.
+    """What makes an epoch the best so far; a `TrainState` holds which one that is.
 
     Args:
-        settings: `kseg.settings.Settings`. best, epoch: as they were, where a run goes on. The wait for a better epoch
-            counts from `epoch`: the best one's, or the one at which a run that had waited long enough was made longer.
+        keep: "lowest_loss" goes by the training loss, any other by the validation score `best_by`.
+        best_by: name of a validation score. patience: epochs to wait for a better one; 0: without end.
     """
 
-    def __init__(self, settings, best=None, epoch=0):
-        self.by_loss, self._patience = settings.keep == "lowest_loss", settings.patience
-        self._column = "loss" if self.by_loss else f"val_{settings.best_by}"
-        self.best, self.epoch = best, epoch
+    def __init__(self, keep="best", best_by="mean_iou", patience=0):
+        self._sign = -1 if keep == "lowest_loss" else 1
+        self._column = "loss" if keep == "lowest_loss" else f"val_{best_by}"
+        self._patience = patience
 
-    def offer(self, row):
+    def offer(self, state, row):
         """Take an epoch's row of the history; return whether it is the best so far. One that was not scored is not.
 
         A score that is nan (no valid pixel) is worse than any number, but the first epoch scored is always kept.
         """
         if self._column not in row:
             return False
-        value = -row["loss"] if self.by_loss else row[self._column]
+        value = self._sign * row[self._column]
         value = -math.inf if math.isnan(value) else value
-        if self.best is not None and value <= self.best:
+        if state.best is not None and value <= state.best:
             return False
-        self.best, self.epoch = value, row["epoch"]
+        state.best = value
+        state.best_epoch = row["epoch"]
         return True
 
-    def exhausted(self, row):
-        """Return whether an epoch that was scored is `patience` or more epochs after `epoch`; never at patience 0."""
-        return bool(self._patience) and self._column in row and row["epoch"] - self.epoch >= self._patience
+    def exhausted(self, state, row):
+        """Return whether an epoch that was scored comes `patience` or more epochs after the best one."""
+        return bool(self._patience) and self._column in row and row["epoch"] - state.best_epoch >= self._patience

@@ -21,8 +21,8 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
             bit-identical weights; a finished run is loaded and said to be finished. With more epochs or train_steps it
             goes on too, finished or not. What the run began with (init_from, encoder_weights) is not needed again.
         model_options: of the model's builder, JSON types.
-        strategy: `training.trainers.make_loop`'s; in a group of workers each calls this with the same arguments and a
-            workdir that all see, and the chief alone writes.
+        strategy: `training.trainers.make_trainer`'s; in a group of workers each calls this with the same arguments
+            and a workdir that all see, and the chief alone writes.
         callbacks: list of keras.callbacks.Callback; their own state is not restored on resume.
         settings: fields of `kseg.settings.Settings`.
     Returns:

@@ -89,7 +89,7 @@ class RunLog(TensorBoardLog):
     """TensorBoardLog that knows what training and validation have to tell."""
 
     def training(self, step, logs, learning_rate):
-        """Add what the epoch has come to so far (`Loop.logs`) and the rate of the next step."""
+        """Add what the epoch has come to so far (`Trainer.logs`) and the rate of the next step."""
         values = {f"train/{name}": value for name, value in logs.items()}
         self.scalars(step, {**values, "learning_rate": learning_rate})
 
@@ -114,24 +114,9 @@ class RunLog(TensorBoardLog):
         """Print and add how an epoch went.
 
         Args:
-            title: of the line. memory: of `Loop.peak_memory`: (bytes, of what). left: the run's remaining time as text.
+            title: of the line. memory: of `Trainer.peak_memory`: (bytes, of what). left: the run's remaining time as
+                text.
         """
         size, kind = memory
         print(f"{title}: {images_per_second:.3g} images/s, {left} left, {kind} {size / 1e9:.2f} GB at most", flush=True)
         self.scalars(step, {"images_per_second": images_per_second, f"{kind} at most (GB)": size / 1e9})
-
-
-class NoLog:
-    """What a worker has that writes no log: the same calls, to no effect."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def training(self, step, logs, learning_rate):
-        """Nothing."""
-
-    def pace(self, step, title, images_per_second, memory, left):
-        """Nothing."""

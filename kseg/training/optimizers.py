@@ -3,23 +3,23 @@
 import keras
 from keras import ops
 
-from kseg.training.schedules import Schedule
+from kseg.training.trainers.keras_internals import OwnRates
 
 _UNDECAYED = ("bias", "gamma", "beta")  # of convolutions and of every normalisation
 
 
-class _Recipe:
+class _Recipe(OwnRates):
     """What Keras' optimizers lack, over one of them: the encoder's variables have a rate and a start of their own.
 
-    Keras decays all variables at one rate; and under several replicas it clips each one's part of the gradient, before
-    they are added up, so that another number of replicas is another training.
+    Keras decays all variables at one rate.
     """
 
     _decay, _multiplier, _start_step, _encoder = 0.0, 1.0, 0, frozenset()
 
-    def configure(self, settings, encoder, start_step):
+    def configure(self, decay, encoder, multiplier, start_step):
         """Take what `make_optimizer` says, before `build`."""
-        self._decay, self._multiplier = settings.weight_decay, settings.encoder_lr_multiplier
+        self._decay = decay
+        self._multiplier = multiplier
         self._start_step = start_step
         self._encoder = frozenset(map(id, encoder))
 
@@ -31,7 +31,7 @@ class _Recipe:
         self._in_encoder = tuple(id(variable) in self._encoder for variable in variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
+        index = self.index_of(variable)
         rate = ops.cast(learning_rate, variable.dtype)
         if self._in_encoder[index]:
             rate = rate * self._multiplier
@@ -44,14 +44,6 @@ class _Recipe:
     def _late_start(self, dtype):
         """The factor that makes the rate of a variable first updated at `start_step` as if the run began there."""
         return 1.0
-
-    def _clip_gradients(self, grads):
-        return grads if keras.backend.backend() == "tensorflow" else super()._clip_gradients(grads)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):  # TensorFlow's, of all replicas
-        summed = super()._all_reduce_sum_gradients(grads_and_vars)
-        clipped = super()._clip_gradients([gradient for gradient, _ in summed])
-        return [(gradient, variable) for gradient, (_, variable) in zip(clipped, summed, strict=True)]
 
 
 class Adam(_Recipe, keras.optimizers.Adam):
@@ -72,27 +64,33 @@ class SGD(_Recipe, keras.optimizers.SGD):
     """Keras' SGD with `_Recipe`."""
 
 
-def make_optimizer(settings, total_steps, epoch_steps=1, encoder=()):
+def make_optimizer(
+    name,
+    learning_rate,
+    *,
+    momentum=0.9,
+    weight_decay=0.0,
+    clip_norm=0.0,
+    encoder=(),
+    encoder_lr_multiplier=1.0,
+    encoder_start_step=0,
+    loss_scaling=False,
+):
     """Build the Keras optimizer of a run.
 
     Args:
-        settings: kseg.settings.Settings. total_steps, epoch_steps: optimizer steps of the whole run and of an epoch.
-        encoder: the variables that `encoder_lr_multiplier` and `freeze_encoder_epochs` are for.
+        name: "adam", "adamw" (adam, said with weight decay) or "sgd", which alone has the momentum.
+        learning_rate: a number or a `Schedule`.
+        weight_decay: decoupled for every rule (w - rate * decay * w beside the step: Loshchilov and Hutter 2019, arXiv
+            1711.05101); biases and normalisations are left out.
+        clip_norm: longest L2 norm of the whole gradient; 0: any.
+        encoder: the variables that the next two are for: their rate over that of the rest, and the steps before they
+            are trained.
+        loss_scaling: whether to scale the loss, for float16.
     Returns:
-        keras.optimizers.Optimizer, wrapped for loss scaling under float16. Weight decay is decoupled for every rule
-        (w - rate * decay * w beside the step: Loshchilov and Hutter 2019, arXiv 1711.05101) and leaves out biases and
-        normalisations.
+        keras.optimizers.Optimizer.
     """
-    rate = settings.learning_rate
-    if settings.lr_schedule != "constant" or settings.warmup_steps:
-        drops = tuple(round(epoch * epoch_steps) for epoch in settings.drop_epochs)
-        rate = Schedule(rate, total_steps, settings.lr_schedule, settings.warmup_steps, drops, settings.lr_drop_factor)
-    common = {
-        "learning_rate": rate,
-        "global_clipnorm": settings.clip_norm or None,
-    }
-    optimizer = SGD(momentum=settings.momentum, **common) if settings.optimizer == "sgd" else Adam(**common)
-    optimizer.configure(settings, encoder, settings.freeze_encoder_epochs * epoch_steps)
-    if settings.mixed_precision == "float16":
-        return keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
+    common = {"learning_rate": learning_rate, "global_clipnorm": clip_norm or None}
+    optimizer = SGD(momentum=momentum, **common) if name == "sgd" else Adam(**common)
+    optimizer.configure(weight_decay, encoder, encoder_lr_multiplier, encoder_start_step)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if loss_scaling else optimizer

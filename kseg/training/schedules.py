@@ -38,3 +38,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self):
         names = ("learning_rate", "total_steps", "decay", "warmup_steps", "drops", "drop_factor")
         return {name: getattr(self, name) for name in names}
+
+
+def learning_rate(learning_rate, total_steps, decay="constant", warmup_steps=0, drops=(), drop_factor=0.1):
+    """Return a Schedule, or the rate itself where it never changes; the arguments are those of `Schedule`."""
+    if decay == "constant" and not warmup_steps:
+        return learning_rate
+    return Schedule(learning_rate, total_steps, decay, warmup_steps, drops, drop_factor)

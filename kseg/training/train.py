@@ -7,7 +7,7 @@ import pathlib
 
 import keras
 
-from kseg.data.augmentation.plan import Augmentation, epoch_plan
+from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.checks.record_faults import quick_check
 from kseg.data.pipeline.load import open_split
 from kseg.inference.compatibility import check_arguments, check_batch_norm
@@ -19,16 +19,26 @@ from kseg.io.progress import progress_bar
 from kseg.io.runtime import settle_kernels
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs import checkpoints
+from kseg.runs.checkpoints import TrainState
 from kseg.runs.workdir import RunFolder, describe
 from kseg.settings import make_settings
-from kseg.training.build import build_for_run, check_loads, check_model, make_terms, precision, training_parts
+from kseg.training.build import (
+    build_for_run,
+    build_optimizer,
+    check_loads,
+    check_model,
+    make_terms,
+    precision,
+    training_parts,
+)
 from kseg.training.distribution.cluster import leads
 from kseg.training.early_stopping import Selection
-from kseg.training.logs import EpochClock, NoLog, RunLog
-from kseg.training.optimizers import make_optimizer
+from kseg.training.logs import EpochClock, RunLog
 from kseg.training.signals import Interruption, Stopped
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 from kseg.training.validation import finish, score
+
+_LOG_EVERY_STEPS = 10  # between two looks at the loss
 
 
 def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
@@ -43,7 +53,7 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
 
 def _train(model, data_dir, folder, model_options, strategy, callbacks, settings):
     # First of all: a group of workers must be joined before TensorFlow runs anything.
-    loop = make_loop(strategy, settings.batch_size, settings.deterministic, settings.accumulate_steps)
+    trainer = make_trainer(strategy, settings.batch_size, settings.deterministic, settings.accumulate_steps)
     train_split, val_split = (
         open_split(data_dir, split, settings.label_set, settings.label_space) for split in ("train", "val")
     )
@@ -63,198 +73,227 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
     wanted = describe(model, data_dir, model_options or {}, strategy, settings, digest)
     for warning in quick_check(train_split, val_split):
         print(f"WARNING: {warning}")
-    with loop.readable_errors():
-        run = _Run(model, model_options or {}, loop, settings, train_split, val_split, folder)
-        if loop.chief:
-            folder.open(wanted, run.step)
+    epochs = _Epochs(trainer, settings, folder, train_split, val_split)
+    with _clear_if_a_worker_is_lost(trainer):
+        epochs.build(model, model_options or {})
+        if trainer.chief:
+            folder.open(wanted, epochs.state.step)
     # A worker that stops to save would wait for the others, which know nothing of its signal.
-    with loop.readable_errors(), Interruption(noted=strategy != "multiworker") as run.interruption:
+    with _clear_if_a_worker_is_lost(trainer), Interruption(noted=strategy != "multiworker") as interruption:
         try:
-            run.train(callbacks)
-            trained = finish(run) if loop.chief else None
-            loop.from_chief("finished")  # a worker that leaves earlier is one that is gone
-            return trained or load_model(folder.kept_model(settings.keep)), run.history
+            epochs.run(callbacks, interruption)
+            trained = None
+            if trainer.chief:
+                trained = finish(folder, settings.keep, train_split, val_split, interruption)
+            epochs.from_chief("finished")  # a worker that leaves earlier is one that is gone
+            return trained or load_model(folder.kept_model(settings.keep)), epochs.state.history
         except Stopped:
-            print(f"Stopped at step {run.step} of {run.total_steps}, saved. The same command goes on.", flush=True)
-            run.interruption.leave()
+            state = epochs.state
+            print(f"Stopped at step {state.step} of {state.total_steps}, saved. The same command goes on.", flush=True)
+            interruption.leave()
 
 
-class _Run:
-    """Everything a run holds while it lasts: the data, the model in its loop, and where it stands."""
+def _clear_if_a_worker_is_lost(trainer):
+    """A context in which the loss of another worker is one clear line (ConnectionError)."""
+    return trainer.group.readable_errors() if trainer.group else contextlib.nullcontext()
 
-    def __init__(self, model, model_options, loop, settings, train_split, val_split, folder):
-        self.settings, self.train_split, self.val_split, self.folder = settings, train_split, val_split, folder
-        self.label_set = train_split.label_set
-        self.size = (settings.height, settings.width) if settings.height else train_split.common_size()
+
+class _Epochs:
+    """The loop over a run's epochs: trains, validates, keeps the best weights, and writes checkpoints."""
+
+    def __init__(self, trainer, settings, folder, train_split, val_split):
+        self.trainer = trainer
+        self.settings = settings
+        self.folder = folder
+        self.train_split = train_split
+        self.val_split = val_split
+        self.size = settings.size or train_split.common_size()
         self.epoch_steps = len(self._plan(0))
-        self.total_steps = settings.total_steps(len(train_split))
-        self.step, self.selection, self.history, self.stopped = 0, Selection(settings), [], False
-        self.loop = loop
-        found = checkpoints.list_checkpoints(folder.checkpoints)
+        self.state = TrainState(total_steps=settings.total_steps(len(train_split)))
+        self.selection = Selection(settings.keep, settings.best_by, settings.patience)
+
+    def build(self, model, model_options):
+        """Build model and optimizer in the trainer; read the newest checkpoint, if there is any."""
+        settings, trainer = self.settings, self.trainer
+        found = checkpoints.list_checkpoints(self.folder.checkpoints)
         keras.utils.set_random_seed(settings.seed)
-        with self.loop.scope(), precision(settings.mixed_precision):
-            self.model = build_for_run(model, model_options, settings, train_split, self.size, resumed=bool(found))
-            check_batch_norm(self.model, settings.batch_size // settings.accumulate_steps, settings.crop)
-            encoder, parts = training_parts(self.model, settings, self.epoch_steps)
-            optimizer = make_optimizer(settings, self.total_steps, self.epoch_steps, encoder)
-        terms = make_terms(settings, train_split, self.model.output_shape[-1])
-        self.loop.attach(self.model, optimizer, self.label_set.num_classes, terms, **parts)
+        with trainer.scope(), precision(settings.mixed_precision):
+            built = build_for_run(model, model_options, settings, self.train_split, self.size, resumed=bool(found))
+            check_batch_norm(built, settings.batch_size // settings.accumulate_steps, settings.crop)
+            encoder, parts = training_parts(built, settings, self.epoch_steps)
+            optimizer = build_optimizer(settings, self.state.total_steps, self.epoch_steps, encoder)
+        terms = make_terms(
+            self.train_split,
+            built.output_shape[-1],
+            loss=settings.loss,
+            class_weights=settings.class_weights,
+            focal_gamma=settings.focal_gamma,
+            top_k_share=settings.top_k_share,
+        )
+        trainer.build(built, optimizer, self.train_split.label_set.num_classes, terms, **parts)
         if not isinstance(model, str):
-            check_loads(self.model)  # after all that draws from the seed
+            check_loads(built)  # after all that draws from the seed
         if settings.remat:
-            self.loop.rematerialize(settings.crop or self.size)
+            trainer.rematerialize(settings.crop or self.size)
         if found:
             self._restore(found[-1], bool(settings.init_from or model_options.get("encoder_weights")))
 
     def _plan(self, epoch):
-        s = self.settings
-        ranges = (s.scale_min, s.scale_max, s.flip, s.brightness, s.contrast, s.saturation, s.hue)
-        return epoch_plan(len(self.train_split), s.batch_size, s.seed, epoch, Augmentation(*ranges))
+        settings = self.settings
+        images = len(self.train_split)
+        return epoch_plan(images, settings.batch_size, settings.seed, epoch, settings.augmentation)
 
     def _plans(self):
         """The plans of what is left: the rest of this epoch, then whole epochs without end."""
-        epoch, done = divmod(self.step, self.epoch_steps)
+        epoch, done = divmod(self.state.step, self.epoch_steps)
         yield self._plan(epoch)[done:]
         while True:
             epoch += 1
             yield self._plan(epoch)
 
-    def _variables(self):
-        average = {"average": self.loop.average.variables} if self.loop.average else {}
-        return {"model": self.loop.trained.variables, "optimizer": self.loop.optimizer.variables, **average}
-
     def _restore(self, path, began_from_weights):
-        self.step, state = checkpoints.restore_checkpoint(path, self._variables())
-        if began_from_weights and "normalization" not in state:
+        state, total_steps = checkpoints.restore_checkpoint(path, self.trainer.state), self.state.total_steps
+        known = state.normalization != checkpoints.UNKNOWN
+        if began_from_weights and not known:
             raise InputError(
                 f"Checkpoint {path} is of an earlier kseg and does not say how the images of the weights that the run "
                 "began with are normalised. Use another --workdir, and begin there as this run did."
             )
-        if state.get("normalization"):
-            layer = preprocess_layer(self.model)
-            layer.mean, layer.scale = map(tuple, state["normalization"])
-        self.history, self.stopped = state["history"], state["stopped"]
-        waited_from, sums = state.get("best_epoch", 0), state["epoch"]
-        before, text = state.get("total_steps", self.total_steps), ""
-        if before < self.total_steps:
-            sums = state["cut"] or sums  # an epoch that the earlier end cut short is done to its end
-            text = f" (until now {before}), --lr_schedule={self.settings.lr_schedule} over {self.total_steps} steps "
-            text += f"holding from step {self.step + 1} on, where its learning rate is {self.loop.learning_rate:.4g}"
-            if self.stopped:
-                waited_from = self.history[-1]["epoch"]
+        if known and state.normalization:
+            layer = preprocess_layer(self.trainer.model)
+            layer.mean, layer.scale = map(tuple, state.normalization)
+        sums, text = state.sums, ""
+        if state.total_steps is not None and state.total_steps < total_steps:
+            sums = state.cut or sums  # an epoch that the earlier end cut short is done to its end
+            text = f" (until now {state.total_steps}), --lr_schedule={self.settings.lr_schedule} over {total_steps} "
+            text += f"steps holding from step {state.step + 1} on, where its learning rate is "
+            text += f"{self.trainer.learning_rate:.4g}"
+            if state.stopped:
+                state.best_epoch = state.history[-1]["epoch"]
                 text += "; the wait for a better epoch counts from here" if self.settings.patience else ""
-            self.stopped = False
-        self.selection = Selection(self.settings, state["best"], waited_from)
-        self.loop.restart(**sums)
-        print(f"Going on from step {self.step} of {self.total_steps}{text}.")
-
-    def _sums(self):
-        """What the epoch has added up so far, JSON types."""
-        return {"loss_sum": self.loop.loss_sum, "steps": self.loop.steps, "matrix": self.loop.matrix.tolist()}
+            state.stopped = False
+        state.total_steps = total_steps
+        self.state = state
+        self.trainer.restart(**sums)
+        print(f"Going on from step {state.step} of {total_steps}{text}.")
 
     def _save(self, cut=None):
-        """Write a checkpoint; `cut`: `_sums` of the epoch, if the run's end cuts it short."""
-        layer = preprocess_layer(self.model)
-        state = {"best": self.selection.best, "best_epoch": self.selection.epoch, "history": self.history}
-        state |= {"stopped": self.stopped, "epoch": self._sums(), "cut": cut, "total_steps": self.total_steps}
-        state["normalization"] = [layer.mean, layer.scale] if layer else None
-        if self.loop.chief:
-            keep = self.settings.keep_checkpoints
-            checkpoints.save_checkpoint(self.folder.checkpoints, self.step, self._variables(), state, keep)
+        """Write a checkpoint; `cut`: the sums of the epoch, if the run's end cuts it short."""
+        layer = preprocess_layer(self.trainer.model)
+        self.state.normalization = [layer.mean, layer.scale] if layer else None
+        self.state.sums = self.trainer.sums()
+        self.state.cut = cut
+        if self.trainer.chief:
+            checkpoints.save_checkpoint(self.folder.checkpoints, self.state, self.trainer.state)
 
-    def train(self, callbacks):
+    def from_chief(self, value):
+        """Return the chief's value (JSON types) on every worker of a group, all of which must call this."""
+        return self.trainer.group.from_chief(value) if self.trainer.group else value
+
+    def run(self, callbacks, interruption):
         """Run the steps that are left; ordinary Keras callbacks are driven along."""
-        callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
-        hardware, warning = self.loop.hardware()  # before a tf.data iterator lives and works beside
-        self.model.optimizer, self.model.stop_training = self.loop.optimizer, False
-        result = (*self.size, self.settings.crop, self.settings.label_resize)  # as `training_batches` takes them
-        batches = self.loop.batches(self.train_split, self._plans, self.settings.batch_size, result)
-        steps = f"{self.total_steps} steps of {self.settings.batch_size} images"
-        print(f"{self.model.name}: {steps} on {hardware}", flush=True)
+        settings, state, trainer = self.settings, self.state, self.trainer
+        self.interruption = interruption
+        callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer.model)
+        hardware, warning = trainer.hardware()  # before a tf.data iterator lives and works beside
+        trainer.model.optimizer = trainer.optimizer
+        trainer.model.stop_training = False
+        resize = settings.resize(self.size)
+        batches = trainer.batches(self.train_split, self._plans, settings.batch_size, resize)
+        steps = f"{state.total_steps} steps of {settings.batch_size} images"
+        print(f"{trainer.model.name}: {steps} on {hardware}", flush=True)
         if warning:
             print(f"WARNING: {warning}", flush=True)
-        log = RunLog(self.folder.workdir / "logs", self.step) if self.loop.chief else NoLog()
+        log = RunLog(self.folder.workdir / "logs", state.step) if trainer.chief else contextlib.nullcontext()
         # A lost worker is told first: to find a broken record is to read them all.
-        with log as self.log, self.train_split.readable_errors(), self.loop.readable_errors():
+        with log as self.log, self.train_split.readable_errors(), _clear_if_a_worker_is_lost(trainer):
             callbacks.on_train_begin()
-            while (self.step < self.total_steps or self.loop.steps) and not self.stopped:
+            while (state.step < state.total_steps or trainer.steps) and not state.stopped:
                 try:
                     self._epoch(batches, callbacks)
                 except Stopped:
-                    self.loop.check_weights(self.step)
+                    trainer.check_weights(state.step)
                     self._save()
                     raise
             callbacks.on_train_end()
 
     def _epoch(self, batches, callbacks):
-        # Of an epoch that was stopped while it was scored all steps are done, but they are still in the loop's sums.
-        settings, epoch = self.settings, (self.step - bool(self.loop.steps)) // self.epoch_steps
-        first, end = epoch * self.epoch_steps, min((epoch + 1) * self.epoch_steps, self.total_steps)
-        size, title = settings.batch_size, f"epoch {epoch + 1}/{math.ceil(self.total_steps / self.epoch_steps)}"
+        state, trainer, size = self.state, self.trainer, self.settings.batch_size
+        # Of an epoch that was stopped while it was scored all steps are done, but they are still in the sums.
+        epoch = (state.step - bool(trainer.steps)) // self.epoch_steps
+        first = epoch * self.epoch_steps
+        end = min(first + self.epoch_steps, state.total_steps)
+        title = f"epoch {epoch + 1}/{math.ceil(state.total_steps / self.epoch_steps)}"
         callbacks.on_epoch_begin(epoch)
-        begin, clock = self.step, EpochClock()
-        with progress_bar(title, (end - first) * size, (self.step - first) * size) as bar:
-            while self.step < end:
-                position = self.step - first
+        begin, clock = state.step, EpochClock()
+        with progress_bar(title, (end - first) * size, (state.step - first) * size) as bar:
+            while state.step < end:
+                position = state.step - first
                 callbacks.on_train_batch_begin(position)
-                self.loop.step(self.step + 1, next(batches))
-                self.step += 1
-                logs = self._look(bar) if self.step % settings.log_every_steps == 0 or self.step == end else None
+                trainer.train_step(state.step + 1, next(batches))
+                state.step += 1
+                logs = self._look(bar) if state.step % _LOG_EVERY_STEPS == 0 or state.step == end else None
                 callbacks.on_train_batch_end(position, logs)
                 bar.update(size)
                 self.interruption.check()
-                if self.step % settings.checkpoint_every_steps == 0 and self.step < end:
-                    self.loop.check_weights(self.step)
+                if state.step % self.settings.checkpoint_every_steps == 0 and state.step < end:
+                    trainer.check_weights(state.step)
                     self._save()
         clock.stop_steps()
         self._end_epoch(epoch, callbacks)
-        steps, remaining = self.step - begin, 0 if self.stopped else self.total_steps - self.step
-        pace = clock.rate(steps * size), self.loop.peak_memory(), clock.left(steps, remaining)
-        self.log.pace(self.step, title, *pace)
+        if self.log:
+            steps = state.step - begin
+            left = clock.left(steps, 0 if state.stopped else state.total_steps - state.step)
+            self.log.pace(state.step, title, clock.rate(steps * size), trainer.peak_memory(), left)
 
     def _look(self, bar):
-        self.loop.check()
-        logs = self.loop.logs()
+        self.trainer.wait()
+        logs = self.trainer.logs()
         bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
-        self.log.training(self.step, logs, self.loop.learning_rate)
+        if self.log:
+            self.log.training(self.state.step, logs, self.trainer.learning_rate)
         return logs
 
     def _end_epoch(self, epoch, callbacks):
-        self.loop.check_weights(self.step)
-        row = {"epoch": epoch + 1, "step": self.step, "learning_rate": self.loop.learning_rate, **self.loop.logs()}
-        last = self.step == self.total_steps
+        state, trainer = self.state, self.trainer
+        trainer.check_weights(state.step)
+        row = {"epoch": epoch + 1, "step": state.step, "learning_rate": trainer.learning_rate, **trainer.logs()}
+        last = state.step == state.total_steps
         if last or (epoch + 1) % self.settings.validate_every_epochs == 0:
             row |= self._validate()
         self._offer(row)
         callbacks.on_epoch_end(epoch, {name: value for name, value in row.items() if name not in ("epoch", "step")})
-        stopped = self.loop.from_chief(bool(self.model.stop_training)) or self.selection.exhausted(row)
+        stopped = self.from_chief(bool(trainer.model.stop_training)) or self.selection.exhausted(state, row)
         if stopped and "val_mean_iou" not in row:  # a callback or the loss ends it here: this is the last epoch
             row |= self._validate()
             self._offer(row)
-        if self.selection.exhausted(row):
+        if self.selection.exhausted(state, row):
             print(f"Nothing better for {self.settings.patience} epochs: stopped after epoch {epoch + 1}.", flush=True)
-        self.history, self.stopped = [*self.history, row], stopped
-        cut = self._sums() if self.step % self.epoch_steps else None
-        self.loop.restart()
-        if self.loop.chief:
-            self.folder.write_history(self.history)
-        if last or self.stopped:
+        state.history.append(row)
+        state.stopped = stopped
+        cut = trainer.sums() if state.step % self.epoch_steps else None
+        trainer.restart()
+        if trainer.chief:
+            self.folder.write_history(state.history)
+        if last or stopped:
             self._save_model("last.keras")
         self._save(cut)
 
     def _validate(self):
         """The chief scores, and all know what it found."""
         row = {}
-        if self.loop.chief:
-            with self.loop.averaged_weights():
-                row = self.log.validation(self.step, *score(self, labeller(self.model)))
-        return self.loop.from_chief(row)
+        if self.trainer.chief:
+            with self.trainer.averaged_weights():
+                label = labeller(self.trainer.model)
+                scores, pictures = score(label, self.val_split, self.folder.workdir, self.interruption)
+                row = self.log.validation(self.state.step, scores, pictures)
+        return self.from_chief(row)
 
     def _offer(self, row):
-        if self.selection.offer(row):
+        if self.selection.offer(self.state, row):
             self._save_model("best.keras")
 
     def _save_model(self, name):
-        if self.loop.chief:
-            with self.loop.savable():
-                self.folder.save_model(self.model, name)
+        if self.trainer.chief:
+            with self.trainer.savable():
+                self.folder.save_model(self.trainer.model, name)

@@ -27,39 +27,38 @@ def draw_predictions(label, source, path, images=6):
     prediction_gallery(rows, source.label_set.classes, source.label_set.palette, path)
 
 
-def finish(run):
-    """Score what the kept file holds, draw, export; scores.json comes last and says that all is done.
-
-    Args:
-        run: what `kseg.training.train` holds of a run: settings, folder, train_split, val_split, interruption.
-    Returns:
-        keras.Model, loaded from the file that was scored.
-    """
-    workdir, path = run.folder.workdir, run.folder.kept_model(run.settings.keep)
-    model = load_model(path)
-    scores, _ = score(run, labeller(model))
-    print(f"\n{path.name} on the validation split:\n{scores}\n")
-    run.interruption.check()
-    if keras.backend.backend() == "tensorflow":
-        export_saved_model(model, workdir / "saved_model", label_set=carried(run.train_split))
-    else:
-        print(f"No SavedModel: {keras.backend.backend()} cannot write one. Under TensorFlow: scripts/export.py.")
-    with writing(workdir / "scores.json"):
-        scores.to_json(workdir / "scores.json")
-    run.folder.print_contents()
-    return model
-
-
-def score(run, label):
+def score(label, split, workdir, interruption):
     """Return a labeller's scores on the validation split and the paths of the pictures drawn, by title."""
-    split, workdir = run.val_split, run.folder.workdir
     pictures = {
         "image | prediction | truth": workdir / "predictions.png",
         "confusion matrix": workdir / "confusion.png",
     }
     with split.readable_errors():
-        batches = run.interruption.watch(split.batches())
-        scores = score_batches(label, batches, run.label_set.classes, len(split), True, split.split.names)
+        batches = interruption.watch(split.batches())
+        scores = score_batches(label, batches, split.label_set.classes, len(split), True, split.split.names)
         draw_predictions(label, split, workdir / "predictions.png")
     draw_confusion_matrix(scores, workdir / "confusion.png")
     return scores, pictures
+
+
+def finish(folder, keep, train_split, val_split, interruption):
+    """Score what the kept file holds, draw, export; scores.json comes last and says that all is done.
+
+    Args:
+        folder: RunFolder. keep: the setting. train_split, val_split: of `open_split`. interruption: Interruption.
+    Returns:
+        keras.Model, loaded from the file that was scored.
+    """
+    workdir, path = folder.workdir, folder.kept_model(keep)
+    model = load_model(path)
+    scores, _ = score(labeller(model), val_split, workdir, interruption)
+    print(f"\n{path.name} on the validation split:\n{scores}\n")
+    interruption.check()
+    if keras.backend.backend() == "tensorflow":
+        export_saved_model(model, workdir / "saved_model", label_set=carried(train_split))
+    else:
+        print(f"No SavedModel: {keras.backend.backend()} cannot write one. Under TensorFlow: scripts/export.py.")
+    with writing(workdir / "scores.json"):
+        scores.to_json(workdir / "scores.json")
+    folder.print_contents()
+    return model

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kseg.data.augmentation.apply_numpy import PADDING, apply_row, nearest, placement, smooth_label
-from kseg.data.augmentation.plan import ROW, Augmentation, color_matrix, epoch_plan
+from kseg.data.augmentation.plan import ROW, color_matrix, epoch_plan
+from kseg.settings import Augmentation
 
 WILD = Augmentation(scale_min=0.5, scale_max=2.0, flip=True, brightness=0.2, contrast=0.3, saturation=0.4, hue=0.1)
 

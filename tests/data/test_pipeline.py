@@ -9,11 +9,11 @@ from PIL import Image
 
 import kseg
 from kseg.data.augmentation import plan as augment
-from kseg.data.augmentation.plan import Augmentation
 from kseg.data.pipeline import examples_tensorflow
 from kseg.data.pipeline.examples import Examples
 from kseg.data.records import manifest
 from kseg.data.records.prepare import prepare_dataset
+from kseg.settings import Augmentation, Resize
 
 WILD = Augmentation(scale_min=0.5, scale_max=2.0, flip=True, brightness=0.1, contrast=0.2, saturation=0.2, hue=0.05)
 
@@ -81,7 +81,9 @@ def test_the_same_bytes_whatever_the_parallelism(data, monkeypatch):
 def test_tensorflow_and_numpy_execute_a_plan_alike(data, crop, label_resize):
     plan = augment.epoch_plan(7, 7, seed=5, epoch=0, augmentation=WILD)
     sources = (kind(data / "records", "train") for kind in (examples_tensorflow.RecordSource, Examples))
-    (got,), (expected,) = (arrays(s.training_batches(lambda: [plan], 7, 32, 64, crop, label_resize)) for s in sources)
+    (got,), (expected,) = (
+        arrays(s.training_batches(lambda: [plan], 7, Resize(32, 64, crop, label_resize))) for s in sources
+    )
     assert got[1].shape == (7, *(crop or (32, 64))) and np.array_equal(got[1], expected[1])
     # Pillow resizes uint8 in fixed point: a level or two apart after the colours
     assert np.abs(got[0].astype(int) - expected[0]).max() <= 3
@@ -104,7 +106,7 @@ def test_smooth_labels_are_raw_ids_mixed_before_the_label_set(tmp_path):
     # 15 columns for 16: the middle one lies on the border, half 10 and half 30 are 20. 32 columns: the two at the
     # border lie a quarter of the way to the other side, 15 and 25, which no class has.
     for label_resize, width, middle in (("smooth", 15, [1]), ("smooth", 32, [254, 254]), ("nearest", 15, [2])):
-        ((_, got),) = arrays(source.training_batches(lambda: [plan], 1, 8, width, None, label_resize))
+        ((_, got),) = arrays(source.training_batches(lambda: [plan], 1, Resize(8, width, None, label_resize)))
         side = (width - len(middle)) // 2
         assert got[0, 3].tolist() == [0] * side + middle + [2] * side
     assert set(np.unique(arrays(source.batches())[0][1])) == {0, 2}  # only training labels are smoothed

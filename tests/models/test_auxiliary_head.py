@@ -11,7 +11,7 @@ from kseg.models.auxiliary_head import add_auxiliary_head
 from kseg.models.pretrained.weights import encoder_layers
 from kseg.settings import make_settings
 from kseg.training.build import training_parts
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_the_loss_is_the_sum_of_both_by_weight():
     labels = tf.constant(random.integers(0, 3, (2, 32, 32), np.uint8))
     each = [float(losses.CrossEntropy()(labels, output)) for output in trained(images, training=True)]
     assert each[0] != pytest.approx(each[1], rel=1e-3)
-    loop = make_loop("one", 2)
+    trainer = make_trainer("one", 2)
     terms = losses.loss_terms("cross_entropy")
-    loop.attach(model, keras.optimizers.SGD(0.0), 3, terms, auxiliary=(trained, 0.4))
+    trainer.build(model, keras.optimizers.SGD(0.0), 3, terms, auxiliary=trained, auxiliary_weight=0.4)
     tf.config.run_functions_eagerly(True)
     try:
-        loop.step(1, (images, labels))
+        trainer.train_step(1, (images, labels))
     finally:
         tf.config.run_functions_eagerly(False)
-    loop.check()
-    assert loop.loss_sum == pytest.approx(each[0] + 0.4 * each[1], rel=1e-5)
+    trainer.wait()
+    assert trainer.loss_sum == pytest.approx(each[0] + 0.4 * each[1], rel=1e-5)

@@ -16,7 +16,7 @@ from kseg.models import unet
 from kseg.models.backbones import resnet
 from kseg.models.deeplabv3 import deeplabv3
 from kseg.models.pretrained import weights
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype="uint8")
 
@@ -254,11 +254,11 @@ def test_encoder_weights_give_the_maps_of_keras_resnet50(style, reference, full,
 def test_every_batch_norm_is_found(small):
     # ResNet-50: the stem, 16 blocks of three, four projections; ASPP: five branches and the projection.
     assert len(_norms(small)) == 1 + 16 * 3 + 4 + 6
-    loop = make_loop("one", 2)
-    loop.trained, loop.devices = small, 2
-    loop.synchronize_batch_norm(True)
+    trainer = make_trainer("one", 2)
+    trainer.trained, trainer.devices = small, 2
+    trainer.synchronize_batch_norm(True)
     assert all(layer.synchronized for layer in _norms(small))
-    loop.synchronize_batch_norm(False)
+    trainer.synchronize_batch_norm(False)
     assert not any(layer.synchronized for layer in _norms(small))
 
 

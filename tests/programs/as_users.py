@@ -12,7 +12,7 @@ import numpy as np
 
 from kseg import losses
 from kseg.models import MODELS, build_model
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 
 SIZE, CLASSES, RATE = (32, 32), 3, 0.1
 
@@ -39,17 +39,17 @@ def weights_of(model):
 
 
 def run(name):
-    """Return {what: array}: the logits, the loss of one step of the training loop, the weights after it."""
+    """Return {what: array}: the logits, the loss of one step of the training trainer, the weights after it."""
     images, labels = images_and_labels()
-    loop = make_loop("one", len(images))
-    with loop.scope():
+    trainer = make_trainer("one", len(images))
+    with trainer.scope():
         model = build(name)
         optimizer = keras.optimizers.SGD(RATE)
     results = {"logits": np.asarray(model(images, training=False))}
-    loop.attach(model, optimizer, CLASSES, losses.loss_terms("cross_entropy"))
-    loop.step(1, (images, labels))
-    loop.check_weights(1)
-    return results | {"loss": np.float64(loop.loss_sum)} | weights_of(model)
+    trainer.build(model, optimizer, CLASSES, losses.loss_terms("cross_entropy"))
+    trainer.train_step(1, (images, labels))
+    trainer.check_weights(1)
+    return results | {"loss": np.float64(trainer.loss_sum)} | weights_of(model)
 
 
 def main(folder):

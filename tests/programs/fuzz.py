@@ -37,9 +37,9 @@ from kseg.io.errors import InputError
 from kseg.io.tfrecord import frame, serialize_example
 from kseg.layers import Preprocess
 from kseg.models.pretrained.torch_file import read_state_dict
-from kseg.runs.checkpoints import restore_checkpoint, save_checkpoint
+from kseg.runs.checkpoints import TrainState, restore_checkpoint, save_checkpoint
 from kseg.settings import make_settings
-from kseg.training.trainers.base import Loop
+from kseg.training.trainers.base import Trainer
 
 MEMORY = 2 * 2**30
 SIZE = (12, 16)
@@ -103,8 +103,8 @@ class Fuzz:
         self.model.save(self.folder / "model.keras")
         self.weights = self.model.get_weights()
         self.config = load_model(self.folder / "model.keras").get_config()
-        self.state = {"best": 0.5, "history": [{"epoch": 1, "loss": 1.25}], "stopped": False}
-        self.checkpoint = save_checkpoint(self.folder, 7, {"model": self.model.variables}, self.state)
+        self.state = TrainState(7, best=0.5, history=[{"epoch": 1, "loss": 1.25}])
+        self.checkpoint = save_checkpoint(self.folder, self.state, {"model": self.model.variables})
         write_state_dict(self.folder / "weights.pth", {"a": self.weights[0], "b": self.weights[1]})
         self.flags = self.folder / "run.flags"
         self.flags.write_text("# a run\n--epochs=3\n--height=64\n--width=96\n--optimizer=sgd\n--learning_rate=0.01\n")
@@ -241,11 +241,11 @@ class Fuzz:
         if mended:
             path.write_bytes(mutate_member(self.checkpoint.read_bytes(), random))
         try:
-            step, state = restore_checkpoint(path, {"model": self.model.variables})
+            state = restore_checkpoint(path, {"model": self.model.variables})
         except ValueError:
             must(same(self.model.get_weights(), [weight + 1 for weight in self.weights]), "half restored")
             raise
-        must(mended or (same(self.model.get_weights(), self.weights) and (step, state) == (7, self.state)), "values")
+        must(mended or (same(self.model.get_weights(), self.weights) and state == self.state), "values")
 
     def read_keras(self, random):
         model = load_model(self._damaged(self.folder / "model.keras", random))
@@ -279,7 +279,7 @@ class Fuzz:
             )
         except BaseException as error:
             found |= {"outcome": "defect", "error": "".join(traceback.format_exception(error))[-4000:]}
-        return found | {"peak": Loop().peak_memory()[0]}
+        return found | {"peak": Trainer().peak_memory()[0]}
 
 
 def main(folder, first, count):

@@ -39,7 +39,7 @@ from kseg.training import validation as finishing
 from kseg.training.trainers import tensorflow
 
 PHASES = {
-    "step": (tensorflow.TensorFlowLoop, "_run"),
+    "step": (tensorflow.TensorFlowTrainer, "train_step"),
     "checkpoint": (checkpoints, "save_checkpoint"),
     "best.keras, last.keras": (runs.RunFolder, "save_model"),
     "history.csv": (runs.RunFolder, "write_history"),

@@ -22,7 +22,7 @@ import tiny
 import kseg
 from kseg.data.augmentation import apply_numpy, plan
 from kseg.data.datasets import image_folders
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 
 
 class PlanBatches(keras.utils.PyDataset):
@@ -127,18 +127,18 @@ def main(source, records, output):
         found["export"] = str(error)
     os.environ["TF_CONFIG"] = '{"cluster": {"worker": ["a:1", "b:1", "c:1"]}}'
     try:
-        make_loop("auto", 6)
+        make_trainer("auto", 6)
     except ValueError as error:
         found["group"] = str(error)
     found["refused"] = []
     del os.environ["TF_CONFIG"]
     for strategy, passes in (("multiworker", 1), ("one", 2)):
         try:
-            make_loop(strategy, 6, accumulate_steps=passes)
+            make_trainer(strategy, 6, accumulate_steps=passes)
         except ValueError as error:
             found["refused"].append(str(error))
     try:
-        make_loop("one", 6).rematerialize((8, 8))
+        make_trainer("one", 6).rematerialize((8, 8))
     except ValueError as error:
         found["refused"].append(str(error))
     print(json.dumps(found))

@@ -16,7 +16,7 @@ import tiny
 import kseg
 from kseg import layers
 from kseg.losses import loss_terms
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 
 LOSS = "cross_entropy+0.5*dice+0.5*top_k_cross_entropy+0.5*lovasz_softmax"
 SMOOTH = "cross_entropy+0.5*dice"  # no sorting, which a last digit may turn
@@ -34,10 +34,10 @@ def build_exact(trainable_norm):
 
 
 def devices(count):
-    """Let a loop have so many of the CPUs."""
+    """Let a trainer have so many of the CPUs."""
     tf.distribute.MirroredStrategy._collective_key_base += 10**6  # TensorFlow's for tests: another number of devices
     return unittest.mock.patch(
-        "kseg.training.trainers.base.choose_devices", lambda *_: [f"CPU:{i}" for i in range(count)]
+        "kseg.training.trainers.tensorflow.choose_devices", lambda *_: [f"CPU:{i}" for i in range(count)]
     )
 
 
@@ -47,26 +47,26 @@ def run_loop(replicas, passes=1, trainable_norm=True, wrap=lambda optimizer: opt
     Returns: losses, gradients of the first step, variables, confusion matrix.
     """
     with devices(replicas):
-        loop = make_loop("mirrored", 4, accumulate_steps=passes)
-    assert loop.devices == replicas
-    with loop.scope():
+        trainer = make_trainer("mirrored", 4, accumulate_steps=passes)
+    assert trainer.devices == replicas
+    with trainer.scope():
         keras.utils.set_random_seed(0)
         model, optimizer = build_exact(trainable_norm), wrap(keras.optimizers.SGD(0.5, momentum=0.5))
-    loop.attach(model, optimizer, 3, loss_terms(SMOOTH))
+    trainer.build(model, optimizer, 3, loss_terms(SMOOTH))
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 32, 64, 3), np.uint8)
     labels = random.integers(0, 3, (12, 32, 64), np.uint8)
     labels[2::4, 3:] = labels[3::4] = 255
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4 // replicas, drop_remainder=True)
-    batches = iter(loop.strategy.distribute_datasets_from_function(lambda context: data))
+    batches = iter(trainer.strategy.distribute_datasets_from_function(lambda context: data))
     sums, gradients = [], None
     for step in (1, 2, 3):
-        loop.step(step, next(batches))
-        loop.check()
-        sums.append(loop.loss_sum)
+        trainer.train_step(step, next(batches))
+        trainer.wait()
+        sums.append(trainer.loss_sum)
         if step == 1:  # the momentum of a first step is -rate * gradient
             gradients = [v.numpy() / -0.5 for v in optimizer.variables if v.path.endswith("momentum")]
-    return sums, gradients, [variable.numpy() for variable in model.variables], loop.matrix
+    return sums, gradients, [variable.numpy() for variable in model.variables], trainer.matrix
 
 
 def compare(one, other):
@@ -95,20 +95,20 @@ def compare_loops():
 def draw():
     """The dropout masks of two replicas for the same image, in two steps."""
     with devices(2):
-        loop = make_loop("mirrored", 2)
-    with loop.scope():
+        trainer = make_trainer("mirrored", 2)
+    with trainer.scope():
         image = keras.Input((8, 8, 3))
         model = keras.Model(image, keras.layers.Dropout(0.5, seed=3)(keras.layers.Conv2D(3, 1)(image)))
         optimizer = keras.optimizers.SGD()
-    loop.attach(model, optimizer, 3, [])
-    step = tf.function(lambda: loop.strategy.run(lambda: model(tf.ones((1, 8, 8, 3)), training=True)))
-    masks = [[part.numpy() != 0 for part in loop.strategy.experimental_local_results(step())] for _ in range(2)]
+    trainer.build(model, optimizer, 3, [])
+    step = tf.function(lambda: trainer.strategy.run(lambda: model(tf.ones((1, 8, 8, 3)), training=True)))
+    masks = [[part.numpy() != 0 for part in trainer.strategy.experimental_local_results(step())] for _ in range(2)]
     states = [v.numpy() for v in model.non_trainable_variables]
     return np.array(masks), states
 
 
 def main(records, output):
-    """Assert that one replica and more agree, in the loop and in a whole run."""
+    """Assert that one replica and more agree, in single steps and in a whole run."""
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
     )
@@ -127,7 +127,7 @@ def main(records, output):
     for a, b in zip(one.variables, two.variables, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5)
     try:
-        make_loop("mirrored", 6)
+        make_trainer("mirrored", 6)
     except ValueError as error:
         assert "divide by the 4 devices" in str(error)
     else:

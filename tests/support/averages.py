@@ -1,4 +1,4 @@
-"""A few steps of either backend's loop with a moving average, and the same average in NumPy."""
+"""A few steps of either backend's trainer with a moving average, and the same average in NumPy."""
 
 import keras
 import numpy as np
@@ -6,9 +6,8 @@ import tiny
 
 from kseg.losses import loss_terms
 from kseg.settings import make_settings
-from kseg.training.build import precision
-from kseg.training.optimizers import make_optimizer
-from kseg.training.trainers import make_loop
+from kseg.training.build import build_optimizer, precision
+from kseg.training.trainers import make_trainer
 
 
 def values(variables):
@@ -29,9 +28,9 @@ def by_hand(start, after, applied, momentum):
 def run(momentum, strategy="one", passes=1, mixed_precision="none", skipped=(), frozen_steps=0, remat=False, steps=5):
     """Train `tiny` on random images; in the steps `skipped` float16's gradients overflow.
 
-    Returns: (loop, its averages, those by hand, the variables at the end), of the floating-point variables.
+    Returns: (trainer, its averages, those by hand, the variables at the end), of the floating-point variables.
     """
-    loop = make_loop(strategy, 4, accumulate_steps=passes)
+    trainer = make_trainer(strategy, 4, accumulate_steps=passes)
     settings = make_settings(
         train_steps=steps,
         optimizer="sgd",
@@ -39,14 +38,14 @@ def run(momentum, strategy="one", passes=1, mixed_precision="none", skipped=(), 
         mixed_precision=mixed_precision,
     )
     keras.utils.set_random_seed(0)
-    with loop.scope(), precision(mixed_precision):
+    with trainer.scope(), precision(mixed_precision):
         model = tiny.build_tiny()
-        optimizer = make_optimizer(settings, steps)
+        optimizer = build_optimizer(settings, steps)
     first = model.get_layer("first").trainable_variables
-    frozen = {"frozen": (first, frozen_steps)} if frozen_steps else {}
-    loop.attach(model, optimizer, 3, loss_terms("cross_entropy"), ema_momentum=momentum, **frozen)
+    frozen = {"frozen": first, "frozen_steps": frozen_steps} if frozen_steps else {}
+    trainer.build(model, optimizer, 3, loss_terms("cross_entropy"), ema_momentum=momentum, **frozen)
     if remat:
-        loop.rematerialize((32, 64))
+        trainer.rematerialize((32, 64))
     floats = [v for v in model.variables if keras.backend.is_float_dtype(v.dtype)]
     random = np.random.default_rng(0)
     start, after, applied = values(floats), [], []
@@ -55,22 +54,22 @@ def run(momentum, strategy="one", passes=1, mixed_precision="none", skipped=(), 
             optimizer.dynamic_scale.assign(3e38 if step in skipped else 1024.0)
         images = random.integers(0, 256, (4, 32, 64, 3), np.uint8)
         labels = random.integers(0, 3, (4, 32, 64), np.uint8)
-        loop.step(step, _spread(loop, images, labels))
-        loop.check()
+        trainer.train_step(step, _spread(trainer, images, labels))
+        trainer.wait()
         after.append(values(floats))
         applied.append(step not in skipped)
     assert int(optimizer.iterations) == sum(applied)
-    with loop.averaged_weights():
+    with trainer.averaged_weights():
         averages = values(floats)
     for value, variable in zip(after[-1], floats, strict=True):  # and they are back
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
-    return loop, averages, by_hand(start, after, applied, momentum), after[-1]
+    return trainer, averages, by_hand(start, after, applied, momentum), after[-1]
 
 
-def _spread(loop, images, labels):
+def _spread(trainer, images, labels):
     if keras.backend.backend() == "jax":
         return images, labels
     import tensorflow as tf
 
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
-    return next(iter(loop.strategy.experimental_distribute_dataset(data)))
+    return next(iter(trainer.strategy.experimental_distribute_dataset(data)))

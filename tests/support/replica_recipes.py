@@ -8,8 +8,8 @@ from kseg import losses
 from kseg.layers import BatchNormalization, Preprocess, UpSampling2D
 from kseg.models.auxiliary_head import add_auxiliary_head
 from kseg.settings import make_settings
-from kseg.training.optimizers import make_optimizer
-from kseg.training.trainers import make_loop
+from kseg.training.build import build_optimizer
+from kseg.training.trainers import make_trainer
 
 RATE, CLIP = 0.05, 0.05
 
@@ -31,25 +31,35 @@ def _run(strategy):
     """
     values = {"epochs": 3, "optimizer": "sgd", "learning_rate": RATE, "weight_decay": 0.1}
     settings = make_settings(**values, clip_norm=CLIP, freeze_encoder_epochs=1, mixed_precision="float16")
-    loop = make_loop(strategy, 4)
-    with loop.scope():
+    trainer = make_trainer(strategy, 4)
+    with trainer.scope():
         keras.utils.set_random_seed(0)
         model = build()
         encoder = model.get_layer("first").trainable_variables
         trained = add_auxiliary_head(model)
         trained.get_layer("auxiliary_dropout").rate = 0.0  # its masks are drawn for each replica's part
-        optimizer = make_optimizer(settings, 3, 1, encoder)  # with loss scaling
+        optimizer = build_optimizer(settings, 3, 1, encoder)  # with loss scaling
     terms = losses.loss_terms("cross_entropy")
-    loop.attach(model, optimizer, 3, terms, auxiliary=(trained, 0.4), frozen=(encoder, 3), ema_momentum=0.5)
+    trainer.build(
+        model,
+        optimizer,
+        3,
+        terms,
+        auxiliary=trained,
+        auxiliary_weight=0.4,
+        frozen=encoder,
+        frozen_steps=3,
+        ema_momentum=0.5,
+    )
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 16, 16, 3), np.uint8)
     labels = random.integers(0, 3, (12, 16, 16), np.uint8)
     labels[2::4, 3:] = labels[3::4] = 255
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4, drop_remainder=True)
     before = [variable.numpy() for variable in trained.trainable_variables]
-    for step, batch in enumerate(loop.strategy.experimental_distribute_dataset(data), 1):
-        loop.step(step, batch)
-        loop.check()
+    for step, batch in enumerate(trainer.strategy.experimental_distribute_dataset(data), 1):
+        trainer.train_step(step, batch)
+        trainer.wait()
         if step == 1:
             names = [variable.name for variable in trained.trainable_variables]
             # Without the decay, w - rate * decay * w of kernels, the first step of SGD is rate * gradient.
@@ -58,7 +68,7 @@ def _run(strategy):
             same = [np.array_equal(v.numpy(), old) for v, old in zip(trained.trainable_variables, before, strict=True)]
             assert same == [any(v is frozen for frozen in encoder) for v in trained.trainable_variables]
             moved = [change for change, still in zip(changes, same, strict=True) if not still]
-    with loop.averaged_weights():
+    with trainer.averaged_weights():
         averages = [variable.numpy() for variable in model.variables]  # moving statistics too
     return [v.numpy() for v in (*trained.variables, *optimizer.variables)] + averages, moved
 

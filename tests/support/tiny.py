@@ -14,7 +14,6 @@ SETTINGS = {
     "learning_rate": 0.01,
     "lr_schedule": "poly",
     "checkpoint_every_steps": 2,
-    "log_every_steps": 2,
 }
 
 

@@ -50,20 +50,20 @@ def test_the_average_by_hand():
     ids=lambda options: "-".join(f"{name}={value}" for name, value in options.items()),
 )
 def test_the_average_of_each_kind_of_step(options):
-    loop, got, expected, raw = averages.run(**options)
-    assert len(got) == 8 == len(loop.model.trainable_variables) + 2  # moving mean and variance too, no seed
+    trainer, got, expected, raw = averages.run(**options)
+    assert len(got) == 8 == len(trainer.model.trainable_variables) + 2  # moving mean and variance too, no seed
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     same = [np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(got, raw, strict=True)]
     assert same == [False, True, *[False] * 6]  # the bias before batch norm has no gradient
-    assert len(loop.average.variables) == 9  # with the number of steps
+    assert len(trainer.average.variables) == 9  # with the number of steps
 
 
 def test_what_does_not_change_stays_to_the_bit():
-    loop, got, _, raw = averages.run(0.999, frozen_steps=9)
-    frozen = [any(v is w for w in loop.model.get_layer("first").weights) for v in loop.model.variables]
+    trainer, got, _, raw = averages.run(0.999, frozen_steps=9)
+    frozen = [any(v is w for w in trainer.model.get_layer("first").weights) for v in trainer.model.variables]
     same = [np.array_equal(a, b) for a, b in zip(got, raw, strict=True)]
-    assert same == [f for f, v in zip(frozen, loop.model.variables, strict=True) if v.dtype == "float32"]
+    assert same == [f for f, v in zip(frozen, trainer.model.variables, strict=True) if v.dtype == "float32"]
     assert sum(same) == 2
 
 
@@ -116,7 +116,9 @@ def test_a_checkpoint_of_before_is_refused(tmp_path):
     """Earlier ones held an average of the weights alone, among the optimizer's variables."""
     variables = tiny.build_tiny().variables
     before = averages.values(variables)
-    path = checkpoints.save_checkpoint(tmp_path, 3, {"model": variables, "optimizer": variables[:4]}, {})
+    path = checkpoints.save_checkpoint(
+        tmp_path, checkpoints.TrainState(3), {"model": variables, "optimizer": variables[:4]}
+    )
     wanted = {"model": variables, "optimizer": variables[:1], "average": variables}
     with pytest.raises(InputError, match="holds no average variables: another version of kseg .* init_from begins"):
         checkpoints.restore_checkpoint(path, wanted)

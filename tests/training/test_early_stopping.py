@@ -2,20 +2,20 @@
 
 import pytest
 
-from kseg.settings import make_settings
+from kseg.runs.checkpoints import TrainState
 from kseg.training.early_stopping import Selection
 
 NAN = float("nan")
 
 
-def _follow(settings, rows, selection=None):
+def _follow(selection, rows, state=None):
     """The epochs that were the best when they came, and the one after which the run would stop."""
-    selection = selection or Selection(settings)
+    state = state or TrainState()
     best = []
     for row in rows:
-        if selection.offer(row):
+        if selection.offer(state, row):
             best.append(row["epoch"])
-        if selection.exhausted(row):
+        if selection.exhausted(state, row):
             return best, row["epoch"]
     return best, None
 
@@ -50,25 +50,23 @@ ROWS = _rows(
     ],
 )
 def test_best_epochs_and_the_end(values, best, stop):
-    assert _follow(make_settings(epochs=9, **values), ROWS) == (best, stop)
+    assert _follow(Selection(**values), ROWS) == (best, stop)
 
 
 def test_epochs_without_a_score_count_but_do_not_end_the_run():
     rows = _rows(loss=[1.0] * 6, val_mean_iou=[0.5, None, None, 0.4, None, 0.3])
-    assert _follow(make_settings(epochs=9, patience=2), rows) == ([1], 4)
-    assert _follow(make_settings(epochs=9, patience=4), rows) == ([1], 6)
+    assert _follow(Selection(patience=2), rows) == ([1], 4)
+    assert _follow(Selection(patience=4), rows) == ([1], 6)
 
 
 def test_nan_is_worse_than_any_score_but_an_epoch_is_kept():
     rows = _rows(loss=[1.0] * 4, val_mean_iou=[NAN, 0.2, NAN, 0.3])
-    assert _follow(make_settings(epochs=9), rows) == ([1, 2, 4], None)
+    assert _follow(Selection(), rows) == ([1, 2, 4], None)
 
 
 @pytest.mark.parametrize("cut", range(1, 4))
 def test_a_run_that_goes_on_decides_as_one_that_was_not_stopped(cut):
-    settings = make_settings(epochs=9, patience=2)
-    whole = _follow(settings, ROWS)
-    first = Selection(settings)
-    before, _ = _follow(settings, ROWS[:cut], first)
-    after, stop = _follow(settings, ROWS[cut:], Selection(settings, first.best, first.epoch))
-    assert (before + after, stop) == whole
+    selection, state = Selection(patience=2), TrainState()
+    before, _ = _follow(selection, ROWS[:cut], state)
+    after, stop = _follow(selection, ROWS[cut:], TrainState(best=state.best, best_epoch=state.best_epoch))
+    assert (before + after, stop) == _follow(selection, ROWS)

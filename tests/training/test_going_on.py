@@ -5,6 +5,7 @@ import functools
 import os
 import shutil
 import signal
+import types
 
 import keras
 import numpy as np
@@ -125,14 +126,15 @@ def test_a_longer_run_that_is_killed_at_once_and_made_longer_again(whole, record
     assert "Going on from step 9 of 18 (until now 9)" in capsys.readouterr().out
     # Nothing was trained with five epochs. The checkpoint is of step 10.
     assert [line for line in flags(workdir) if "until" in line] == ["# until step 9: --epochs=3"]
-    free = {"checkpoint_every_steps": 1, "keep_checkpoints": 1, "log_every_steps": 1, "validate_every_epochs": 2}
+    free = {"checkpoint_every_steps": 1, "validate_every_epochs": 2}
     _, history = kseg.train(tiny.build_tiny, records, workdir, **{**CONSTANT, **free, "epochs": 7})
     assert "Going on from step 10 of 21 (until now 18)" in capsys.readouterr().out
     assert [row["step"] for row in history] == [3, 6, 9, 12, 15, 18, 21]
     assert ["val_mean_iou" in row for row in history] == [True, True, True, True, False, True, True]
     found = [line for line in flags(workdir) if "until" in line]  # validate_every_epochs was 1, epochs 6
     assert found == ["# until step 9: --epochs=3", "# until step 10: --epochs=6 --validate_every_epochs=1"]
-    assert [path.name for path in checkpoints.list_checkpoints(workdir / "checkpoints")] == ["step-00000021.npz"]
+    names = [path.name for path in checkpoints.list_checkpoints(workdir / "checkpoints")]
+    assert names == ["step-00000020.npz", "step-00000021.npz"]
     kseg.train(tiny.build_tiny, records, workdir, **{**CONSTANT, "epochs": 7, "validate_every_epochs": 3})
     assert "is finished" in capsys.readouterr().out
 
@@ -261,8 +263,9 @@ def test_a_checkpoint_that_does_not_tell_the_normalisation_is_refused(records, t
     settings = {**CONSTANT, "init_from": str(tmp_path / "source.keras")}
     save = checkpoints.save_checkpoint
 
-    def save_as_earlier(folder, step, variables, state, keep):
-        save(folder, step, variables, without(state, "normalization", "cut", "total_steps"), keep)
+    def save_as_earlier(folder, state, variables):
+        early = types.SimpleNamespace(**without(vars(state), "normalization", "cut", "total_steps"))
+        save(folder, early, variables)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(checkpoints, "save_checkpoint", save_as_earlier)

@@ -8,9 +8,8 @@ import tensorflow as tf
 from kseg.io.errors import InputError
 from kseg.losses import loss_terms
 from kseg.settings import make_settings
-from kseg.training.build import precision
-from kseg.training.optimizers import make_optimizer
-from kseg.training.trainers import make_loop
+from kseg.training.build import build_optimizer, precision
+from kseg.training.trainers import make_trainer
 
 RATE, DECAY, STEPS = 0.1, 0.5, 3
 
@@ -28,7 +27,7 @@ class Spare(keras.layers.Layer):
 
 def train(spare, optimizer="sgd", passes=1, mixed_precision="none", ema_momentum=0.0):
     """Three steps; returns the model's weights, those of `Spare` apart, and their averages."""
-    loop = make_loop("one", 2, accumulate_steps=passes)
+    trainer = make_trainer("one", 2, accumulate_steps=passes)
     settings = make_settings(
         train_steps=STEPS,
         optimizer=optimizer,
@@ -42,15 +41,15 @@ def train(spare, optimizer="sgd", passes=1, mixed_precision="none", ema_momentum
         image = keras.Input((8, 8, 3))
         x = keras.layers.Rescaling(1 / 255)(image)
         x = keras.layers.Conv2D(3, 3, dtype="float32")(Spare()(x) if spare else x)
-        model, rule = keras.Model(image, x), make_optimizer(settings, STEPS)
-    loop.attach(model, rule, 3, loss_terms("cross_entropy"), ema_momentum=ema_momentum)
+        model, rule = keras.Model(image, x), build_optimizer(settings, STEPS)
+    trainer.build(model, rule, 3, loss_terms("cross_entropy"), ema_momentum=ema_momentum)
     random = np.random.default_rng(0)
     for step in range(1, STEPS + 1):
         images = tf.constant(random.integers(0, 256, (2, 8, 8, 3), np.uint8))
         labels = tf.constant(random.integers(0, 3, (2, 6, 6), np.uint8))
-        loop.step(step, (images, labels))
-        loop.check()
-    with loop.averaged_weights():
+        trainer.train_step(step, (images, labels))
+        trainer.wait()
+    with trainer.averaged_weights():
         spares = [v.numpy() for v in model.variables if v.shape == (2,)]
         return [v.numpy() for v in model.variables if v.shape != (2,)], spares
 
@@ -83,10 +82,10 @@ def test_the_average_follows_it():
 
 
 def test_a_loss_without_any_gradient_is_refused():
-    loop = make_loop("one", 2)
+    trainer = make_trainer("one", 2)
     image = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(3, 1)(image)
     model = keras.Model(image, keras.ops.stop_gradient(x))
-    loop.attach(model, make_optimizer(make_settings(train_steps=1), 1), 3, loss_terms("cross_entropy"))
+    trainer.build(model, build_optimizer(make_settings(train_steps=1), 1), 3, loss_terms("cross_entropy"))
     with pytest.raises(InputError, match="depends on no weight of the model"):
-        loop.step(1, (tf.zeros((2, 8, 8, 3), tf.uint8), tf.zeros((2, 8, 8), tf.uint8)))
+        trainer.train_step(1, (tf.zeros((2, 8, 8, 3), tf.uint8), tf.zeros((2, 8, 8), tf.uint8)))

@@ -6,7 +6,7 @@ import pytest
 
 from kseg import blocks
 from kseg.settings import make_settings
-from kseg.training.optimizers import make_optimizer
+from kseg.training.build import build_optimizer
 from kseg.training.schedules import Schedule
 
 
@@ -22,7 +22,7 @@ def _apply(optimizer, variables, gradients):
 
 def test_the_rate_drops_at_its_epochs():
     settings = make_settings(epochs=9, lr_schedule="steps", lr_drop_epochs="2, 4.5", lr_drop_factor=0.5, warmup_steps=2)
-    rate = make_optimizer(settings, total_steps=90, epoch_steps=10)._learning_rate
+    rate = build_optimizer(settings, total_steps=90, epoch_steps=10)._learning_rate
     # Drops at steps 20 and 45; the rise is over steps 0 and 1.
     expected = {0: 0.5e-3, 1: 1e-3, 19: 1e-3, 20: 0.5e-3, 44: 0.5e-3, 45: 0.25e-3, 89: 0.25e-3}
     for step, value in expected.items():
@@ -57,7 +57,7 @@ def test_weight_decay_is_decoupled_and_of_kernels_alone(name):
     x = blocks.recurrent_conv(image, steps=1, name="beta")  # a layer that is called like what is left out
     model = keras.Model(image, keras.layers.Conv2D(3, 1, bias_initializer="ones")(x))
     settings = make_settings(epochs=1, optimizer=name, learning_rate=0.1, weight_decay=0.5)
-    optimizer = make_optimizer(settings, 10)
+    optimizer = build_optimizer(settings, 10)
     before = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     for _ in range(3):
         after = _apply(optimizer, model.trainable_variables, map(np.zeros_like, before))
@@ -74,7 +74,7 @@ def test_the_whole_gradient_is_clipped_after_the_loss_is_unscaled(wrapped):
     settings = make_settings(
         epochs=1, optimizer="sgd", momentum=0.0, learning_rate=1.0, clip_norm=2.5, mixed_precision=precision
     )
-    optimizer = make_optimizer(settings, 10)
+    optimizer = build_optimizer(settings, 10)
     variables = _variables([0.0, 0.0], [0.0])
     optimizer.build(variables)
     scale = float(optimizer.scale_loss(1.0))
@@ -97,7 +97,7 @@ def test_the_encoder_s_rate_scales_its_steps_and_its_decay(name):
             encoder_lr_multiplier=multiplier,
         )
         variables = _variables([1.0, 2.0], [3.0])
-        optimizer = make_optimizer(settings, 10, encoder=variables[:1] if encoder else ())
+        optimizer = build_optimizer(settings, 10, encoder=variables[:1] if encoder else ())
         for gradient in (1.0, -0.3, 0.5):
             after = _apply(optimizer, variables, [[gradient, 2 * gradient], [gradient]])
         return after
@@ -114,12 +114,12 @@ def test_an_encoder_that_starts_late_steps_as_one_that_starts_then(name):
     gradients = [0.5, -1.0, 0.25]
     settings = make_settings(epochs=9, optimizer=name, learning_rate=0.1, freeze_encoder_epochs=2)
     fresh, (encoder, head) = _variables([1.0]), _variables([1.0], [1.0])
-    optimizer = make_optimizer(settings, 90, epoch_steps=10, encoder=[encoder])
+    optimizer = build_optimizer(settings, 90, epoch_steps=10, encoder=[encoder])
     optimizer.build([encoder, head])
     for _ in range(20):
         _apply(optimizer, [head], [[1.0]])
     assert float(encoder[0]) == 1
-    plain = make_optimizer(make_settings(epochs=9, optimizer=name, learning_rate=0.1), 90)
+    plain = build_optimizer(make_settings(epochs=9, optimizer=name, learning_rate=0.1), 90)
     for gradient in gradients:
         late = _apply(optimizer, [encoder, head], [[gradient], [1.0]])[0]
         expected = _apply(plain, fresh, [[gradient]])[0]

@@ -21,7 +21,7 @@ from kseg.runs.workdir import RunFolder
 from kseg.settings import make_settings
 from kseg.training.build import build_for_run
 from kseg.training.schedules import Schedule
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 from kseg.training.trainers.base import choose_devices
 
 
@@ -152,7 +152,7 @@ def test_crops_more_outputs_and_smooth_labels_through_a_whole_run(records, tmp_p
     assert {"--crop_height=16", "--num_outputs=7", "--label_resize=smooth", "--keep=best"} <= set(flags)
 
 
-def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(whole, records, tmp_path):
+def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(whole, records, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(whole[0], workdir)
     with open(workdir / "flags.txt", "a") as file:
@@ -163,12 +163,13 @@ def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(whole, re
     assert kseg.load_model(workdir).name == "tiny"  # its weights are none the worse
     flags = (workdir / "flags.txt").read_text()
     assert "--keep=best" in flags
-    old = flags.replace("--momentun=0.8\n", "").replace("--keep=best", "--select=last")
-    old = old.replace("weights=none", "weights=sqrt_median_frequency") + "--on_conflict=new\n"
+    gone = ("on_conflict=new", "keep_checkpoints=5", "log_every_steps=1")  # flags that earlier versions had
+    old = flags.replace("momentun=0.8\n", "\n--".join(gone) + "\n")
     (workdir / "flags.txt").write_text(old)
-    stored = RunFolder(workdir).stored()  # as flag and value were called first, and a flag that is gone
-    assert stored["keep"] == "last" and stored["class_weights"] == "inverse_sqrt_frequency"
-    assert "on_conflict" not in stored
+    assert RunFolder(workdir).stored() == RunFolder(whole[0]).stored()
+    capsys.readouterr()
+    kseg.train(tiny.build_tiny, records, workdir, **tiny.SETTINGS)
+    assert "is finished" in capsys.readouterr().out
 
 
 def test_a_free_model_is_bound_to_a_size_only_by_the_settings(records):
@@ -234,7 +235,7 @@ def test_a_group_of_machines_is_refused(records, tmp_path, monkeypatch):
         kseg.train(tiny.build_tiny, records, tmp_path / "run", **tiny.SETTINGS)
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1"]}, "task": task}))
-    assert make_loop("one", 2).devices == 1
+    assert make_trainer("one", 2).devices == 1
 
 
 def test_auto_takes_the_most_devices_that_divide_the_batch():
@@ -280,7 +281,7 @@ class Poison(keras.callbacks.Callback):
 
 def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(records, tmp_path):
     # Looked at after step 6, the end of the second epoch; no checkpoint before.
-    settings = {**tiny.SETTINGS, "log_every_steps": 4, "checkpoint_every_steps": 100}
+    settings = {**tiny.SETTINGS, "checkpoint_every_steps": 100}
     with pytest.raises(FloatingPointError, match="loss of step 5 "):
         kseg.train(tiny.build_tiny, records, tmp_path / "run", callbacks=[Poison(after=4)], **settings)
     last = checkpoints.list_checkpoints(tmp_path / "run" / "checkpoints")[-1]

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import time
 
+import local_group
 import numpy as np
 import pytest
 import tiny
 
 import kseg
 from kseg.training.distribution import cluster as group
-from kseg.training.distribution import local_group
-from kseg.training.trainers import make_loop
+from kseg.training.trainers import make_trainer
 
 CLUSTER = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
 
@@ -35,7 +35,7 @@ def test_the_place_in_the_group(monkeypatch):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("", "needs TF_CONFIG, for example .* On one machine --local_workers=2"),
+        ("", "needs TF_CONFIG, for example .* with its own index"),
         ("{", "TF_CONFIG must be JSON like"),
         ("[1]", "TF_CONFIG must be JSON like"),
         (json.dumps({"cluster": CLUSTER, "task": {"type": "worker", "index": 2}}), "must name chief and workers only"),
@@ -45,7 +45,7 @@ def test_the_place_in_the_group(monkeypatch):
 def test_a_bad_group_is_one_line(config, message, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match=message):
-        make_loop("multiworker", 2)
+        make_trainer("multiworker", 2)
 
 
 def test_processes_started_here_know_each_other(tmp_path):
@@ -138,14 +138,15 @@ def test_a_killed_worker_stops_the_others_and_a_restart_of_all_ends_with_the_sam
 
 
 @pytest.mark.slow
-def test_local_workers_from_the_command_line(records, tmp_path, root):
+def test_a_group_from_the_command_line(records, tmp_path, root, capfd):
     train = [sys.executable, str(root / "scripts" / "train.py"), "--dataset=folder", f"--data_dir={records}"]
-    train += [f"--workdir={tmp_path / 'run'}", "--model=unet", "--local_workers=2", "--train_steps=2", "--height=32"]
-    train += ["--width=64", '--model_options={"depth": 2}', "--base_filters=2", "--deterministic"]
-    refused = subprocess.run([*train, "--batch_size=3"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "must divide by the 2 devices of the 2 workers, got 3 images" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    done = subprocess.run([*train, "--batch_size=4", "--accumulate_steps=2"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 steps of 4 images on 2 device(s)" in done.stdout and (tmp_path / "run" / "scores.json").exists()
+    train += [f"--workdir={tmp_path / 'run'}", "--model=unet", "--strategy=multiworker", "--train_steps=2"]
+    train += ["--height=32", "--width=64", '--model_options={"depth": 2}', "--base_filters=2", "--deterministic"]
+    assert local_group.run_local([*train, "--batch_size=3"], 2) == 2
+    refused = capfd.readouterr().err
+    assert "must divide by the 2 devices of the 2 workers, got 3 images" in refused and "Traceback" not in refused
+    assert local_group.run_local([*train, "--batch_size=4", "--accumulate_steps=2"], 2) == 0
+    assert (
+        "2 steps of 4 images on 2 device(s)" in capfd.readouterr().out and (tmp_path / "run" / "scores.json").exists()
+    )
     assert "--strategy=multiworker" in (tmp_path / "run" / "flags.txt").read_text()

@@ -5,8 +5,6 @@ coloured. Whoever executes rows (tf.data here, NumPy under another backend) has 
 number of parallel calls nor a restart in the middle changes a single byte.
 """
 
-import dataclasses
-
 import numpy as np
 
 from kseg.io.errors import InputError
@@ -23,23 +21,6 @@ ROW = np.dtype(
 )
 
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Ranges of the random changes. The defaults change nothing.
-
-    scale_min, scale_max: uniform scale of image and label. flip: mirror half of them. brightness: largest shift, as
-    a share of 255. contrast, saturation: largest relative change. hue: largest turn, as a share of the circle.
-    """
-
-    scale_min: float = 1.0
-    scale_max: float = 1.0
-    flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
 
 
 def epoch_plan(records, batch_size, seed, epoch, augmentation):

@@ -112,18 +112,17 @@ class Examples:
         self.check_batches(batch_size)
         return _stacked(map_ahead(self.__getitem__, range(len(self))), batch_size)
 
-    def training_batches(self, plans, batch_size, height, width, crop=None, label_resize="nearest"):
+    def training_batches(self, plans, batch_size, resize):
         """Execute plans: `plans()` yields arrays of augment.ROW (steps, batch_size), each step becomes a batch.
 
-        Args:
-            height, width, crop: as in `augment.apply_row`. label_resize: "nearest", or "smooth": augment.smooth_label
-                on the dataset's own ids, before they become training ids.
+        `resize`: kseg.settings.Resize.
         """
-        smooth = label_resize == "smooth"
-        read, resize = (self.raw, self._smooth_label) if smooth else (self.__getitem__, nearest_label)
+        read, resize_label = self.__getitem__, nearest_label
+        if resize.label_resize == "smooth":
+            read, resize_label = self.raw, self._smooth_label
 
         def example(row):
-            return apply_row(*read(row["record"]), row, height, width, crop, resize)
+            return apply_row(*read(row["record"]), row, resize.height, resize.width, resize.crop, resize_label)
 
         rows = (row for plan in plans() for step in plan for row in step)
         return _stacked(map_ahead(example, rows), batch_size)

@@ -41,10 +41,11 @@ class RecordSource(Examples):
         count = -(-len(self) // batch_size)
         return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
 
-    def training_batches(self, plans, batch_size, height, width, crop=None, label_resize="nearest"):
+    def training_batches(self, plans, batch_size, resize):
         """Execute plans as a tf.data.Dataset; the parent's method says what comes."""
-        smooth = label_resize == "smooth"
-        read, resize = (self.read_raw, self._smooth_label) if smooth else (self.read, nearest_label)
+        read, resize_label = self.read, nearest_label
+        if resize.label_resize == "smooth":
+            read, resize_label = self.read_raw, self._smooth_label
 
         def rows():
             for plan in plans():
@@ -52,7 +53,7 @@ class RecordSource(Examples):
                     yield {name: step[name] for name in ROW.names}
 
         def example(row):
-            return apply_row(*read(row["record"]), row, height, width, crop, resize)
+            return apply_row(*read(row["record"]), row, resize.height, resize.width, resize.crop, resize_label)
 
         data = tf.data.Dataset.from_generator(rows, output_signature=_ROW_SIGNATURE).unbatch()
         data = data.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -5,10 +5,11 @@ import itertools
 import keras
 import tensorflow as tf
 
-from kseg.data.augmentation.plan import Augmentation, epoch_plan
+from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.pipeline.examples import Examples
 from kseg.data.pipeline.examples_tensorflow import RecordSource
 from kseg.io.errors import InputError, check_whole
+from kseg.settings import Augmentation, Resize
 
 
 def load_dataset(
@@ -66,7 +67,7 @@ def load_dataset(
             yield epoch_plan(len(source), batch_size, seed, next(epochs), augmentation or Augmentation())
 
         size = (height, width) if height is not None else source.common_size()
-        data = source.training_batches(plans, batch_size, *size)
+        data = source.training_batches(plans, batch_size, Resize(*size))
         return data.apply(tf.data.experimental.assert_cardinality(len(source) // batch_size))
     return source.batches(batch_size, height, width)
 

@@ -1,4 +1,4 @@
-"""A group of processes that train one model together: what TF_CONFIG says of it, and starting one on this machine."""
+"""A group of processes that train one model together: what TF_CONFIG says of it."""
 
 import json
 import os
@@ -28,8 +28,7 @@ def read_group():
     place = task.get("type"), task.get("index")
     if not names:
         raise InputError(
-            f"strategy multiworker needs TF_CONFIG, for example {_EXAMPLE}, on every worker with its own index. "
-            "On one machine --local_workers=2 does without."
+            f"strategy multiworker needs TF_CONFIG, for example {_EXAMPLE}, on every worker with its own index."
         )
     if set(cluster) - {"chief", "worker"} or place not in names:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The loop of Keras' backend, by the strategy of a run."""
+"""The trainer of Keras' backend, by the strategy of a run."""
 
 import keras
 
@@ -8,8 +8,8 @@ from kseg.training.distribution.cluster import check_alone
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
 
-def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):
-    """Return the Loop of Keras' backend.
+def make_trainer(strategy, batch_size, deterministic=False, accumulate_steps=1):
+    """Return the Trainer of Keras' backend.
 
     Args:
         strategy: "auto" (the most GPUs that divide the batch), "one", "mirrored" (all GPUs; without a GPU all logical
@@ -17,7 +17,7 @@ def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):
         batch_size: the global batch. deterministic: bit-identical repeats on a GPU.
         accumulate_steps: passes over parts of the batch that make one optimizer step.
     Raises:
-        ValueError: unknown strategy; devices or passes that do not divide the batch; a backend without a loop;
+        ValueError: unknown strategy; devices or passes that do not divide the batch; a backend without a trainer;
             a group of workers in TF_CONFIG without "multiworker", or none with it.
     """
     if strategy not in STRATEGIES:
@@ -31,9 +31,11 @@ def make_loop(strategy, batch_size, deterministic=False, accumulate_steps=1):
     if strategy != "multiworker":
         check_alone(f"KERAS_BACKEND={backend}")
     if backend == "tensorflow":
-        from kseg.training.trainers.tensorflow import TensorFlowLoop as kind
-    elif backend == "jax":
-        from kseg.training.trainers.jax import JaxLoop as kind
-    else:
-        raise InputError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")
-    return kind(strategy, batch_size, deterministic, accumulate_steps)
+        from kseg.training.trainers.tensorflow import TensorFlowTrainer
+
+        return TensorFlowTrainer(strategy, batch_size, deterministic, accumulate_steps)
+    if backend == "jax":
+        from kseg.training.trainers.jax import JaxTrainer
+
+        return JaxTrainer(strategy, batch_size, deterministic, accumulate_steps)
+    raise InputError(f"Training needs KERAS_BACKEND tensorflow or jax, got {backend}.")

@@ -16,31 +16,55 @@ from kseg.metrics.scores import five_scores
 from kseg.training.averaging import MovingAverage
 
 
-class Loop:
-    """The accounting that backends share. A subclass has `scope`, `attach`, `batches`, `_run` and `_read`.
+class Trainer:
+    """The accounting that backends share. A subclass has `scope`, `build`, `batches` and `train_step`.
 
     It adds up the epoch's loss and confusion matrix, and looks at steps some time after they were started, so that a
     device need not wait. `devices` is the number of replicas; `trained` is `model`, or holds it and an auxiliary head;
-    `average` is the model's MovingAverage, or None; `chief` is whether this process writes what a run leaves.
+    `average` is the model's MovingAverage, or None; `group` is the WorkerGroup that this process is in, or None.
     """
 
-    devices, chief = 1, True
-
     def __init__(self):
-        self.model = self.trained = self.optimizer = self.metric = self.average = None
-        self._waiting = []  # (step, what `_run` gave)
-        self._before, self.loss_sum, self.steps = 0, 0.0, 0
+        self.devices = 1
+        self.model = None
+        self.trained = None
+        self.optimizer = None
+        self.metric = None
+        self.average = None
+        self.group = None
+        self.loss_sum = 0.0
+        self.steps = 0
+        self._matrix_before = 0
+        self._started = []  # (step, its loss, how many replicas' gradients are not finite), not looked at yet
+
+    @property
+    def chief(self):
+        """Whether this process writes what a run leaves."""
+        return self.group is None or self.group.index == 0
+
+    @property
+    def state(self):
+        """The variables that a checkpoint holds, lists by what they belong to."""
+        variables = {"model": self.trained.variables, "optimizer": self.optimizer.variables}
+        if self.average:
+            variables["average"] = self.average.variables
+        return variables
 
     def restart(self, loss_sum=0.0, steps=0, matrix=None):
         """Begin an epoch, or go on in the middle of one with what it had added up."""
         self.metric.reset_state()
-        self._before = 0 if matrix is None else np.asarray(matrix, np.int64)
-        self.loss_sum, self.steps = loss_sum, steps
+        self._matrix_before = 0 if matrix is None else np.asarray(matrix, np.int64)
+        self.loss_sum = loss_sum
+        self.steps = steps
+
+    def sums(self):
+        """What the epoch has added up so far, JSON types: what `restart` takes."""
+        return {"loss_sum": self.loss_sum, "steps": self.steps, "matrix": self.matrix.tolist()}
 
     @property
     def matrix(self):
         """The epoch's confusion matrix so far, int64 (C, C + 1)."""
-        return self.metric.matrix() + self._before
+        return self.metric.matrix() + self._matrix_before
 
     @property
     def learning_rate(self):
@@ -62,47 +86,30 @@ class Loop:
         """Return (what the steps run on in words, a warning about it or None)."""
         return f"{self.devices} device(s)", None
 
-    def step(self, number, batch):
-        """Start the step of that number (from 1) on a batch of `batches`."""
-        self._waiting.append((number, self._run(batch)))
-
-    def check(self):
+    def wait(self):
         """Wait for the steps so far; FloatingPointError names the first whose loss or gradient is not finite."""
-        for number, result in self._waiting:
-            loss, broken = self._read(result)
-            if broken or not math.isfinite(loss):
+        for number, loss, broken in self._started:
+            loss = float(loss)
+            if int(broken) or not math.isfinite(loss):
                 what = "gradient" if math.isfinite(loss) else "loss"
                 raise NotFiniteError(f"The {what} of step {number} is not finite (loss {loss}).")
             self.loss_sum += loss
             self.steps += 1
-        self._waiting.clear()
+        self._started.clear()
 
     def check_weights(self, step):
-        """As `check`, and every weight must be finite after `step`: nothing else may get into a checkpoint."""
-        self.check()
+        """As `wait`, and every weight must be finite after `step`: nothing else may get into a checkpoint."""
+        self.wait()
         if path := first_not_finite(self.trained.variables):
             raise NotFiniteError(f"{path} is not finite after step {step}.")
 
-    def synchronize_batch_norm(self, synchronized):
-        """Let every BN layer share its batch statistics over the replicas, or not (a no-op on one device)."""
-
-    def from_chief(self, value):
-        """Return the chief's value (JSON types) on every worker, all of which must call this: the group meets here."""
-        return value
-
-    def readable_errors(self):
-        """A context in which the loss of another worker is one clear line (ConnectionError)."""
-        return contextlib.nullcontext()
-
     @contextlib.contextmanager
     def savable(self):
-        """The model as a file should hold it: averaged weights if there are any, local batch norm, no optimizer."""
-        self.synchronize_batch_norm(False)
+        """The model as a file should hold it: averaged weights if there are any, no optimizer."""
         self.model.optimizer = None
         with self.averaged_weights():
             yield
         self.model.optimizer = self.optimizer
-        self.synchronize_batch_norm(True)
 
     @contextlib.contextmanager
     def averaged_weights(self):
@@ -111,7 +118,7 @@ class Loop:
             yield
 
     def _start_average(self, momentum):
-        """Follow the model's weights from here on; momentum 0: do not. For `attach`, in the scope."""
+        """Follow the model's weights from here on; momentum 0: do not. For `build`, in the scope."""
         if momentum:
             self.average = MovingAverage(self.model, self.optimizer, momentum)
 
@@ -120,7 +127,7 @@ def choose_devices(strategy, batch_size, accelerators, others):
     """Return the devices to train on: a list of one or more, of the accelerators if there are any.
 
     Args:
-        strategy: as in `make_loop`. batch_size: images of one pass. accelerators, others: lists of devices.
+        strategy: as in `make_trainer`. batch_size: images of one pass. accelerators, others: lists of devices.
     """
     devices = accelerators or others
     if strategy == "one" or (strategy == "auto" and not accelerators):

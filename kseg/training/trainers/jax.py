@@ -8,10 +8,10 @@ import keras
 from kseg.io.errors import InputError
 from kseg.losses.keras_losses import Objective
 from kseg.metrics.keras_metric import SegmentationScores
-from kseg.training.trainers.base import Loop, choose_devices
+from kseg.training.trainers.base import Trainer, choose_devices
 
 
-class JaxLoop(Loop):
+class JaxTrainer(Trainer):
     """Runs steps under `keras.distribution`; batch norm and loss are global there by themselves.
 
     A gradient that is not finite shows in the loss of the next step.
@@ -27,7 +27,8 @@ class JaxLoop(Loop):
         present = jax.local_devices()
         accelerators = [device for device in present if device.platform != "cpu"]
         devices = choose_devices(strategy, batch_size, accelerators, present)
-        self.devices, self._used = len(devices), devices
+        self.devices = len(devices)
+        self._used = devices
         self._distribution = None
         if self.devices > 1:
             names = [f"{device.platform}:{device.id}" for device in devices]
@@ -39,9 +40,11 @@ class JaxLoop(Loop):
         with self._distribution.scope() if self._distribution else contextlib.nullcontext():
             yield
 
-    def attach(self, model, optimizer, num_classes, terms, ema_momentum=0.0):
+    def build(self, model, optimizer, num_classes, terms, *, ema_momentum=0.0):
         """Take the model and the optimizer, both built in `scope`, and the `losses.Term`s of the loss."""
-        self.model, self.trained, self.optimizer = model, model, optimizer
+        self.model = model
+        self.trained = model
+        self.optimizer = optimizer
         with self.scope():
             self.metric = SegmentationScores(num_classes)
             model.compile(optimizer, Objective(terms), metrics=[self.metric], auto_scale_loss=False)
@@ -58,24 +61,30 @@ class JaxLoop(Loop):
         """Refuse what this backend does not do."""
         raise InputError("remat needs KERAS_BACKEND=tensorflow, got jax. Leave it out, or change the backend.")
 
-    def batches(self, source, plans, batch_size, result):
-        """Iterate over the batches of the plans; the arguments are those of TensorFlow's loop."""
-        return source.training_batches(plans, batch_size, *result)
+    def batches(self, source, plans, batch_size, resize):
+        """Iterate over the batches of the plans; the arguments are those of `TensorFlowTrainer.batches`."""
+        return source.training_batches(plans, batch_size, resize)
 
     def restart(self, loss_sum=0.0, steps=0, matrix=None):
         self.model.reset_metrics()
         super().restart(loss_sum, steps, matrix)
-        self._mean, self._count = 0.0, 0
+        self._mean_loss = 0.0
+        self._count = 0
 
-    def _run(self, batch):
+    def train_step(self, number, batch):
+        """Run the step of that number (from 1) on a batch of `batches`."""
         with self.scope():
-            loss = float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
+            # Keras gives the mean loss since `restart`; a step's own is the difference of the sums.
+            mean_loss = float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
+            loss = mean_loss * (self._count + 1) - self._mean_loss * self._count
+            self._mean_loss = mean_loss
+            self._count += 1
+            self._started.append((number, loss, 0))
             if self.average:
                 own, followed = self.average.variables, self.average.followed
                 values = self._next_average([v.value for v in own], [v.value for v in followed])
                 for variable, value in zip(own, values, strict=True):
                     variable.assign(value)
-            return loss
 
     def _averaged(self, own, followed):
         """`MovingAverage.update` of values, for jax.jit."""
@@ -84,9 +93,3 @@ class JaxLoop(Loop):
         with keras.StatelessScope(state_mapping=zip(variables, [*own, *followed], strict=True)) as scope:
             average.update()
             return [scope.get_current_value(variable) for variable in average.variables]
-
-    def _read(self, result):
-        """Keras gives the mean loss since `restart`; a step's own is the difference of the sums."""
-        loss = result * (self._count + 1) - self._mean * self._count
-        self._mean, self._count = result, self._count + 1
-        return loss, 0

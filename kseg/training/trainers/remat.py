@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import tree
 
 from kseg.io.errors import InputError
+from kseg.training.trainers.keras_internals import every_layer, graph_of, takes_training
 
 _LIMITS = 24  # sizes of a segment that are tried, each 3/4 of the one before
 
@@ -25,15 +26,13 @@ class Rematerialized:
     """
 
     def __init__(self, model, size):
-        graph = getattr(model, "_functional", model)  # that of a Sequential
-        if not hasattr(graph, "_nodes_by_depth"):
+        graph = graph_of(model)
+        if graph is None:
             raise InputError(f"remat needs a functional or sequential model, got {type(model).__name__}.")
-        if any(getattr(layer, "activity_regularizer", None) for layer in model._flatten_layers()):
+        if any(getattr(layer, "activity_regularizer", None) for layer in every_layer(model)):
             raise InputError(f"remat cannot take activity regularizers, which {model.name} has.")
-        depths = sorted(graph._nodes_by_depth, reverse=True)
-        nodes = [node for depth in depths for node in graph._nodes_by_depth[depth] if not node.is_input]
-        self._input, self._outputs = graph.inputs[0], graph._outputs_struct
-        needed = [id(tensor) for tensor in graph.outputs]
+        self._input, self._outputs, nodes = graph
+        needed = [id(tensor) for tensor in tree.flatten(self._outputs)]
         self._segments = []
         for part in _split(nodes, needed, _bytes(nodes, self._input, size)):
             later = {*needed, *(id(t) for node in nodes[nodes.index(part[-1]) + 1 :] for t in node.input_tensors)}
@@ -114,7 +113,7 @@ def _run_nodes(nodes, values, symbolic=False):
         if symbolic:
             given = node.operation.compute_output_spec(*args, **kwargs)
         else:
-            training = {"training": True} if "training" in getattr(node.operation, "_call_context_args", ()) else {}
+            training = {"training": True} if takes_training(node.operation) else {}
             given = node.operation(*args, **(kwargs | training))
         values |= zip(map(id, node.outputs), tree.flatten(given), strict=True)
     return values

@@ -1,4 +1,4 @@
-"""A group of workers on this machine."""
+"""Starts a group of workers on this machine."""
 
 import contextlib
 import json
