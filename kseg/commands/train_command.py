@@ -5,6 +5,7 @@ import os
 from absl import flags
 
 from kseg.commands import command_line
+from kseg.data.datasets import DATASETS
 from kseg.io.errors import NotFiniteError
 from kseg.settings import Settings
 
@@ -15,7 +16,7 @@ flags.DEFINE_string("model", None, "Architecture: a name of kseg.MODELS.", flag_
 flags.DEFINE_enum(
     "dataset",
     "cityscapes",
-    ("cityscapes", "camvid", "folder", "synthetic"),
+    list(DATASETS),
     "What --data_dir should hold. synthetic: streets are drawn there if it is empty; the others: what to download.",
     flag_values=FLAGS,
 )
