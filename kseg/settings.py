@@ -41,25 +41,25 @@ LOSSES = {
         "kseg.losses.functional:focal_sum",
         _PIXELS,
         {"gamma": "focal_gamma", **_WEIGHTED},
-        "the same, where pixels that are right already count less (`--focal_gamma`)",
+        "the same, with less weight for pixels that are right already; `--focal_gamma` sets how much less",
     ),
     "top_k_cross_entropy": Loss(
         "kseg.losses.functional:top_k_cross_entropy_sum",
         _IMAGES,
         {"share": "top_k_share", **_WEIGHTED},
-        "of each image's valid pixels the hardest share (`--top_k_share`), mean over them, then over the images",
+        "mean over each image's hardest valid pixels, then over images; `--top_k_share` sets their share",
     ),
     "dice": Loss(
         "kseg.losses.functional:dice_sum",
         _IMAGES,
         {},
-        "of each image, mean over the classes in its truth, then over the images",
+        "mean over the classes in each image's label, then over images",
     ),
     "lovasz_softmax": Loss(
         "kseg.losses.functional:lovasz_softmax_sum",
         _IMAGES,
         {},
-        "the same with 1 - IoU instead of 1 - Dice",
+        "the same, with 1 - IoU instead of 1 - Dice",
     ),
 }
 _TAKING_WEIGHTS = [name for name, loss in LOSSES.items() if "class_weights" in loss.options]

@@ -22,10 +22,10 @@ import os
 from absl import flags
 
 from kseg.commands import command_line
+from kseg.data.datasets import DATASETS
 
 FLAGS = flags.FlagValues()
-_DATASETS = ["cityscapes", "camvid", "folder", "synthetic"]
-flags.DEFINE_enum("dataset", None, _DATASETS, "Which kind of dataset to prepare.", flag_values=FLAGS)
+flags.DEFINE_enum("dataset", None, list(DATASETS), "Which kind of dataset to prepare.", flag_values=FLAGS)
 flags.DEFINE_string(
     "source",
     "",

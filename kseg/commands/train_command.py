@@ -5,6 +5,7 @@ import os
 from absl import flags
 
 from kseg.commands import command_line
+from kseg.data.datasets import DATASETS
 from kseg.io.errors import NotFiniteError
 from kseg.settings import Settings
 
@@ -19,7 +20,7 @@ flags.DEFINE_string("model", None, "Architecture: a name in kseg.MODELS.", flag_
 flags.DEFINE_enum(
     "dataset",
     "cityscapes",
-    ("cityscapes", "camvid", "folder", "synthetic"),
+    list(DATASETS),
     "Dataset in --data_dir. If that folder has no records: synthetic draws streets there, others say what to download.",
     flag_values=FLAGS,
 )

@@ -1,5 +1,7 @@
 """A dataset is one entry of DATASETS: what is added there is prepared, asked for and a choice of the flags."""
 
+import runpy
+
 import pytest
 from scenes import H, W, make_camvid
 
@@ -31,6 +33,12 @@ def test_a_new_dataset_is_prepared_and_read(sketches, tmp_path):
     assert images.shape == (1, H, W, 3) and labels.shape == (1, H, W)
     with pytest.raises(ValueError, match="no dataset 'photos'. Choose one of: cityscapes, camvid, folder, sketches"):
         kseg.prepare_dataset("photos", tmp_path, records)
+
+
+@pytest.mark.parametrize("command", ["prepare_command", "train_command"])
+def test_a_new_dataset_is_a_choice_of_the_flag(sketches, command):
+    flag = runpy.run_module(f"kseg.commands.{command}")["FLAGS"]["dataset"]
+    assert flag.parser.enum_values == ["cityscapes", "camvid", "folder", "synthetic", "sketches"]
 
 
 def test_every_reader_is_there_and_every_download_is_told(tmp_path):
