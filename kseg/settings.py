@@ -10,6 +10,7 @@ import numbers
 import os
 
 from kseg.io.errors import InputError
+from kseg.score_table import SCORES
 
 # Losses that are a weighting of the pixels' cross entropies, so that class weights have a meaning there.
 WEIGHTED = ("cross_entropy", "focal", "top_k_cross_entropy")
@@ -235,15 +236,7 @@ class Settings:
     best_by: str = _setting(
         "mean_iou",
         "Validation score (macro means) of the best epoch.",
-        choices=(
-            "mean_iou",
-            "pixel_accuracy",
-            "frequency_weighted_iou",
-            "accuracy",
-            "sensitivity",
-            "specificity",
-            "f1",
-        ),
+        choices=SCORES,
     )
     patience: int = _setting(
         0, "Stop after so many epochs without a better --best_by (or loss, by --keep=lowest_loss); 0: never.", lower=0

@@ -8,36 +8,33 @@ import pathlib
 import _flags
 from absl import flags
 
+from kseg.evaluation import PROTOCOLS
+
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
 flags.DEFINE_string("data_dir", None, "Record folder (scripts/prepare_data.py).", flag_values=FLAGS)
 flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
 flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
 flags.DEFINE_string("label_space", None, "For records without dataset.json: train_ids or label_ids.", flag_values=FLAGS)
-_PROTOCOLS = {
-    "standard": "the classes' mean scores",
-    "cityscapes": "the benchmark's own, equal to cityscapesScripts'",
-    "seed": "as the code of the paper's authors, at network size and per image",
-}
 flags.DEFINE_enum(
     "protocol",
     "standard",
-    list(_PROTOCOLS),
-    f"How scores are taken: {'; '.join(map(': '.join, _PROTOCOLS.items()))}.",
+    list(PROTOCOLS),
+    f"How scores are taken: {'; '.join(f'{name}: {protocol.help}' for name, protocol in PROTOCOLS.items())}.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "label_resize",
     None,
     ["nearest", "smooth"],
-    "Protocol seed: how labels come to the network's size; empty: as a run folder's were, else nearest.",
+    "Protocol fischer2021: how labels come to the network's size; empty: as a run folder's were, else nearest.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
     "train_mode_statistics",
     False,
-    "Protocol seed: batch norm by the batch and dropout active, as the authors scored (--batch_size=1 for R2U-Net, 2 "
-    "for SegNet-ASPP). The model stays as it is.",
+    "Protocol fischer2021: batch norm by the batch and dropout active, as the authors scored (--batch_size=1 for "
+    "R2U-Net, 2 for SegNet-ASPP). The model stays as it is.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("audit", False, "Say what could have given the rows of --row, and end.", flag_values=FLAGS)
@@ -53,7 +50,7 @@ flags.DEFINE_string(
     "report_dir",
     None,
     "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: none. "
-    "One more pass over the images, but for protocol standard.",
+    "Protocol fischer2021, which scores at another size, makes one more pass over the images.",
     flag_values=FLAGS,
 )
 
@@ -80,21 +77,24 @@ def main(args):
     from kseg.reports import evaluation_report
 
     model = pathlib.Path(args.model).absolute()
-    kind = "scores" if args.protocol == "standard" else args.protocol
-    output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
+    name = "scores" if args.protocol == "standard" else args.protocol
+    output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{name}.json"))
     if args.output and not output.parent.is_dir():
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
     reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
     refuse_inputs([output, *reports], [*model_files(args.model), *record_files(args.data_dir)])
-    # The report's pass over the images gives the standard scores too.
-    one_pass = args.report_dir and args.protocol == "standard" and not (args.label_resize or args.train_mode_statistics)
-    report = write_report(args) if one_pass else None
-    scores = report.scores if one_pass else score(args)
+    one_pass = args.protocol != "fischer2021" and not (args.label_resize or args.train_mode_statistics)
+    if args.report_dir and one_pass:
+        report = write_report(args)
+        scores = report.cityscapes or report.scores
+    else:
+        scores = score(args)
+        report = write_report(args) if args.report_dir else None
     print(scores)
     scores.to_json(output)
     print(f"{output}  the same table")
-    if args.report_dir:
-        print(f"\n{report or write_report(args)}")
+    if report:
+        print(f"\n{report}")
         print(f"{args.report_dir}  the report: confusion.csv, confusion.png, objects.json, boundaries.json")
 
 
@@ -120,8 +120,17 @@ def write_report(args):
     """Write what the model confuses, misses and blurs."""
     from kseg.reports import evaluation_report
 
-    options = {name: args[name].value for name in ("split", "label_set", "label_space", "batch_size")}
-    return evaluation_report.write_report(args.model, args.data_dir, args.report_dir, progress=True, **options)
+    return evaluation_report.write_report(
+        args.model,
+        args.data_dir,
+        args.report_dir,
+        split=args.split,
+        label_set=args.label_set,
+        label_space=args.label_space,
+        batch_size=args.batch_size,
+        progress=True,
+        cityscapes=args.protocol == "cityscapes",
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from kseg.data.checks.record_faults import quick_check
 from kseg.data.pipeline.load import open_split
 from kseg.inference.compatibility import check_arguments, check_batch_norm
 from kseg.inference.loading import load_model
-from kseg.inference.predict import labeller
+from kseg.inference.predict import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path
 from kseg.io.progress import progress_bar
@@ -247,7 +247,7 @@ class _Run:
         row = {}
         if self.loop.chief:
             with self.loop.averaged_weights():
-                row = self.log.validation(self.step, *score(self, labeller(self.model)))
+                row = self.log.validation(self.step, *score(self, predictor(self.model)))
         return self.loop.from_chief(row)
 
     def _offer(self, row):
