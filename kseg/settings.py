@@ -11,6 +11,7 @@ import os
 from typing import NamedTuple
 
 from kseg.io.errors import InputError
+from kseg.score_table import SCORES
 
 
 class Loss(NamedTuple):
@@ -330,15 +331,7 @@ class Settings:
     best_by: str = _setting(
         "mean_iou",
         "Validation score that decides which epoch is best (macro means).",
-        choices=(
-            "mean_iou",
-            "pixel_accuracy",
-            "frequency_weighted_iou",
-            "accuracy",
-            "sensitivity",
-            "specificity",
-            "f1",
-        ),
+        choices=SCORES,
     )
     patience: int = _setting(
         0,

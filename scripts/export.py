@@ -1,4 +1,4 @@
-"""Write a SavedModel."""
+"""Write a model for other programs."""
 
 from kseg.commands.export_command import main
 

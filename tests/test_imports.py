@@ -9,6 +9,7 @@ import pytest
 # The rooms of kseg (folders and files at its top): each imports itself and what stands before it.
 ORDER = (
     "io",
+    "score_table",
     "settings",
     "layers",
     "blocks",

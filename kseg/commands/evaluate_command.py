@@ -8,6 +8,7 @@ import pathlib
 from absl import flags
 
 from kseg.commands import command_line
+from kseg.evaluation import PROTOCOLS
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
@@ -22,16 +23,11 @@ flags.DEFINE_string(
     "Which ids the labels hold, if the records lack dataset.json: train_ids or label_ids.",
     flag_values=FLAGS,
 )
-_PROTOCOLS = {
-    "standard": "every image once at its label's size, void ignored",
-    "cityscapes": "the benchmark's own scores, equal to those of cityscapesScripts",
-    "seed": "as the code of the paper's authors does, at network size and per image",
-}
 flags.DEFINE_enum(
     "protocol",
     "standard",
-    list(_PROTOCOLS),
-    f"How to score. {'; '.join(map(': '.join, _PROTOCOLS.items()))}.",
+    list(PROTOCOLS),
+    f"How to score. {'; '.join(f'{name}: {protocol.help}' for name, protocol in PROTOCOLS.items())}.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -62,8 +58,8 @@ flags.DEFINE_string("output", None, "JSON file to write the scores to; empty: be
 flags.DEFINE_string(
     "report_dir",
     None,
-    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: no report. Protocols other "
-    "than standard need a second pass over the images for it.",
+    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: no report. Protocol "
+    "fischer2021, which scores at another size, needs a second pass over the images for it.",
     flag_values=FLAGS,
 )
 
@@ -97,15 +93,18 @@ def run(args):
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
     reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
     refuse_inputs([output, *reports], [*model_files(args.model), *record_files(args.data_dir)])
-    # The report's pass over the images gives the standard scores too.
-    one_pass = args.report_dir and args.protocol == "standard" and not (args.label_resize or args.train_mode_statistics)
-    report = write_report(args) if one_pass else None
-    scores = report.scores if one_pass else score(args)
+    one_pass = args.protocol != "fischer2021" and not (args.label_resize or args.train_mode_statistics)
+    if args.report_dir and one_pass:
+        report = write_report(args)
+        scores = report.cityscapes or report.scores
+    else:
+        scores = score(args)
+        report = write_report(args) if args.report_dir else None
     print(scores)
     scores.to_json(output)
     print(f"{output}  the same table")
-    if args.report_dir:
-        print(f"\n{report or write_report(args)}")
+    if report:
+        print(f"\n{report}")
         print(f"{args.report_dir}  the report: confusion.csv, confusion.png, objects.json, boundaries.json")
 
 
@@ -140,6 +139,7 @@ def write_report(args):
         label_space=args.label_space,
         batch_size=args.batch_size,
         progress=True,
+        cityscapes=args.protocol == "cityscapes",
     )
 
 

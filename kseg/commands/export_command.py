@@ -1,20 +1,29 @@
-"""Write a SavedModel: python scripts/export.py --model=runs/segnet_aspp/best.keras --output=segnet_aspp_saved_model"""
+"""Write a model for other programs:
+
+python scripts/export.py --model=runs/segnet_aspp/best.keras --output=segnet_aspp_saved_model
+"""
 
 from absl import flags
 
 from kseg.commands import command_line
+from kseg.export import EXPORTERS
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
-flags.DEFINE_string("output", None, "Folder to write the SavedModel to.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "Folder or file to write.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "format",
+    "savedmodel",
+    list(EXPORTERS),
+    f"{'; '.join(f'{name}: {exporter.help}' for name, exporter in EXPORTERS.items())}.",
+    flag_values=FLAGS,
+)
 
 
 def run(args):
     """Export the model."""
     command_line.require(args, "model", "output")
-    import kseg
-
-    print(kseg.export_saved_model(args.model, args.output))
+    print(EXPORTERS[args.format].function(args.model, args.output))
 
 
 def main():

@@ -11,9 +11,12 @@ import dataclasses
 import math
 
 from kseg.io.errors import InputError
+from kseg.score_table import SCORE_NAMES
 
-NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
-FITS, EXCLUDED, BY_CHANCE = "fits", "excluded", "only by chance"
+MICRO = "micro, fixed classes"
+PER_IMAGE = "micro, classes of each image"
+MACRO = "macro"
+FITS, EXCLUDED, BY_CHANCE = "fits", "no", "only by chance"
 _LARGEST = 255  # a label map of 8 bits holds no more classes
 _SLACK = 1e-12  # of binary fractions: the end of an interval belongs to it
 
@@ -25,9 +28,12 @@ class Interval:
     low: float
     high: float
 
-    def meet(self, other):
+    def meet(self, interval):
         """Return the common part with another interval (which may be None), or None where there is none."""
-        low, high = (max(self.low, other.low), min(self.high, other.high)) if other else (1, 0)
+        if interval is None:
+            return None
+        low = max(self.low, interval.low)
+        high = min(self.high, interval.high)
         return Interval(low, high) if low <= high + _SLACK else None
 
     def whole_numbers(self):
@@ -44,10 +50,10 @@ class Interval:
 class RowAudit:
     """What one published row allows.
 
-    published: the five by name. pixel_accuracy: what sensitivity and F1 can both be, or None where they differ.
-    from_accuracy, from_specificity: class counts that each gives under a micro average; class_count: both together;
-    fixed_counts: the whole numbers in it. micro_jaccard: p / (2-p). readings: name -> (verdict, reason), a verdict
-    being FITS, EXCLUDED or BY_CHANCE.
+    published: the five by name. pixel_accuracy: what sensitivity and F1 can both be, or None where they differ; then
+    the next four are None too. from_accuracy, from_specificity: class counts that each gives under a micro average;
+    class_count: both together. micro_jaccard: p / (2-p). averages: MICRO, PER_IMAGE, MACRO -> FITS, EXCLUDED or
+    BY_CHANCE.
     """
 
     published: dict
@@ -55,32 +61,44 @@ class RowAudit:
     from_accuracy: Interval | None
     from_specificity: Interval | None
     class_count: Interval | None
-    fixed_counts: tuple
     micro_jaccard: Interval | None
-    readings: dict
+    averages: dict
 
-    def __str__(self):
-        lines = ["  ".join(f"{name} {value:g}" for name, value in self.published.items())]
-        if self.pixel_accuracy:
-            lines.append(
-                f"  class count of a micro average: {self.from_accuracy} by accuracy, {self.from_specificity} by "
-                f"specificity, {self.class_count or 'none'} by both"
-            )
-        lines += [f"  {verdict}: {name}. {reason}." for name, (verdict, reason) in self.readings.items()]
-        return "\n".join(lines)
+    @property
+    def fixed_counts(self):
+        """The whole numbers in `class_count`."""
+        return self.class_count.whole_numbers() if self.class_count else ()
+
+    def cells(self):
+        """Return the row's column of the table: text by title."""
+        whole = self.fixed_counts
+        return {
+            **{name: f"{value:g}" for name, value in self.published.items()},
+            "class count by accuracy": str(self.from_accuracy or "-"),
+            "class count by specificity": str(self.from_specificity or "-"),
+            "class count by both": str(self.class_count or "none"),
+            "whole numbers in it": f"{whole[0]} to {whole[-1]}" if len(whole) > 1 else str(*whole) or "none",
+            "micro Jaccard would be": str(self.micro_jaccard or "-"),
+            **self.averages,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """The rows' audits, the class count that all of them could share (None: there is none), and a short verdict."""
+    """The rows' audits, and the class count that all of them could share (None: there is none); `str()` is a table."""
 
     rows: tuple
     shared_class_count: Interval | None
-    verdict: str
 
     def __str__(self):
-        rows = [f"Row {i}: {row}" for i, row in enumerate(self.rows, 1)]
-        return "\n\n".join([*rows, f"Verdict: {self.verdict}"])
+        columns = [row.cells() for row in self.rows]
+        heads = {"": [f"row {i}" for i, _ in enumerate(self.rows, 1)]}
+        table = heads | {title: [cells[title] for cells in columns] for title in columns[0]}
+        width = max(map(len, table))
+        lines = [f"{title:<{width}}{''.join(f'{cell:>18}' for cell in cells)}" for title, cells in table.items()]
+        if len(self.rows) > 1:
+            lines.append(f"Class count that fits all rows: {self.shared_class_count or 'none'}.")
+        return "\n".join(lines)
 
 
 def audit(rows, digits=4):
@@ -102,7 +120,7 @@ def audit(rows, digits=4):
     shared = audits[0].class_count
     for row in audits[1:]:
         shared = shared and shared.meet(row.class_count)
-    return Audit(audits, shared, _verdict(audits, shared))
+    return Audit(audits, shared)
 
 
 def audit_row(row, digits=4):
@@ -110,24 +128,37 @@ def audit_row(row, digits=4):
     published = _checked(row, digits)
     half = 0.5 * 10.0**-digits
     given = {name: Interval(max(value - half, 0.0), min(value + half, 1.0)) for name, value in published.items()}
-    p = given["sensitivity"].meet(given["f1"])
-    if p is None:
-        return RowAudit(published, None, None, None, None, (), None, _readings(given, None, None, None))
+    f1 = given["f1"]
+    jaccard = given["jaccard"]
+    p = given["sensitivity"].meet(f1)
+    macro_jaccard = Interval(f1.low / (2 - f1.low), f1.high)  # mean of f / (2-f), convex in f, and at most f
+    averages = {MICRO: EXCLUDED, PER_IMAGE: EXCLUDED, MACRO: EXCLUDED}
+    if p is None:  # as micro averages sensitivity and F1 are equal
+        if jaccard.meet(macro_jaccard):
+            averages[MACRO] = FITS
+        return RowAudit(published, None, None, None, None, None, averages)
     # accuracy = 1 - 2 (1-p) / C and specificity = 1 - (1-p) / (C-1), solved for C
     from_accuracy = _quotient(p, given["accuracy"], 2.0, 0.0)
     from_specificity = _quotient(p, given["specificity"], 1.0, 1.0)
     count = from_accuracy.meet(from_specificity)
     micro_jaccard = Interval(p.low / (2 - p.low), p.high / (2 - p.high))
-    return RowAudit(
-        published,
-        p,
-        from_accuracy,
-        from_specificity,
-        count,
-        count.whole_numbers() if count else (),
-        micro_jaccard,
-        _readings(given, p, count, micro_jaccard),
-    )
+    if count and count.whole_numbers() and jaccard.meet(micro_jaccard):
+        averages[MICRO] = FITS
+    if count and jaccard.meet(_weighted_jaccard(p)):
+        averages[PER_IMAGE] = FITS
+    if jaccard.meet(macro_jaccard):
+        averages[MACRO] = BY_CHANCE  # mean sensitivity and mean F1 agree to the last digit
+    return RowAudit(published, p, from_accuracy, from_specificity, count, micro_jaccard, averages)
+
+
+def _weighted_jaccard(p):
+    """An image's Jaccard index weighted by frequency lies between p^2 and p.
+
+    With w_c, t_c, f_c the shares of a class' pixels, of its right ones and of its FP: the index is the sum of
+    t_c w_c / (w_c + f_c), at most p, and by Cauchy and Schwarz at least p^2 / (p + sum of f_c t_c / w_c), at least p^2.
+    The mean over images, for squares are convex, keeps both bounds. The micro average p / (2-p) lies between them.
+    """
+    return Interval(p.low**2, p.high)
 
 
 def _checked(row, digits):
@@ -135,11 +166,11 @@ def _checked(row, digits):
         values = [float(value) for value in row]
     except (TypeError, ValueError) as error:
         raise InputError(f"A row is five numbers, got {row!r}.") from error
-    if len(values) != len(NAMES) or not all(0 <= value <= 1 for value in values):
-        raise InputError(f"A row is five shares of 1 ({', '.join(NAMES)}), got {row!r}.")
+    if len(values) != len(SCORE_NAMES) or not all(0 <= value <= 1 for value in values):
+        raise InputError(f"A row is five shares of 1 ({', '.join(SCORE_NAMES)}), got {row!r}.")
     if any(abs(round(value, digits) - value) > 1e-9 for value in values):
         raise InputError(f"The numbers of a row have at most {digits} decimals, got {row!r}. Say how many they have.")
-    return dict(zip(NAMES, values, strict=True))
+    return dict(zip(SCORE_NAMES, values, strict=True))
 
 
 def _quotient(p, score, factor, shift):
@@ -147,82 +178,3 @@ def _quotient(p, score, factor, shift):
     low = shift + factor * (1 - p.high) / (1 - score.low) if score.low < 1 else math.inf
     high = shift + factor * (1 - p.low) / (1 - score.high) if score.high < 1 else math.inf
     return Interval(low, high)
-
-
-def _readings(given, p, count, micro_jaccard):
-    """What each way of averaging says of a row: name -> (verdict, reason)."""
-    f1, jaccard = given["f1"], given["jaccard"]
-    macro_jaccard = Interval(f1.low / (2 - f1.low), f1.high)  # mean of f / (2-f), convex in f, and at most f
-    if p is None:
-        reason = "Sensitivity and F1 differ; as micro averages both are the pixel accuracy"
-        readings = dict.fromkeys(
-            ("micro over a fixed set of classes", "classes present in each image"), (EXCLUDED, reason)
-        )
-    else:
-        readings = {
-            "micro over a fixed set of classes": _fixed(count, jaccard, micro_jaccard),
-            "classes present in each image": _present(p, count, jaccard, micro_jaccard),
-        }
-    if not jaccard.meet(macro_jaccard):
-        readings["macro"] = (EXCLUDED, f"With this F1 the mean Jaccard index lies in {macro_jaccard}")
-    elif p is None:
-        readings["macro"] = (FITS, "Any class count; macro averages do not tell it")
-    else:
-        reason = "Mean sensitivity and mean F1 agree to the last digit only by accident"
-        same = "; so do the class counts by accuracy and by specificity" if count else ""
-        readings["macro"] = (BY_CHANCE, reason + same)
-    return readings
-
-
-def _fixed(count, jaccard, micro_jaccard):
-    if count is None:
-        return EXCLUDED, "Accuracy and specificity imply different class counts"
-    against = []
-    if not count.whole_numbers():
-        against.append(f"The class count would be {count}, where no whole number lies")
-    if not jaccard.meet(micro_jaccard):
-        against.append(f"The Jaccard index would be {micro_jaccard}")
-    return (EXCLUDED, ". ".join(against)) if against else (FITS, f"{_several(count.whole_numbers())} classes")
-
-
-def _present(p, count, jaccard, micro_jaccard):
-    """An image's Jaccard index weighted by frequency lies between p^2 and p.
-
-    With w_c, t_c, f_c the shares of a class' pixels, of its right ones and of its FP: the index is the sum of
-    t_c w_c / (w_c + f_c), at most p, and by Cauchy and Schwarz at least p^2 / (p + sum of f_c t_c / w_c), at least p^2.
-    The mean over images, for squares are convex, keeps both bounds.
-    """
-    if count is None:
-        return EXCLUDED, "Accuracy and specificity imply different mean class counts"
-    weighted = Interval(p.low**2, p.high)
-    if not jaccard.meet(weighted):
-        return EXCLUDED, f"A Jaccard index weighted by frequency or averaged over images would lie in {weighted}"
-    if jaccard.meet(micro_jaccard):
-        return FITS, f"{count} of them in the mean; the Jaccard index may be micro too"
-    return FITS, (
-        f"{count} of them in the mean. The Jaccard index is not micro ({micro_jaccard}); weighted by frequency in each "
-        f"image it lies in {weighted}, as here"
-    )
-
-
-def _verdict(audits, shared):
-    parts = []
-    for i, row in enumerate(audits, 1):
-        fitting = [name for name, (verdict, _) in row.readings.items() if verdict == FITS]
-        count = f", count {row.class_count}" if row.class_count else ""
-        parts.append(f"Row {i}: {' or '.join(fitting)}{count}." if fitting else f"Row {i}: no reading fits.")
-    text = " ".join(parts)
-    if len(audits) == 1 or any(row.class_count is None for row in audits):
-        return text
-    if shared is None:
-        return (
-            f"{text} No class count fits all rows: the label sets differ, or a model predicts more classes per image "
-            "that are not there. Accuracy and specificity do not compare; the other scores only on one label set."
-        )
-    whole = shared.whole_numbers()
-    fixed = f"as a fixed count {_several(whole)}" if whole else "no whole number, so only as a mean over images"
-    return f"{text} All rows can share a class count of {shared} ({fixed})."
-
-
-def _several(numbers):
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

@@ -1,4 +1,4 @@
-"""The protocol "seed": data brought to the network's size, and the network in training mode where that is asked for."""
+"""The protocol "fischer2021": data brought to the network's size; the network in training mode where asked for."""
 
 import pathlib
 
@@ -13,11 +13,11 @@ from kseg.data.pipeline.examples import Examples
 from kseg.inference.compatibility import check_batch_norm, class_count
 from kseg.inference.finite import check_logits, image_names
 from kseg.inference.loading import SavedModel, label_set_of
-from kseg.inference.predict import label_and_check, labeller
+from kseg.inference.predict import classes_and_finite, predictor
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar
 from kseg.layers.preprocessing import preprocess_layer
-from kseg.metrics.fischer2021_scores import SeedScores, SeedSums
+from kseg.metrics.fischer2021_scores import Fischer2021Scores, Fischer2021Sums
 from kseg.metrics.scores import check_complete
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
 from kseg.settings import Resize
@@ -25,7 +25,9 @@ from kseg.settings import Resize
 LABEL_RESIZES = ("nearest", "smooth")
 
 
-def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="nearest", train_mode_statistics=False):
+def evaluate_fischer2021(
+    model, data, *, batch_size=1, progress=False, label_resize="nearest", train_mode_statistics=False
+):
     """Score a model as the paper's authors do (`kseg.metrics.fischer2021_scores`), at the size that it works at.
 
     With `train_mode_statistics` batch norm takes the batch's statistics and dropout drops, seeded; a last batch smaller
@@ -37,7 +39,7 @@ def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="ne
         batch_size: images of a batch (the authors': 1 for R2U-Net, 2 for SegNet-ASPP). progress: show a bar of images.
         label_resize: "nearest", or "smooth" (`data.augment.smooth_label` on the dataset's own ids).
     Returns:
-        SeedScores
+        kseg.metrics.fischer2021_scores.Fischer2021Scores
     Raises:
         ValueError: an unknown label_resize, or "smooth" for an iterable; a model of no size; no image, or not all of a
             split; a batch too small for a layer that normalises over it.
@@ -46,24 +48,28 @@ def evaluate_seed(model, data, batch_size=1, progress=False, *, label_resize="ne
     height, width = network_size(model)
     batches, num_classes, expected = _batches(model, data, batch_size, (height, width), label_resize)
     whole = batch_size if isinstance(data, Examples) else None  # an iterable's first batch says what is a whole one
-    label, sums, came = None, SeedSums(num_classes), 0
+    sums = Fischer2021Sums(num_classes)
+    predict = None
+    seen = 0
     with progress_bar("evaluate", expected, shown=progress) as bar:
         for images, labels in batches:
-            images, labels = np.asarray(images), np.asarray(labels)
-            names = image_names(data.split.names if isinstance(data, Examples) else (), came, len(images))
-            came, whole = came + len(images), whole or len(images)
+            images = np.asarray(images)
+            names = image_names(data.split.names if isinstance(data, Examples) else (), seen, len(images))
+            seen += len(images)
+            whole = whole or len(images)
             if len(images) >= whole or not train_mode_statistics:
-                label = label or (training_labeller(model, whole) if train_mode_statistics else labeller(model))
-                for truth, guess in zip(labels, label(images, height, width, names), strict=True):
+                if predict is None:
+                    predict = training_predictor(model, whole) if train_mode_statistics else predictor(model)
+                for truth, guess in zip(np.asarray(labels), predict(images, height, width, names), strict=True):
                     sums.update(truth, guess)
             bar.update(len(images))
-    check_complete(came, expected)
+    check_complete(seen, expected)
     if not sums.images:
-        raise InputError(f"{came} images make no whole batch of {whole}. Take a smaller batch_size.")
-    return SeedScores(
+        raise InputError(f"{seen} images make no whole batch of {whole}. Take a smaller batch_size.")
+    return Fischer2021Scores(
         **sums.result(),
         images=sums.images,
-        expected_images=came,
+        expected_images=seen,
         out_of_range=sums.out_of_range,
         height=height,
         width=width,
@@ -87,14 +93,14 @@ def _batches(model, data, batch_size, size, label_resize):
 def network_size(model):
     """Return the (height, width) that a model works at; ValueError for a model that takes any, or does not tell."""
     if isinstance(model, SavedModel):
-        raise InputError("The seed protocol needs the network itself: give the run folder or its .keras file.")
+        raise InputError("The fischer2021 protocol needs the network itself: give the run folder or its .keras file.")
     size, layer = tuple(model.input_shape[1:3]), preprocess_layer(model)
     if None in size:
         size = layer.size if layer else None
     if not size:
         raise InputError(
-            f"The seed protocol scores at the network's size, but {model.name} takes any. Build it for one, or set the "
-            "size of its Preprocess layer."
+            f"The fischer2021 protocol scores at the network's size, but {model.name} takes any. Build it for one, or "
+            "set the size of its Preprocess layer."
         )
     return size
 
@@ -138,8 +144,8 @@ def resized_batches(data, height, width):
         yield np.stack(images), np.stack([nearest_label(one, height, width) for one in label])
 
 
-def training_labeller(model, batch_size):
-    """Return a `labeller` of a model in training mode, which it leaves alone.
+def training_predictor(model, batch_size):
+    """Return a `predictor` of a model in training mode, which it leaves alone.
 
     The images have the model's size. State lives outside the model: what batch norm would store is dropped, and each
     dropout layer draws from a seed of its own, the same in every call of this function.
@@ -147,25 +153,25 @@ def training_labeller(model, batch_size):
     check_batch_norm(model, batch_size)
     variables = {id(variable): variable for variable in model.variables}.values()
     seeds = [v for v in variables if v.name == "seed_generator_state"]
-    others = [v for v in variables if v.name != "seed_generator_state"]
+    weights = [v for v in variables if v.name != "seed_generator_state"]
 
-    def forward(weights, states, images):
-        mapping = [*zip(others, weights, strict=True), *zip(seeds, states, strict=True)]
+    def forward(values, states, images):
+        mapping = [*zip(weights, values, strict=True), *zip(seeds, states, strict=True)]
         with keras.StatelessScope(state_mapping=mapping) as scope:
             logits = model(ops.cast(images, "float32"), training=True)
-            return label_and_check(ops.cast(logits, "float32")), [scope.get_current_value(seed) for seed in seeds]
+            return classes_and_finite(ops.cast(logits, "float32")), [scope.get_current_value(seed) for seed in seeds]
 
     forward = _compiled(forward)
-    weights = [ops.convert_to_tensor(v) for v in others]
+    values = [ops.convert_to_tensor(v) for v in weights]
     states = [ops.convert_to_tensor(np.array([i, 0]), dtype=v.dtype) for i, v in enumerate(seeds)]
 
-    def label(images, height, width, names):
+    def predict(images, height, width, names):
         nonlocal states
-        (ids, finite), states = forward(weights, states, ops.convert_to_tensor(images))
+        (ids, finite), states = forward(values, states, ops.convert_to_tensor(images))
         check_logits(finite, names, model)
         return np.asarray(ids)
 
-    return label
+    return predict
 
 
 def _compiled(forward):

@@ -1,6 +1,5 @@
 """SavedModel: from an image's bytes or pixels to labels of its own size, where no kseg is installed."""
 
-import json
 import pathlib
 import re
 
@@ -11,7 +10,7 @@ from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.predict import first_maximum, logits_at
 from kseg.io.errors import FileAccessError, InputError, NotFiniteError
-from kseg.io.files import checked_path, refuse_inputs, replacing_content, writing
+from kseg.io.files import checked_path, refuse_inputs, replacing_content, write_json, writing
 from kseg.layers.preprocessing import preprocess_layer
 
 
@@ -74,7 +73,7 @@ def export_saved_model(model, path, *, label_set=None):
     }
     with replacing_content(path, _OWN, _CLASSES, _GRAPH) as folder, writing(path):
         _write(model, folder)
-        (folder / _CLASSES).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / _CLASSES, facts)
     return path
 
 
@@ -83,7 +82,7 @@ def _write(model, folder):
 
     from kseg.data.pipeline.examples_tensorflow import decode_images
 
-    def label(images):
+    def predict(images):
         height, width = tf.unstack(tf.shape(images)[1:3])
         logits = logits_at(model, images, height, width)
         return {
@@ -91,14 +90,15 @@ def _write(model, folder):
             "confidence": tf.reduce_max(tf.nn.softmax(logits), axis=-1),
         }
 
-    def label_encoded(encoded):
-        return label(decode_images(encoded))
+    def predict_encoded(encoded):
+        return predict(decode_images(encoded))
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
-    archive.add_endpoint("serving_default", label, input_signature=[images])
-    archive.add_endpoint("encoded", label_encoded, input_signature=[tf.TensorSpec((None,), tf.string, name="encoded")])
+    archive.add_endpoint("serving_default", predict, input_signature=[images])
+    encoded = tf.TensorSpec((None,), tf.string, name="encoded")
+    archive.add_endpoint("encoded", predict_encoded, input_signature=[encoded])
     try:
         archive.write_out(str(folder), verbose=False)
     except tf.errors.OpError as error:  # a full disk too

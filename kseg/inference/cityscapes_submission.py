@@ -14,7 +14,7 @@ from kseg.data.datasets.listing import read_bytes
 from kseg.inference.cityscapes_submission_check import AHEAD, SIZE, listed
 from kseg.inference.compatibility import check_classes, class_count
 from kseg.inference.loading import as_model, label_set_of, model_files
-from kseg.inference.predict import labeller
+from kseg.inference.predict import predictor
 from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.files import LOCK, clear_unfinished, locked, refuse_inputs, write_atomic
@@ -54,13 +54,13 @@ def write_submission(model, source, output, progress=False):
         raise InputError(f"{output} must be a folder, but is a file.")
     with locked(output):
         todo = _missing(output, images, made_by)
-        label, problems = labeller(model), []
+        predict, problems = predictor(model), []
         with progress_bar("submission", len(images), len(images) - len(todo), shown=progress) as bar:
             for name, (pixels, problem) in zip(todo, map_ahead(lambda n: _read(images[n]), todo, AHEAD), strict=True):
                 if problem:
                     problems.append(problem)
                     continue
-                _write(paths[name], table[label(pixels[None], *SIZE, [f"image {name}"])[0]], made_by)
+                _write(paths[name], table[predict(pixels[None], *SIZE, [f"image {name}"])[0]], made_by)
                 bar.update(1)
     if problems:
         written = len(images) - len(problems)

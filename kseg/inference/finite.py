@@ -1,4 +1,4 @@
-"""What is nan or infinite is told by the name of the weight or the image, and never becomes a score or a label."""
+"""Errors that name the weight or the image that is nan or infinite: it never becomes a score or a label."""
 
 import keras
 import numpy as np

@@ -83,16 +83,16 @@ def predict(model, image):
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     model = as_model(model)
-    label = labeller(model)
+    predict_batch = predictor(model)
     if isinstance(image, (list, tuple)):
-        return [_predict_one(label, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
-    return _predict_one(label, image, "the image")
+        return [_predict_one(predict_batch, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
+    return _predict_one(predict_batch, image, "the image")
 
 
-def _predict_one(label, image, name):
+def _predict_one(predict_batch, image, name):
     pixels = read_image(image)
     name = image if isinstance(image, (str, pathlib.Path)) else name
-    return label(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
+    return predict_batch(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
 
 
 def predict_files(model, paths, output):
@@ -123,9 +123,9 @@ def predict_files(model, paths, output):
     known = label_set_of(model)
     if not known:
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
-    label = labeller(model)
+    predict_batch = predictor(model)
     for path, (ids_path, colour_path) in zip(paths, written, strict=True):
-        ids = _predict_one(label, path, path)
+        ids = _predict_one(predict_batch, path, path)
         _save(colour_path, colorize(ids, known["palette"]))
         _save(ids_path, ids)
     return [ids_path for ids_path, _ in written]
@@ -136,11 +136,11 @@ def _label_paths(paths, output):
     first = {}
     for path in paths:
         name = unicodedata.normalize("NFC", path.stem).casefold()
-        other = first.setdefault(name, path)
-        if other is not path:
+        namesake = first.setdefault(name, path)
+        if namesake is not path:
             raise InputError(
-                f"Images need different names, for NAME.png is written for each, but {other} and {path} differ only in "
-                "folder, extension or case. Rename one, or call once for each with an output folder of its own."
+                f"Images need different names, for NAME.png is written for each, but {namesake} and {path} differ only "
+                "in folder, extension or case. Rename one, or call once for each with an output folder of its own."
             )
     return [(output / f"{path.stem}.png", output / "color" / f"{path.stem}.png") for path in paths]
 
@@ -170,7 +170,7 @@ def _save(path, picture):
         Image.fromarray(picture).save(temporary, pnginfo=text)
 
 
-def labeller(model):
+def predictor(model):
     """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
 
     It is compiled once for each model and kept with it. Where an image's logits are not finite it raises a
@@ -179,16 +179,16 @@ def labeller(model):
     if isinstance(model, SavedModel):
         compiled = functools.partial(_exported_labels, model)
     else:
-        if not hasattr(model, "kseg_labeller"):
-            model.kseg_labeller = _compiled_labeller(model)
-        compiled = model.kseg_labeller
+        if not hasattr(model, "kseg_predictor"):
+            model.kseg_predictor = _compiled_predictor(model)
+        compiled = model.kseg_predictor
 
-    def label(images, height, width, names):
+    def predict(images, height, width, names):
         ids, finite = compiled(images, height, width)
         check_logits(finite, names, model)
         return np.asarray(ids)
 
-    return label
+    return predict
 
 
 def _exported_labels(model, images, height, width):
@@ -196,40 +196,40 @@ def _exported_labels(model, images, height, width):
     return _resize(ids[..., None], height, width, interpolation="nearest")[..., 0], finite
 
 
-def label_and_check(logits):
+def classes_and_finite(logits):
     """Logits (B, H, W, C) -> class ids (B, H, W), and whether all logits of an image are finite, bool (B,)."""
     return first_maximum(logits), _all_finite(logits)
 
 
-def _compiled_labeller(model):
-    def label(images, height, width):
-        return label_and_check(logits_at(model, images, height, width))
+def _compiled_predictor(model):
+    def predict(images, height, width):
+        return classes_and_finite(logits_at(model, images, height, width))
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         size = tf.TensorSpec((), tf.int32)
         images = tf.TensorSpec((None, None, None, 3), tf.uint8)
-        return tf.function(label, input_signature=(images, size, size))
+        return tf.function(predict, input_signature=(images, size, size))
     if keras.backend.backend() == "jax":
-        return _jax_labeller(model, label)
-    return label
+        return _jax_predictor(model, predict)
+    return predict
 
 
-def _jax_labeller(model, label):
+def _jax_predictor(model, predict):
     """Compile for each size; the weights are arguments, so that a model in training is always the present one."""
     import jax
 
     def with_weights(values, images, height, width):
         with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
-            return label(images, height, width)
+            return predict(images, height, width)
 
     compiled = jax.jit(with_weights, static_argnums=(2, 3))
     return lambda images, height, width: compiled([v.value for v in model.variables], images, int(height), int(width))
 
 
 def read_image(image):
-    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError says what came."""
+    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError for anything else."""
     if isinstance(image, (str, os.PathLike)):
         image = checked_path(image, "image")
         with reading(image):

@@ -319,6 +319,11 @@ def json_text(table, indent: int | None = None) -> str:
     return json.dumps(table, indent=indent, separators=None if indent else (",", ":"))
 
 
+def write_json(path, table, indent: int | None = 1) -> None:
+    """Write JSON types to a file, nan as null, in lines or (indent=None) as compact as can be; whole or not at all."""
+    write_atomic(os.fspath(path), f"{json_text(table, indent)}\n".encode())
+
+
 @contextlib.contextmanager
 def locked(folder):
     """Hold a folder for this process alone while the block lasts; the kernel lets go when the process dies.

@@ -3,7 +3,8 @@
 import importlib
 
 from kseg.metrics.confusion import confusion_matrix
-from kseg.metrics.scores import SCORE_NAMES, Scores, five_scores
+from kseg.metrics.scores import Scores, five_scores
+from kseg.score_table import SCORE_NAMES
 
 __all__ = ["SCORE_NAMES", "Scores", "SegmentationScores", "batch_confusion_matrix", "confusion_matrix", "five_scores"]
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from kseg.io.errors import InputError
-from kseg.metrics.scores import five_of_counts
+from kseg.score_table import MICRO_SCORES, SCORES, ClassCounts
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -66,22 +66,14 @@ def scores_of_counts(counts):
     So a mean here is larger than `kseg.metrics.five_scores`' where a model predicts a class that the truth lacks.
 
     Returns:
-        dict of float64 arrays (..., M): the five macro scores, "mean_iou", "pixel_accuracy" and the micro averages that
-        are not equal to it ("micro_accuracy", "micro_specificity", "micro_jaccard"); "per_class" (..., M, C): IoU.
+        dict of float64 arrays (..., M), those of `kseg.score_table` by name; "per_class" (..., M, C): IoU.
     """
     models = (counts.shape[-2] - 1) // 2
-    truth, hits, predicted = counts[..., :1, :], counts[..., 1 : 1 + models, :], counts[..., 1 + models :, :]
-    missed, wrong = truth - hits, predicted - hits
-    four = (hits, missed, wrong, truth.sum(axis=-1, keepdims=True) - hits - missed - wrong)
-    with np.errstate(invalid="ignore"):
-        each, macro, micro = (five_of_counts(*four, kind, present=truth > 0) for kind in (None, "macro", "micro"))
-    return {
-        "mean_iou": macro["jaccard"],
-        **macro,
-        "pixel_accuracy": micro["sensitivity"],
-        **{f"micro_{name}": micro[name] for name in ("accuracy", "specificity", "jaccard")},
-        "per_class": each["jaccard"],
-    }
+    truth = counts[..., :1, :]
+    hits = counts[..., 1 : 1 + models, :]
+    found = ClassCounts(truth, hits, counts[..., 1 + models :, :], present=truth > 0)
+    scores = {name: score.of(found) for name, score in (SCORES | MICRO_SCORES).items()}
+    return {**scores, "per_class": found.five()["jaccard"]}
 
 
 def resampled_sums(counts, resamples=RESAMPLES, seed=0):
@@ -120,8 +112,10 @@ def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, s
     counts = np.asarray(counts)
     models = (counts.shape[1] - 1) // 2
     if models < 2 or (groups is not None and len(groups) != len(counts)):
-        came = f"{models} models, {len(counts)} images and {len(groups or ())} groups"
-        raise InputError(f"A comparison needs two models or more and a group for each image, got {came}.")
+        raise InputError(
+            "A comparison needs two models or more and a group for each image, "
+            f"got {models} models, {len(counts)} images and {len(groups or ())} groups."
+        )
     whole = scores_of_counts(counts.sum(axis=0))
     if groups is not None:
         member = np.unique(groups, return_inverse=True)[1]
@@ -130,10 +124,10 @@ def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, s
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in whole}
     found = _differences({name: score[None] for name, score in whole.items()})
     results = []
-    for other in range(models - 1):
+    for model in range(models - 1):
         result = {}
         for name in whole:
-            values, all_drawn = found[name][0, other], drawn[name][:, other]
+            values, all_drawn = found[name][0, model], drawn[name][:, model]
             columns = zip(np.atleast_1d(values), all_drawn.reshape(len(all_drawn), -1).T, strict=True)
             intervals = [Interval.of(value, column, level) for value, column in columns]
             result[name] = intervals if name == "per_class" else intervals[0]

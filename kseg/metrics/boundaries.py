@@ -5,16 +5,15 @@ the image, there is no boundary. A prediction outside the classes is one more cl
 """
 
 import math
-import os
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from kseg.io.errors import InputError
-from kseg.io.files import json_text, write_atomic
+from kseg.io.files import write_json
 
 F1_TOLERANCE = 0.0075  # of the image's diagonal, as SegNet
 IOU_DISTANCE = 0.005  # of the diagonal: 2 % (46 pixels at 2048x1024), meant for instance masks, swallows poles whole
-_BITS = 32
 
 
 def checked_pair(truth, prediction, num_classes, ignore_label=255):
@@ -49,19 +48,6 @@ def boundary_pixels(labels, valid):
     return edge
 
 
-def spread(bits, radius):
-    """OR integers (H, W), or bools, over a disk: each pixel gets those within Euclidean distance `radius` >= 0."""
-    squared, rows = math.floor(radius * radius), bits.shape[0]
-    reach = min(math.isqrt(squared), rows - 1)
-    out, run, half = np.zeros_like(bits), bits, 0
-    for down in range(reach, -1, -1):  # the disk's rows, from its rim to its centre: the runs only grow
-        wanted = math.isqrt(squared - down * down)
-        run, half = _widen(run, half, wanted, np.bitwise_or), wanted
-        out[down:] |= run[: rows - down]
-        out[: rows - down] |= run[down:]
-    return out
-
-
 def _widen(values, half, wanted, combine):
     """Grow a combination over windows of 2 * half + 1 columns to 2 * wanted + 1, clipped at the borders."""
     while half < wanted:
@@ -81,19 +67,26 @@ def match_boundaries(truth, prediction, valid, num_classes, tolerance):
     Returns:
         int64 (4, C): of the truth all and matched, of the prediction all and matched.
     """
-    maps = [(labels, boundary_pixels(labels, valid)) for labels in (truth, prediction)]
-    counts = [np.bincount(labels[edge], minlength=num_classes + 1)[:num_classes] for labels, edge in maps]
-    both = np.flatnonzero((counts[0] > 0) & (counts[1] > 0))  # no other class can have a match
-    matched = np.zeros((2, num_classes), np.int64)
-    for start in range(0, len(both), _BITS):  # a class is a bit, so that one dilation serves them all
-        ids = both[start : start + _BITS]
-        bit = np.zeros(num_classes + 1, np.min_scalar_type(2 ** len(ids) - 1))
-        bit[ids] = [1 << i for i in range(len(ids))]
-        own = [np.where(edge, bit[labels], bit.dtype.type(0)) for labels, edge in maps]
-        for i, (labels, _) in enumerate(maps):
-            hit = (own[i] & spread(own[1 - i], tolerance)) != 0
-            matched[i] += np.bincount(labels[hit], minlength=num_classes)[:num_classes]
-    return np.stack([counts[0], matched[0], counts[1], matched[1]])
+    sides = []
+    for labels in (truth, prediction):
+        edge = boundary_pixels(labels, valid) & (labels < num_classes)
+        sides.append((np.argwhere(edge), labels[edge]))
+    counts = []
+    for one, another in (sides, sides[::-1]):
+        matched = _within(*one, *another, tolerance)
+        counts += [np.bincount(classes, minlength=num_classes) for classes in (one[1], one[1][matched])]
+    return np.stack(counts)
+
+
+def _within(points, classes, targets, target_classes, distance):
+    """Say which points (n, 2) have a target (m, 2) of their class within a Euclidean distance: bool (n,)."""
+    if not len(points) or not len(targets):
+        return np.zeros(len(points), bool)
+    apart = 2.0 * distance + 2  # along a third axis: no other class is within reach
+    tree = cKDTree(np.column_stack([targets, apart * target_classes]), balanced_tree=False, compact_nodes=False)
+    query = np.column_stack([points, apart * classes])
+    nearest, _ = tree.query(query, distance_upper_bound=distance + 1)  # what is farther is inf
+    return nearest <= distance
 
 
 def boundary_bands(truth, prediction, valid, num_classes, distance):
@@ -201,11 +194,6 @@ class BoundaryScores:
     def to_json(self, path):
         """Write `result()` to a file, nan as null; whole or not at all."""
         write_json(path, self.result())
-
-
-def write_json(path, table):
-    """Write JSON types to a file, nan as null; whole or not at all."""
-    write_atomic(os.fspath(path), f"{json_text(table, indent=1)}\n".encode())
 
 
 def _image_f1(counts):

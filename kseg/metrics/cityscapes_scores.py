@@ -148,10 +148,12 @@ def _instance_rows(prediction, instances, pixels):
     ranks[present] = np.arange(len(present))
     counts = _joint_counts(ranks[ids], prediction[inside], pixels[inside], len(present))
     rows = [(i // 1000, row) for i, row in zip(present.tolist(), counts.tolist(), strict=True)]
-    strange = sorted({i for i, _ in rows if i not in MEAN_SIZES and i not in _INFO.void_ids})
-    if strange:
+    without_size = sorted({i for i, _ in rows if i not in MEAN_SIZES and i not in _INFO.void_ids})
+    if without_size:
         known = ", ".join(NAMES[i] for i in MEAN_SIZES)
-        raise InputError(f"Instances (class * 1000 + n) are of {known}; this map has some of class id {strange[0]}.")
+        raise InputError(
+            f"Instances (class * 1000 + n) are of {known}; this map has some of class id {without_size[0]}."
+        )
     return [(i, row) for i, row in rows if i in MEAN_SIZES]
 
 

@@ -9,13 +9,13 @@ import dataclasses
 import numpy as np
 
 from kseg.data.labels import IGNORE_LABEL
-from kseg.io.files import json_text, write_atomic
-from kseg.metrics.scores import SCORE_NAMES
+from kseg.io.files import write_json
+from kseg.score_table import SCORE_NAMES
 
 
 @dataclasses.dataclass(frozen=True)
-class SeedScores:
-    """What the seed protocol found; `str()` is the table, `to_json` the file. What cannot be scored is nan.
+class Fischer2021Scores:
+    """What the fischer2021 protocol found; `str()` is the table, `to_json` the file. What cannot be scored is nan.
 
     accuracy, sensitivity and specificity come from TP, TN, FP, FN summed over classes and images; `f1` and `jaccard`
     are means over images, of micro F1 and of the Jaccard index weighted by frequency. `classes_per_image`: the mean
@@ -36,7 +36,7 @@ class SeedScores:
     width: int
     label_resize: str
     train_mode_statistics: bool
-    protocol: str = "seed"
+    protocol: str = "fischer2021"
 
     def __str__(self):
         mode = "training mode" if self.train_mode_statistics else "inference mode"
@@ -55,7 +55,7 @@ class SeedScores:
 
     def to_json(self, path):
         """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
-        write_atomic(str(path), json_text(dataclasses.asdict(self), indent=1).encode())
+        write_json(path, dataclasses.asdict(self))
 
 
 def image_scores(truth, prediction):
@@ -86,7 +86,7 @@ def image_scores(truth, prediction):
     }
 
 
-class SeedSums:
+class Fischer2021Sums:
     """Adds up `image_scores`, in memory that does not grow with the images.
 
     Args:

@@ -5,7 +5,8 @@ import numpy as np
 from keras import ops
 
 from kseg.io.errors import InputError, check_whole
-from kseg.metrics.scores import Scores, _five
+from kseg.metrics.scores import Scores
+from kseg.score_table import five_of_counts
 
 _LIMB = 2**30  # JAX has no int64 by default: there a count is high * 2**30 + low, both int32
 
@@ -55,8 +56,11 @@ class SegmentationScores(keras.metrics.Metric):
         check_whole("num_classes", num_classes, 1)
         self.num_classes, self.average, self.ignore_label = num_classes, average, ignore_label
         self._limbs = keras.backend.backend() == "jax"
-        limbs, kind = ((2,), "int32") if self._limbs else ((), "int64")
-        self.counts = self.add_variable((*limbs, num_classes + 1, num_classes + 1), "zeros", dtype=kind, name="counts")
+        shape = (num_classes + 1, num_classes + 1)
+        if self._limbs:
+            self.counts = self.add_variable((2, *shape), "zeros", dtype="int32", name="counts")
+        else:
+            self.counts = self.add_variable(shape, "zeros", dtype="int64", name="counts")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
@@ -71,7 +75,7 @@ class SegmentationScores(keras.metrics.Metric):
         counts = ops.convert_to_tensor(self.counts)
         if self._limbs:
             counts = ops.cast(counts[0], "float32") + ops.cast(counts[1], "float32") * float(_LIMB)
-        return {**_five(counts[:-1], self.average, ops), "mean_iou": _five(counts[:-1], "macro", ops)["jaccard"]}
+        return {**_five(counts[:-1], self.average), "mean_iou": _five(counts[:-1], "macro")["jaccard"]}
 
     def _state(self):
         counts = ops.convert_to_numpy(self.counts).astype(np.int64)
@@ -87,4 +91,18 @@ class SegmentationScores(keras.metrics.Metric):
         return Scores.from_confusion_matrix(self.matrix(), names, images, self._state()[-1].sum())
 
     def get_config(self):
-        return {**super().get_config(), **{n: getattr(self, n) for n in ("num_classes", "average", "ignore_label")}}
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "average": self.average,
+            "ignore_label": self.ignore_label,
+        }
+
+
+def _five(matrix, average):
+    """`kseg.metrics.five_scores` in keras.ops, float32."""
+    tp = ops.sum(ops.where(ops.eye(matrix.shape[0], dtype="bool"), matrix[:, :-1], 0), axis=1)
+    fn = ops.sum(matrix, axis=1) - tp
+    fp = ops.sum(matrix[:, :-1], axis=0) - tp
+    tn = ops.sum(matrix) - tp - fn - fp
+    return five_of_counts(*(ops.cast(count, "float32") for count in (tp, fn, fp, tn)), average, ops)

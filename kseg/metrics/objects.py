@@ -3,60 +3,11 @@
 import math
 
 import numpy as np
+from scipy import ndimage
 
 from kseg.io.errors import InputError
-from kseg.metrics.boundaries import boundary_pixels, checked_pair, spread, write_json
-
-
-def connected_components(labels):
-    """Number the 8-connected regions of equal value.
-
-    Args:
-        labels: integers (H, W).
-    Returns:
-        int32 (H, W): regions 0, 1, ... in the order of their first pixels, row by row. Every pixel is in one.
-    Raises:
-        ValueError: no integers (H, W).
-    """
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size:
-        raise InputError(f"A label map must hold integers (H, W), got {labels.dtype} {labels.shape}.")
-    begins = np.ones(labels.shape, bool)  # a run of equal values within a row begins here
-    begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
-    run = np.cumsum(begins, dtype=np.int32).reshape(labels.shape) - 1
-    root = _roots(int(run[-1, -1]) + 1, *_touching(labels, begins, run))
-    number = np.cumsum(root == np.arange(len(root)), dtype=np.int32) - 1
-    return number[root][run]
-
-
-def _touching(labels, begins, run):
-    """Pairs of runs of one value in neighbouring rows, as two arrays: (upper, lower)."""
-    upper, lower, width = [], [], labels.shape[1]
-    for shift in (-1, 0, 1):  # the lower pixel is left of, under or right of the upper one
-        above = (slice(None, -1), slice(max(-shift, 0), width - max(shift, 0)))
-        below = (slice(1, None), slice(max(shift, 0), width - max(-shift, 0)))
-        touch = labels[above] == labels[below]
-        touch[:, 1:] &= begins[above][:, 1:] | ~touch[:, :-1]  # two runs that touch along many pixels are one pair
-        upper.append(run[above][touch])
-        lower.append(run[below][touch])
-    return np.concatenate(upper), np.concatenate(lower)
-
-
-def _roots(count, a, b):
-    """The smallest member of each member's group, int (count,), where members a[i] and b[i] are in one group."""
-    parent = np.arange(count, dtype=np.int32)
-    while len(a):
-        first, second = parent[a], parent[b]  # both are roots
-        apart = first != second
-        a, b, first, second = a[apart], b[apart], first[apart], second[apart]
-        np.minimum.at(parent, np.maximum(first, second), np.minimum(first, second))
-        while True:
-            grand = parent[parent]
-            if np.array_equal(grand, parent):
-                break
-            parent = grand
-    return parent
-
+from kseg.io.files import write_json
+from kseg.metrics.boundaries import boundary_pixels, checked_pair
 
 OUTSIDE = "outside the classes"
 SIZE_EDGES = (100, 1000, 10000)  # pixels
@@ -73,11 +24,21 @@ def image_objects(truth, valid, instances=None):
         instances: integers (H, W), Cityscapes' instance ids, or None for the 8-connected regions of a class. An
             instance whose pixels are of two classes is two objects.
     Returns:
-        (number, pixels): int (H, W), objects counted from 0, and bool (H, W), which pixels lie in one.
+        (number, pixels): int64 (H, W), objects counted from 0, and bool (H, W), which pixels lie in one.
     """
+    number = np.zeros(truth.shape, np.int64)
     if instances is None:
-        return connected_components(np.where(valid, truth, 255)), valid
-    number, pixels = np.zeros(truth.shape, np.int64), valid & (instances >= FIRST_INSTANCE)
+        count = 0
+        boxes = ndimage.find_objects(np.where(valid, truth.astype(np.int32) + 1, 0))
+        for class_id, box in enumerate(boxes):
+            if box is None:
+                continue
+            region = (truth[box] == class_id) & valid[box]
+            regions, found = ndimage.label(region, np.ones((3, 3)))
+            number[box][region] = regions[region] + (count - 1)
+            count += found
+        return number, valid
+    pixels = valid & (instances >= FIRST_INSTANCE)
     keys = instances[pixels].astype(np.int64) * 256 + truth[pixels]
     number[pixels] = np.unique(keys, return_inverse=True)[1]
     return number, pixels
@@ -129,8 +90,10 @@ class ObjectScores:
         if instances is not None:
             instances = np.asarray(instances)
             if instances.shape != truth.shape or instances.dtype.kind not in "iu":
-                came = f"{instances.dtype} {instances.shape}"
-                raise InputError(f"Instance ids must be integers of the truth's shape {truth.shape}, got {came}.")
+                raise InputError(
+                    f"Instance ids must be integers of the truth's shape {truth.shape}, got {instances.dtype} "
+                    f"{instances.shape}."
+                )
         if self._with_instances not in (None, instances is not None):
             raise InputError("Some images have an instance map and some have none. Give one for all or for none.")
         self._with_instances = instances is not None
@@ -149,9 +112,7 @@ class ObjectScores:
         counts = np.pad(counts, (0, -len(counts) % columns)).reshape(-1, columns)  # (objects, C + 1)
         own = np.zeros(len(counts), np.intp)
         own[number] = truth
-        rows = np.flatnonzero(counts.sum(axis=1))  # regions of void have numbers, but no pixels here
-        counts, own = counts[rows], own[rows]
-        order = np.arange(len(rows))
+        order = np.arange(len(counts))
         size, hits = counts.sum(axis=1), counts[order, own]
         found = hits / size >= self.overlap
         bins = np.searchsorted(self.size_edges, size, side="right")
@@ -160,10 +121,14 @@ class ObjectScores:
         np.add.at(self._swallowed[source], (own[~found], counts[~found].argmax(axis=1)), 1)
 
     def _count_distances(self, truth, prediction, valid):
-        boundary, wrong = boundary_pixels(truth, valid), valid & (truth != prediction)
-        masks = [*(spread(boundary, edge) for edge in self.distance_edges), valid]
-        within = [[np.count_nonzero(kind & mask) for mask in masks] for kind in (valid, wrong)]
-        self._distance += np.diff(within, axis=1, prepend=0)
+        boundary = boundary_pixels(truth, valid)
+        distance = np.full(truth.shape, np.inf)
+        if boundary.any():
+            distance = ndimage.distance_transform_edt(~boundary)
+        wrong = valid & (truth != prediction)
+        for row, pixels in zip(self._distance, (valid, wrong), strict=True):
+            bins = np.searchsorted(self.distance_edges, distance[pixels])
+            row += np.bincount(bins, minlength=len(row))
 
     def result(self):
         """Return what was found as a dict (`to_json` writes it); what cannot be scored is nan."""
@@ -177,7 +142,7 @@ class ObjectScores:
                 "objects_from": _SOURCES[s],
                 **_found(objects[:, c].sum(axis=1)),
                 "by_size": {size: _found(objects[:, c, i]) for i, size in enumerate(sizes)},
-                "swallowed_by": {other: n for other, n in sorted(swallowers, key=lambda pair: -pair[1]) if n},
+                "swallowed_by": {into: n for into, n in sorted(swallowers, key=lambda pair: -pair[1]) if n},
             }
         shares = [row["found"] for row in per_class.values() if row["objects"]]
         distances = _bin_names(self.distance_edges, closed_above=True)
@@ -203,9 +168,9 @@ class ObjectScores:
         lines = [f"{'found':<{width}}{head}  {'objects':<10}  most often swallowed by"]
         for name, row in {"all classes": found, **found["per_class"]}.items():
             cells = "".join(f"{_shown(part):>{step}}" for part in (row, *row["by_size"].values()))
-            kind = row.get("objects_from", "") if row["objects"] else ""
-            other = next((f"{other} ({n})" for other, n in row.get("swallowed_by", {}).items()), "")
-            lines.append(f"{name:<{width}}{cells}  {kind:<10}  {other}".rstrip())
+            source = row.get("objects_from", "") if row["objects"] else ""
+            first = next((f"{into} ({n})" for into, n in row.get("swallowed_by", {}).items()), "")
+            lines.append(f"{name:<{width}}{cells}  {source:<10}  {first}".rstrip())
         rule = f"found: at least {100 * self.overlap:g} % of the pixels predicted as the object's class"
         lines.append(f"{self.images} images; {rule}; mean over classes {found['mean_found']:.4f}")
         rates = [f"{k}: {row['error_rate']:.4f}" for k, row in found["error_by_distance"].items() if row["pixels"]]

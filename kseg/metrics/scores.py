@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path, reading, write_atomic
+from kseg.io.files import checked_path, reading, write_json
+from kseg.metrics.confusion import confusion_matrix
+from kseg.score_table import SCORE_NAMES, SCORES, ClassCounts
 
 
-def check_complete(came, expected=None):
-    """Raise ValueError unless images came, and as many as expected where that is known: a score says of how many."""
-    if not came or expected not in (None, came):
-        raise InputError(f"Every image must be scored, but only {came} of {expected or 'the data'} came.")
+def check_complete(images, expected=None):
+    """Raise ValueError unless there are images, and as many as expected where that is known."""
+    if not images or expected not in (None, images):
+        raise InputError(f"Every image must be scored, but only {images} of {expected or 'the data'} came.")
 
 
 class ImageMeans:
@@ -39,39 +41,6 @@ class ImageMeans:
             return dict(zip(SCORE_NAMES, (self._sums / self._counts).tolist(), strict=True))
 
 
-SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
-
-
-def _five(matrix, average, xp):  # xp: numpy (float64) or keras.ops (float32)
-    tp = xp.sum(xp.where(xp.eye(matrix.shape[0], dtype="bool"), matrix[:, :-1], 0), axis=1)
-    fn, fp = xp.sum(matrix, axis=1) - tp, xp.sum(matrix[:, :-1], axis=0) - tp
-    return five_of_counts(tp, fn, fp, xp.sum(matrix) - tp - fn - fp, average, xp)
-
-
-def five_of_counts(tp, fn, fp, tn, average=None, xp=np, present=None):
-    """`five_scores` of counts (..., C): arrays (..., C), or (...) with an average.
-
-    present: bool (..., C), the classes to score; None is those in truth or prediction.
-    """
-    # A class absent from truth and prediction has nothing to score: its accuracy of 1 must not lift a mean.
-    present = (tp + fn + fp) > 0 if present is None else present
-    four = (n.astype(float) if xp is np else xp.cast(n, "float32") for n in (tp, fn, fp, tn))
-    tp, fn, fp, tn = (xp.sum(n, axis=-1) if average == "micro" else n for n in four)
-    five = {
-        "accuracy": (tp + tn) / (tp + fn + fp + tn),
-        "sensitivity": tp / (tp + fn),
-        "specificity": tn / (tn + fp),
-        "f1": 2 * tp / (2 * tp + fp + fn),
-        "jaccard": tp / (tp + fp + fn),
-    }
-    if average != "micro":
-        five = {name: xp.where(present, score, np.nan) for name, score in five.items()}
-    if average != "macro":
-        return five
-    kept = {name: xp.where(xp.isnan(score), 0.0, 1.0) for name, score in five.items()}
-    return {n: xp.sum(xp.where(kept[n] > 0, five[n], 0.0), axis=-1) / xp.sum(kept[n], axis=-1) for n in five}
-
-
 def five_scores(matrix, average=None):
     """The five scores by name, one class against the rest, float64.
 
@@ -82,8 +51,7 @@ def five_scores(matrix, average=None):
     """
     if average not in (None, "macro", "micro"):
         raise InputError(f'average must be None, "macro" or "micro", got {average!r}.')
-    with np.errstate(invalid="ignore"):
-        scores = _five(_checked(matrix), average, np)
+    scores = ClassCounts.of_matrix(_checked(matrix)).five(average)
     return {name: float(score) for name, score in scores.items()} if average else scores
 
 
@@ -141,17 +109,27 @@ class Scores:
         matrix, classes = _checked(matrix), tuple(classes)
         if not len(set(classes)) == len(classes) == len(matrix):
             raise InputError(f"{len(matrix)} classes need as many different names, got {classes}.")
-        each, macro, micro = (five_scores(matrix, average) for average in (None, "macro", "micro"))
+        counts = ClassCounts.of_matrix(matrix)
+        each = counts.five()
         return cls(
-            **macro,
-            micro=micro,
+            **five_scores(matrix, "macro"),
+            micro=five_scores(matrix, "micro"),
             per_class={c: {name: float(each[name][i]) for name in each} for i, c in enumerate(classes)},
-            **{"mean_iou": macro["jaccard"], "pixel_accuracy": micro["sensitivity"], "per_image": per_image or {}},
+            mean_iou=float(SCORES["mean_iou"].of(counts)),
+            pixel_accuracy=float(SCORES["pixel_accuracy"].of(counts)),
+            frequency_weighted_iou=float(SCORES["frequency_weighted_iou"].of(counts)),
+            per_image=per_image or {},
             confusion_matrix=matrix,
+            images=int(images),
             expected_images=int(images if expected_images is None else expected_images),
-            frequency_weighted_iou=float(matrix.sum(1) @ np.nan_to_num(each["jaccard"]) / (matrix.sum() or np.nan)),
-            **{"images": int(images), "out_of_range": int(out_of_range), "classes": classes},
+            out_of_range=int(out_of_range),
+            classes=classes,
         )
+
+    def values(self):
+        """Return every score of the table (`kseg.score_table.SCORES`) by name."""
+        counts = ClassCounts.of_matrix(self.confusion_matrix)
+        return {name: float(score.of(counts)) for name, score in SCORES.items()}
 
     @property
     def scored_classes(self):
@@ -170,7 +148,9 @@ class Scores:
             lines.append(f"{title:<{width}}{values}")
         scored = count_of_classes(self.scored_classes, self.classes)
         lines.append(f"mean IoU {self.mean_iou:.4f} over {scored}")
-        means = f"frequency-weighted IoU {self.frequency_weighted_iou:.4f}, pixel accuracy {self.pixel_accuracy:.4f}"
+        values = self.values()
+        rest = [name for name in reversed(values) if name not in (*SCORE_NAMES, "mean_iou")]  # those have had a place
+        means = ", ".join(f"{SCORES[name].title} {values[name]:.4f}" for name in rest)
         lines.append(f"{means}, {self.images}/{self.expected_images} images, protocol {self.protocol}")
         labelled = dict(zip(self.classes, self.confusion_matrix.sum(axis=1), strict=True))
         if predicted_alone := [name for name in self.scored_classes if not labelled[name]]:
@@ -180,10 +160,10 @@ class Scores:
 
     def to_json(self, path):
         """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
-        path, table = Path(path), {**vars(self), "scored_classes": self.scored_classes}
+        table = vars(self) | {"scored_classes": self.scored_classes}
+        table |= {name: value for name, value in self.values().items() if name not in table}
         table["confusion_matrix"] = self.confusion_matrix.tolist()
-        table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
-        write_atomic(path, json.dumps(table, indent=1).encode())
+        write_json(path, table)
 
     @classmethod
     def from_json(cls, path):
@@ -199,6 +179,7 @@ class Scores:
         table = table if isinstance(table, dict) else {}
         table.pop("scored_classes", None)  # older files lack it; the matrix says it
         known = {field.name for field in dataclasses.fields(cls)}
+        table = {name: value for name, value in table.items() if name in known or name not in SCORES}
         wrong = {
             "lacks": known - set(table) - {"protocol", "frequency_weighted_iou", "per_image"},  # those have defaults
             "must not have": set(table) - known,
@@ -212,4 +193,41 @@ class Scores:
             matrix = np.array(table["confusion_matrix"])
         except ValueError as error:  # NumPy's own, of rows of several lengths
             raise InputError(f"{must}: {error}.") from error
-        return cls(**{**table, "confusion_matrix": _checked(matrix), "classes": tuple(table["classes"])})
+        table |= {"confusion_matrix": _checked(matrix), "classes": tuple(table["classes"])}
+        return cls(**table)
+
+
+class ScoreCounts:
+    """Counts over any number of images in constant memory: `add` each, then take `scores`.
+
+    Args:
+        classes: their names.
+    """
+
+    def __init__(self, classes):
+        self.classes = tuple(classes)
+        self.images = 0
+        self._matrix = np.zeros((len(self.classes), len(self.classes) + 1), np.int64)
+        self._out_of_range = 0
+        self._means = ImageMeans()
+
+    def add(self, truth, prediction):
+        """Count an image, class ids (H, W) twice, and return its own confusion matrix."""
+        matrix, out_of_range = confusion_matrix(truth, prediction, len(self.classes))
+        self._means.update(matrix)
+        self._matrix += matrix
+        self._out_of_range += out_of_range
+        self.images += 1
+        return matrix
+
+    def scores(self, expected_images=None):
+        """Return `Scores` of the images so far; ValueError if there are none, or not the expected number."""
+        check_complete(self.images, expected_images)
+        return Scores.from_confusion_matrix(
+            self._matrix,
+            self.classes,
+            self.images,
+            self._out_of_range,
+            expected_images,
+            self._means.result(),
+        )

@@ -8,21 +8,18 @@ import re
 import numpy as np
 
 from kseg import __version__
-from kseg.data.pipeline.examples import read_instances
 from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import record_files
+from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import check_classes, class_count, warn_of_other_records
-from kseg.inference.finite import image_names
 from kseg.inference.loading import as_model, label_set_of, model_files
-from kseg.inference.predict import labeller
+from kseg.inference.predict import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, refuse_inputs
-from kseg.io.progress import progress_bar
 from kseg.metrics.bootstrap import LEVEL, RESAMPLES, ImageCounts, paired_bootstrap, scores_of_counts
 from kseg.metrics.boundaries import checked_pair
-from kseg.metrics.confusion import confusion_matrix
 from kseg.metrics.objects import ObjectScores
-from kseg.metrics.scores import Scores, check_complete
+from kseg.metrics.scores import ScoreCounts
 from kseg.reports.comparison_table import Comparison, difference_rows
 from kseg.reports.page.output_folder import replaced_folder
 from kseg.reports.page.pictures import Pictures
@@ -65,9 +62,11 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
             with _naming(name):
                 check_classes(model, source.label_set, data_dir)
             warn_of_other_records(model, source.manifest, data_dir, name)
-        tally = _Tally(source, {name: labeller(model) for name, model in loaded.items()}, folder)
+        tally = _Tally(source, len(loaded), folder)
+        predictors = [_named_predictor(name, model) for name, model in loaded.items()]
         with source.readable_errors():
-            tally.run(batch_size, progress)
+            for scene in split_pass(source, predictors, batch_size, progress=progress, title="compare"):
+                tally.add(scene)
         found = tally.result(models, split)
         write_page(folder, found.table)
     return found
@@ -107,6 +106,17 @@ def _naming(name):
         raise type(error)(f"{name}: {error}") from error
 
 
+def _named_predictor(name, model):
+    """Return the model's predictor, whose errors say which model it is."""
+    predict = predictor(model)
+
+    def named_predict(images, height, width, names):
+        with _naming(name):
+            return predict(images, height, width, names)
+
+    return named_predict
+
+
 def _check_same_classes(models):
     shown = {}
     for name, model in models.items():
@@ -116,8 +126,8 @@ def _check_same_classes(models):
     named = {classes for classes, _ in shown.values() if isinstance(classes, tuple)}
     counts = {len(classes) if isinstance(classes, tuple) else classes for classes, _ in shown.values()}
     if len(named) > 1 or len(counts) > 1:
-        came = ", ".join(text for _, text in shown.values())
-        raise InputError(f"Scores compare on the same classes only, but the models' differ: {came}.")
+        each = ", ".join(text for _, text in shown.values())
+        raise InputError(f"Scores compare on the same classes only, but the models' differ: {each}.")
 
 
 def cities_of(names):
@@ -129,48 +139,30 @@ def cities_of(names):
 class _Tally:
     """What one pass over a split leaves: counts of each image, objects, pictures, and a row of scores an image."""
 
-    def __init__(self, source, labellers, folder):
-        self.source, self._labellers, self.rows = source, labellers, []
+    def __init__(self, source, models, folder):
+        self.source = source
+        self.rows = []
         self._classes = source.label_set.classes
-        self._counts, self._matrices, self._out_of_range = ImageCounts(), 0, 0
-        self._objects = [ObjectScores(self._classes) for _ in labellers]
-        self._pictures = Pictures(folder, source.label_set.palette, len(labellers))
+        self._image_counts = ImageCounts()
+        self._counts = [ScoreCounts(self._classes) for _ in range(models)]
+        self._objects = [ObjectScores(self._classes) for _ in range(models)]
+        self._pictures = Pictures(folder, source.label_set.palette, models)
 
-    def run(self, batch_size, progress):
-        """Label every image with every model."""
-        with progress_bar("compare", len(self.source), shown=progress) as bar:
-            for images, truths in self.source.batches(batch_size):
-                images, truths = np.asarray(images), np.asarray(truths)
-                labelled = self._label(images, *truths.shape[1:])
-                for image, truth, *predictions in zip(images, truths, *labelled, strict=True):
-                    self._add(image, truth, predictions)
-                bar.update(len(images))
-        check_complete(len(self.rows), len(self.source))
-
-    def _label(self, images, height, width):
-        names, labelled = image_names(self.source.split.names, len(self.rows), len(images)), []
-        for model, label in self._labellers.items():
-            with _naming(model):
-                labelled.append(label(images, height, width, names))
-        return labelled
-
-    def _add(self, image, truth, predictions):
-        index, classes = len(self.rows), len(self._classes)
-        instances = read_instances(self.source, index)
-        pairs = [confusion_matrix(truth, prediction, classes) for prediction in predictions]
-        matrices = np.stack([counts for counts, _ in pairs])
-        self._matrices, self._out_of_range = self._matrices + matrices, self._out_of_range + pairs[0][1]
-        self._counts.add(matrices)
-        for objects, prediction in zip(self._objects, predictions, strict=True):
-            objects.update(truth, prediction, instances)
-        checked = [checked_pair(truth, prediction, classes) for prediction in predictions]
-        truth, _, valid = checked[0]
+    def add(self, scene):
+        """Count an image, and draw it."""
+        matrices = []
+        for counts, objects, prediction in zip(self._counts, self._objects, scene.predictions, strict=True):
+            matrices.append(counts.add(scene.truth, prediction))
+            objects.update(scene.truth, prediction, scene.instances)
+        self._image_counts.add(matrices)
+        checked = [checked_pair(scene.truth, prediction, len(self._classes)) for prediction in scene.predictions]
+        truth, first, valid = checked[0]
         predictions = [prediction for _, prediction, _ in checked]
-        self._pictures.add(index, image, truth, predictions, valid)
-        differ = [np.count_nonzero((other != predictions[0]) & valid) for other in predictions[1:]]
+        self._pictures.add(scene.index, scene.image, truth, predictions, valid)
+        differ = [np.count_nonzero((prediction != first) & valid) for prediction in predictions[1:]]
         self.rows.append(
             {
-                "name": self.source.split.names[index],
+                "name": self.source.split.names[scene.index],
                 "size": [truth.shape[1], truth.shape[0]],
                 "classes": np.flatnonzero(matrices[0].sum(axis=1)).tolist(),
                 "disagreement": [None, *(n / valid.sum() if valid.any() else math.nan for n in differ)],
@@ -179,33 +171,34 @@ class _Tally:
 
     def result(self, models, split):
         """Return the Comparison. models: name -> model or path."""
-        counts, images = self._counts.array(), len(self.rows)
+        scores = tuple(counts.scores(len(self.source)) for counts in self._counts)
+        counts = self._image_counts.array()
         pixels = counts[:, 0].sum(axis=0)
         each = scores_of_counts(counts)
         for i, row in enumerate(self.rows):
             row |= {name: _rounded(each[name][i]) for name in ("mean_iou", "pixel_accuracy")}
             row |= {"iou": [_rounded(model) for model in each["per_class"][i]]}
-        scores = tuple(
-            Scores.from_confusion_matrix(matrix, self._classes, images, self._out_of_range, len(self.source))
-            for matrix in self._matrices
-        )
         cities = cities_of(self.source.split.names)
         several = cities is not None and len(set(cities)) > 1
-        by_image, by_city = paired_bootstrap(counts), paired_bootstrap(counts, cities) if several else None
+        by_image = paired_bootstrap(counts)
+        by_city = paired_bootstrap(counts, cities) if several else None
         labels = self.source.label_set
         table = {
             "format": "kseg comparison 1",
             "kseg_version": __version__,
             "protocol": "standard",
-            **{"data_dir": str(self.source.manifest.data_dir), "dataset": self.source.manifest.info.name},
-            **{"split": split, "label_set": labels.name, "classes": list(labels.classes)},
+            "data_dir": str(self.source.manifest.data_dir),
+            "dataset": self.source.manifest.info.name,
+            "split": split,
+            "label_set": labels.name,
+            "classes": list(labels.classes),
             "palette": [list(colour) for colour in labels.palette],
             "models": [
                 {"name": name, "path": str(m) if isinstance(m, (str, pathlib.Path)) else None}
                 for name, m in models.items()
             ],
             "scored_classes": [name for name, count in zip(labels.classes, pixels, strict=True) if count],
-            "out_of_range": self._out_of_range,
+            "out_of_range": scores[0].out_of_range,
             "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "cities": sorted(set(cities)) if several else []},
             **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_city, pixels),
             "objects": [objects.result() for objects in self._objects],

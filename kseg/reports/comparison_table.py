@@ -3,22 +3,10 @@
 import dataclasses
 import math
 
-from kseg.io.files import json_text, write_atomic
+from kseg.io.files import write_json
 from kseg.metrics.scores import count_of_classes
+from kseg.score_table import MICRO_SCORES, SCORES
 
-# In the order of a reader's interest; macro Jaccard is the mean IoU, micro sensitivity and F1 the pixel accuracy.
-TITLES = {
-    "mean_iou": "mean IoU (macro Jaccard)",
-    "pixel_accuracy": "pixel accuracy",
-    "accuracy": "accuracy, macro",
-    "sensitivity": "sensitivity, macro",
-    "specificity": "specificity, macro",
-    "f1": "F1, macro",
-    "jaccard": "Jaccard, macro",
-    "micro_accuracy": "accuracy, micro",
-    "micro_specificity": "specificity, micro",
-    "micro_jaccard": "Jaccard, micro",
-}
 FEW_GROUPS = 10  # below, a bootstrap by group takes few values and says little
 
 
@@ -40,9 +28,9 @@ def difference_rows(whole, by_image, by_city, pixels):
         return rows
 
     scores = [
-        {"key": key, "title": title, "values": whole[key].tolist(),
+        {"key": key, "title": score.title, "values": whole[key].tolist(),
          "differences": differences(lambda one, key=key: one[key])}
-        for key, title in TITLES.items()
+        for key, score in (SCORES | MICRO_SCORES).items()
     ]  # fmt: skip
     classes = [
         {"pixels": count, "values": whole["per_class"][:, c].tolist(),
@@ -70,21 +58,23 @@ class Comparison:
 
     def to_json(self, path):
         """Write `table` to a file, nan as null; whole or not at all."""
-        write_atomic(str(path), f"{json_text(self.table)}\n".encode())
+        write_json(path, self.table, indent=None)
 
     def __str__(self):
-        blocks = [self._difference(other) for other in range(1, len(self.names))]
+        blocks = [self._difference(second) for second in range(1, len(self.names))]
         return "\n\n".join([*blocks, self._found(), self._note()])
 
-    def _difference(self, other):
-        first, second = self.names[0], self.names[other]
-        width, step = max(len(title) for title in TITLES.values()), max(10, *(len(name) + 2 for name in self.names))
+    def _difference(self, model):
+        first = self.names[0]
+        second = self.names[model]
+        width = max(len(row["title"]) for row in self.table["scores"])
+        step = max(10, *(len(name) + 2 for name in self.names))
         cities = bool(self.table["bootstrap"]["cities"])
         head = f"{'':<{width}}{first:>{step}}{second:>{step}}  difference  {'95 % by image':<18}"
         lines = [head + ("  95 % by city" if cities else "")]
         for row in self.table["scores"]:
-            found = row["differences"][other]
-            values = "".join(f"{_number(row['values'][m]):>{step}}" for m in (0, other))
+            found = row["differences"][model]
+            values = "".join(f"{_number(row['values'][m]):>{step}}" for m in (0, model))
             line = f"{row['title']:<{width}}{values}  {_number(found['difference'], '+'):>10}  "
             line += f"{_interval(found['by_image']):<18}"
             lines.append((line + (f"  {_interval(found['by_city'])}" if cities else "")).rstrip())
@@ -103,8 +93,8 @@ class Comparison:
                 continue
             shares = "".join(f"{_number(one['found']):>{step}}" for one in row)
             swallowers = [next(iter(one.get("swallowed_by", ())), "-") for one in row]
-            others = " / ".join(swallowers) if "swallowed_by" in row[0] else ""
-            lines.append(f"{title:<{width}}{row[0]['objects']:>9}{shares}  {others}".rstrip())
+            swallowed = " / ".join(swallowers) if "swallowed_by" in row[0] else ""
+            lines.append(f"{title:<{width}}{row[0]['objects']:>9}{shares}  {swallowed}".rstrip())
         return "\n".join(lines)
 
     def _note(self):

@@ -77,7 +77,7 @@ def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progr
     counts = np.bincount(label_set.table, weights=findings[name].pixels, minlength=256)[: label_set.num_classes]
     weights = {}
     if counts.any():
-        weights = {kind: class_weights(kind, counts.astype(np.int64), len(counts)) for kind in _WEIGHTS}
+        weights = {how: class_weights(how, counts.astype(np.int64), len(counts)) for how in _WEIGHTS}
     else:
         problems.append(f"{name}: no pixel is of a class: there is nothing to learn.")
     readable = set(findings[name].names)

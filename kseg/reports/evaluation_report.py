@@ -3,39 +3,49 @@
 import pathlib
 from typing import NamedTuple
 
-import numpy as np
-
-from kseg.data.pipeline.examples import read_instances
-from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import record_files
-from kseg.inference.compatibility import check_classes, warn_of_other_records
-from kseg.inference.finite import image_names
+from kseg.evaluation.cityscapes_protocol import SceneCounts
+from kseg.evaluation.evaluate import open_for
+from kseg.evaluation.one_pass import split_pass
+from kseg.inference.compatibility import class_count
 from kseg.inference.loading import as_model, model_files
-from kseg.inference.predict import labeller
+from kseg.inference.predict import predictor
 from kseg.io.files import refuse_inputs
-from kseg.io.progress import progress_bar
 from kseg.metrics.boundaries import BoundaryScores
-from kseg.metrics.confusion import confusion_matrix
+from kseg.metrics.cityscapes_scores import CityscapesScores
 from kseg.metrics.objects import ObjectScores
-from kseg.metrics.scores import ImageMeans, Scores, check_complete
+from kseg.metrics.scores import ScoreCounts, Scores
 from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
 
 FILES = ("confusion.csv", "confusion.png", "objects.json", "boundaries.json")
 
 
 class Report(NamedTuple):
-    """What `write_report` found; `str()` is its tables of objects and boundaries. `scores`: as `kseg.evaluate`'s."""
+    """What `write_report` found; `str()` is its tables of objects and boundaries.
+
+    scores, cityscapes: as `kseg.evaluate`'s under the protocols "standard" and "cityscapes" (None: not asked for).
+    """
 
     scores: Scores
     objects: ObjectScores
     boundaries: BoundaryScores
+    cityscapes: CityscapesScores | None
 
     def __str__(self):
         return f"{self.objects}\n\n{self.boundaries}"
 
 
 def write_report(
-    model, data_dir, folder, *, split="val", label_set=None, label_space=None, batch_size=1, progress=False
+    model,
+    data_dir,
+    folder,
+    *,
+    split="val",
+    label_set=None,
+    label_space=None,
+    batch_size=1,
+    progress=False,
+    cityscapes=False,
 ):
     """Run a model once over a split, at the labels' own resolution, and write what it confuses, misses and blurs.
 
@@ -44,7 +54,8 @@ def write_report(
 
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes. data_dir: a record folder.
-        folder: made if missing. The rest as in `kseg.evaluate`; protocol "standard".
+        folder: made if missing. cityscapes: take the scores of that protocol in the same pass too. The rest as in
+            `kseg.evaluate`.
     Returns:
         Report
     Raises:
@@ -55,37 +66,26 @@ def write_report(
     """
     paths = [pathlib.Path(folder, name) for name in FILES]
     refuse_inputs(paths, [*model_files(model), *record_files(data_dir)])
-    model, source = as_model(model), open_split(data_dir, split, label_set, label_space)
-    check_classes(model, source.label_set, data_dir)
-    warn_of_other_records(model, source.manifest, data_dir)
+    model = as_model(model)
+    source = open_for(model, data_dir, split, label_set, label_space)
+    official = SceneCounts(source, class_count(model)) if cityscapes else None
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    classes, matrix, out_of_range, images = source.label_set.classes, 0, 0, 0
-    means, boundaries, objects = ImageMeans(), BoundaryScores(classes), ObjectScores(classes)
+    classes = source.label_set.classes
+    counts = ScoreCounts(classes)
+    boundaries = BoundaryScores(classes)
+    objects = ObjectScores(classes)
     with source.readable_errors():
-        for truth, prediction in _pairs(labeller(model), source, batch_size, progress):
-            counts, strange = confusion_matrix(truth, prediction, len(classes))
-            means.update(counts)
-            matrix, out_of_range = matrix + counts, out_of_range + strange
-            boundaries.update(truth, prediction)
-            objects.update(truth, prediction, read_instances(source, images))
-            images += 1
-    check_complete(images, len(source))
-    scores = Scores.from_confusion_matrix(matrix, classes, images, out_of_range, len(source), means.result())
+        for scene in split_pass(source, [predictor(model)], batch_size, progress=progress, title="report"):
+            prediction = scene.predictions[0]
+            counts.add(scene.truth, prediction)
+            boundaries.update(scene.truth, prediction)
+            objects.update(scene.truth, prediction, scene.instances)
+            if official:
+                official.add(scene)
+    scores = counts.scores(len(source))
     write_confusion_csv(scores, paths[0])
     draw_confusion_matrix(scores, paths[1])
     objects.to_json(paths[2])
     boundaries.to_json(paths[3])
-    return Report(scores, objects, boundaries)
-
-
-def _pairs(label, source, batch_size, progress):
-    """Give (truth, prediction) of every image in file-name order, each (H, W)."""
-    first = 0
-    with progress_bar("report", len(source), shown=progress) as bar:
-        for images, truths in source.batches(batch_size):
-            images, truths = np.asarray(images), np.asarray(truths)
-            names = image_names(source.split.names, first, len(images))
-            yield from zip(truths, label(images, *truths.shape[1:], names), strict=True)
-            first += len(images)
-            bar.update(len(images))
+    return Report(scores, objects, boundaries, official.scores() if official else None)

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from kseg.io.files import writing
 from kseg.io.tfrecord import frame
-from kseg.metrics.scores import SCORE_NAMES
 
 
 class EpochClock:
@@ -82,9 +81,6 @@ class TensorBoardLog:
             self._file.write(frame(event.SerializeToString()))
 
 
-VALIDATION_SCORES = ("mean_iou", "pixel_accuracy", *SCORE_NAMES, "frequency_weighted_iou")  # macro means
-
-
 class RunLog(TensorBoardLog):
     """TensorBoardLog that knows what training and validation have to tell."""
 
@@ -99,9 +95,9 @@ class RunLog(TensorBoardLog):
         Args:
             scores: kseg.metrics.Scores. pictures: paths of PNG files by title.
         Returns:
-            dict of `VALIDATION_SCORES`, their names beginning with "val_".
+            dict of `kseg.score_table.SCORES`, their names beginning with "val_".
         """
-        found = {name: getattr(scores, name) for name in VALIDATION_SCORES}
+        found = scores.values()
         self.scalars(step, {f"val/{name}": value for name, value in found.items()})
         for title, path in pictures.items():
             self.picture(step, title, path)

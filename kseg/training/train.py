@@ -12,7 +12,7 @@ from kseg.data.checks.record_faults import quick_check
 from kseg.data.pipeline.load import open_split
 from kseg.inference.compatibility import check_arguments, check_batch_norm
 from kseg.inference.loading import load_model
-from kseg.inference.predict import labeller
+from kseg.inference.predict import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path
 from kseg.io.progress import progress_bar
@@ -284,8 +284,8 @@ class _Epochs:
         row = {}
         if self.trainer.chief:
             with self.trainer.averaged_weights():
-                label = labeller(self.trainer.model)
-                scores, pictures = score(label, self.val_split, self.folder.workdir, self.interruption)
+                predict = predictor(self.trainer.model)
+                scores, pictures = score(predict, self.val_split, self.folder.workdir, self.interruption)
                 row = self.log.validation(self.state.step, scores, pictures)
         return self.from_chief(row)
 

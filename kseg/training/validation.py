@@ -3,40 +3,40 @@
 import keras
 import numpy as np
 
-from kseg.evaluation.evaluate import score_batches
+from kseg.evaluation.standard_protocol import score_batches
 from kseg.export.savedmodel import carried, export_saved_model
 from kseg.inference.finite import image_names
 from kseg.inference.loading import load_model
-from kseg.inference.predict import labeller
+from kseg.inference.predict import predictor
 from kseg.io.files import writing
 from kseg.visualization.confusion_picture import draw_confusion_matrix
 from kseg.visualization.label_maps import prediction_gallery
 
 
-def draw_predictions(label, source, path, images=6):
+def draw_predictions(predict, source, path, images=6):
     """Draw a gallery (image | prediction | truth) of a few images of a split, evenly spread.
 
     Args:
-        label: of `kseg.inference.predict.labeller`. source: of `open_split`. path: of the picture.
+        predict: of `kseg.inference.predict.predictor`. source: of `open_split`. path: of the picture.
     """
     rows = []
     for index in np.unique(np.linspace(0, len(source) - 1, images).astype(int)):
         image, truth = source[int(index)]
         names = image_names(source.split.names, index, 1)
-        rows.append((image, label(image[np.newaxis], *truth.shape, names)[0], truth))
+        rows.append((image, predict(image[np.newaxis], *truth.shape, names)[0], truth))
     prediction_gallery(rows, source.label_set.classes, source.label_set.palette, path)
 
 
-def score(label, split, workdir, interruption):
-    """Return a labeller's scores on the validation split and the paths of the pictures drawn, by title."""
+def score(predict, split, workdir, interruption):
+    """Return a predictor's scores on the validation split and the paths of the pictures drawn, by title."""
     pictures = {
         "image | prediction | truth": workdir / "predictions.png",
         "confusion matrix": workdir / "confusion.png",
     }
     with split.readable_errors():
         batches = interruption.watch(split.batches())
-        scores = score_batches(label, batches, split.label_set.classes, len(split), True, split.split.names)
-        draw_predictions(label, split, workdir / "predictions.png")
+        scores = score_batches(predict, batches, split.label_set.classes, len(split), True, split.split.names)
+        draw_predictions(predict, split, workdir / "predictions.png")
     draw_confusion_matrix(scores, workdir / "confusion.png")
     return scores, pictures
 
@@ -51,7 +51,7 @@ def finish(folder, keep, train_split, val_split, interruption):
     """
     workdir, path = folder.workdir, folder.kept_model(keep)
     model = load_model(path)
-    scores, _ = score(labeller(model), val_split, workdir, interruption)
+    scores, _ = score(predictor(model), val_split, workdir, interruption)
     print(f"\n{path.name} on the validation split:\n{scores}\n")
     interruption.check()
     if keras.backend.backend() == "tensorflow":

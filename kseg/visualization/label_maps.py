@@ -34,26 +34,6 @@ def colorize(label, palette, ignore_label=255):
     return table[rows]
 
 
-def overlay(image, label, palette, alpha=0.5, ignore_label=255):
-    """Mixes a label map's colours into its image; ignored pixels show the image alone.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        label: integers (H, W) of the same size.
-        palette: one (R, G, B) per class.
-        alpha: share of the colour, 0 (image alone) to 1 (colours alone).
-    Returns: uint8 RGB (H, W, 3).
-    Raises: ValueError if the sizes differ, the image is not uint8 RGB, or alpha is outside [0, 1].
-    """
-    image, label = _checked_image(image), np.asarray(label)
-    if image.shape[:2] != label.shape:
-        raise InputError(f"Image and label must have one size, got {image.shape[:2]} and {label.shape}.")
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha must be in [0, 1], got {alpha}.")
-    mixed = np.rint((1 - alpha) * image + alpha * colorize(label, palette, ignore_label)).astype(np.uint8)
-    return np.where((label == ignore_label)[..., None], image, mixed)
-
-
 def prediction_gallery(rows, classes, palette, path, *, width=400, ignore_label=255):
     """Writes a picture with a row of image | prediction | truth per example and a legend of the classes.
 

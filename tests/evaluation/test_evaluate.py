@@ -1,31 +1,17 @@
-import keras
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from tiny import brightness_model
 
 import kseg
 from kseg.inference.predict import logits_at, predict_files
-from kseg.layers import Preprocess
 from kseg.metrics import Scores
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     return tiny.write_records(tmp_path_factory.mktemp("evaluation"))
-
-
-def brightness_model(input_shape=(None, None, 3), classes=3, multiple=1):
-    """Logits that are largest for the class whose range of mean brightness a pixel lies in: 0..90..160..255."""
-    image = keras.Input(input_shape)
-    x = Preprocess((0, 0, 0), (1, 1, 1), multiple=multiple)(image)
-    layer = keras.layers.Conv2D(classes, 1)
-    model = keras.Model(image, layer(x))
-    kernel, bias = np.zeros((1, 1, 3, classes), np.float32), np.zeros(classes, np.float32)
-    kernel[..., :, 1], bias[1] = 1 / 3, -89.9  # m - 89.9; means are thirds, so there are no ties
-    kernel[..., :, 2], bias[2] = 2 / 3, -249.8  # 2m - 249.8 overtakes it at 159.9
-    layer.set_weights([kernel, bias])
-    return model
 
 
 def test_a_perfect_model_scores_one(records):
@@ -55,12 +41,12 @@ def test_labels_outside_the_classes_are_counted_not_dropped():
 
 
 def test_every_image_must_come(records):
-    from kseg.evaluation.evaluate import score_batches
-    from kseg.inference.predict import labeller
+    from kseg.evaluation.standard_protocol import score_batches
+    from kseg.inference.predict import predictor
 
     pairs = list(kseg.load_dataset(records, "val"))
     with pytest.raises(ValueError, match="only 4 of 5"):
-        score_batches(labeller(brightness_model()), pairs[:4], ("a", "b", "c"), expected=5)
+        score_batches(predictor(brightness_model()), pairs[:4], ("a", "b", "c"), expected=5)
     with pytest.raises(ValueError, match="only 0"):
         kseg.evaluate(brightness_model(), [])
 
@@ -175,8 +161,8 @@ def test_pairs_of_paths_score_as_their_arrays(files):
         scores = kseg.evaluate(brightness_model(), pairs)
         assert scores.pixel_accuracy == 1 and scores.images == 5, name
         assert scores.confusion_matrix.sum() == 5 * 30 * 48 and scores.out_of_range == 0, name
-    seed = kseg.evaluate(brightness_model((32, 48, 3)), paths, protocol="seed")
-    assert seed.sensitivity == 1 and seed.images == 5
+    scores = kseg.evaluate(brightness_model((32, 48, 3)), paths, protocol="fischer2021")
+    assert scores.sensitivity == 1 and scores.images == 5
 
 
 def test_a_label_file_holds_training_ids(files, tmp_path):

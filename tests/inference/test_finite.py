@@ -82,13 +82,13 @@ def test_an_image_alone_is_named_by_its_number():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_seed_protocol(records, training):
+def test_the_fischer2021_protocol(records, training):
     model = build(np.nan)
     model.get_layer("preprocess").size = (32, 64)
     with pytest.raises(NotFiniteError, match="scores of image val_0 are not finite"):
-        kseg.evaluate(model, records, protocol="seed", train_mode_statistics=training)
+        kseg.evaluate(model, records, protocol="fischer2021", train_mode_statistics=training)
     with pytest.raises(NotFiniteError, match=r"scores of image 0 \(counted from 0\)"):
-        kseg.evaluate(model, pairs(), protocol="seed", train_mode_statistics=training)
+        kseg.evaluate(model, pairs(), protocol="fischer2021", train_mode_statistics=training)
 
 
 def test_compare_names_the_model_too_and_leaves_no_page(records, tmp_path):

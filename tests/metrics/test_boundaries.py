@@ -12,7 +12,6 @@ from kseg.metrics.boundaries import (
     boundary_pixels,
     checked_pair,
     match_boundaries,
-    spread,
 )
 
 HALVES = np.array([[0] * 5 + [1] * 5] * 6, np.uint8)  # (6, 10): the boundary lies between columns 4 and 5
@@ -46,21 +45,9 @@ def brute_boundary(labels, valid):
     return found
 
 
-def test_a_disk_holds_what_lies_within_the_distance():
-    rng = np.random.default_rng(0)
-    for radius in (0, 0.9, 1, 1.5, 2, math.sqrt(5), 4.2, 7, 40):
-        bits = np.where(rng.random((9, 13)) < 0.06, 1 << rng.integers(0, 8, (9, 13)), 0).astype(np.uint8)
-        expected = np.zeros_like(bits)
-        for y, x in np.ndindex(bits.shape):
-            for v, u in zip(*np.nonzero(bits), strict=True):
-                # math.hypot(1, 2) is math.sqrt(5): a pixel at exactly the distance is within
-                expected[y, x] |= bits[v, u] if math.hypot(y - v, x - u) <= radius else 0
-        np.testing.assert_array_equal(spread(bits, radius), expected, err_msg=str(radius))
-
-
-@pytest.mark.parametrize("classes", [2, 5, 40])  # 40: more than one dilation's bits
+@pytest.mark.parametrize("classes", [2, 5, 40])
 def test_matches_equal_brute_force(classes):
-    for seed, tolerance in enumerate((0, 1, 2.3, 5)):
+    for seed, tolerance in enumerate((0, 1, 2.3, math.sqrt(5), 5)):
         truth, prediction, valid = checked_pair(*blobs(seed, classes), classes)
         sides = [brute_boundary(labels, valid) for labels in (truth, prediction)]
         expected = np.zeros((4, classes), int)
@@ -73,7 +60,7 @@ def test_matches_equal_brute_force(classes):
         np.testing.assert_array_equal(match_boundaries(truth, prediction, valid, classes, tolerance), expected)
 
 
-def test_more_classes_than_one_dilation_has_bits_for():
+def test_no_other_class_matches():
     # 40 stripes of 3 x 2 pixels, all on a boundary; moved by two columns (the last one twice) every one misses itself.
     truth = np.kron(np.arange(40), np.ones((3, 2), int)).astype(np.uint8)
     moved = np.minimum(truth + 1, 39)

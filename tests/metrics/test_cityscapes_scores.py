@@ -241,7 +241,7 @@ def test_scenes_are_read_as_they_are_needed(records, monkeypatch):
     monkeypatch.setattr(Examples, "scene", lambda self, i: (read.append(i), scene_of(self, i))[1])
     scenes = Examples(records, "val").scenes()
     first = next(scenes)
-    assert len(read) <= 6 and [part.shape for part in first] == [(1, *SIZE, 3), (1, *SIZE), (1, *SIZE)]
+    assert len(read) <= 6 and [np.shape(part) for part in first] == [(1, *SIZE, 3), (1, *SIZE), (1, *SIZE)]
     assert sum(1 for _ in scenes) == 11 and sorted(read) == list(range(12))
 
 

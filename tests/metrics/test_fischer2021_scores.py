@@ -1,4 +1,4 @@
-"""The seed protocol: its rule against scikit-learn and by hand, and a model that training mode leaves as it was."""
+"""Protocol fischer2021: its rule against scikit-learn and by hand; a model that training mode leaves as it was."""
 
 import json
 
@@ -13,10 +13,10 @@ import kseg
 from kseg.commands import evaluate_command
 from kseg.data.augmentation.apply_numpy import nearest_label, smooth_label
 from kseg.data.records.prepare import prepare_dataset
-from kseg.evaluation.fischer2021_protocol import evaluate_seed, network_size, record_batches, stored_label_resize
+from kseg.evaluation.fischer2021_protocol import network_size, record_batches, stored_label_resize
 from kseg.layers import BatchNormalization, Preprocess
 from kseg.metrics import SCORE_NAMES
-from kseg.metrics.fischer2021_scores import SeedSums, image_scores
+from kseg.metrics.fischer2021_scores import Fischer2021Sums, image_scores
 from kseg.runs.workdir import FLAGS_FILE
 
 NAMES = ("image 0", "image 1")
@@ -24,7 +24,7 @@ NAMES = ("image 0", "image 1")
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    return tiny.write_records(tmp_path_factory.mktemp("seed"))
+    return tiny.write_records(tmp_path_factory.mktemp("fischer2021"))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def pairs(images=5, ids=6, seed=0):
 
 def test_images_agree_with_scikit_learn():
     sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
-    sums, total, f1, jaccard = SeedSums(6), np.zeros(4), [], []
+    sums, total, f1, jaccard = Fischer2021Sums(6), np.zeros(4), [], []
     for truth, guess in pairs():
         sums.update(truth, guess)
         matrix = sk.confusion_matrix(truth.ravel(), guess.ravel())  # of the ids in truth or prediction
@@ -78,7 +78,7 @@ def test_images_agree_with_scikit_learn():
 
 def test_closed_forms():
     """Images of equal size: accuracy 1 - 2(1-p)/C, specificity 1 - (1-p)/(C-1), sensitivity = f1 = p; C the mean."""
-    sums, right, counts = SeedSums(6), [], []
+    sums, right, counts = Fischer2021Sums(6), [], []
     for truth, guess in pairs(images=7, seed=3):
         sums.update(truth, guess)
         right.append(np.mean(truth == guess))
@@ -100,7 +100,7 @@ def test_one_image_by_hand():
 
 
 def test_void_pixels_and_ids_that_are_no_class():
-    sums = SeedSums(2)
+    sums = Fischer2021Sums(2)
     sums.update(np.array([[0, 1, 255, 254, 7]]), np.array([[0, 0, 1, 1, 9]]))
     assert sums.out_of_range == 2  # 254 and 7; 9 at such a place is no predicted id either
     assert sums.result()["classes_per_image"] == 2 and sums.result()["sensitivity"] == 0.5
@@ -109,19 +109,19 @@ def test_void_pixels_and_ids_that_are_no_class():
     # Means over images weigh images alike, sums weigh pixels: f1 is (1/2 + 1) / 2, sensitivity (1 + 6) / 8.
     sums.update(np.zeros((2, 3), int), np.zeros((2, 3), int))
     assert (sums.result()["f1"], sums.result()["sensitivity"]) == (0.75, 7 / 8)
-    assert all(np.isnan(value) for value in SeedSums(2).result().values())
+    assert all(np.isnan(value) for value in Fischer2021Sums(2).result().values())
 
 
 def test_standard_scores_have_means_over_images():
     """Each image's macro scores over its own classes; an image without any is in no mean, nor is a 0/0 score."""
-    from kseg.evaluation.evaluate import score_batches
+    from kseg.evaluation.standard_protocol import score_batches
     from kseg.metrics import confusion_matrix, five_scores
 
     maps = list(pairs())
-    label = iter([guess[None] for _, guess in maps] + [np.zeros((1, 8, 12), int)])
+    predictions = iter([guess[None] for _, guess in maps] + [np.zeros((1, 8, 12), int)])
     data = [(np.zeros((8, 12, 3), np.uint8), truth) for truth, _ in maps]
     data.append((data[0][0], np.full((8, 12), 255, np.uint8)))
-    scores = score_batches(lambda *_: next(label), data, "abcdef")
+    scores = score_batches(lambda *_: next(predictions), data, "abcdef")
     each = [five_scores(confusion_matrix(*pair, 6)[0], "macro") for pair in maps]
     expected = {name: np.mean([one[name] for one in each]) for name in SCORE_NAMES}
     assert scores.per_image == pytest.approx(expected, rel=1e-12) and scores.images == 6
@@ -129,7 +129,7 @@ def test_standard_scores_have_means_over_images():
 
 
 def test_scores_are_taken_at_the_networks_size(records):
-    from test_evaluation import brightness_model
+    from tiny import brightness_model
 
     model = brightness_model((16, 32, 3), classes=5)  # two outputs more than classes
     model.layers[1].label_set = {
@@ -137,8 +137,8 @@ def test_scores_are_taken_at_the_networks_size(records):
         "classes": ["road", "car", "sky"],
         "palette": [[0, 0, 0]] * 3,
     }
-    found = kseg.evaluate(model, records, protocol="seed", batch_size=2)
-    sums, source = SeedSums(3), kseg.data.pipeline.load.open_split(records, "val")
+    found = kseg.evaluate(model, records, protocol="fischer2021", batch_size=2)
+    sums, source = Fischer2021Sums(3), kseg.data.pipeline.load.open_split(records, "val")
     for image, label in source:
         small = Image.fromarray(image).resize((32, 16), Image.Resampling.BILINEAR)
         guess = np.digitize(np.asarray(small).mean(-1), [90, 160])
@@ -147,7 +147,7 @@ def test_scores_are_taken_at_the_networks_size(records):
         assert getattr(found, name) == pytest.approx(value, abs=0.003)  # TensorFlow and Pillow round some pixels apart
     assert (found.height, found.width, found.images, found.expected_images) == (16, 32, 5, 5)
     assert found.out_of_range == 0 and "5/5 images at 32x16" in str(found) and "inference mode" in str(found)
-    again = kseg.evaluate(model, list(source), protocol="seed")  # pairs go through Pillow: exactly those
+    again = kseg.evaluate(model, list(source), protocol="fischer2021")  # pairs go through Pillow: exactly those
     assert [getattr(again, name) for name in SCORE_NAMES] == [sums.result()[name] for name in SCORE_NAMES]
 
 
@@ -180,7 +180,7 @@ def test_the_authors_two_recipes(cityscapes, label_set, outputs, label_resize):
     x = Preprocess((124, 116, 104), (60, 60, 60), label_set=source.label_set.to_json())(image)
     weights = keras.initializers.RandomNormal(seed=2)
     model = keras.Model(image, keras.layers.Conv2D(outputs, 1, kernel_initializer=weights)(x))
-    options = {"protocol": "seed", "label_set": label_set, "label_resize": label_resize}
+    options = {"protocol": "fischer2021", "label_set": label_set, "label_resize": label_resize}
     found = kseg.evaluate(model, cityscapes, **options)
     counts, f1, jaccard, beyond = np.zeros(4), [], [], 0
     for i, (small, _) in enumerate(record_batches(source, 8, 16, 1, label_resize)):
@@ -212,15 +212,20 @@ def test_from_the_command_line(cityscapes, tmp_path, capsys):
     image = keras.Input((8, 16, 3))
     model = keras.Model(image, BatchNormalization()(keras.layers.Conv2D(34, 1)(image)))
     model.save(tmp_path / "model.keras")
-    flags = (f"--model={tmp_path}/model.keras", f"--data_dir={cityscapes}", "--label_set=all_ids", "--protocol=seed")
+    flags = (
+        f"--model={tmp_path}/model.keras",
+        f"--data_dir={cityscapes}",
+        "--label_set=all_ids",
+        "--protocol=fischer2021",
+    )
     evaluate_command.FLAGS(
         ["evaluate.py", *flags, "--train_mode_statistics", "--batch_size=2", "--label_resize=smooth"]
     )
     evaluate_command.run(evaluate_command.FLAGS)
-    table = json.loads((tmp_path / "model.keras.val.seed.json").read_text())
+    table = json.loads((tmp_path / "model.keras.val.fischer2021.json").read_text())
     assert (table["images"], table["expected_images"], table["label_resize"]) == (2, 3, "smooth")
     assert table["train_mode_statistics"] is True
-    assert "2/3 images at 16x8, protocol seed, training mode, labels smooth" in capsys.readouterr().out
+    assert "2/3 images at 16x8, protocol fischer2021, training mode, labels smooth" in capsys.readouterr().out
 
 
 def test_label_resize_is_the_runs_own(tmp_path):
@@ -234,21 +239,21 @@ def test_label_resize_is_the_runs_own(tmp_path):
 def test_evaluate_takes_label_resize_of_a_run_folder(records, tmp_path, stateful):
     stateful.save(tmp_path / "best.keras")
     (tmp_path / FLAGS_FILE).write_text("--label_resize=smooth\n--keep=best\n")
-    found = kseg.evaluate(tmp_path, records, protocol="seed")
+    found = kseg.evaluate(tmp_path, records, protocol="fischer2021")
     assert found.label_resize == "smooth" and found.out_of_range > 0  # ids between 2 and 255 are no ids of this dataset
-    told = kseg.evaluate(tmp_path, records, protocol="seed", label_resize="nearest")
-    assert told.label_resize == "nearest" and told.out_of_range == 0
+    given = kseg.evaluate(tmp_path, records, protocol="fischer2021", label_resize="nearest")
+    assert given.label_resize == "nearest" and given.out_of_range == 0
 
 
 def test_training_mode_leaves_every_variable_as_it_was(records, stateful):
     before = [keras.ops.convert_to_numpy(variable).copy() for variable in stateful.variables]
-    options = {"protocol": "seed", "batch_size": 2, "train_mode_statistics": True}
+    options = {"protocol": "fischer2021", "batch_size": 2, "train_mode_statistics": True}
     found = kseg.evaluate(stateful, records, **options)
     assert any(variable.name == "seed_generator_state" for variable in stateful.variables)
     for variable, value in zip(stateful.variables, before, strict=True):
         assert np.array_equal(keras.ops.convert_to_numpy(variable), value), variable.path
     assert found == kseg.evaluate(stateful, records, **options)  # dropout is seeded
-    assert found.jaccard != kseg.evaluate(stateful, records, protocol="seed").jaccard
+    assert found.jaccard != kseg.evaluate(stateful, records, protocol="fischer2021").jaccard
     # 5 images in batches of 2: the last one is skipped, and the table says so
     assert (found.images, found.expected_images) == (4, 5)
     assert (
@@ -258,21 +263,21 @@ def test_training_mode_leaves_every_variable_as_it_was(records, stateful):
 
 def test_training_mode_takes_the_batchs_statistics_and_drops(stateful):
     """Without dropout the prediction is that of the same network normalised by hand; with it another one each batch."""
-    from kseg.evaluation.fischer2021_protocol import training_labeller
+    from kseg.evaluation.fischer2021_protocol import training_predictor
 
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 3), np.uint8)
     dropout = stateful.layers[4]
-    label = training_labeller(stateful, 2)
-    first, second = (label(images, 16, 32, NAMES) for _ in range(2))
+    predict = training_predictor(stateful, 2)
+    first, second = (predict(images, 16, 32, NAMES) for _ in range(2))
     assert (first != second).any()
-    assert np.array_equal(training_labeller(stateful, 2)(images, 16, 32, NAMES), first)
+    assert np.array_equal(training_predictor(stateful, 2)(images, 16, 32, NAMES), first)
     rate, dropout.rate = dropout.rate, 0.0
     try:
         features = np.asarray(keras.Model(stateful.input, stateful.layers[2].output)(images), np.float64)
         mean, variance = features.mean(axis=(0, 1, 2)), features.var(axis=(0, 1, 2))
         kernel, bias = (np.asarray(weight, np.float64) for weight in stateful.layers[5].get_weights())
         logits = (features - mean) / np.sqrt(variance + 1e-5) @ kernel[0, 0] + bias  # gamma 1, beta 0
-        got = training_labeller(stateful, 2)(images, 16, 32, NAMES)
+        got = training_predictor(stateful, 2)(images, 16, 32, NAMES)
     finally:
         dropout.rate = rate
     assert np.mean(got == logits.argmax(-1)) > 0.995  # rounding may decide a tie
@@ -280,26 +285,31 @@ def test_training_mode_takes_the_batchs_statistics_and_drops(stateful):
 
 
 def test_scores_file(records, stateful, tmp_path):
-    found = kseg.evaluate(stateful, records, protocol="seed")
+    found = kseg.evaluate(stateful, records, protocol="fischer2021")
     found.to_json(tmp_path / "scores.json")
     table = json.loads((tmp_path / "scores.json").read_text())
-    assert table["protocol"] == "seed" and table["jaccard"] == found.jaccard and table["images"] == 5
+    assert table["protocol"] == "fischer2021" and table["jaccard"] == found.jaccard and table["images"] == 5
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
 
 
 def test_what_cannot_be_scored_is_said(records, stateful, tmp_path):
-    from test_evaluation import brightness_model
+    from tiny import brightness_model
 
     source = kseg.data.pipeline.load.open_split(records, "val")
+    floats = [(np.zeros((4, 4)), np.zeros((4, 4)))]
+
+    def evaluate(data, model=stateful, protocol="fischer2021", **options):
+        return kseg.evaluate(model, data, protocol=protocol, **options)
+
     for call, message in (
-        (lambda: kseg.evaluate(stateful, records, label_resize="smooth"), "need protocol \"seed\", got 'standard'"),
-        (lambda: kseg.evaluate(stateful, records, train_mode_statistics=True), 'need protocol "seed"'),
-        (lambda: kseg.evaluate(stateful, records, protocol="seed", label_resize="cubic"), "one of nearest, smooth"),
-        (lambda: kseg.evaluate(stateful, list(source), protocol="seed", label_resize="smooth"), "a record folder"),
-        (lambda: kseg.evaluate(brightness_model(), records, protocol="seed"), "takes any"),
-        (lambda: kseg.evaluate(stateful, [], protocol="seed"), "only 0"),
-        (lambda: kseg.evaluate(stateful, [(np.zeros((4, 4)), np.zeros((4, 4)))], protocol="seed"), "pairs of uint8"),
-        (lambda: evaluate_seed(stateful, source, 6, train_mode_statistics=True), "5 images make no whole batch of 6"),
+        (lambda: evaluate(records, protocol="standard", label_resize="smooth"), "label_resize needs protocol"),
+        (lambda: evaluate(records, protocol="cityscapes", train_mode_statistics=True), "statistics needs protocol"),
+        (lambda: evaluate(records, label_resize="cubic"), "one of nearest, smooth"),
+        (lambda: evaluate(list(source), label_resize="smooth"), "a record folder"),
+        (lambda: evaluate(records, brightness_model()), "takes any"),
+        (lambda: evaluate([]), "only 0"),
+        (lambda: evaluate(floats), "pairs of uint8"),
+        (lambda: evaluate(records, batch_size=6, train_mode_statistics=True), "5 images make no whole batch of 6"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -314,6 +324,6 @@ def test_a_layer_that_normalises_over_the_batch_alone_needs_two_images(records):
     x = keras.layers.Conv2D(3, 1)(image) + BatchNormalization()(keras.layers.Conv2D(3, 1)(pooled))
     model = keras.Model(image, x)
     with pytest.raises(ValueError, match="at least 2 images"):
-        kseg.evaluate(model, records, protocol="seed", train_mode_statistics=True)
-    found = kseg.evaluate(model, records, protocol="seed", train_mode_statistics=True, batch_size=2)
+        kseg.evaluate(model, records, protocol="fischer2021", train_mode_statistics=True)
+    found = kseg.evaluate(model, records, protocol="fischer2021", train_mode_statistics=True, batch_size=2)
     assert found.images == 4

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from kseg.metrics.objects import ObjectScores, connected_components
+from kseg.metrics.objects import ObjectScores, image_objects
 
 CLASSES = ("road", "car", "pole")
 
@@ -43,12 +43,27 @@ def flood(labels):
     return number
 
 
+def regions(labels, valid):
+    """Regions of the classes, renumbered by their first pixels; -1 for void."""
+    number, pixels = image_objects(labels, valid)
+    np.testing.assert_array_equal(pixels, valid)
+    number = np.where(valid, number, -1)
+    names, first, rank = np.unique(number, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(np.where(names < 0, -1, first)))  # void, where there is any, comes first
+    return order[rank].reshape(labels.shape) - (names[0] < 0)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (23, 31)])
 def test_components_equal_flood_fill(shape):
     rng = np.random.default_rng(0)
     for classes in (1, 2, 3, 12):
         labels = rng.integers(0, classes, shape).astype(np.uint8)
-        np.testing.assert_array_equal(connected_components(labels), flood(labels))
+        np.testing.assert_array_equal(regions(labels, np.ones(shape, bool)), flood(labels))
+
+
+def test_void_is_no_object_and_parts_what_it_lies_between():
+    labels = np.array([[0, 3, 0, 0], [0, 3, 1, 3]], np.uint8)  # 3 of three classes: void
+    assert regions(labels, labels < 3).tolist() == [[0, -1, 1, 1], [0, -1, 2, -1]]
 
 
 def test_a_spiral_and_a_comb_are_one_component_each():
@@ -62,8 +77,8 @@ def test_a_spiral_and_a_comb_are_one_component_each():
     comb[:, ::2] = 1  # teeth that only the last row joins
     comb[-1] = 1
     for labels in (spiral, comb, np.kron(comb, np.ones((2, 1), np.uint8))):
-        np.testing.assert_array_equal(connected_components(labels), flood(labels))
-    assert len(np.unique(connected_components(comb)[comb == 1])) == 1
+        np.testing.assert_array_equal(regions(labels, np.ones(labels.shape, bool)), flood(labels))
+    assert len(np.unique(regions(comb, comb < 2)[comb == 1])) == 1
 
 
 def test_instances_found_and_swallowed_by_hand():
@@ -190,7 +205,6 @@ def test_table_and_json(tmp_path):
         (lambda: ObjectScores(CLASSES, size_edges=(100, 10)), "size_edges must be numbers from 1 on that grow"),
         (lambda: ObjectScores(CLASSES).update(scene()[0], scene()[0][:3]), "of one size"),
         (lambda: ObjectScores(CLASSES).update(scene()[0], scene()[0], scene()[1][:3]), r"\(20, 30\), got uint16"),
-        (lambda: connected_components(np.zeros((2, 2, 3), int)), "must hold integers"),
     ],
 )
 def test_bad_input_gets_one_clear_line(call, message):

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from kseg import metrics
+from kseg.metrics.scores import count_of_classes
 
 # Rows truth, columns prediction, last column: outside the classes. Row sums 10, 5, 5; column sums 9, 6, 4;
 # N = 20. Class 0: TP 8, FN 2, FP 1, TN 9; class 1: TP 4, FN 1, FP 2, TN 13; class 2: TP 3, FN 2, FP 1, TN 14.
@@ -176,8 +177,8 @@ def test_the_table_says_which_classes_entered_the_mean():
     counts[0, 1], counts[3, 3] = 1, 1
     whole = str(metrics.Scores.from_confusion_matrix(counts, "abcd", 1))
     assert "over all 4 classes" in whole and "of IoU 0: b, c" in whole
-    assert metrics.count_of_classes(("b",), "abc") == "1 of 3 classes (b)"  # the shorter list
-    assert metrics.count_of_classes((), "abc") == "0 of 3 classes (none)"
+    assert count_of_classes(("b",), "abc") == "1 of 3 classes (b)"  # the shorter list
+    assert count_of_classes((), "abc") == "0 of 3 classes (none)"
 
 
 def test_scores_json_round_trip_with_nan_as_null(tmp_path):

@@ -1,7 +1,9 @@
 """The report of one pass over a split, its files, and the confusion matrix as CSV and picture."""
 
+import collections
 import csv
 import json
+import sys
 
 import keras
 import numpy as np
@@ -11,9 +13,13 @@ from PIL import Image
 import kseg
 from kseg.commands import evaluate_command
 from kseg.data.datasets import cityscapes
+from kseg.data.records.manifest import Split
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
+from kseg.evaluation import cityscapes_protocol, standard_protocol
+from kseg.inference import predict
 from kseg.metrics import Scores
+from kseg.reports import comparison, evaluation_report
 from kseg.reports.evaluation_report import write_report
 from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
 
@@ -78,18 +84,62 @@ def test_a_report_of_a_model_that_says_car_everywhere(streets, tmp_path):
 
 def test_the_instances_belong_to_their_image(streets):
     """A street alone and both together: what one pass gives is the sum of its images'."""
-    from kseg.data.pipeline.examples import read_instances
     from kseg.data.pipeline.load import open_split
     from kseg.metrics.objects import ObjectScores
 
     records, maps = streets
     source, scores = open_split(records, "val"), ObjectScores(LABELS.classes)
     for index, (truth, instances) in enumerate(maps):
-        np.testing.assert_array_equal(read_instances(source, index), instances)
+        np.testing.assert_array_equal(source.scene(index)[2], instances)
         scores.update(truth, np.full_like(truth, ROAD), instances)
     found = write_report(constant_model(ROAD), records, records.parent / "road").objects
     assert found.result()["per_class"]["car"] == scores.result()["per_class"]["car"]
     assert found.result()["by_size"].keys() == scores.result()["by_size"].keys()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts of what a pass does: images predicted by each model, records read."""
+    counts = collections.Counter()
+    predictor_of = predict.predictor
+    read = Split.read
+
+    def counting(model):
+        inner = predictor_of(model)
+
+        def run(images, height, width, names):
+            counts.update([f"{model.name}: {name}" for name in names])
+            return inner(images, height, width, names)
+
+        return run
+
+    for module in (evaluation_report, comparison, standard_protocol, cityscapes_protocol):
+        monkeypatch.setattr(module, "predictor", counting)
+    monkeypatch.setattr(Split, "read", lambda self, index: (counts.update([index]), read(self, index))[1])
+    return counts
+
+
+@pytest.mark.parametrize("protocol", ["standard", "cityscapes"])
+def test_scores_and_report_read_and_predict_each_image_once(protocol, streets, tmp_path, root, monkeypatch, counted):
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    monkeypatch.delitem(sys.modules, "evaluate", raising=False)
+    import evaluate
+
+    model = constant_model(CAR)
+    model.save(tmp_path / "car.keras")
+    flags = (f"--model={tmp_path}/car.keras", f"--data_dir={streets[0]}", f"--report_dir={tmp_path}/report")
+    evaluate.FLAGS(["evaluate.py", *flags, f"--protocol={protocol}", "--batch_size=2", f"--output={tmp_path}/a.json"])
+    evaluate.main(evaluate.FLAGS)
+    assert len(counted) == 4 and set(counted.values()) == {1}, counted  # two records read, two images predicted
+    assert len(list((tmp_path / "report").iterdir())) == 4
+    kseg.evaluate(model, streets[0], protocol=protocol).to_json(tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_a_comparison_reads_each_record_once_and_predicts_it_once_a_model(streets, tmp_path, counted):
+    models = {"car": constant_model(CAR), "road": constant_model(ROAD)}
+    kseg.compare(models, streets[0], tmp_path / "page", batch_size=2)
+    assert len(counted) == 2 + 2 * 2 and set(counted.values()) == {1}, counted
 
 
 def test_a_model_of_other_classes_writes_nothing(streets, tmp_path):

@@ -19,15 +19,6 @@ def test_colorize_paints_classes_ignored_and_unknown_ids():
     assert visualization.colorize(np.array([[-1, 2]]), PALETTE).tolist() == [[[255] * 3] * 2]
 
 
-def test_overlay_mixes_and_leaves_ignored_pixels_alone():
-    image = np.full((1, 2, 3), 100, np.uint8)
-    mixed = visualization.overlay(image, np.array([[0, 255]], np.uint8), PALETTE, alpha=0.25)
-    # .75 * 100 + .25 * (128, 64, 128) = (107, 91, 107)
-    assert mixed.tolist() == [[[107, 91, 107], [100, 100, 100]]]
-    whole = visualization.overlay(image, np.array([[0, 1]]), PALETTE, alpha=1)
-    assert whole.tolist() == [[list(colour) for colour in PALETTE]]
-
-
 def _has(picture, colour):
     return (picture == colour).all(-1).any()
 
@@ -75,15 +66,6 @@ def test_gallery_leaves_a_missing_image_blank(tmp_path):
         (lambda path: visualization.colorize(np.zeros((2, 2, 1), int), PALETTE), r"\(H, W\)"),
         (lambda path: visualization.colorize(np.zeros((2, 2)), PALETTE), "integers"),
         (lambda path: visualization.colorize(np.zeros((2, 2), int), [(0, 0, 300)]), "palette"),
-        (
-            lambda path: visualization.overlay(np.zeros((2, 3, 3), np.uint8), np.zeros((2, 2), int), PALETTE),
-            "one size",
-        ),
-        (lambda path: visualization.overlay(np.zeros((2, 2, 3)), np.zeros((2, 2), int), PALETTE), "uint8"),
-        (
-            lambda path: visualization.overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), int), PALETTE, 2),
-            "alpha",
-        ),
         (lambda path: visualization.prediction_gallery([], CLASSES, PALETTE, path), "0 rows"),
         (
             lambda path: visualization.prediction_gallery([(None, [[0]], [[0]])], ["road"], PALETTE, path),

@@ -1,6 +1,7 @@
 """The examples of one split of a record folder, in a label set: what every backend reads, without TensorFlow."""
 
 import contextlib
+import itertools
 
 import numpy as np
 
@@ -10,14 +11,6 @@ from kseg.io import tfrecord
 from kseg.io.errors import InputError, check_whole
 from kseg.io.images import decode_instances
 from kseg.io.parallel import map_ahead
-from kseg.io.tfrecord import parse_example
-
-
-def read_instances(source, index):
-    """Return the instance map of a record (`open_split`'s), uint16 (H, W), or None where it holds none."""
-    encoded = parse_example(source.split.read(index)).get(INSTANCES)
-    return None if encoded is None else decode_instances(encoded, f"Instance map of {source.split.names[index]}")
-
 
 INSTANCES = "image/segmentation/instance/encoded"
 
@@ -63,21 +56,21 @@ class Examples:
             raise InputError(f"image, label and the records' listing must be of one size, got {shown}")
 
     def scene(self, index):
-        """Return (image, raw label, uint16 instance map (H, W)) of one record; ValueError where it has no such map."""
+        """Return (image, raw label, uint16 instance map (H, W)) of one record; None where it has no such map."""
         serialized = self.split.read(index)
         image, label = self._decoded(index, serialized)
         encoded = tfrecord.parse_example(serialized).get(INSTANCES)
         if encoded is None:
-            raise InputError(
-                f"{self.split.place(index)} has no instance map. Prepare the records again from a source that has the "
-                "instanceIds beside the labelIds."
-            )
+            return image, label, None
         return image, label, decode_instances(encoded, f"Instance map of record {self.split.names[index]}")
 
     def scenes(self, batch_size=1):
-        """Give every scene once, in file-name order, as stacked (images, raw labels, instance maps)."""
+        """Give every scene once, in file-name order, as stacked (images, raw labels) and a list of instance maps."""
         self.check_batches(batch_size)
-        return _stacked(map_ahead(self.scene, range(len(self)), ahead=2 * batch_size + 2), batch_size)
+        ahead = map_ahead(self.scene, range(len(self)), ahead=2 * batch_size + 2)
+        while batch := list(itertools.islice(ahead, batch_size)):
+            images, labels, instances = zip(*batch, strict=True)
+            yield np.stack(images), np.stack(labels), instances
 
     def common_size(self):
         """Return the (height, width) of all images, or raise ValueError if they have several."""

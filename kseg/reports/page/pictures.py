@@ -14,16 +14,16 @@ _PHOTO_QUALITY, _THUMBNAIL_QUALITY = 88, 78
 BOTH_RIGHT, FIRST_RIGHT, OTHER_RIGHT, BOTH_WRONG = range(4)
 
 
-def who_is_right(truth, first, other, valid):
+def who_is_right(truth, first, second, valid):
     """Say for each pixel which of two predictions is right; void counts as BOTH_RIGHT: there is nothing to see.
 
     Args:
-        truth, first, other: class ids (H, W). valid: bool (H, W), the pixels of a class.
+        truth, first, second: class ids (H, W). valid: bool (H, W), the pixels of a class.
     Returns:
         uint8 (H, W) of BOTH_RIGHT, FIRST_RIGHT, OTHER_RIGHT, BOTH_WRONG.
     """
     table = np.array([[BOTH_WRONG, OTHER_RIGHT], [FIRST_RIGHT, BOTH_RIGHT]], np.uint8)
-    right = table[(first == truth).astype(np.intp), (other == truth).astype(np.intp)]
+    right = table[(first == truth).astype(np.intp), (second == truth).astype(np.intp)]
     return np.where(valid, right, np.uint8(BOTH_RIGHT))
 
 
@@ -46,8 +46,8 @@ class Pictures:
         self._right = np.array(marks, np.uint8).tobytes(), bytes([0, 215, 215, 190])
         for name in ("photos", "truth", "thumbnails", *map("model{}".format, range(models))):
             os.mkdir(os.path.join(self._folder, name))
-        for other in range(1, models):
-            os.mkdir(os.path.join(self._folder, f"right{other}"))
+        for model in range(1, models):
+            os.mkdir(os.path.join(self._folder, f"right{model}"))
 
     def add(self, index, image, truth, predictions, valid):
         """Write the pictures of image `index`.
@@ -66,16 +66,16 @@ class Pictures:
         self._write_ids(f"truth/{number}.png", truth, self._truth)
         for model, prediction in enumerate(predictions):
             self._write_ids(f"model{model}/{number}.png", prediction, self._labels)
-        for other in range(1, self._models):
-            right = who_is_right(truth, predictions[0], predictions[other], valid)
-            self._write_ids(f"right{other}/{number}.png", right, self._right)
+        for model in range(1, self._models):
+            right = who_is_right(truth, predictions[0], predictions[model], valid)
+            self._write_ids(f"right{model}/{number}.png", right, self._right)
             small = np.asarray(Image.fromarray(right).resize(size, Image.Resampling.NEAREST))
-            self._write_ids(f"thumbnails/{number}.{other}.png", small, self._right)
+            self._write_ids(f"thumbnails/{number}.{model}.png", small, self._right)
 
     def _write_ids(self, name, ids, colours):
         picture = Image.fromarray(np.ascontiguousarray(ids))
         picture.putpalette(colours[0])
         self._write(name, picture, "PNG", transparency=colours[1])
 
-    def _write(self, name, picture, kind, **options):
-        picture.save(os.path.join(self._folder, name), kind, **options)  # the folder is renamed when it is whole
+    def _write(self, name, picture, file_format, **options):
+        picture.save(os.path.join(self._folder, name), file_format, **options)  # the folder is renamed when it is whole

@@ -5,7 +5,7 @@ import importlib.resources
 import os
 import re
 
-from kseg.io.files import json_text, write_atomic
+from kseg.io.files import json_text, write_atomic, write_json
 from kseg.reports.page.output_folder import INDEX, NUMBERS
 from kseg.reports.page.pictures import FIRST_COLOUR, OTHER_COLOUR
 
@@ -29,7 +29,7 @@ def write_page(folder, table):
         "program": "\n".join(map(_asset, _PROGRAM)),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
-    write_atomic(os.path.join(folder, NUMBERS), f"{numbers}\n".encode())
+    write_json(os.path.join(folder, NUMBERS), table, indent=None)
     write_atomic(os.path.join(folder, INDEX), page.encode())
 
 

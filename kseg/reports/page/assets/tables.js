@@ -150,7 +150,7 @@ function showSizes() {
   showTable("distance-table", [words("distance", (r) => r.order, (r) => r.text), ...columns, pixels], near);
 }
 
-// "18 of 19 classes (without train)": as kseg.metrics.count_of_classes
+// "18 of 19 classes (without train)": as kseg.metrics.scores.count_of_classes
 function countOfClasses() {
   const scored = data.scored_classes;
   const without = data.classes.filter((text) => !scored.includes(text));

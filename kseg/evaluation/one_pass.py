@@ -1,0 +1,75 @@
+"""One pass over images and labels, from which scores, report and comparison are taken: each is predicted once."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kseg.inference.finite import image_names
+from kseg.io.errors import InputError
+from kseg.io.progress import progress_bar
+
+
+class Scene(NamedTuple):
+    """One image of a pass.
+
+    index: its number. image: uint8 (h, w, 3). truth: training ids (H, W). predictions: class ids (H, W), one of each
+    model. label: the ids as stored, and instances: uint16 instance ids, both (H, W); None where there are none.
+    """
+
+    index: int
+    image: np.ndarray
+    truth: np.ndarray
+    predictions: tuple
+    label: np.ndarray | None = None
+    instances: np.ndarray | None = None
+
+
+def split_pass(source, predictors, batch_size=1, *, progress=False, title="evaluate"):
+    """Read every record of a split once, predict it once with each model, and give its Scene with all that it holds.
+
+    Args:
+        source: of `kseg.data.pipeline.load.open_split`. predictors: of `kseg.inference.predict.predictor`.
+        batch_size: images of a batch. progress: show a bar under the title.
+    """
+    table = source.label_set.table
+    batches = ((images, table[labels], labels, instances) for images, labels, instances in source.scenes(batch_size))
+    names = source.split.names
+    return batches_pass(batches, predictors, names=names, expected=len(source), progress=progress, title=title)
+
+
+def batches_pass(batches, predictors, *, names=(), expected=None, progress=False, title="evaluate"):
+    """Predict every image of an iterable once with each model, and give its Scene.
+
+    Args:
+        batches: of (image, truth), single or batched, or (images, truths, labels, instances), batched. predictors: of
+            `kseg.inference.predict.predictor`. names: of the images, where they have any, for errors. expected: how
+            many images come, where that is known. progress: show a bar under the title.
+    Raises:
+        ValueError: a pair that is none. FloatingPointError: scores that are nan or infinite; it names the image.
+    """
+    index = 0
+    with progress_bar(title, expected, shown=progress) as bar:
+        for batch in batches:
+            images, truths, *stored = _checked_batch(*batch)
+            count = len(images)
+            called = image_names(names, index, count)
+            predictions = [predict(images, *truths.shape[1:], called) for predict in predictors]
+            for parts in zip(images, truths, zip(*predictions, strict=True), *stored, strict=True):
+                yield Scene(index, *parts)
+                index += 1
+            bar.update(count)
+
+
+def _checked_batch(images, truths, *stored):
+    images = np.asarray(images)
+    truths = np.asarray(truths)
+    if images.ndim == 3:
+        images = images[None]
+        truths = truths[None]
+    if images.ndim != 4 or truths.ndim != 3 or len(images) != len(truths):
+        raise InputError(
+            f"Data must be pairs of images (B, H, W, 3) and labels (B, H, W), got {images.shape} and {truths.shape}."
+        )
+    if images.dtype != np.uint8:
+        raise InputError(f"Images must be uint8 RGB (models normalise inside), got {images.dtype}.")
+    return images, truths, *stored
