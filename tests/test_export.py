@@ -35,11 +35,18 @@ assert "kseg" not in sys.modules, "kseg must not be needed"
 """
 
 
-@pytest.fixture(scope="module", params=[(32, 64), (None, None)], ids=["fixed", "free"])
+NETWORKS = {
+    "fixed": ("unet", (32, 64, 3), {"depth": 2}),
+    "free": ("segnet_aspp", (None, None, 3), {}),  # the one that has most to lose where sizes are unknown
+}
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
 def exported(request, tmp_path_factory):
-    """A SegNet-ASPP with uneven weights, exported, and what a process of TensorFlow alone gives for some images."""
+    """A model with uneven weights, exported, and what a process of TensorFlow alone gives for some images."""
     folder = tmp_path_factory.mktemp("export")
-    model = build_model("segnet_aspp", (*request.param, 3), 3, base_filters=2)
+    name, shape, options = NETWORKS[request.param]
+    model = build_model(name, shape, 3, base_filters=2, **options)
     random = np.random.default_rng(0)
     for variable in model.trainable_variables:  # zero biases and unit scales would leave much untested
         variable.assign(variable + random.normal(0, 0.1, variable.shape))
