@@ -16,10 +16,10 @@ SIZE = (64, 64)
 # Every model by its name, and DeepLabV3 also with VGG16; two levels of the U-Nets, since XLA compiles each layer.
 CASES = {name: {"depth": 2} if "depth" in options_of(name) else {} for name in MODELS}
 CASES["deeplabv3-vgg16"] = {"backbone": "vgg16"}
-# What compiles or exports takes long: by default for the two that are compared, with `-m slow` for the others.
-_BY_DEFAULT = ("r2unet", "segnet_aspp")
+# What compiles or exports takes long: by default for one, with `-m slow` (as .ci/run has it) for the others. A compiled
+# step of every model is in test_as_users.py, the export of SegNet-ASPP in test_export.py.
 the_others_slow = pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in _BY_DEFAULT else pytest.mark.slow) for case in CASES], indirect=True
+    "case", [pytest.param(case, marks=() if case == "r2unet" else pytest.mark.slow) for case in CASES], indirect=True
 )
 
 

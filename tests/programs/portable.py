@@ -54,7 +54,7 @@ def fit_on_a_reader(source):
     reader = image_folders.read(source)
     labels = reader.info.label_set()
     keras.utils.set_random_seed(0)
-    model = kseg.build_model("segnet_aspp", (32, 64, 3), 3, base_filters=4, dropout=0.0)
+    model = tiny.build_without_dropout()  # XLA takes its time over a whole SegNet-ASPP: test_segnet.py, slow
     model.compile(
         keras.optimizers.Adam(0.01), loss=kseg.losses.CrossEntropy(), metrics=[kseg.metrics.SegmentationScores(3)]
     )
