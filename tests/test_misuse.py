@@ -229,14 +229,14 @@ def planted(*_, **__):
 
 DEFECTS = {
     "kseg.data.records.manifest._split": ["compare", "train"],
-    "kseg.io.tfrecord.check_layout": ["evaluate"],
+    "kseg.data.records.manifest.check_layout": ["evaluate"],
     "kseg.data.labels.DatasetInfo.from_json": ["evaluate"],
-    "kseg.layers.check_whole": ["predict", "export", "compare"],
-    "kseg.layers.check_divides": ["predict"],
+    "kseg.layers.preprocessing.check_whole": ["predict", "export", "compare"],
+    "kseg.layers.preprocessing.check_divides": ["predict"],
     "kseg.inference.predict.logits_at": ["evaluate", "predict"],
-    "kseg.layers.preprocessing.preprocess_layer": ["export"],
+    "kseg.export.savedmodel.preprocess_layer": ["export"],
     "kseg.models.unet._upsampling": ["train"],
-    "kseg.score_table.five_of_counts": ["evaluate"],
+    "kseg.metrics.scores.five_of_counts": ["evaluate"],
     "kseg.data.records.prepare._differences": ["prepare_data"],
     "kseg.io.images._header": ["predict"],
 }

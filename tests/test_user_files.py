@@ -170,9 +170,9 @@ def test_no_command_writes_onto_what_it_reads(stage, call_script, monkeypatch, t
     for path in (tmp_path / "photos" / "x.png", tmp_path / "other" / "confusion.png"):
         Image.fromarray(np.full((5, 7, 3), 80, np.uint8)).save(path)
     before = snapshot(tmp_path)
-    from kseg.inference import predict as prediction
+    from kseg.inference import loading
 
-    monkeypatch.setattr(prediction, "load_model", lambda path: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loading, "load_model", lambda path: pytest.fail("the model was loaded"))
     script, *arguments = COMMANDS[case]
     code, _, error = call_script(script, *(argument.format(tmp_path) for argument in arguments))
     assert code == 2 and " the output " in error and "Choose another output." in error, error
