@@ -55,7 +55,8 @@ def test_what_has_no_meaning_is_one_clear_line(settings, message):
 
 def wrong_pixels(labels, logits, share, ignore_label=255):
     """A loss as one writes it, though without a gradient: so many times the valid pixels whose class is another."""
-    wrong = (keras.ops.argmax(logits, -1) != labels) & (labels != ignore_label)
+    labels = keras.ops.cast(labels, "int32")
+    wrong = (keras.ops.cast(keras.ops.argmax(logits, -1), "int32") != labels) & (labels != ignore_label)
     return share * keras.ops.sum(keras.ops.cast(wrong, "float32"))
 
 
