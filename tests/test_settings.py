@@ -8,7 +8,8 @@ import pytest
 import tiny
 
 import kseg
-from kseg.settings import Settings, make_settings
+from kseg.settings import Augmentation, Resize, Settings, make_settings
+from kseg.training.schedules import Schedule, learning_rate
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,31 @@ def test_scalars_of_numpy_and_paths_are_taken_as_what_they_are():
 def test_the_length_of_a_run():
     assert make_settings(epochs=3, batch_size=2).total_steps(7) == 9  # 3 whole batches an epoch
     assert make_settings(train_steps=4, batch_size=2).total_steps(7) == 4
+
+
+def test_the_parts_that_settings_hand_out():
+    settings = make_settings(
+        epochs=9,
+        height=40,
+        width=60,
+        crop_height=16,
+        crop_width=32,
+        label_resize="smooth",
+        scale_min=0.75,
+        flip=False,
+        lr_schedule="steps",
+        lr_drop_epochs="1, 2.5",
+        warmup_steps=3,
+    )
+    # The rest are the defaults of the settings, which change images, unlike those of Augmentation.
+    assert settings.augmentation == Augmentation(0.75, 2.0, False, 0.1, 0.2, 0.2, 0.02)
+    assert settings.size == (40, 60) and settings.resize((40, 60)) == Resize(40, 60, (16, 32), "smooth")
+    plain = make_settings(epochs=9)
+    assert plain.size is None and plain.resize((5, 7)) == Resize(5, 7, None, "nearest")
+    rate = Schedule(**settings.schedule(total_steps=90, epoch_steps=10))
+    assert (rate.learning_rate, rate.total_steps, rate.decay, rate.warmup_steps) == (1e-3, 90, "steps", 3)
+    assert rate.drops == (10, 25) and rate.drop_factor == 0.1
+    assert learning_rate(**plain.schedule(90, 10)) == 1e-3
 
 
 @pytest.mark.parametrize(
