@@ -194,6 +194,15 @@ def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarr
     return ids, image.format == "PNG" and tuple(data[24:26]) == (8, 0) and turned is image
 
 
+def palette(data: bytes, what: str) -> list[tuple[int, int, int]]:
+    """Return the colours by index that a palette image draws its numbers in; none of any other image."""
+    image = _open(data, what)
+    if image.mode not in ("P", "PA"):
+        return []
+    values = iter(image.getpalette())
+    return list(zip(values, values, values, strict=True))
+
+
 def _open_label(data: bytes, what: str, lost: str) -> tuple[Image.Image, int]:
     """Return (image, bits of a channel) of a file that keeps every number; ValueError says why it does not."""
     image = _open(data, what)

@@ -370,3 +370,61 @@ def test_camvid_has_a_test_split_like_the_others(tmp_path):
     manifest = prepare_dataset("camvid", root, tmp_path / "out", workers=1, progress=False)
     assert {name: len(split) for name, split in manifest.splits.items()} == {"train": 5, "val": 2, "test": 2}
     assert sum(manifest.split("test").pixel_counts.values()) == 2 * H * W
+
+
+# What an index is drawn in: (palette of an image of indices 0..2, classes, the line of a refusal or None).
+ROAD, CAR, BLACK = [128, 64, 128], [0, 0, 142], [0, 0, 0]
+DRAWN = [
+    {"id": 0, "name": "background", "color": BLACK},
+    {"id": 1, "name": "road", "color": ROAD},
+    {"id": 2, "name": "car", "color": CAR},
+]
+NO_COLOUR = [{"id": 0, "name": "background"}, *DRAWN[1:]]
+PALETTES = {
+    "as given": ([BLACK, ROAD, CAR], DRAWN, None),
+    "other colours": ([[1, 1, 1], [2, 2, 2], [3, 3, 3]], DRAWN, None),
+    "filled up with black": ([BLACK, ROAD, *[BLACK] * 254], DRAWN, None),
+    "sorted by frequency": ([ROAD, BLACK, CAR], DRAWN, "index 0 is drawn (128, 64, 128), {} road (id 1)"),
+    "two turned round": ([BLACK, CAR, ROAD], DRAWN, "index 1 is drawn (0, 0, 142), {} car (id 2)"),
+    "nobody's index": ([[9, 9, 9], BLACK, [8, 8, 8]], DRAWN, "index 1 is drawn (0, 0, 0), {} background (id 0)"),
+    "a class without a colour": ([ROAD, BLACK, CAR], NO_COLOUR, "index 0 is drawn (128, 64, 128), {} road (id 1)"),
+    "no colours at all": ([ROAD, BLACK, CAR], [{"id": i, "name": f"class {i}"} for i in range(3)], None),
+}
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "bmp"])
+@pytest.mark.parametrize("name", PALETTES)
+def test_a_palette_may_not_contradict_the_class_list(tmp_path, name, kind):
+    palette, classes, refusal = PALETTES[name]
+    root = tmp_path / "own"
+    save(root / "train/images/a.png", image(0))
+    (root / "classes.json").write_text(json.dumps({"classes": classes}))
+    drawn = Image.fromarray(label(0, range(3)), "P")
+    drawn.putpalette(np.array(palette, np.uint8).tobytes())
+    (root / "train/labels").mkdir()
+    drawn.save(root / f"train/labels/a.{kind}")
+    if refusal is None:
+        np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], label(0, range(3)))
+        return
+    with pytest.raises(InputError) as error:
+        prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+    line = str(error.value).splitlines()[1]
+    assert line.startswith(f"train/labels/a.{kind}: {refusal.format('which classes.json gives to')}; ")
+    assert line.endswith('use "labels": "color", or export label ids')
+    # And so it helps: the colours are the ids' own, whatever their index.
+    (root / "classes.json").write_text(json.dumps({"classes": DRAWN, "labels": "color"}))
+    wanted = {tuple(row["color"]): row["id"] for row in DRAWN}
+    if all(tuple(colour) in wanted for colour in palette):
+        ids = np.array([wanted[tuple(colour)] for colour in palette])[label(0, range(3))]
+        np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], ids)
+
+
+def test_a_palette_colour_of_an_index_that_is_not_used_says_nothing(tmp_path):
+    root = tmp_path / "own"
+    save(root / "train/images/a.png", image(0))
+    (root / "classes.json").write_text(json.dumps({"classes": DRAWN}))
+    drawn = Image.fromarray(label(0, [1, 2]), "P")
+    drawn.putpalette(np.array([ROAD, ROAD, CAR], np.uint8).tobytes())
+    (root / "train/labels").mkdir()
+    drawn.save(root / "train/labels/a.png")
+    np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], label(0, [1, 2]))

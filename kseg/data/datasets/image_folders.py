@@ -6,7 +6,7 @@ import json
 import os
 
 from kseg.data.datasets.listing import Problem, Source, list_stems, one_line_each, pair, walk_files
-from kseg.data.labels import DatasetInfo, label_set_of
+from kseg.data.labels import Colour, DatasetInfo, label_set_of
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import reading
 from kseg.io.images import IMAGE_EXTENSIONS, LABEL_EXTENSIONS
@@ -23,7 +23,7 @@ _EXTENSIONS = {"images": IMAGE_EXTENSIONS, "labels": LABEL_EXTENSIONS}
 _SUFFIXES = ("_mask", "_L", "_label", "_labelIds", "_gt", "_segmentation")  # of labels; none ends in another
 
 
-def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colours=None) -> Source:
+def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colours=None, drawn=None) -> Source:
     """List SPLIT/images + SPLIT/labels, or images/SPLIT + labels/SPLIT, under any name of `_SPLITS` and `_KINDS`.
 
     Images and labels are paired by name: the path inside their folder without the extension. A label may have one of
@@ -31,7 +31,7 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
 
     Args:
         root: the folder. info: the dataset's ids. required: splits that must be there; the others of
-            train, val and test are taken where they are. colours: see Source.
+            train, val and test are taken where they are. colours, drawn: see Source.
 
     Returns:
         A Source. A split other than train whose images have no label at all is in `unlabelled`, not in `splits`.
@@ -67,7 +67,7 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
         notes += [f"{split}: {n} labels are paired by their image's name and {s}." for s, n in suffixes.items()]
         splits[split], unpaired = pair(split, {n: i for n, i in images.items() if n not in doubtful}, labels, show)
         problems += [*doubtful.values(), *unpaired]
-    return Source(info, root, splits, tuple(one_line_each(problems)), colours, tuple(notes), unlabelled)
+    return Source(info, root, splits, tuple(one_line_each(problems)), colours, tuple(notes), unlabelled, drawn or {})
 
 
 def _find_folders(root: str):
@@ -185,12 +185,12 @@ def read(source, classes: str | None = None) -> Source:
     root = os.path.abspath(os.fspath(source))
     if not os.path.isdir(root):
         raise MissingFileError(f"There is no source folder {root}.")
-    info, colours = read_classes(classes or os.path.join(root, "classes.json"), os.path.basename(root))
-    return read_split_folders(root, info, ("train",), colours)
+    info, colours, drawn = read_classes(classes or os.path.join(root, "classes.json"), os.path.basename(root))
+    return read_split_folders(root, info, ("train",), colours, drawn)
 
 
-def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int, int] | None]:
-    """Return (DatasetInfo, packed colour -> id or None) of a classes file; ValueError if wrong."""
+def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int, int] | None, dict[int, Colour]]:
+    """Return (DatasetInfo, packed colour -> id or None, id -> colour that is given) of a file; ValueError if wrong."""
     if not os.path.isfile(path):
         wanted = '{"classes": [{"id": 0, "name": "background"}, {"id": 1, "name": "road"}]}'
         raise MissingFileError(f"There is no {path}. Write {wanted} there.")
@@ -234,7 +234,8 @@ def _parse(data, name: str):
         if not _is_colour(colour):
             raise InputError(f"a colour is three whole numbers of 0..255 (red, green, blue), got {colour!r}.")
     palette = [tuple(colour) for colour in palette]
-    return _make_info(name, rows, ids, palette, void, kind)
+    drawn = {i: colour for i, colour, r in zip(ids, palette, rows, strict=True) if "color" in r}
+    return *_make_info(name, rows, ids, palette, void, kind), drawn
 
 
 def _is_class(row) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kseg.data.labels import DatasetInfo
+from kseg.data.labels import Colour, DatasetInfo
 from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.files import reading
@@ -44,6 +44,7 @@ class Source:
         colours: packed colour (r << 16 | g << 8 | b) -> raw id, where labels are colour-coded; else None.
         notes: what was taken for what and what was left out, one line each.
         unlabelled: split -> its images, where the split has no label at all; it is none of `splits`.
+        drawn: raw id -> the colour that classes.json gives it, where labels hold ids; no palette may contradict it.
     """
 
     info: DatasetInfo
@@ -53,6 +54,7 @@ class Source:
     colours: dict[int, int] | None = field(default=None, hash=False)
     notes: tuple[str, ...] = ()
     unlabelled: dict[str, tuple[Reference, ...]] = field(default_factory=dict, hash=False)
+    drawn: dict[int, Colour] = field(default_factory=dict, hash=False)
 
     def split(self, name: str) -> "SourceSplit":
         """Return the frames of a split as a sequence of (name, image, label); ValueError lists the splits."""
@@ -70,14 +72,32 @@ class Source:
         """Return (uint8 raw ids (H, W), 8-bit grey PNG bytes) of a label file, colours turned into ids.
 
         Raises:
-            ValueError: not a PNG, TIFF or BMP, damaged, no ids of 0..255, or colours that the dataset does not have.
+            ValueError: not a PNG, TIFF or BMP, damaged, no ids of 0..255, colours that the dataset does not have, or
+                a palette that draws an id in the colour of another class.
         """
         data, what = read_bytes(reference), self.shown(reference)
         if self.colours is None:
             ids, plain = codec.decode_label(data, what)
+            if self.drawn:
+                self._check_palette(ids, codec.palette(data, what), what)
             return ids, data if plain else codec.encode(ids)
         ids = _ids_of_colours(codec.decode_colours(data, what), self.colours, what)
         return ids, codec.encode(ids)
+
+    def _check_palette(self, ids: np.ndarray, palette: list[Colour], what: str) -> None:
+        """Refuse a label whose palette draws an index in use in the colour of another class (GIMP renumbers them).
+
+        Black is let pass where the palette draws the black class right: programs fill up a palette with it.
+        """
+        padding = {(0, 0, 0)} & {colour for i, colour in enumerate(palette) if self.drawn.get(i) == colour}
+        for index in np.unique(ids).tolist() if palette else ():
+            colour = palette[index] if index < len(palette) else None
+            owners = [i for i, own in self.drawn.items() if own == colour]
+            if owners and index not in owners and colour not in padding:
+                raise InputError(
+                    f"{what}: index {index} is drawn {colour}, which classes.json gives to "
+                    f'{self.info.id_names[owners[0]]} (id {owners[0]}); use "labels": "color", or export label ids'
+                )
 
 
 @dataclass(frozen=True)
