@@ -2,6 +2,7 @@
 
 import functools
 import os
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -196,31 +197,38 @@ def stamp(reference: Reference) -> list:
     return [status.st_size, status.st_mtime_ns]
 
 
-def list_stems(folder: str, extensions: tuple[str, ...], show) -> tuple[dict[str, str], list[Problem]]:
+def list_stems(folder: str, extensions: tuple[str, ...], show, advice: Mapping[str, str] | None = None):
     """List the files of a folder and of the folders in it.
 
     Args:
         folder: where they are. extensions: of the files that are wanted, in small letters.
-        show: path -> the path as messages name it.
+        show: path -> the path as messages name it. advice: extension of other files -> what to do about them.
 
     Returns:
-        (name -> path, problems: files that would be left out). The name is the path inside the folder, "/" between its
-        parts, without the extension: "seq1/0001".
+        (name -> path, names of files that cannot be used, problems: a Problem for each such file). The name is the path
+        inside the folder, "/" between its parts, without the extension: "seq1/0001". Letters are in Unicode's composed
+        form (NFC), whichever form the disk has: an older Mac writes "ü" as two characters.
     """
-    found, problems = {}, []
+    found, unusable, problems = {}, set(), []
     for path in walk_files(folder) if os.path.isdir(folder) else ():
         name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, "/"))
+        name = unicodedata.normalize("NFC", name)
         if extension.lower() in _NO_IMAGES:
             continue
         if not os.path.isfile(path):
+            unusable.add(name)
             problems.append(Problem("no file", f"no file that can be read: {show(path)}"))
         elif extension.lower() not in extensions:
-            problems.append(Problem(f"not {extensions}", f"not {' or '.join(extensions)}: {show(path)}"))
+            unusable.add(name)
+            why = (advice or {}).get(extension.lower(), f"not {' or '.join(extensions)}")
+            problems.append(Problem(why, f"{why}: {show(path)}"))
         elif name in found:
-            problems.append(Problem("two files", f"two files of one name: {show(found[name])}, {show(path)}"))
+            alike = os.path.splitext(found[name])[0] == os.path.splitext(path)[0]
+            why = "two files of one name" + ("" if alike else ", its letters in two Unicode forms")
+            problems.append(Problem(why, f"{why}: {show(found[name])}, {show(path)}"))
         else:
             found[name] = path
-    return dict(sorted(found.items())), problems
+    return dict(sorted(found.items())), unusable, problems
 
 
 def walk_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
