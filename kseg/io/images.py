@@ -36,6 +36,7 @@ _BROKEN = (
 )
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO 23008-12, annex B
 _IMAGE_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA", "RGBX", "CMYK", "YCbCr")  # Pillow converts them to RGB
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA")
@@ -62,6 +63,10 @@ _LIMIT = f"kseg reads images of at most {MAX_PIXELS:,} pixels. Cut it into tiles
 
 def _header(data: bytes, what: str) -> Image.Image:
     """Open without decoding; ValueError where the format is not known, or the bytes claim more than MAX_PIXELS."""
+    if not data:
+        raise InputError(f"{what}: empty (0 bytes)")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        raise InputError(f"{what}: HEIC photographs are not read; convert to JPEG")
     try:
         if data[8:12] == b"WEBP":
             _check_size(_webp_size(data), what)  # before Pillow, which allocates the canvas when it opens one
@@ -196,6 +201,15 @@ def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarr
     if mode == "L" and bits in (2, 4) and image.format != "BMP":
         ids = ids // (255 // (2**bits - 1))  # Pillow stretches grey to 0..255
     return ids, image.format == "PNG" and tuple(data[24:26]) == (8, 0) and turned is image
+
+
+def palette(data: bytes, what: str) -> list[tuple[int, int, int]]:
+    """Return the colours by index that a palette image draws its numbers in; none of any other image."""
+    image = _open(data, what)
+    if image.mode not in ("P", "PA"):
+        return []
+    values = iter(image.getpalette())
+    return list(zip(values, values, values, strict=True))
 
 
 def _open_label(data: bytes, what: str, lost: str) -> tuple[Image.Image, int]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 
 import numpy as np
 import pytest
@@ -204,7 +205,7 @@ def test_random_folders_are_read_as_drawn_or_refused_by_name(tmp_path, monkeypat
         assert not named, f"folder {seed} has a fault: {named}"
         source = image_folders.read(root)
         assert set(source.unlabelled) == unlabelled and set(manifest.splits) == set(source.splits) == set(expected)
-        assert len([note for note in source.notes if "no labels" in note]) == len(unlabelled)
+        assert len([note for note in source.notes if "not scored" in note]) == len(unlabelled)
         for split, scenes in expected.items():
             found = {name: (pixels, ids) for name, pixels, ids in decoded(source, split)}
             stored = [records.decode(manifest.split(split).read(i)) for i in range(len(scenes))]
@@ -242,22 +243,20 @@ def test_names_are_a_splits_own_and_equality_is_of_content(tmp_path):
 
 
 def test_an_unlabelled_split_is_left_out_and_said(tmp_path, capsys):
-    root = make_camvid(tmp_path / "camvid")
-    for i in range(3):
-        save(root / "test" / "images" / "seq" / f"{i}.jpg", image(i))
+    root = make_camvid(tmp_path / "my camvid's [1]")
+    for name in ("seq/0.jpg", "seq/1.JPG", "2.png"):
+        save(root / "test" / "images" / name, image(3))
     manifest = prepare_dataset("camvid", root, tmp_path / "out", workers=1)
     said = capsys.readouterr().out.splitlines()
-    pattern = root / "test" / "images" / "*" / "*.jpg"
-    assert set(manifest.splits) == {"train", "val"} and len(list(root.glob("test/images/*/*.jpg"))) == 3
+    assert set(manifest.splits) == {"train", "val"}
     (line,) = [line for line in said if line.startswith("test")]
-    assert (
-        line.startswith("test: 3 images have no labels, so the split is not scored") and f"--images='{pattern}'" in line
-    )
+    assert line.startswith("test: 3 images have no labels, so the split is not scored")
+    assert f"--images={root}/test/images" in shlex.split(line)  # as a shell takes it
     assert sorted(path.split("/")[-1] for path in manifest.checksums) == [
         f"{split}-00000-of-00001.tfrecord" for split in ("train", "val")
     ]
     save(root / "test" / "labels" / "seq" / "0.png", label(0, [1]))  # a label of one: the others are forgotten
-    with pytest.raises(InputError, match=r"test: image without label: test/images/seq/1.jpg \(and 1 more like it\)"):
+    with pytest.raises(InputError, match=r"test: image without label: test/images/2.png \(and 1 more like it\)"):
         prepare_dataset("camvid", root, tmp_path / "other", workers=1, progress=False)
 
 
@@ -370,3 +369,149 @@ def test_camvid_has_a_test_split_like_the_others(tmp_path):
     manifest = prepare_dataset("camvid", root, tmp_path / "out", workers=1, progress=False)
     assert {name: len(split) for name, split in manifest.splits.items()} == {"train": 5, "val": 2, "test": 2}
     assert sum(manifest.split("test").pixel_counts.values()) == 2 * H * W
+
+
+# What an index is drawn in: (palette of an image of indices 0..2, classes, the line of a refusal or None).
+ROAD, CAR, BLACK = [128, 64, 128], [0, 0, 142], [0, 0, 0]
+DRAWN = [
+    {"id": 0, "name": "background", "color": BLACK},
+    {"id": 1, "name": "road", "color": ROAD},
+    {"id": 2, "name": "car", "color": CAR},
+]
+NO_COLOUR = [{"id": 0, "name": "background"}, *DRAWN[1:]]
+PALETTES = {
+    "as given": ([BLACK, ROAD, CAR], DRAWN, None),
+    "other colours": ([[1, 1, 1], [2, 2, 2], [3, 3, 3]], DRAWN, None),
+    "filled up with black": ([BLACK, ROAD, *[BLACK] * 254], DRAWN, None),
+    "sorted by frequency": ([ROAD, BLACK, CAR], DRAWN, "index 0 is drawn (128, 64, 128), {} road (id 1)"),
+    "two turned round": ([BLACK, CAR, ROAD], DRAWN, "index 1 is drawn (0, 0, 142), {} car (id 2)"),
+    "nobody's index": ([[9, 9, 9], BLACK, [8, 8, 8]], DRAWN, "index 1 is drawn (0, 0, 0), {} background (id 0)"),
+    "a class without a colour": ([ROAD, BLACK, CAR], NO_COLOUR, "index 0 is drawn (128, 64, 128), {} road (id 1)"),
+    "no colours at all": ([ROAD, BLACK, CAR], [{"id": i, "name": f"class {i}"} for i in range(3)], None),
+}
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "bmp"])
+@pytest.mark.parametrize("name", PALETTES)
+def test_a_palette_may_not_contradict_the_class_list(tmp_path, name, kind):
+    palette, classes, refusal = PALETTES[name]
+    root = tmp_path / "own"
+    save(root / "train/images/a.png", image(0))
+    (root / "classes.json").write_text(json.dumps({"classes": classes}))
+    drawn = Image.fromarray(label(0, range(3)), "P")
+    drawn.putpalette(np.array(palette, np.uint8).tobytes())
+    (root / "train/labels").mkdir()
+    drawn.save(root / f"train/labels/a.{kind}")
+    if refusal is None:
+        np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], label(0, range(3)))
+        return
+    with pytest.raises(InputError) as error:
+        prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+    line = str(error.value).splitlines()[1]
+    assert line.startswith(f"train/labels/a.{kind}: {refusal.format('which classes.json gives to')}; ")
+    assert line.endswith('use "labels": "color", or export label ids')
+    # And so it helps: the colours are the ids' own, whatever their index.
+    (root / "classes.json").write_text(json.dumps({"classes": DRAWN, "labels": "color"}))
+    wanted = {tuple(row["color"]): row["id"] for row in DRAWN}
+    if all(tuple(colour) in wanted for colour in palette):
+        ids = np.array([wanted[tuple(colour)] for colour in palette])[label(0, range(3))]
+        np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], ids)
+
+
+def test_a_palette_colour_of_an_index_that_is_not_used_says_nothing(tmp_path):
+    root = tmp_path / "own"
+    save(root / "train/images/a.png", image(0))
+    (root / "classes.json").write_text(json.dumps({"classes": DRAWN}))
+    drawn = Image.fromarray(label(0, [1, 2]), "P")
+    drawn.putpalette(np.array([ROAD, ROAD, CAR], np.uint8).tobytes())
+    (root / "train/labels").mkdir()
+    drawn.save(root / "train/labels/a.png")
+    np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], label(0, [1, 2]))
+
+
+NFC, NFD = "M\u00fcll", "Mu\u0308ll"  # the same word: U+00FC is "u" and U+0308, composed
+
+
+def test_names_are_equal_whatever_unicode_form_a_mac_gave_them(tmp_path):
+    root = make_folder(tmp_path, splits=("train",))
+    save(root / f"train/images/{NFD}/{NFD}.jpg", image(0))
+    save(root / f"train/labels/{NFC}/{NFC}_mask.png", label(0, [3]))
+    source = image_folders.read(root)
+    assert source.problems == ()
+    assert [frame.name for frame in source.splits["train"]] == [f"{NFC}/{NFC}", "train0", "train1"]
+    assert source.split("train")[0][1].shape == (H, W, 3)  # read under the name that the disk has
+    save(root / f"train/images/{NFC}/{NFC}.jpg", image(0))
+    assert lines_of(root)[0] == [  # "u" comes before U+00FC
+        "two files of one name, its letters in two Unicode forms: "
+        f"train/images/{NFD}/{NFD}.jpg, train/images/{NFC}/{NFC}.jpg"
+    ]
+
+
+def test_a_leak_is_found_under_two_unicode_forms(tmp_path):
+    root = make_folder(tmp_path)
+    for split, name in (("train", NFC), ("val", NFD)):
+        save(root / split / "images" / f"{name}.png", image(9))
+        save(root / split / "labels" / f"{name}.png", label(9, [3]))
+    lines = [problem.line for problem in same_in_two_splits(image_folders.read(root).splits)]
+    assert lines == [f"image in 2 splits (train, val): {NFC}; leave it out of all but one"]
+
+
+@pytest.mark.parametrize(
+    ("extension", "name"),
+    [("jpg", "JPEG"), ("JPEG", "JPEG"), ("webp", "WebP")],
+)
+@pytest.mark.parametrize("suffix", ["", "_mask"])
+def test_labels_of_a_lossy_format_are_one_cause(tmp_path, extension, name, suffix):
+    """Two splits of two images each: one line, and no image is said to have no label."""
+    root = make_folder(tmp_path / "own")
+    for path in sorted(root.glob("*/labels/*.png")):
+        Image.open(path).save(path.with_name(f"{path.stem}{suffix}.{extension}"))
+        path.unlink()
+    with pytest.raises(InputError) as error:
+        prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+    assert str(error.value).splitlines()[1:] == [
+        f"labels are {name}, which changes ids; export them as PNG: train/labels/train0{suffix}.{extension} "
+        "(and 3 more like it)"
+    ]
+
+
+def test_a_label_that_cannot_be_read_does_not_hide_one_that_is_missing(tmp_path):
+    root = make_folder(tmp_path, splits=("train",))
+    (root / "train/labels/train0.png").rename(root / "train/labels/train0.jpg")
+    (root / "train/labels/train1.png").unlink()
+    assert lines_of(root)[0] == [
+        "labels are JPEG, which changes ids; export them as PNG: train/labels/train0.jpg",
+        "train: image without label: train/images/train1.png",
+    ]
+
+
+def test_jpeg_labels_beside_annotations_are_named(tmp_path):
+    """Annotations/ of .xml comes first by name; the masks are meant though none can be used."""
+    root = make_folder(tmp_path, splits=("train",))
+    (root / "train/labels").rename(root / "train/SegmentationClass")
+    for path in sorted((root / "train/SegmentationClass").iterdir()):
+        path.rename(path.with_suffix(".jpg"))
+    (root / "train/Annotations").mkdir()
+    (root / "train/Annotations/train0.xml").write_text("<annotation/>")
+    (line,) = lines_of(root)[0]
+    assert line.startswith("labels are JPEG") and "train/SegmentationClass/train0.jpg (and 1 more like it)" in line
+
+
+@pytest.mark.parametrize("suffix", ["", "_mask"])
+def test_photographs_of_a_telephone_are_one_cause(tmp_path, suffix):
+    root = make_folder(tmp_path, splits=("train",))
+    for i, extension in enumerate((".HEIC", ".heif")):
+        (root / f"train/images/train{i}.png").rename(root / f"train/images/train{i}{extension}")
+        (root / f"train/labels/train{i}.png").rename(root / f"train/labels/train{i}{suffix}.png")
+    assert lines_of(root)[0] == [
+        "HEIC photographs are not read; convert to JPEG: train/images/train0.HEIC (and 1 more like it)"
+    ]
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    root = make_folder(tmp_path / "own", splits=("train",))
+    for path in ("images/train0.png", "labels/train1.png"):
+        (root / "train" / path).write_bytes(b"")
+    with pytest.raises(InputError) as error:
+        prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+    assert str(error.value).splitlines()[1:] == ["train/images/train0.png: empty (0 bytes) (and 1 more like it)"]

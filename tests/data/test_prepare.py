@@ -60,15 +60,16 @@ def test_every_problem_is_reported_together(tmp_path):
     with pytest.raises(ValueError) as error:
         prepare("camvid", root, tmp_path / "out", workers=2)
     patterns = [
-        rf"8 problems in {re.escape(str(root))}:",
+        rf"9 problems in {re.escape(str(root))}:",
         r"train: image without label: train/images/train_0.jpg",
         r"train: label without image: train/labels/train_1.png",
         r"image in 2 splits \(train, val\): val_0; leave it out of all but one",
         r"train/images/train_2.jpg: truncated or damaged \(.*\) \(and 1 more like it\)",
-        r"train/images/train_4.jpg: not a PNG, JPEG, WebP, TIFF or BMP file \(16 bytes\) \(and 1 more like it\)",
+        r"train/images/train_4.jpg: not a PNG, JPEG, WebP, TIFF or BMP file \(16 bytes\)",
         rf"train/labels/train_4.png: ids that camvid does not have: 40 in {H * W} pixels \(and 1 more like it\)",
         rf"train/images/train_5.jpg: sizes differ: image {W}x{H}, label {W + 1}x{H}",
         r"train/labels/train_7.png: labels must be 8-bit ids, got mode RGB; .*",
+        r"val/images/val_1.jpg: empty \(0 bytes\)",
     ]
     lines = str(error.value).split("\n")
     assert len(lines) == len(patterns)

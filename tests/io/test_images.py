@@ -220,3 +220,15 @@ def test_a_tiff_of_a_huge_tile_is_refused_before_decoding():
     data = b"II*\0" + struct.pack("<I", 16) + b"\0" * 8 + directory + b"\0\0\0\0"
     with pytest.raises(InputError, match="^big: 32768x32768, but kseg reads images of at most"):
         images.decode_image(data, "big")
+
+
+@pytest.mark.parametrize("read", [images.decode_image, images.decode_label, images.decode_colours])
+def test_what_is_no_picture_is_called_what_it_is(read):
+    """HEIF is a box of its length, "ftyp" and a brand (ISO 23008-12); telephones save "heic", also as .jpg."""
+    box = (24).to_bytes(4, "big") + b"ftyp" + b"heic" + bytes(12)
+    with pytest.raises(InputError, match="^x.jpg: HEIC photographs are not read; convert to JPEG$"):
+        read(box, "x.jpg")
+    with pytest.raises(InputError, match=r"^x.jpg: not a PNG, JPEG, .* file \(24 bytes\)$"):
+        read(box.replace(b"heic", b"mp42"), "x.jpg")
+    with pytest.raises(InputError, match=r"^x.jpg: empty \(0 bytes\)$"):
+        read(b"", "x.jpg")

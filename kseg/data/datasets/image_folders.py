@@ -4,9 +4,10 @@ import collections
 import functools
 import json
 import os
+import shlex
 
 from kseg.data.datasets.listing import Problem, Source, list_stems, one_line_each, pair, walk_files
-from kseg.data.labels import DatasetInfo, label_set_of
+from kseg.data.labels import Colour, DatasetInfo, label_set_of
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import reading
 from kseg.io.images import IMAGE_EXTENSIONS, LABEL_EXTENSIONS
@@ -20,10 +21,15 @@ _KINDS = {
 _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 _EXTENSIONS = {"images": IMAGE_EXTENSIONS, "labels": LABEL_EXTENSIONS}
+_ADVICE = {
+    "images": dict.fromkeys((".heic", ".heif"), "HEIC photographs are not read; convert to JPEG"),
+    "labels": dict.fromkeys((".jpg", ".jpeg"), "labels are JPEG, which changes ids; export them as PNG")
+    | {".webp": "labels are WebP, which changes ids; export them as PNG"},
+}
 _SUFFIXES = ("_mask", "_L", "_label", "_labelIds", "_gt", "_segmentation")  # of labels; none ends in another
 
 
-def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colours=None) -> Source:
+def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colours=None, drawn=None) -> Source:
     """List SPLIT/images + SPLIT/labels, or images/SPLIT + labels/SPLIT, under any name of `_SPLITS` and `_KINDS`.
 
     Images and labels are paired by name: the path inside their folder without the extension. A label may have one of
@@ -31,7 +37,7 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
 
     Args:
         root: the folder. info: the dataset's ids. required: splits that must be there; the others of
-            train, val and test are taken where they are. colours: see Source.
+            train, val and test are taken where they are. colours, drawn: see Source.
 
     Returns:
         A Source. A split other than train whose images have no label at all is in `unlabelled`, not in `splits`.
@@ -56,22 +62,28 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
                 raise MissingFileError(_no_split(root, split))
             notes += [f"{name}/ is left out: it holds no images/ and labels/." for name in unread[split]]
             continue
-        found = {}
+        found = {kind: {} for kind in _KINDS}
+        unusable = {kind: set() for kind in _KINDS}
         for kind, folder in folders.items():
-            found[kind], left_out = list_stems(folder, _EXTENSIONS[kind], show) if folder else ({}, [])
-            problems += left_out
+            if folder:
+                found[kind], unusable[kind], faults = list_stems(folder, _EXTENSIONS[kind], show, _ADVICE[kind])
+                problems += faults
         images = found["images"]
         labels = found["labels"]
         notes += _names_note(split, folders, show)
         if images and not labels and split != "train" and not _holds_files(folders["labels"]):
             unlabelled[split] = tuple(images.values())
-            notes.append(_unlabelled_note(split, images))
+            notes.append(_unlabelled_note(split, len(images), folders["images"]))
             continue
         labels, doubtful, suffixes = _by_image(split, images, labels, show)
         notes += [f"{split}: {n} labels are paired by their image's name and {s}." for s, n in suffixes.items()]
-        splits[split], unpaired = pair(split, {n: i for n, i in images.items() if n not in doubtful}, labels, show)
+        said = _stems(unusable["labels"]) - labels.keys()  # why these lack the other half is said already
+        said |= {n for n in labels if n not in images and not unusable["images"].isdisjoint(_stems([n]))}
+        images = {n: i for n, i in images.items() if n not in said and n not in doubtful}
+        labels = {n: label for n, label in labels.items() if n not in said}
+        splits[split], unpaired = pair(split, images, labels, show)
         problems += [*doubtful.values(), *unpaired]
-    return Source(info, root, splits, tuple(one_line_each(problems)), colours, tuple(notes), unlabelled)
+    return Source(info, root, splits, tuple(one_line_each(problems)), colours, tuple(notes), unlabelled, drawn or {})
 
 
 def _find_folders(root: str):
@@ -106,7 +118,8 @@ def _holds_files(folder: str | None, extensions: tuple[str, ...] = ("",)) -> boo
 def _choose(split: str, kind: str, folders: list[str], show, notes: list[str]) -> str | None:
     """Return the one folder that is a split's images or labels, None where there is none; say what is passed over."""
     if len(folders) > 1:  # Annotations/ of .xml beside SegmentationClass/ of .png
-        folders = [f for f in folders if _holds_files(f, _EXTENSIONS[kind])] or folders[:1]
+        wanted = (_EXTENSIONS[kind], tuple(_ADVICE[kind]))
+        folders = next((some for e in wanted if (some := [f for f in folders if _holds_files(f, e)])), folders[:1])
     if len(folders) < 2:
         return folders[0] if folders else None
     chosen = [f for f in folders if os.path.basename(f) == kind]
@@ -125,15 +138,17 @@ def _names_note(split: str, folders: dict[str, str | None], show) -> list[str]:
     return [f"{split}: {' and '.join(f'the {kind} are those of {f}' for kind, f in there.items())}."]
 
 
-def _unlabelled_note(split: str, images: dict[str, str]) -> str:
-    name, path = next(iter(images.items()))
-    folder = path[: -len(name) - len(os.path.splitext(path)[1])]
-    extension = os.path.splitext(path)[1]
-    pattern = folder + "*/" * name.count("/") + f"*{extension}"
+def _unlabelled_note(split: str, count: int, folder: str) -> str:
+    they = "1 image has no label" if count == 1 else f"{count} images have no labels"
     return (
-        f"{split}: {len(images)} images have no labels, so the split is not scored and not in the records. "
-        f"Label them with scripts/predict.py --images='{pattern}'."
+        f"{split}: {they}, so the split is not scored and not in the records. "
+        f"scripts/predict.py --images={shlex.quote(folder)} predicts labels."
     )
+
+
+def _stems(names) -> set[str]:
+    """Return names of labels and what they are without a suffix: the images that they may belong to."""
+    return {stem for name in names for stem in (name, *(name.removesuffix(s) for s in _SUFFIXES))}
 
 
 def _by_image(split: str, images: dict[str, str], labels: dict[str, str], show):
@@ -195,12 +210,12 @@ def read(source, classes: str | None = None) -> Source:
     root = os.path.abspath(os.fspath(source))
     if not os.path.isdir(root):
         raise MissingFileError(f"There is no source folder {root}.")
-    info, colours = read_classes(classes or os.path.join(root, "classes.json"), os.path.basename(root))
-    return read_split_folders(root, info, ("train",), colours)
+    info, colours, drawn = read_classes(classes or os.path.join(root, "classes.json"), os.path.basename(root))
+    return read_split_folders(root, info, ("train",), colours, drawn)
 
 
-def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int, int] | None]:
-    """Return (DatasetInfo, packed colour -> id or None) of a classes file; ValueError if wrong."""
+def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int, int] | None, dict[int, Colour]]:
+    """Return (DatasetInfo, packed colour -> id or None, id -> colour that is given) of a file; ValueError if wrong."""
     if not os.path.isfile(path):
         wanted = '{"classes": [{"id": 0, "name": "background"}, {"id": 1, "name": "road"}]}'
         raise MissingFileError(f"There is no {path}. Write {wanted} there.")
@@ -246,7 +261,8 @@ def _parse(data, name: str):
         if not _is_colour(colour):
             raise InputError(f"a colour is three whole numbers of 0..255 (red, green, blue), got {colour!r}.")
     palette = [tuple(colour) for colour in palette]
-    return _make_info(name, rows, ids, palette, void, encoding)
+    drawn = {i: colour for i, colour, r in zip(ids, palette, rows, strict=True) if "color" in r}
+    return *_make_info(name, rows, ids, palette, void, encoding), drawn
 
 
 def _is_class(row) -> bool:

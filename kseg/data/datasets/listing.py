@@ -2,6 +2,7 @@
 
 import functools
 import os
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kseg.data.labels import DatasetInfo
+from kseg.data.labels import Colour, DatasetInfo
 from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.files import reading
@@ -44,6 +45,7 @@ class Source:
         colours: packed colour (r << 16 | g << 8 | b) -> raw id, where labels are colour-coded; else None.
         notes: what was taken for what and what was left out, one line each.
         unlabelled: split -> its images, where the split has no label at all; it is none of `splits`.
+        drawn: raw id -> the colour that classes.json gives it, where labels hold ids; no palette may contradict it.
     """
 
     info: DatasetInfo
@@ -53,6 +55,7 @@ class Source:
     colours: dict[int, int] | None = field(default=None, hash=False)
     notes: tuple[str, ...] = ()
     unlabelled: dict[str, tuple[Reference, ...]] = field(default_factory=dict, hash=False)
+    drawn: dict[int, Colour] = field(default_factory=dict, hash=False)
 
     def shown(self, reference: Reference) -> str:
         """Return a reference as messages name it."""
@@ -64,15 +67,33 @@ class Source:
         """Return (uint8 raw ids (H, W), 8-bit grey PNG bytes) of a label file, colours turned into ids.
 
         Raises:
-            ValueError: not a PNG, TIFF or BMP, damaged, no ids of 0..255, or colours that the dataset does not have.
+            ValueError: not a PNG, TIFF or BMP, damaged, no ids of 0..255, colours that the dataset does not have, or
+                a palette that draws an id in the colour of another class.
         """
         data = read_bytes(reference)
         what = self.shown(reference)
         if self.colours is None:
             ids, plain = codec.decode_label(data, what)
+            if self.drawn:
+                self._check_palette(ids, codec.palette(data, what), what)
             return ids, data if plain else codec.encode(ids)
         ids = _ids_of_colours(codec.decode_colours(data, what), self.colours, what)
         return ids, codec.encode(ids)
+
+    def _check_palette(self, ids: np.ndarray, palette: list[Colour], what: str) -> None:
+        """Refuse a label whose palette draws an index in use in the colour of another class (GIMP renumbers them).
+
+        Black is let pass where the palette draws the black class right: programs fill up a palette with it.
+        """
+        padding = {(0, 0, 0)} & {colour for i, colour in enumerate(palette) if self.drawn.get(i) == colour}
+        for index in np.unique(ids).tolist() if palette else ():
+            colour = palette[index] if index < len(palette) else None
+            owners = [i for i, own in self.drawn.items() if own == colour]
+            if owners and index not in owners and colour not in padding:
+                raise InputError(
+                    f"{what}: index {index} is drawn {colour}, which classes.json gives to "
+                    f'{self.info.id_names[owners[0]]} (id {owners[0]}); use "labels": "color", or export label ids'
+                )
 
 
 class Problem(NamedTuple):
@@ -146,32 +167,40 @@ def stamp(reference: Reference) -> list:
     return [status.st_size, status.st_mtime_ns]
 
 
-def list_stems(folder: str, extensions: tuple[str, ...], show) -> tuple[dict[str, str], list[Problem]]:
+def list_stems(folder: str, extensions: tuple[str, ...], show, advice: Mapping[str, str] | None = None):
     """List the files of a folder and of the folders in it.
 
     Args:
         folder: where they are. extensions: of the files that are wanted, in small letters.
-        show: path -> the path as messages name it.
+        show: path -> the path as messages name it. advice: extension of other files -> what to do about them.
 
     Returns:
-        (name -> path, problems: files that would be left out). The name is the path inside the folder, "/" between its
-        parts, without the extension: "seq1/0001".
+        (name -> path, names of files that cannot be used, problems: a Problem for each such file). The name is the path
+        inside the folder, "/" between its parts, without the extension: "seq1/0001". Letters are in Unicode's composed
+        form (NFC), whichever form the disk has: an older Mac writes "ü" as two characters.
     """
     found = {}
+    unusable = set()
     problems = []
     for path in walk_files(folder) if os.path.isdir(folder) else ():
         name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, "/"))
+        name = unicodedata.normalize("NFC", name)
         if extension.lower() in _NO_IMAGES:
             continue
         if not os.path.isfile(path):
+            unusable.add(name)
             problems.append(Problem("no file", f"no file that can be read: {show(path)}"))
         elif extension.lower() not in extensions:
-            problems.append(Problem(f"not {extensions}", f"not {' or '.join(extensions)}: {show(path)}"))
+            unusable.add(name)
+            why = (advice or {}).get(extension.lower(), f"not {' or '.join(extensions)}")
+            problems.append(Problem(why, f"{why}: {show(path)}"))
         elif name in found:
-            problems.append(Problem("two files", f"two files of one name: {show(found[name])}, {show(path)}"))
+            alike = os.path.splitext(found[name])[0] == os.path.splitext(path)[0]
+            why = "two files of one name" + ("" if alike else ", its letters in two Unicode forms")
+            problems.append(Problem(why, f"{why}: {show(found[name])}, {show(path)}"))
         else:
             found[name] = path
-    return dict(sorted(found.items())), problems
+    return dict(sorted(found.items())), unusable, problems
 
 
 def walk_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
