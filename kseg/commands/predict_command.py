@@ -1,6 +1,6 @@
 """Predict label maps, write a submission for Cityscapes' test server, or check a submission before you send it.
 
-    python scripts/predict.py --model=runs/segnet_aspp --images='photos/*.jpg' --output=labels
+    python scripts/predict.py --model=runs/segnet_aspp --images=photos --output=labels
     python scripts/predict.py --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
     python scripts/predict.py --submission --check=submission --source=CITYSCAPES
 

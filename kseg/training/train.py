@@ -210,7 +210,8 @@ class _Run:
         self._end_epoch(epoch, callbacks)
         steps, remaining = self.step - begin, 0 if self.stopped else self.total_steps - self.step
         pace = clock.rate(steps * size), self.loop.peak_memory(), clock.left(steps, remaining)
-        self.log.pace(self.step, title, *pace)
+        if steps:  # none where the run goes on after an epoch's last step
+            self.log.pace(self.step, title, *pace)
 
     def _look(self, bar):
         self.loop.check()
