@@ -224,7 +224,7 @@ class Settings:
     num_outputs: int | None = _setting(
         None, "Output channels, if there are to be more than classes (as in the paper's code); at most 254.", lower=2
     )
-    batch_size: int = _setting(4, "Images per optimizer step, on all devices together.", lower=1)
+    batch_size: int = _setting(4, "Images per optimizer step, on all devices together.", lower=1, upper=2**16)
     accumulate_steps: int = _setting(
         1,
         "Split each batch into this many parts, run them in turn and sum their gradients. A step then needs the memory "
@@ -292,14 +292,20 @@ class Settings:
         "Share of each image's valid pixels that top_k_cross_entropy counts, the hardest ones; above 0, at most 1.",
         lower=0.0,
     )
-    scale_min: float = _setting(0.5, "Smallest factor by which image and label are randomly scaled.", lower=0.01)
-    scale_max: float = _setting(2.0, "Largest factor by which image and label are randomly scaled.", lower=0.01)
+    scale_min: float = _setting(
+        0.5, "Smallest factor by which image and label are randomly scaled.", lower=0.01, upper=16.0
+    )
+    scale_max: float = _setting(
+        2.0, "Largest factor by which image and label are randomly scaled.", lower=0.01, upper=16.0
+    )
     flip: bool = _setting(True, "Mirror half of the training images.")
     brightness: float = _setting(0.1, "Largest random shift of brightness, as a share of 255.", lower=0.0)
     contrast: float = _setting(0.2, "Largest random relative change of contrast.", lower=0.0)
     saturation: float = _setting(0.2, "Largest random relative change of saturation.", lower=0.0)
     hue: float = _setting(0.02, "Largest random turn of hue, as a share of the full circle.", lower=0.0)
-    seed: int = _setting(0, "Random seed for initial weights, image order, augmentation and dropout.", lower=0)
+    seed: int = _setting(
+        0, "Random seed for initial weights, image order, augmentation and dropout.", lower=0, upper=2**32 - 1
+    )
     mixed_precision: str = _setting(
         "none",
         "Precision of the layers' arithmetic; weights, loss and scores stay float32.",
@@ -346,20 +352,27 @@ class Settings:
             choices, lower = field.metadata.get("choices"), field.metadata.get("lower")
             if choices and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}.")
-            if field.name == "seed" and value >= 2**32:
-                raise InputError(f"seed must be below 2**32, got {value}.")
             if lower is not None and value is not None and value < lower:
                 raise InputError(f"{field.name} must be at least {lower}, got {value!r}.")
+            upper = field.metadata.get("upper", 2**31 - 1)  # of any number: nothing that is larger can be meant
+            if isinstance(value, (int, float)) and value > upper:
+                raise InputError(f"{field.name} must be at most {upper}, got {value!r}.")
         weighted = parse_class_weights(self.class_weights) != "none"
         parse_loss(self.loss, weighted, self.focal_gamma, self.top_k_share)
         if bool(self.epochs) == bool(self.train_steps):
             raise InputError(
                 f"Give either epochs or train_steps, got epochs={self.epochs} and train_steps={self.train_steps}."
             )
+        from kseg.io.images import MAX_PIXELS  # here, for --help needs no NumPy
+
         for rows, columns in (("height", "width"), ("crop_height", "crop_width")):
             pair = getattr(self, rows), getattr(self, columns)
             if (pair[0] is None) != (pair[1] is None):
                 raise InputError(f"Give both {rows} and {columns} or neither, got {pair[0]} and {pair[1]}.")
+            if pair[0] and pair[0] * pair[1] > MAX_PIXELS:
+                raise InputError(
+                    f"{rows} times {columns} must be at most {MAX_PIXELS:,} pixels, got {pair[0]}x{pair[1]}."
+                )
         if (self.num_outputs or 0) > 254:  # labels 254 and 255 are no classes
             raise InputError(f"num_outputs must be at most 254, got {self.num_outputs}.")
         if self.scale_min > self.scale_max:

@@ -41,6 +41,33 @@ def test_a_value_of_another_type_is_refused(name, value, message):
         make_settings(**{"epochs": 1, name: value})
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scale_max": 1e9}, "scale_max must be at most 16.0, got 1000000000.0"),
+        ({"scale_min": 17, "scale_max": 18}, "scale_min must be at most 16.0, got 17.0"),
+        ({"batch_size": 2**16 + 1}, "batch_size must be at most 65536, got 65537"),
+        # 8192 x 8192 are 67,108,864 pixels, the most that an image may have.
+        ({"height": 8192, "width": 8193}, "height times width must be at most 67,108,864 pixels, got 8192x8193"),
+        ({"crop_height": 10**9, "crop_width": 1}, "crop_height times crop_width must be at most 67,108,864 pixels"),
+        ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
+        # Any other number: TensorFlow's whole numbers overflow further on.
+        ({"epochs": 0, "train_steps": 2**31}, "train_steps must be at most 2147483647, got 2147483648"),
+        ({"warmup_steps": 10**20}, "warmup_steps must be at most 2147483647, got 1000"),
+        ({"learning_rate": 1e300}, "learning_rate must be at most 2147483647, got 1e"),
+    ],
+)
+def test_a_size_that_makes_no_sense_is_refused(values, message):
+    with pytest.raises(kseg.InputError, match=f"^{message}"):
+        make_settings(**{"epochs": 1, **values})
+
+
+def test_the_largest_sizes_are_taken():
+    largest = {"height": 8192, "width": 8192, "batch_size": 2**16, "scale_min": 16, "scale_max": 16, "seed": 2**32 - 1}
+    settings = make_settings(epochs=2**31 - 1, **largest)
+    assert {name: getattr(settings, name) for name in largest} == largest
+
+
 def test_every_field_has_a_type_that_its_default_is_of():
     for field in Settings.__dataclass_fields__.values():
         assert field.type in ("bool", "int", "int | None", "float", "str"), field.name
@@ -132,6 +159,7 @@ def test_an_argument_of_another_kind_is_refused(arguments, message, tmp_path, mo
         ("--weight_decay=nan", "weight_decay"),
         ("--batch_size=2.0", "batch_size"),
         ("--epochs=2.5", "epochs"),
+        ("--scale_max=1e9", "scale_max must be at most 16.0, got 1000000000.0"),
         ("--flip=maybe", "flip"),
         ('--model_options={"depth": NaN}', "model_options must hold finite numbers"),
         ("--train_steps=3", "Give either epochs or train_steps"),

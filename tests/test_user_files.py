@@ -207,7 +207,7 @@ def test_compare_and_preparing_refuse_to_write_onto_what_they_read(stage, tmp_pa
 
 def test_outputs_of_one_call_never_collide(tmp_path):
     """Of random names: all outputs differ even where case is ignored, or the call is refused for two such names."""
-    from kseg.inference.predict import _label_paths
+    from kseg.inference.label_map_files import label_map_paths
 
     random, refused = np.random.default_rng(0), 0
     parts = ["x", "x", "X", "_color", "color", ".png", ".", "é", "e\u0301", "ß", "SS", " ", "-1", "İ"]
@@ -218,10 +218,10 @@ def test_outputs_of_one_call_never_collide(tmp_path):
             paths.add(pathlib.Path(random.choice(["a", "b", "a/color"])) / f"{stem}{random.choice(['.png', '.jpg'])}")
         paths = sorted(paths)
         try:
-            pairs = _label_paths(paths, pathlib.Path("out"))
+            pairs = label_map_paths([(path, path.stem) for path in paths], pathlib.Path("out"))
         except InputError as error:
             refused += 1
-            stems = [path.stem for path in paths if f"{path} differ" in str(error) or f"{path} and" in str(error)]
+            stems = [path.stem for path in paths if f"{path} would" in str(error) or f"{path} and" in str(error)]
             assert len(stems) >= 2 and len({as_one(stem) for stem in stems}) < len(stems), (paths, str(error))
             continue
         outputs = [as_one(str(path)) for pair in pairs for path in pair]

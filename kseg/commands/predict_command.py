@@ -1,14 +1,11 @@
 """Predict label maps, write a submission for Cityscapes' test server, or check a submission before you send it.
 
-    python scripts/predict.py --model=runs/segnet_aspp --images='photos/*.jpg' --output=labels
+    python scripts/predict.py --model=runs/segnet_aspp --images=photos --output=labels
     python scripts/predict.py --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
     python scripts/predict.py --submission --check=submission --source=CITYSCAPES
 
 CITYSCAPES is a folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or it is that zip.
 """
-
-import glob
-import pathlib
 
 from absl import flags
 
@@ -16,11 +13,17 @@ from kseg.commands import command_line
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
-flags.DEFINE_multi_string("images", None, "Image file or quoted pattern; repeat the flag for more.", flag_values=FLAGS)
+flags.DEFINE_multi_string(
+    "images",
+    None,
+    "Image file, quoted pattern (** for folders of any depth) or folder; repeat the flag for more.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "output",
     None,
-    "Folder for NAME.png (training ids) and color/NAME.png; with --submission, for NAME_labelIds.png.",
+    "Folder for NAME.png (training ids) and color/NAME.png, in sub-folders like those of a folder in --images; with "
+    "--submission, for NAME_labelIds.png.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -76,13 +79,12 @@ def run(args):
     if args.source:
         raise flags.Error("--source goes with --submission; give other images as --images.")
     command_line.require(args, "model", "images", "output")
-    paths = sorted({path for pattern in args.images for path in glob.glob(pattern)})
-    if not paths:
-        raise flags.Error(f"No file matches {', '.join(args.images)}.")
-    from kseg.inference.predict import predict_files
+    from kseg.inference.label_map_files import list_images
 
-    for path in predict_files(args.model, paths, pathlib.Path(args.output)):
-        print(path)
+    images, folders = list_images(args.images)
+    from kseg.inference.predict import write_label_maps
+
+    write_label_maps(args.model, images, args.output, folders=folders, progress=True)
 
 
 def main():

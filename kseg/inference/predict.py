@@ -4,20 +4,21 @@ import collections.abc
 import functools
 import os
 import pathlib
-import unicodedata
+import sys
 
 import keras
 import numpy as np
 from keras import ops
-from PIL import Image, PngImagePlugin
+from tqdm import tqdm
 
-from kseg import __version__
 from kseg.data.augmentation.apply_numpy import PADDING
 from kseg.inference.finite import _all_finite, check_logits
+from kseg.inference.label_map_files import check_images, check_replaceable, label_map_paths, save_label_map
 from kseg.inference.loading import SavedModel, as_model, label_set_of, model_files
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path, reading, refuse_inputs, replacing, writing
+from kseg.io.files import checked_path, reading, refuse_inputs
 from kseg.io.images import decode_image
+from kseg.io.progress import progress_bar
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.visualization.label_maps import colorize
 
@@ -99,7 +100,7 @@ def predict_files(model, paths, output):
     """Label image files and write NAME.png (training ids) and color/NAME.png for each into a folder.
 
     An id without a colour (a model of more outputs than classes) is white. Label maps that kseg wrote there before are
-    replaced, any other file of such a name is not.
+    replaced, unless they were changed since; any other file of such a name is not.
 
     Args:
         model: as in `predict`. paths: image files whose names differ in more than extension, folder and case.
@@ -107,67 +108,68 @@ def predict_files(model, paths, output):
     Returns:
         list of the label maps' paths.
     Raises:
-        ValueError: two images of one name, an output that is an image, of the model or not kseg's (nothing is written
-            then); a file that is no image, a model without class colours.
+        ValueError: two images of one name; an output that is an image, of the model, not kseg's or changed since; a
+            file whose header is no image's; a model without class colours (nothing is written then). Files whose
+            pixels are damaged: all others are written.
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, collections.abc.Iterable):
         raise InputError(f"paths must be a list of image files, got {paths!r}.")
     paths = [pathlib.Path(checked_path(path, "image")) for path in paths]
-    written = _label_paths(paths, pathlib.Path(checked_path(output, "output")))
+    return write_label_maps(model, [(path, path.stem) for path in paths], output)
+
+
+def write_label_maps(model, images, output, folders=(), progress=False):
+    """Do what `predict_files` does under names of one's own.
+
+    Args:
+        images: list of (path, name): NAME.png and color/NAME.png are written, and a name may hold folders ("seq1/0").
+        folders: that were walked for them; no output may lie in one. progress: show a bar, and print each label map's
+            path when it is written. model, output: as in `predict_files`.
+    Returns:
+        list of the label maps' paths.
+    Raises:
+        As `predict_files`.
+    """
+    written = label_map_paths(images, pathlib.Path(checked_path(output, "output")))
     pictures = [picture for pair in written for picture in pair]
-    refuse_inputs(pictures, [*paths, *model_files(model)])
+    paths = [path for path, _ in images]
+    refuse_inputs(pictures, [*paths, *folders, *model_files(model)])
     for picture in pictures:
-        _check_ours(picture)
+        check_replaceable(picture)
+    check_images(paths)
     model = as_model(model)
     known = label_set_of(model)
     if not known:
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
     predict_batch = predictor(model)
-    for path, (ids_path, colour_path) in zip(paths, written, strict=True):
-        ids = _predict_one(predict_batch, path, path)
-        _save(colour_path, colorize(ids, known["palette"]))
-        _save(ids_path, ids)
+    damaged = []
+    with progress_bar("predict", len(paths), shown=progress) as bar:
+        for path, (ids_path, colour_path) in zip(paths, written, strict=True):
+            try:
+                pixels = read_image(path)
+            except InputError as error:
+                damaged.append(str(error))
+                _say(f"left out: {error}", progress)
+                continue
+            ids = _predict_one(predict_batch, pixels, path)
+            save_label_map(colour_path, colorize(ids, known["palette"]))
+            save_label_map(ids_path, ids)
+            _say(ids_path, progress)
+            bar.update(1)
+    if damaged:
+        count = f"Only {len(paths) - len(damaged)}/{len(paths)} label maps are in {output}"
+        raise InputError(
+            "\
+".join([f"{count}; these images cannot be read:", *damaged])
+        )
     return [ids_path for ids_path, _ in written]
 
 
-def _label_paths(paths, output):
-    """Return (label map, its colours) for each image; InputError where two would be one file on some system."""
-    first = {}
-    for path in paths:
-        name = unicodedata.normalize("NFC", path.stem).casefold()
-        namesake = first.setdefault(name, path)
-        if namesake is not path:
-            raise InputError(
-                f"Images need different names, for NAME.png is written for each, but {namesake} and {path} differ only "
-                "in folder, extension or case. Rename one, or call once for each with an output folder of its own."
-            )
-    return [(output / f"{path.stem}.png", output / "color" / f"{path.stem}.png") for path in paths]
-
-
-_MADE_BY = "kseg label map"  # a text in each PNG, by which it is known as kseg's
-
-
-def _check_ours(path):
-    """Raise InputError for anything at a path but a picture that `_save` wrote."""
-    if not (path.exists() or path.is_symlink()):
-        return
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            ours = _MADE_BY in image.info
-    except (OSError, ValueError, SyntaxError):
-        ours = False
-    if not ours:
-        raise InputError(f"{path} is there and no label map that kseg wrote. Choose another output folder, or move it.")
-
-
-def _save(path, picture):
-    text = PngImagePlugin.PngInfo()
-    text.add_text(_MADE_BY, __version__)
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, pnginfo=text)
+def _say(line, shown):
+    if shown:
+        tqdm.write(str(line))  # above the bar
+        sys.stdout.flush()
 
 
 def predictor(model):

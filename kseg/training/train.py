@@ -241,8 +241,8 @@ class _Epochs:
                     self._save()
         clock.stop_steps()
         self._end_epoch(epoch, callbacks)
-        if self.log:
-            steps = state.step - begin
+        steps = state.step - begin
+        if self.log and steps:  # none where the run goes on after an epoch's last step
             left = clock.left(steps, 0 if state.stopped else state.total_steps - state.step)
             self.log.pace(state.step, title, clock.rate(steps * size), trainer.peak_memory(), left)
 

@@ -316,6 +316,19 @@ def test_an_interruption_of_the_end_reaches_the_caller(owner, name, finished, wh
     assert (workdir / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
 
 
+def test_an_epoch_of_which_no_step_was_left_tells_no_pace(records, tmp_path, monkeypatch, capsys):
+    """Stopped while epoch 1 was scored: its steps are done, and what goes on has only the scoring to do."""
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(finishing, "score_batches", interrupting(finishing.score_batches, signal.SIGTERM))
+        kseg.train(tiny.build_tiny, records, workdir, **CONSTANT)
+    assert "Stopped at step 3 of 9, saved." in capsys.readouterr().out
+    kseg.train(tiny.build_tiny, records, workdir, **CONSTANT)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines if "images/s" in line] == ["epoch 2/3", "epoch 3/3"]
+    assert [row["step"] for row in rows(workdir)] == ["3", "6", "9"]
+
+
 def test_an_interruption_beside_an_error_is_not_lost(whole, records, tmp_path, monkeypatch, capfd):
     """Whoever goes on to the next run after an error would not stop at Ctrl-C."""
     workdir = tmp_path / "run"

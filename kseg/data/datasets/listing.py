@@ -203,6 +203,13 @@ def list_stems(folder: str, extensions: tuple[str, ...], show, advice: Mapping[s
     return dict(sorted(found.items())), unusable, problems
 
 
+def is_left_out(path: str) -> bool:
+    """Return whether a file's path inside a folder is one that `list_stems` passes over: hidden, or a note."""
+    parts = path.split(os.sep)
+    hidden = any(part.startswith(".") or part in _NO_FOLDERS for part in parts)
+    return hidden or os.path.splitext(path)[1].lower() in _NO_IMAGES
+
+
 def walk_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield the paths of all files below a folder, links followed but for one that leads back."""
     real = os.path.realpath(folder)

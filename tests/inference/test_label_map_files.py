@@ -1,0 +1,246 @@
+"""What `predict` reads, where it writes, what it replaces, and what it says of files that are no images."""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image, PngImagePlugin
+
+import kseg
+from kseg.inference.label_map_files import list_images
+from kseg.inference.predict import predict_files
+from kseg.io.errors import InputError, MissingFileError
+
+PALETTE = [[90, 50, 20], [10, 200, 30], [0, 0, 250]]
+LABELS = {"name": "train_ids", "num_classes": 3, "class_names": ["road", "car", "sky"], "palette": PALETTE}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("predict")
+    model = tiny.build_tiny()
+    model.get_layer("preprocess").label_set = LABELS
+    model.save(root / "best.keras")
+    return root / "best.keras"
+
+
+@pytest.fixture(scope="module")
+def model(run_folder):
+    return kseg.load_model(run_folder)
+
+
+def photograph(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)).save(path)
+    return path
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_again(path, change=None, mode=None, size=None):
+    """What an editor does that keeps a PNG's texts: open, change, save."""
+    image = Image.open(path)
+    text = PngImagePlugin.PngInfo()
+    for key, value in image.text.items():
+        text.add_text(key, value)
+    if change is not None:
+        pixels = np.array(image)
+        pixels[change] = (pixels[change] + 1) % 3
+        image = Image.fromarray(pixels)
+    if mode:
+        image = image.convert(mode)
+    if size:
+        image = Image.fromarray(np.asarray(image).reshape(size))
+    image.save(path, pnginfo=text)
+
+
+# What is replaced.
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("x.png", {"change": (3, 4)}),  # one pixel
+        ("color/x.png", {"change": (3, 4, 1)}),
+        ("x.png", {"mode": "RGB"}),
+        ("x.png", {"size": (30, 20)}),  # the same bytes in another shape
+    ],
+)
+def test_a_label_map_that_was_corrected_is_kept(model, tmp_path, name, how):
+    images = [photograph(tmp_path / "p" / "a.png"), photograph(tmp_path / "p" / "x.png", 1)]
+    predict_files(model, images, tmp_path / "out")
+    write_again(tmp_path / "out" / name, **how)
+    before = files_of(tmp_path)
+    with pytest.raises(InputError, match=f"out/{name} was changed since kseg wrote it"):
+        predict_files(model, images, tmp_path / "out")
+    assert files_of(tmp_path) == before
+
+
+def test_a_label_map_that_is_saved_again_unchanged_is_still_ksegs(model, tmp_path):
+    image = photograph(tmp_path / "x.png")
+    (path,) = predict_files(model, [image], tmp_path / "out")
+    write_again(path)
+    before = np.asarray(Image.open(path))
+    assert predict_files(model, [image], tmp_path / "out") == [path]
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), before)
+
+
+def test_a_file_in_place_of_a_folder_is_refused_before_anything_is_written(run_folder, tmp_path, call_script):
+    for name in ("a.png", "seq/b.png"):
+        photograph(tmp_path / "p" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "seq").write_text("mine")
+    code, _, error = call_script(
+        "predict", f"--model={run_folder}", f"--images={tmp_path}/p", f"--output={tmp_path}/out"
+    )
+    assert code == 2 and "out/seq must be a folder, but is a file" in error
+    assert files_of(tmp_path / "out") == {"seq": b"mine"}
+
+
+# What --images takes.
+
+
+def stems(*patterns):
+    """{path: name} that --images gives here."""
+    return {str(path): name for path, name in list_images(patterns)[0]}
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("a.jpg", "a[1].jpg", "seq1/0.jpg", "seq2/0.PNG", "seq2/deep/1.tif")
+    skipped = ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.jpg", "notes.txt", "__MACOSX/a.jpg", ".git/a.jpg")
+    for name in (*names, *skipped):
+        pathlib.Path("p", name).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path("p", name).write_bytes(b"x")
+    return names
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(tree):
+    assert stems("p/a[1].jpg") == {"p/a[1].jpg": "a[1]"}
+    pathlib.Path("p/a1.jpg").touch()  # what the pattern would match
+    assert stems("p/a[1].jpg") == {"p/a[1].jpg": "a[1]"}
+    assert stems("p/[a]1.jpg") == {"p/a1.jpg": "a1"}
+
+
+def test_two_stars_go_into_folders_of_any_depth(tree):
+    assert stems("p/**/*.jpg") == {"p/a.jpg": "a", "p/a[1].jpg": "a[1]", "p/seq1/0.jpg": "0"}
+    assert set(stems("p/**")) == set(stems("p/**/*")) == {f"p/{name}" for name in tree}
+
+
+def test_a_wildcard_leaves_out_what_lies_beside_images(tree):
+    assert set(stems("p/*")) == {"p/a.jpg", "p/a[1].jpg"}
+    assert set(stems("p/*/*")) == {"p/seq1/0.jpg", "p/seq2/0.PNG"}
+    assert set(stems(os.path.abspath("p/*"))) == {os.path.abspath("p/a.jpg"), os.path.abspath("p/a[1].jpg")}
+    assert set(stems("./p//*")) == {"./p/a.jpg", "./p/a[1].jpg"}
+    assert stems("p/.git/*") == {"p/.git/a.jpg": "a"}  # a folder that is named counts
+
+
+def test_a_folder_keeps_its_sub_folders(tree):
+    expected = {f"p/{name}": name.rpartition(".")[0] for name in tree}
+    assert stems("p") == stems("p", "p/a.jpg", "./p/*") == expected  # each file once
+    assert list_images(["p"])[1] == ["p"]
+
+
+def test_a_folder_with_files_that_are_no_images_is_refused(tree):
+    pathlib.Path("p/seq1/clip.mp4").touch()
+    with pytest.raises(InputError, match=r"p must hold images alone: not .*: p/seq1/clip.mp4"):
+        list_images(["p"])
+
+
+def test_every_pattern_that_matches_nothing_is_named(tree):
+    pathlib.Path("empty").mkdir()
+    with pytest.raises(InputError, match=r"No file matches p/\*\.gif, empty, p/\*\.txt\. "):
+        list_images(["p/*.jpg", "p/*.gif", "empty", "p/*.txt"])
+
+
+def test_folders_of_equal_names_do_not_collide(run_folder, model, tmp_path, call_script):
+    for seed, name in enumerate(("seq1/0000", "seq2/0000")):
+        photograph(tmp_path / "p" / f"{name}.png", seed)
+    arguments = (f"--model={run_folder}", f"--images={tmp_path}/p", f"--output={tmp_path}/out")
+    for _ in range(2):  # what kseg wrote is replaced
+        code, out, error = call_script("predict", *arguments)
+        assert code == 0, error
+    names = ("seq1/0000.png", "seq2/0000.png")
+    assert out.splitlines() == [f"{tmp_path}/out/{name}" for name in names]  # a line for each
+    assert set(files_of(tmp_path / "out")) == {*names, *(f"color/{name}" for name in names)}
+    for name in names:
+        expected = kseg.predict(model, tmp_path / "p" / name)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / name)), expected)
+        colours = np.asarray(Image.open(tmp_path / "out" / "color" / name))
+        np.testing.assert_array_equal(colours, np.array(PALETTE, np.uint8)[expected])
+    code, _, error = call_script("predict", *arguments[:2], f"--output={tmp_path}/p/labels")
+    assert code == 2 and "lies in the input" in error  # the next walk would take label maps for photographs
+
+
+@pytest.mark.parametrize(
+    ("names", "picture"),
+    [
+        (("x.png", "color/X.png"), "color/X.png"),  # the colours of one, the label map of the other
+        (("A/x.png", "a/x.png"), "a/x.png"),
+        (("x.jpg", "x.png/y.png"), "x.png"),  # a file and a folder
+        (("x.jpg", "color/x.png/y.png"), "color/x.png"),
+    ],
+)
+def test_outputs_of_sub_folders_that_collide_are_refused(tmp_path, names, picture):
+    from kseg.inference.label_map_files import label_map_paths
+
+    images = [(name, name.rpartition(".")[0]) for name in names]
+    with pytest.raises(InputError, match=f"{names[0]} and {names[1]} would both be written to out/{picture}, "):
+        label_map_paths(images, pathlib.Path("out"))
+
+
+# Files that are no images.
+
+
+def damaged_png():
+    """A PNG whose header is whole and whose pixels are cut off."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (20, 30, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()[:900]
+
+
+def test_bad_headers_are_refused_before_the_model_is_loaded(tmp_path):
+    paths = [photograph(tmp_path / "a.png"), tmp_path / "b.png", tmp_path / "c.jpg", tmp_path / "none.png"]
+    paths[1].write_text("no image")
+    paths[2].write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(InputError) as caught:
+        predict_files("no/model", paths, tmp_path / "out")
+    assert str(caught.value).startswith("3 of 4 images cannot be read, so nothing was written: ")
+    assert "b.png: not a PNG" in str(caught.value) and "c.jpg: truncated" in str(caught.value)
+    assert f"There is no {tmp_path}/none.png" in str(caught.value)
+    with pytest.raises(MissingFileError, match="There is no .*none.png"):
+        predict_files("no/model", [paths[0], paths[3]], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_header_beyond_the_first_bytes_is_found(model, tmp_path):
+    """A JPEG's size stands after its profile, here one of 200,000 bytes."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.full((20, 30, 3), 80, np.uint8)).save(path, icc_profile=bytes(200_000))
+    assert path.read_bytes()[: 2**16].find(b"\xff\xc0") == -1
+    assert len(predict_files(model, [path], tmp_path / "out")) == 1
+
+
+def test_a_damaged_image_does_not_stop_the_others(run_folder, model, tmp_path, call_script):
+    paths = [photograph(tmp_path / "p" / f"{name}.png", seed) for seed, name in enumerate("abcd")]
+    for i in (1, 3):
+        paths[i].write_bytes(damaged_png())
+    code, out, error = call_script(
+        "predict", f"--model={run_folder}", f"--images={tmp_path}/p/*.png", f"--output={tmp_path}/out"
+    )
+    assert code == 2
+    lines = out.splitlines()
+    assert lines[0] == f"{tmp_path}/out/a.png" and lines[2] == f"{tmp_path}/out/c.png" and len(lines) == 4
+    assert lines[1].startswith(f"left out: {paths[1]}: truncated or damaged")
+    first, *bad = error[error.index("predict.py: error: ") :].splitlines()
+    assert first == f"predict.py: error: Only 2/4 label maps are in {tmp_path}/out; these images cannot be read:"
+    assert [line.partition(": ")[0] for line in bad] == [str(paths[1]), str(paths[3])]
+    assert set(files_of(tmp_path / "out")) == {"a.png", "c.png", "color/a.png", "color/c.png"}
+    expected = kseg.predict(model, paths[2])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "c.png")), expected)
