@@ -160,8 +160,7 @@ def write_label_maps(model, images, output, folders=(), progress=False):
     if damaged:
         count = f"Only {len(paths) - len(damaged)}/{len(paths)} label maps are in {output}"
         raise InputError(
-            "\
-".join([f"{count}; these images cannot be read:", *damaged])
+            "\n".join([f"{count}; these images cannot be read:", *damaged])
         )
     return [ids_path for ids_path, _ in written]
 
