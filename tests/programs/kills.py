@@ -31,7 +31,6 @@ from tqdm import tqdm
 import kseg
 from kseg import metrics
 from kseg.data.pipeline import examples_tensorflow  # noqa: F401 so that no child imports it anew
-from kseg.evaluation import evaluate
 from kseg.runs import checkpoints
 from kseg.runs import workdir as runs
 from kseg.training import train as training
@@ -261,7 +260,7 @@ def limit_files(size):
 
 def terminate_in_validation(batch):
     """SIGTERM when that batch of the next validation was scored."""
-    score = evaluate.score_batches
+    score = finishing.score_batches
 
     def scoring(label, batches, *args):
         def given():
@@ -272,7 +271,7 @@ def terminate_in_validation(batch):
 
         return score(label, given(), *args)
 
-    evaluate.score_batches = scoring
+    finishing.score_batches = scoring
 
 
 if __name__ == "__main__":
