@@ -23,6 +23,7 @@ from absl import flags
 
 from kseg.commands import command_line
 from kseg.data.datasets import DATASETS
+from kseg.io.text import count_text
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum("dataset", None, list(DATASETS), "Which kind of dataset to prepare.", flag_values=FLAGS)
@@ -83,9 +84,9 @@ def check(values):
     if report.sheet:
         print(f"{report.sheet}  samples of the training split, as they are and augmented")
     if report.problems:
-        count = "1 problem" if len(report.problems) == 1 else f"{len(report.problems)} problems"
-        raise flags.Error("\n".join([f"{count} in {folder}:", *report.problems]))
-    print(f"{folder}: nothing is wrong.")
+        raise flags.Error("\n".join([f"{count_text(len(report.problems), 'problem')} in {folder}:", *report.problems]))
+    warnings = f", {count_text(len(report.warnings), 'warning')}" if report.warnings else ""
+    print(f"{folder}: nothing is wrong{warnings}.")
 
 
 def run(values):

@@ -212,6 +212,12 @@ def palette(data: bytes, what: str) -> list[tuple[int, int, int]]:
     return list(zip(values, values, values, strict=True))
 
 
+def is_one_bit(data: bytes, what: str) -> bool:
+    """Return whether a picture has one bit a pixel, so that its numbers are 0 and 1; from the header."""
+    image = _header(data, what)
+    return image.mode == "1" or (image.format == "PNG" and data[24] == 1)  # IHDR: a palette of two colours
+
+
 def _open_label(data: bytes, what: str, lost: str) -> tuple[Image.Image, int]:
     """Return (image, bits of a channel) of a file that keeps every number; ValueError says why it does not."""
     image = _open(data, what)

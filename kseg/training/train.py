@@ -10,6 +10,7 @@ import keras
 from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.checks.record_faults import quick_check
 from kseg.data.pipeline.load import open_split
+from kseg.data.records.manifest import NO_VALIDATION
 from kseg.inference.compatibility import check_arguments, check_batch_norm
 from kseg.inference.loading import load_model
 from kseg.inference.predict import predictor
@@ -54,9 +55,10 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
 def _train(model, data_dir, folder, model_options, strategy, callbacks, settings):
     # First of all: a group of workers must be joined before TensorFlow runs anything.
     trainer = make_trainer(strategy, settings.batch_size, settings.deterministic, settings.accumulate_steps)
-    train_split, val_split = (
-        open_split(data_dir, split, settings.label_set, settings.label_space) for split in ("train", "val")
-    )
+    train_split = open_split(data_dir, "train", settings.label_set, settings.label_space)
+    if "val" not in train_split.manifest.splits:
+        raise InputError(f"{data_dir}: {NO_VALIDATION}.")
+    val_split = open_split(data_dir, "val", settings.label_set, settings.label_space)
     digest = train_split.manifest.digest
     wanted = describe(model, data_dir, model_options or {}, strategy, settings, digest)
     longer = folder.check(wanted, len(train_split))

@@ -515,3 +515,58 @@ def test_an_empty_file_is_called_empty(tmp_path):
     with pytest.raises(InputError) as error:
         prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
     assert str(error.value).splitlines()[1:] == ["train/images/train0.png: empty (0 bytes) (and 1 more like it)"]
+
+
+def test_a_mask_of_one_bit_says_that_its_white_is_1(tmp_path):
+    """An export setting makes 1 of the class 255: the refusal names it, and only for that file."""
+    classes = {"classes": [{"id": 0, "name": "background"}, {"id": 255, "name": "road"}]}
+    root = make_folder(tmp_path / "own", classes, splits=("train",))
+    mask = label(0, (0, 255))
+    for i in range(2):
+        save(root / f"train/labels/train{i}.png", mask)
+    save(root / "train/images/bit.png", image(2))
+    white = np.count_nonzero(mask)
+    hint = "; a 1-bit image holds 0 and 1, not 0 and 255: export 8-bit masks, or list those ids in classes.json"
+    for kind in ("png", "tif", "bmp"):
+        path = root / f"train/labels/bit.{kind}"
+        Image.fromarray(mask).convert("1").save(path)
+        with pytest.raises(InputError) as error:
+            prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+        assert str(error.value).splitlines()[1:] == [
+            f"train/labels/bit.{kind}: ids that own does not have: 1 in {white} pixels{hint}"
+        ]
+        path.unlink()
+    save(root / "train/labels/bit.png", mask // 255)  # the same ids in 8 bits
+    with pytest.raises(InputError, match=rf"does not have: 1 in {white} pixels$"):
+        prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+
+
+NEEDS_VAL = "training needs a validation split: move some images to val/images and val/labels, and prepare again."
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_no_validation_split_is_said_when_prepared_when_checked_and_when_trained(tmp_path, call_script, unlabelled):
+    root = make_folder(tmp_path / "own", splits=("train",))
+    for i in range(2):  # noise would pass for smoothed labels
+        save(root / f"train/labels/train{i}.png", np.repeat(np.uint8([[3, 7]]), W // 2, axis=1).repeat(H, axis=0))
+    if unlabelled:
+        save(root / "val/images/val0.png", image(7))
+    records = tmp_path / "records"
+    code, out, error = call_script("prepare_data", "--dataset=folder", f"--source={root}", f"--output={records}")
+    assert code == 0 and f"WARNING: {NEEDS_VAL}" in (out + error).splitlines()
+    assert ("val: 1 image has no label, so the split is not scored" in out + error) == unlabelled
+    code, out, _ = call_script("prepare_data", f"--check={records}")
+    warnings = [line.removeprefix("WARNING: ") for line in out.splitlines() if line.startswith("WARNING")]
+    assert code == 0 and NEEDS_VAL in warnings
+    assert f"{records}: nothing is wrong, {len(warnings)} warning{'s' * (len(warnings) > 1)}." in out.splitlines()
+    train = ("--model=unet", "--dataset=folder", f"--data_dir={records}", f"--workdir={tmp_path}/run", "--epochs=1")
+    code, _, error = call_script("train", *train)
+    assert code == 2 and error.strip().endswith(f"{records}: {NEEDS_VAL}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_with_validation_nothing_is_said(tmp_path, call_script):
+    root = make_folder(tmp_path / "own")
+    _, out, error = call_script("prepare_data", "--dataset=folder", f"--source={root}", f"--output={tmp_path}/records")
+    assert "validation split" not in out + error
+    assert "validation split" not in call_script("prepare_data", f"--check={tmp_path}/records")[1]

@@ -14,8 +14,9 @@ import kseg
 from kseg.data.augmentation.apply_numpy import nearest_label, smooth_label
 from kseg.data.checks.label_faults import is_smoothed, looks_like_training_ids
 from kseg.data.checks.near_duplicates import near_duplicates, thumbnail
-from kseg.data.checks.record_faults import check_records, quick_check
+from kseg.data.checks.record_faults import _class_warnings, check_records, quick_check
 from kseg.data.datasets import cityscapes
+from kseg.data.labels import label_set_of
 from kseg.data.pipeline.examples import Examples
 from kseg.data.records.manifest import load_manifest
 from kseg.data.records.prepare import prepare_dataset
@@ -246,7 +247,7 @@ def test_near_duplicates_across_splits(source, checked):
     names = [path.name.removesuffix("_leftImg8bit.png") for path in (copy, target)]
     (warning,) = [line for line in warnings if "nearly equal" in line]
     assert problems == [] and warning.startswith(
-        f"1 pairs of nearly equal images in train and val: {' and '.join(names)};"
+        f"1 pair of nearly equal images in train and val: {' and '.join(names)};"
     )
 
 
@@ -306,7 +307,7 @@ def test_the_script_draws_a_sheet_and_exits_by_what_it_finds(source, checked, tm
     run = functools.partial(call_script, "prepare_data")
     checked()
     code, out, error = run(f"--check={tmp_path}/records/")
-    assert code == 0 and f"{tmp_path}/records: nothing is wrong." in out, error
+    assert code == 0 and f"{tmp_path}/records: nothing is wrong, 1 warning." in out, error
     assert re.search(r"^road +\d+\.\d{3}% +6 +\d+\.\d{3}% +3 +\d\.\d{3} +\d\.\d{3}$", out, re.MULTILINE), out
     assert "WARNING: No split has a pixel of" in out and "--class_weights=median_frequency or --class_weights=" in out
     with Image.open(tmp_path / "records.check.png") as sheet:  # four columns of 3 x 128 pixels, six rows of 3 x 64
@@ -338,3 +339,14 @@ def test_training_says_the_warnings_first(checked, tmp_path, capsys):
     with pytest.raises(RuntimeError, match="built"):
         kseg.train(build, tmp_path / "records", tmp_path / "run", epochs=1, batch_size=2)
     assert "WARNING: No split has a pixel of" in capsys.readouterr().out
+
+
+def test_one_class_is_no_classes():
+    """Class 1 of three has no pixel, then 1 and 2: the sentence is of one, then of two."""
+    label_set = label_set_of("train_ids", range(3), ["road", "car", "sky"], [(i, 0, 0) for i in range(3)])
+    one, two = np.zeros((2, 256), int)
+    one[[0, 2]] = two[0] = 5
+    assert _class_warnings({"train": one}, label_set) == ["No split has a pixel of 1 class: car. It gets no score."]
+    assert _class_warnings({"train": two}, label_set) == [
+        "No split has a pixel of 2 classes: car, sky. They get no score."
+    ]

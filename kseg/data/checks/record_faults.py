@@ -11,12 +11,12 @@ import numpy as np
 from kseg.data.checks.label_faults import is_smoothed, looks_like_label_ids, looks_like_training_ids
 from kseg.data.checks.near_duplicates import near_duplicates, thumbnail
 from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL
-from kseg.data.records.manifest import decode
+from kseg.data.records.manifest import NO_VALIDATION, decode
 from kseg.io.errors import InputError
 from kseg.io.files import sha256_of
 from kseg.io.images import decode_label, orientation
 from kseg.io.parallel import Workers
-from kseg.io.text import first_names
+from kseg.io.text import count_text, first_names
 from kseg.io.tfrecord import parse_example
 
 _listed = functools.partial(first_names, most=6)  # of one kind of finding
@@ -104,6 +104,8 @@ def check_records(manifest, workers=None, progress=False):
         if not is_whole
     ]
     warnings = [] if shards else ["Without dataset.json there are no checksums and pixel counts to compare with."]
+    if "train" in findings and "val" not in findings:
+        warnings.append(f"{NO_VALIDATION}.")
     for split, found in findings.items():
         problems += _judge_split(manifest, split, found)
         warnings += _fault_lines(split, found, len(manifest.splits[split]), _WARNED)
@@ -205,7 +207,7 @@ def _illegal_ids(split, pixels, info, smoothed=False):
     wrong = [int(i) for i in np.flatnonzero(pixels) if i not in info.known_ids]
     if not wrong:
         return []
-    shown = _listed([f"{i} in {pixels[i]} pixels" for i in wrong])
+    shown = _listed([f"{i} in {count_text(pixels[i], 'pixel')}" for i in wrong])
     mark = "the labels were smoothed" if smoothed else "if few pixels along edges have them, the labels were smoothed"
     return [
         f"{split}: ids that {info.name} does not have: {shown}; {mark}: {_SMOOTHED}. Else correct the labels, or name "
@@ -221,7 +223,9 @@ def _class_warnings(pixels, label_set):
     lines = []
     names = list(enumerate(label_set.classes))
     if nowhere := [name for i, name in names if i not in everywhere]:
-        lines.append(f"No split has a pixel of {len(nowhere)} classes: {_listed(nowhere)}. They get no score.")
+        of = count_text(len(nowhere), "class", "classes")
+        they = "It gets" if len(nowhere) == 1 else "They get"
+        lines.append(f"No split has a pixel of {of}: {_listed(nowhere)}. {they} no score.")
     for split, there in present.items() if train is not None else ():
         if unlearnt := [name for i, name in names if i in there - train]:
             lines.append(f"{split} has classes that train lacks, they cannot be learnt: {_listed(unlearnt)}.")
@@ -245,7 +249,8 @@ def _judge_pair(split, found, second_split, found_there):
     advice = "leave them out of one, or scores of one flatter what was trained on the other"
     if not pairs:
         return []
-    return [f"{len(pairs)} pairs of nearly equal images in {split} and {second_split}: {shown}; {advice}."]
+    count = count_text(len(pairs), "pair")
+    return [f"{count} of nearly equal images in {split} and {second_split}: {shown}; {advice}."]
 
 
 def quick_check(train, val):

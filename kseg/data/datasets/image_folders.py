@@ -76,7 +76,9 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
             notes.append(_unlabelled_note(split, len(images), folders["images"]))
             continue
         labels, doubtful, suffixes = _by_image(split, images, labels, show)
-        notes += [f"{split}: {n} labels are paired by their image's name and {s}." for s, n in suffixes.items()]
+        for suffix, count in suffixes.items():
+            they = "1 label is" if count == 1 else f"{count} labels are"
+            notes.append(f"{split}: {they} paired by their image's name and {suffix}.")
         said = _stems(unusable["labels"]) - labels.keys()  # why these lack the other half is said already
         said |= {n for n in labels if n not in images and not unusable["images"].isdisjoint(_stems([n]))}
         images = {n: i for n, i in images.items() if n not in said and n not in doubtful}

@@ -14,7 +14,7 @@ from kseg.data.labels import Colour, DatasetInfo
 from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.files import reading
-from kseg.io.text import first_names
+from kseg.io.text import count_text, first_names
 from kseg.io.zips import DAMAGED, read_member
 
 MAX_BYTES = 8 * codec.MAX_PIXELS  # of an image file: room for the largest that is decoded, as 16-bit RGBA
@@ -268,6 +268,8 @@ def _ids_of_colours(rgb: np.ndarray, colours: Mapping[int, int], what: str) -> n
     values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
     wrong = [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if int(v) not in colours]
     if wrong:
-        shown = first_names([f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {n} pixels" for v, n in wrong], most=5)
+        shown = first_names(
+            [f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {count_text(n, 'pixel')}" for v, n in wrong], most=5
+        )
         raise InputError(f"{what}: colours that classes.json does not have: {shown}")
     return np.array([colours[int(v)] for v in values], np.uint8)[inverse].reshape(packed.shape)

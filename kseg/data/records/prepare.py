@@ -28,6 +28,7 @@ from kseg.io.files import (
     writing,
 )
 from kseg.io.parallel import Workers
+from kseg.io.text import count_text
 from kseg.io.tfrecord import SHARD_NAME
 
 FRAMES_PER_SHARD = 128
@@ -55,7 +56,7 @@ def prepare_dataset(
         image_format: "png" or "jpeg" (quality 95) to convert images; None stores the files' own bytes.
         shards: number of shards of each split, at most one a frame; None is one per 128 frames.
         workers: processes; None is one per core. progress: show bars on stderr, and say what was taken for what,
-            which splits have no labels, and where 255 may be meant as a class.
+            which splits have no labels, that there is no validation split, and where 255 may be meant as a class.
 
     Returns:
         The manifest of the record folder.
@@ -87,6 +88,8 @@ def prepare_dataset(
     with locked(pathlib.Path(output)):
         _write(listed, output, options, origin, tasks, workers, progress)
     manifest = records.load_manifest(output)
+    if progress and "val" not in manifest.splits:
+        tqdm.tqdm.write(f"WARNING: {records.NO_VALIDATION}.")
     for name, split in manifest.splits.items() if progress else ():
         for warning in mistaken_void(name, split.pixel_counts, manifest.info):
             tqdm.tqdm.write(f"WARNING: {warning}")
@@ -214,8 +217,7 @@ def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
         problems += found
     lines = [*listed.problems, *one_line_each(problems)]
     if lines:
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise InputError("\n".join([f"{count} in {listed.root}:", *lines]))
+        raise InputError("\n".join([f"{count_text(len(lines), 'problem')} in {listed.root}:", *lines]))
 
 
 def _clear(output: str, origin: dict, keep: dict) -> None:

@@ -13,7 +13,7 @@ from kseg.data.datasets.listing import Frame, Problem, Reference, Source, read_b
 from kseg.io import images
 from kseg.io.errors import InputError
 from kseg.io.files import write_atomic
-from kseg.io.text import size_text
+from kseg.io.text import count_text, size_text
 from kseg.io.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame, serialize_example
 
 STATS = ".stats.json"  # a finished shard's sidecar, until dataset.json takes its content
@@ -72,8 +72,12 @@ def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[Problem]:
     wrong = [i for i in np.flatnonzero(counts).tolist() if i not in source.info.known_ids]
     if not wrong:
         return []
-    shown = ", ".join(f"{i} in {counts[i]} pixels" for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-    return [Problem("ids", f"{source.shown(item.label)}: ids that {source.info.name} does not have: {shown}")]
+    shown = ", ".join(f"{i} in {count_text(counts[i], 'pixel')}" for i in wrong[:5]) + (", ..." if wrong[5:] else "")
+    line = f"{source.shown(item.label)}: ids that {source.info.name} does not have: {shown}"
+    if images.is_one_bit(read_bytes(item.label), source.shown(item.label)):
+        line += "; a 1-bit image holds 0 and 1, not 0 and 255: export 8-bit masks, or list those ids in classes.json"
+        return [Problem("ids of 1 bit", line)]
+    return [Problem("ids", line)]
 
 
 @contextlib.contextmanager
