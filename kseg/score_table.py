@@ -1,21 +1,23 @@
 """The table of scores: a score is one entry, from which tables, history, --best_by, bootstrap and page follow.
 
-Every score comes from the counts of a confusion matrix (`ClassCounts`), in NumPy.
+Every score comes from the counts of a confusion matrix (`ClassCounts`), in NumPy, which only they import: the settings
+take the names from here, and --help loads no NumPy.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
-
-import numpy as np
 
 SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
 
 
-def five_of_counts(tp, fn, fp, tn, average=None, xp=np, present=None):
+def five_of_counts(tp, fn, fp, tn, average=None, xp=None, present=None):
     """`kseg.metrics.five_scores` of counts (..., C), floats: arrays (..., C), or (...) with an average.
 
-    xp: numpy or keras.ops. present: bool (..., C), the classes to score; None is those in truth or prediction.
+    xp: keras.ops; None is NumPy. present: bool (..., C), the classes to score; None is those in truth or prediction.
     """
+    if xp is None:
+        import numpy as xp
     # A class absent from truth and prediction has nothing to score: its accuracy of 1 must not lift a mean.
     present = (tp + fn + fp) > 0 if present is None else present
     if average == "micro":
@@ -29,7 +31,7 @@ def five_of_counts(tp, fn, fp, tn, average=None, xp=np, present=None):
     }
     if average == "micro":
         return five
-    five = {name: xp.where(present, score, np.nan) for name, score in five.items()}
+    five = {name: xp.where(present, score, math.nan) for name, score in five.items()}
     if average is None:
         return five
     kept = {name: xp.where(xp.isnan(score), 0.0, 1.0) for name, score in five.items()}
@@ -54,10 +56,12 @@ class ClassCounts:
     @classmethod
     def of_matrix(cls, matrix):
         """The counts of a confusion matrix (C, C + 1)."""
-        return cls(matrix.sum(axis=1), np.diagonal(matrix), matrix[:, :-1].sum(axis=0))
+        return cls(matrix.sum(axis=1), matrix.diagonal(), matrix[:, :-1].sum(axis=0))
 
     def five(self, average=None):
         """Return the five scores by name, each class against the rest; `average` as in `kseg.metrics.five_scores`."""
+        import numpy as np
+
         if average not in self._five:
             missed = self.truth - self.hits
             wrong = self.predicted - self.hits
@@ -85,6 +89,8 @@ def _sum(name):
 
 
 def _frequency_weighted_iou(counts):
+    import numpy as np
+
     iou = np.nan_to_num(counts.five()["jaccard"])
     weighted = np.matmul(counts.truth[..., None, :], iou[..., None])[..., 0, 0]
     with np.errstate(invalid="ignore"):
