@@ -68,7 +68,7 @@ def test_a_failed_write_leaves_no_file_under_a_shards_name(tmp_path, monkeypatch
     def full(framed):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kseg.io.tfrecord.frame", full)
+    monkeypatch.setattr("kseg.data.records.shards.frame", full)
     with pytest.raises(OSError, match="No space left"):
         prepare("camvid", root, tmp_path / "out")
     assert sorted(content(tmp_path / "out")) == ["source.json"]
