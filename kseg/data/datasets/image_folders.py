@@ -195,7 +195,7 @@ def read(source, classes: str | None = None) -> Source:
 
     The folder holds SPLIT/images and SPLIT/labels (or images/SPLIT and labels/SPLIT) for train and, if there,
     val and test; sub-folders are walked. Images are files of IMAGE_EXTENSIONS, labels files of LABEL_EXTENSIONS
-    (kseg/data/codec.py), 8-bit ids or colours, of the same name. Other usual names of folders and of labels are taken
+    (kseg/io/images.py), 8-bit ids or colours, of the same name. Other usual names of folders and of labels are taken
     too (`read_split_folders`). classes.json:
     {"classes": [{"id": 0, "name": "road", "color": [128, 64, 128]}, ...], "void": [255], "labels": "ids"}.
     The training id is the position among the classes that are not void; "color" may be left out for labels
