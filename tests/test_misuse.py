@@ -236,7 +236,7 @@ DEFECTS = {
     "kseg.inference.predict.logits_at": ["evaluate", "predict"],
     "kseg.export.savedmodel.preprocess_layer": ["export"],
     "kseg.models.unet._upsampling": ["train"],
-    "kseg.metrics.scores.five_of_counts": ["evaluate"],
+    "kseg.score_table.five_of_counts": ["evaluate"],
     "kseg.data.records.prepare._differences": ["prepare_data"],
     "kseg.io.images._header": ["predict"],
 }
