@@ -65,7 +65,8 @@ LOSSES = {
 }
 _TAKING_WEIGHTS = [name for name, loss in LOSSES.items() if "class_weights" in loss.options]
 CLASS_WEIGHTS = ("none", "median_frequency", "inverse_sqrt_frequency")
-FOCAL_GAMMA, TOP_K_SHARE = 2.0, 0.2
+FOCAL_GAMMA = 2.0
+TOP_K_SHARE = 0.2
 
 
 def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=TOP_K_SHARE):
@@ -349,7 +350,8 @@ class Settings:
         for field in dataclasses.fields(self):
             value = _typed(field.name, field.type, getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # frozen for everyone else
-            choices, lower = field.metadata.get("choices"), field.metadata.get("lower")
+            choices = field.metadata.get("choices")
+            lower = field.metadata.get("lower")
             if choices and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}.")
             if lower is not None and value is not None and value < lower:

@@ -49,7 +49,8 @@ def _plain_aspp(x, folded, filters, rates):
 
 
 def test_folded_aspp_equals_the_plain_form():
-    filters, rates = 4, (1, 2, 3)
+    filters = 4
+    rates = (1, 2, 3)
     image = keras.Input((6, 8, 5))
     folded = keras.Model(image, blocks.aspp(image, filters, rates, dropout=0))
     _randomise(folded)

@@ -65,7 +65,8 @@ def test_records_are_read_with_their_checksums(files):
 
 def test_a_label_set_of_records_has_its_name_of_today(tmp_path):
     """Its name was once that of a random seed: the old records are read, and are those that preparing would make."""
-    source, folder = make_cityscapes(tmp_path / "source"), tmp_path / "records"
+    source = make_cityscapes(tmp_path / "source")
+    folder = tmp_path / "records"
     prepare_dataset("cityscapes", source, folder, workers=1, progress=False)
     table = load_manifest(folder).info.label_set("fischer2021_r2unet").table
     for name in ("dataset.json", "source.json"):
@@ -81,7 +82,8 @@ def test_a_label_set_of_records_has_its_name_of_today(tmp_path):
 
 
 def test_a_finished_run_says_so_and_goes_on_from_its_checkpoint(files, expected, capsys):
-    records, run = files / "records", files / "run"
+    records = files / "records"
+    run = files / "run"
     shutil.copy(run / "best.keras", run / "last.keras")  # left out of the files to keep them small
     _, history = kseg.train("unet", records, run, model_options=OPTIONS, epochs=2, **SETTINGS)
     assert "is finished, nothing to train" in capsys.readouterr().out and len(history) == 2

@@ -70,7 +70,8 @@ def test_config_builds_and_takes_a_step(name, parse, eagerly):
     before = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]
     trainer = make_trainer("one", settings.batch_size)
     trainer.build(narrow, build_optimizer(settings, 10), outputs, loss_terms(settings.loss))
-    random, batch = np.random.default_rng(0), (max(settings.batch_size, 1), 64, 64)
+    random = np.random.default_rng(0)
+    batch = (max(settings.batch_size, 1), 64, 64)
     images = tf.constant(random.integers(0, 256, (*batch, 3), "uint8"))
     trainer.train_step(1, (images, tf.constant(random.integers(0, outputs, batch, "uint8"))))
     trainer.wait()

@@ -56,7 +56,8 @@ def imports_of(path, names):
 
 def faults_of(package, order=ORDER):
     """Everything about a package's imports that must not be, a line each."""
-    names, faults = modules_of(package), []
+    names = modules_of(package)
+    faults = []
     graph = {name: imports_of(path, names) for name, path in names.items() if name}
     for name, imported in graph.items():
         room = name.split(".")[0]

@@ -48,7 +48,8 @@ def test_an_output_is_refused_where_writing_to_it_would_change_an_input(tmp_path
     """The expectation: each path is written in place, and whether an input reads otherwise then is seen."""
     outcomes = []
     for seed in range(40):
-        random, root = np.random.default_rng(seed), tmp_path / str(seed)
+        random = np.random.default_rng(seed)
+        root = tmp_path / str(seed)
         paths = make_tangle(random, root)
         inputs = [path for path in paths[:6] if path.is_file()]
         texts = {path: path.read_text() for path in inputs}
@@ -86,7 +87,8 @@ def make_tangle(random, root):
         paths.append(path)
         if os.path.lexists(path):
             continue
-        kind, other = random.choice(["file", "link", "hard", "none"]), paths[random.integers(len(paths))]
+        kind = random.choice(["file", "link", "hard", "none"])
+        other = paths[random.integers(len(paths))]
         if kind == "link" and other is not path:
             path.symlink_to(other.absolute())
         elif kind == "hard" and other.is_file():
@@ -99,7 +101,8 @@ def make_tangle(random, root):
 def test_folders_that_are_read_are_neither_filled_nor_replaced(tmp_path):
     (tmp_path / "model" / "variables").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "model")
-    model, link = tmp_path / "model", tmp_path / "link"
+    model = tmp_path / "model"
+    link = tmp_path / "link"
     for output in (model / "new.png", link / "variables" / "x", model / "variables" / ".." / "x"):
         with pytest.raises(InputError, match=f"{output.name} lies in the input {model}"):
             files.refuse_inputs([output], [model])
@@ -191,7 +194,8 @@ def test_compare_and_preparing_refuse_to_write_onto_what_they_read(stage, tmp_pa
             kseg.compare([tmp_path / "a", tmp_path / "b"], stage / "records", output)
     assert snapshot(tmp_path) == before
 
-    root, out = make_camvid(tmp_path / "camvid"), tmp_path / "out"
+    root = make_camvid(tmp_path / "camvid")
+    out = tmp_path / "out"
     prepare("camvid", root, out)
     (out / "dataset.json").unlink()  # as if killed before the end
     (out / "train-00000-of-00001.tfrecord").unlink()
@@ -209,7 +213,8 @@ def test_outputs_of_one_call_never_collide(tmp_path):
     """Of random names: all outputs differ even where case is ignored, or the call is refused for two such names."""
     from kseg.inference.label_map_files import label_map_paths
 
-    random, refused = np.random.default_rng(0), 0
+    random = np.random.default_rng(0)
+    refused = 0
     parts = ["x", "x", "X", "_color", "color", ".png", ".", "é", "e\u0301", "ß", "SS", " ", "-1", "İ"]
     for _ in range(2000):
         paths = set()
@@ -241,7 +246,8 @@ def test_a_photograph_and_one_named_like_its_colours_both_get_theirs(stage, tmp_
     import kseg
     from kseg.inference.predict import predict_files
 
-    random, model = np.random.default_rng(1), kseg.load_model(stage / "run")
+    random = np.random.default_rng(1)
+    model = kseg.load_model(stage / "run")
     (tmp_path / "p").mkdir()
     paths = [tmp_path / "p" / name for name in ("x.png", "x_color.png")]
     for path in paths:
@@ -335,7 +341,8 @@ def test_the_users_own_folder_or_link_is_filled_and_stays(tmp_path, kind):
         report.symlink_to("elsewhere")
     if kind != "dangling link":
         target.mkdir(mode=0o750)
-        inode, mode = target.stat().st_ino, target.stat().st_mode
+        inode = target.stat().st_ino
+        mode = target.stat().st_mode
     for text in ("first", "second"):
         write_page(report, text)
         assert (report / "index.html").read_text() == (report / "photos" / "00000.jpg").read_text() == text
@@ -349,7 +356,9 @@ def test_the_users_own_folder_or_link_is_filled_and_stays(tmp_path, kind):
 @pytest.mark.parametrize("failing", range(6))
 def test_a_page_is_the_old_or_the_new_one_whatever_fails(tmp_path, monkeypatch, failing):
     """Three moves out and three in: the one that fails undoes those before it."""
-    report, calls, replace = tmp_path / "report", itertools.count(), os.replace
+    report = tmp_path / "report"
+    calls = itertools.count()
+    replace = os.replace
     write_page(report, "first")
     before = snapshot(tmp_path)
 
@@ -366,7 +375,9 @@ def test_a_page_is_the_old_or_the_new_one_whatever_fails(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("killed", range(6))
 def test_a_page_whose_writer_was_killed_looks_unfinished_and_is_written_again(tmp_path, killed):
-    report, calls, replace = tmp_path / "report", itertools.count(), os.replace
+    report = tmp_path / "report"
+    calls = itertools.count()
+    replace = os.replace
     write_page(report, "first")
     child = os.fork()
     if not child:
@@ -394,7 +405,8 @@ def test_a_page_whose_writer_was_killed_looks_unfinished_and_is_written_again(tm
 def test_an_export_replaces_only_what_kseg_exported(tmp_path):
     import kseg
 
-    model, saved = tiny.build_tiny(), tmp_path / "saved_model"
+    model = tiny.build_tiny()
+    saved = tmp_path / "saved_model"
     saved.mkdir()
     (saved / "saved_model.pb").write_bytes(b"a network of someone else's")
     before = snapshot(tmp_path)
@@ -445,7 +457,8 @@ def test_starting_a_run_clears_its_own_temporary_files_alone(tmp_path):
 
 
 def test_preparing_leaves_files_alone_that_only_look_like_its_own(tmp_path):
-    root, out = make_camvid(tmp_path / "camvid"), tmp_path / "out"
+    root = make_camvid(tmp_path / "camvid")
+    out = tmp_path / "out"
     out.mkdir()
     users = ["notes.tmp-1", "letter.tmp-1.txt", "mine.stats.json", ".tmp-3-diary"]
     for name in users:
@@ -473,7 +486,8 @@ def fresh_of(root, folder):
 def test_two_preparations_do_not_share_a_folder(tmp_path):
     from kseg.data.synthetic.dataset import draw_cityscapes
 
-    root, out = make_camvid(tmp_path / "camvid"), tmp_path / "out"
+    root = make_camvid(tmp_path / "camvid")
+    out = tmp_path / "out"
     with files.locked(out):
         with pytest.raises(InputError, match=r"out is in use by process \d+ on .*use another folder"):
             prepare("camvid", root, out)

@@ -17,7 +17,8 @@ def official(folder):
     """Its loop over images, then its scores of classes and categories; quiet, and without its file."""
     predictions, labels = (list(map(str, scenes.files(folder, kind))) for kind in ("pred", "labelIds"))
     arguments = copy.copy(evaluator.args)
-    arguments.quiet, arguments.JSONOutput = True, False
+    arguments.quiet = True
+    arguments.JSONOutput = False
 
     def run():
         return evaluator.evaluateImgLists(predictions, labels, arguments)["averageScoreClasses"]

@@ -80,13 +80,15 @@ def segnet_aspp(height, width, num_classes, base_filters=64, dropout=0.5):
 
 def pool_pair(shape):
     """As ours.pool_pair."""
-    pool, unpool = ArgmaxPooling(), ScatterUnpooling()
+    pool = ArgmaxPooling()
+    unpool = ScatterUnpooling()
     return steps.gradient_run(lambda x: unpool(pool(x)), inputs.maps(shape)), {}
 
 
 def batch_norm(shape):
     """As ours.batch_norm."""
-    norm, relu = normalization(), keras.layers.ReLU()
+    norm = normalization()
+    relu = keras.layers.ReLU()
     return steps.gradient_run(lambda x: relu(norm(x, training=True)), inputs.maps(shape), norm), {}
 
 

@@ -20,13 +20,15 @@ versions = steps.versions
 
 def pool_pair(shape):
     """2x2 max pooling with positions, then unpooling by them; forward and backward."""
-    pool, unpool = layers.MaxPooling2DWithArgmax(), layers.MaxUnpooling2D()
+    pool = layers.MaxPooling2DWithArgmax()
+    unpool = layers.MaxUnpooling2D()
     return steps.gradient_run(lambda x: unpool(pool(x, training=True), training=True), inputs.maps(shape)), {}
 
 
 def batch_norm(shape):
     """Batch normalisation in training and ReLU; forward and backward."""
-    norm, relu = layers.BatchNormalization(), keras.layers.ReLU()
+    norm = layers.BatchNormalization()
+    relu = keras.layers.ReLU()
     return steps.gradient_run(lambda x: relu(norm(x, training=True)), inputs.maps(shape), norm), {}
 
 

@@ -34,7 +34,8 @@ class Pyramid(nn.Module):
 
     def __init__(self, channels, filters, dropout):
         super().__init__()
-        self.conv, self.image = unit(channels, filters, 1), unit(channels, filters, 1)
+        self.conv = unit(channels, filters, 1)
+        self.image = unit(channels, filters, 1)
         self.atrous = nn.ModuleList(unit(channels, filters, 3, rate) for rate in (6, 12, 18))
         self.projection = unit(5 * filters, filters, 1)
         self.dropout = nn.Dropout(dropout)
@@ -52,7 +53,8 @@ class SegNetASPP(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1))
-        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        self.encoder = nn.ModuleList()
+        self.decoder = nn.ModuleList()
         channels = 3
         for factors in ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8)):
             self.encoder.append(nn.Sequential())
@@ -64,7 +66,8 @@ class SegNetASPP(nn.Module):
             for factor in factors:
                 self.decoder[-1].append(unit(channels, factor * base_filters, 3))
                 channels = factor * base_filters
-        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+        self.pool = nn.MaxPool2d(2, return_indices=True)
+        self.unpool = nn.MaxUnpool2d(2)
         self.aspp = Pyramid(channels, 4 * base_filters, dropout)
         self.tail = unit(4 * base_filters, 4 * base_filters, 3)
         self.logits = nn.Conv2d(4 * base_filters, num_classes, 1)
@@ -124,7 +127,8 @@ class UNet(nn.Module):
         self.register_buffer("scale", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1))
         widths = [base_filters * 2**level for level in range(depth)]
         self.encoder = nn.ModuleList(block(a, b) for a, b in zip([3, *widths], widths, strict=False))
-        self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
+        self.up = nn.ModuleList()
+        self.decoder = nn.ModuleList()
         for above, filters in zip(widths[:0:-1], widths[-2::-1], strict=True):
             self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), unit(above, filters, 3)))
             self.decoder.append(block(2 * filters, filters))
@@ -170,7 +174,8 @@ class PoolPair(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+        self.pool = nn.MaxPool2d(2, return_indices=True)
+        self.unpool = nn.MaxUnpool2d(2)
 
     def forward(self, x):
         return self.unpool(*self.pool(x))

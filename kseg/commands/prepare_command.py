@@ -104,9 +104,11 @@ def run(values):
     from kseg.data.records.ensure import draw_streets
     from kseg.data.records.prepare import prepare_dataset
 
-    source, dataset = values.source, values.dataset
+    source = values.source
+    dataset = values.dataset
     if dataset == "synthetic":
-        source, dataset = source or os.path.join(values.output, "source"), "cityscapes"
+        source = source or os.path.join(values.output, "source")
+        dataset = "cityscapes"
         draw_streets(
             source,
             train=values.train_scenes,

@@ -16,7 +16,9 @@ from kseg.score_table import SCORE_NAMES
 MICRO = "micro, fixed classes"
 PER_IMAGE = "micro, classes of each image"
 MACRO = "macro"
-FITS, EXCLUDED, BY_CHANCE = "fits", "no", "only by chance"
+FITS = "fits"
+EXCLUDED = "no"
+BY_CHANCE = "only by chance"
 _LARGEST = 255  # a label map of 8 bits holds no more classes
 _SLACK = 1e-12  # of binary fractions: the end of an interval belongs to it
 

@@ -94,7 +94,8 @@ def network_size(model):
     """Return the (height, width) that a model works at; ValueError for a model that takes any, or does not tell."""
     if isinstance(model, SavedModel):
         raise InputError("The fischer2021 protocol needs the network itself: give the run folder or its .keras file.")
-    size, layer = tuple(model.input_shape[1:3]), preprocess_layer(model)
+    size = tuple(model.input_shape[1:3])
+    layer = preprocess_layer(model)
     if None in size:
         size = layer.size if layer else None
     if not size:
@@ -119,7 +120,9 @@ def record_batches(source, height, width, batch_size, label_resize):
     batch may be smaller.
     """
     rows = np.zeros(len(source), ROW)
-    rows["record"], rows["scale"], rows["color"] = np.arange(len(rows)), 1, np.eye(3, 4)
+    rows["record"] = np.arange(len(rows))
+    rows["scale"] = 1
+    rows["color"] = np.eye(3, 4)
     whole = len(rows) - len(rows) % batch_size
     for part, size in ((rows[:whole], batch_size), (rows[whole:], len(rows) - whole)):
         if len(part):

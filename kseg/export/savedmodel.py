@@ -20,7 +20,8 @@ def carried(split):
     return {**{name: facts[name] for name in ("name", "classes", "palette")}, "records": split.manifest.digest}
 
 
-_CLASSES, _GRAPH = "classes.json", "saved_model.pb"
+_CLASSES = "classes.json"
+_GRAPH = "saved_model.pb"
 _OWN = re.compile(r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?")
 
 

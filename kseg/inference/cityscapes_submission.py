@@ -43,7 +43,8 @@ def write_submission(model, source, output, progress=False):
             damaged or of another size (all others are written).
         FloatingPointError: scores that are nan or infinite; it names the image, of which nothing is written.
     """
-    images, output = cityscapes.list_test_images(source), pathlib.Path(output)
+    images = cityscapes.list_test_images(source)
+    output = pathlib.Path(output)
     paths = {name: output / f"{name}{_SUFFIX}" for name in images}
     read = {reference[0] if isinstance(reference, tuple) else reference for reference in images.values()}
     refuse_inputs(paths.values(), [*read, *model_files(model)])
@@ -54,7 +55,8 @@ def write_submission(model, source, output, progress=False):
         raise InputError(f"{output} must be a folder, but is a file.")
     with locked(output):
         todo = _missing(output, images, made_by)
-        predict, problems = predictor(model), []
+        predict = predictor(model)
+        problems = []
         with progress_bar("submission", len(images), len(images) - len(todo), shown=progress) as bar:
             for name, (pixels, problem) in zip(todo, map_ahead(lambda n: _read(images[n]), todo, AHEAD), strict=True):
                 if problem:
@@ -70,7 +72,8 @@ def write_submission(model, source, output, progress=False):
 
 def _regular_ids(model):
     """Return the table from the model's ids to regular ids, by the label set that it carries, else by its outputs."""
-    known, sets = label_set_of(model), cityscapes.info().label_sets
+    known = label_set_of(model)
+    sets = cityscapes.info().label_sets
     name = known["name"] if known else {s.num_classes: s.name for s in sets.values()}.get(class_count(model))
     label_set = sets.get(name, sets["train_ids"])
     check_classes(model, label_set, "Cityscapes")
@@ -111,7 +114,8 @@ def _read(reference):
 
 
 def _write(path, ids, made_by):
-    text, file = PngImagePlugin.PngInfo(), io.BytesIO()
+    text = PngImagePlugin.PngInfo()
+    file = io.BytesIO()
     text.add_text(_MADE_BY, made_by)
     Image.fromarray(ids).save(file, "PNG", pnginfo=text)
     write_atomic(str(path), file.getvalue())

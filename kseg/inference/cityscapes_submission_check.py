@@ -80,7 +80,8 @@ def _judge_names(files, expected):
         match = _NAME.match(os.path.basename(file))
         of_image[match and match[1]].append(file)
     strange = of_image.pop(None, [])
-    problems, known = [], expected
+    problems = []
+    known = expected
     if expected is None:
         numbered = {city: cityscapes.TEST_CITIES[city] for city in cityscapes.NUMBERED_TEST_CITIES}
         known = [f"{city}_{i:06}_000019" for city, count in numbered.items() for i in range(count)]

@@ -28,7 +28,8 @@ def check_classes(model, label_set, data, outputs=None):
     Only a model that carries its label set may have more outputs than that has classes (`num_outputs`); `outputs`: how
     many it must have, where that is known.
     """
-    known, channels = label_set_of(model), class_count(model)
+    known = label_set_of(model)
+    channels = class_count(model)
     count = len(known["classes"]) if known else channels
     if count != label_set.num_classes:
         raise InputError(
@@ -63,7 +64,8 @@ def check_input(model, size, crop=None):
     """Raise ValueError unless a model takes images of `size`, or crops out of it, both (height, width) in pixels."""
     if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError("The function must give a keras.Model of one input (images) and one output (logits).")
-    wanted, layer = tuple(model.inputs[0].shape[1:3]), preprocess_layer(model)
+    wanted = tuple(model.inputs[0].shape[1:3])
+    layer = preprocess_layer(model)
     multiple = layer.multiple if layer else 1
     if crop:
         if layer is None or wanted != (None, None):

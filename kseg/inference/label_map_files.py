@@ -33,7 +33,9 @@ def list_images(patterns):
     Raises:
         InputError: a pattern that no file matches; a folder without images, or with files that are none.
     """
-    images, folders, unmatched = {}, [], []
+    images = {}
+    folders = []
+    unmatched = []
     for pattern in patterns:
         if os.path.isdir(pattern):
             folders.append(pattern)

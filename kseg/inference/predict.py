@@ -159,9 +159,7 @@ def write_label_maps(model, images, output, folders=(), progress=False):
             bar.update(1)
     if damaged:
         count = f"Only {len(paths) - len(damaged)}/{len(paths)} label maps are in {output}"
-        raise InputError(
-            "\n".join([f"{count}; these images cannot be read:", *damaged])
-        )
+        raise InputError("\n".join([f"{count}; these images cannot be read:", *damaged]))
     return [ids_path for ids_path, _ in written]
 
 

@@ -85,7 +85,8 @@ def resampled_sums(counts, resamples=RESAMPLES, seed=0):
         iterator of float64 (at most 500, ...), whole numbers; `resamples` of them together.
     """
     counts = np.asarray(counts)
-    rows, random = len(counts), np.random.default_rng(seed)
+    rows = len(counts)
+    random = np.random.default_rng(seed)
     flat = counts.reshape(rows, -1).astype(float)
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
@@ -127,7 +128,8 @@ def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, s
     for model in range(models - 1):
         result = {}
         for name in whole:
-            values, all_drawn = found[name][0, model], drawn[name][:, model]
+            values = found[name][0, model]
+            all_drawn = drawn[name][:, model]
             columns = zip(np.atleast_1d(values), all_drawn.reshape(len(all_drawn), -1).T, strict=True)
             intervals = [Interval.of(value, column, level) for value, column in columns]
             result[name] = intervals if name == "per_class" else intervals[0]

@@ -55,7 +55,8 @@ def _widen(values, half, wanted, combine):
         wider = values.copy()
         combine(wider[:, step:], values[:, :-step], out=wider[:, step:])
         combine(wider[:, :-step], values[:, step:], out=wider[:, :-step])
-        values, half = wider, half + step
+        values = wider
+        half = half + step
     return values
 
 
@@ -143,7 +144,9 @@ class BoundaryScores:
             raise InputError(f"tolerance must be 0 pixels or more, got {tolerance}.")
         if distance is not None and (distance < 1 or distance != int(distance)):
             raise InputError(f"distance must be a whole number of pixels, 1 or more, got {distance}.")
-        self.tolerance, self.distance, self.ignore_label = tolerance, distance, ignore_label
+        self.tolerance = tolerance
+        self.distance = distance
+        self.ignore_label = ignore_label
         self.images = 0
         self._f1 = np.zeros((2, len(self.classes)))  # sum and number of the images' F1, by class
         self._mean_f1 = np.zeros(2)  # the same of their means
@@ -168,7 +171,8 @@ class BoundaryScores:
     def result(self):
         """Return what was found as a dict (`to_json` writes it); what cannot be scored is nan."""
         with np.errstate(invalid="ignore"):
-            f1, iou = self._f1[0] / self._f1[1], self._bands[0] / self._bands[1]
+            f1 = self._f1[0] / self._f1[1]
+            iou = self._bands[0] / self._bands[1]
             mean_f1 = float(self._mean_f1[0] / self._mean_f1[1])
         rows = zip(self.classes, f1.tolist(), iou.tolist(), strict=True)
         return {
@@ -200,7 +204,8 @@ def _image_f1(counts):
     """float (C,) of `match_boundaries`; nan where neither map has a boundary."""
     truth, found, predicted, right = counts.astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall, precision = found / truth, right / predicted
+        recall = found / truth
+        precision = right / predicted
         f1 = 2 * precision * recall / (precision + recall)
     f1 = np.where((truth > 0) & (predicted > 0) & (found + right > 0), f1, 0.0)
     return np.where(truth + predicted > 0, f1, np.nan)

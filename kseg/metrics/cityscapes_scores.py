@@ -53,7 +53,8 @@ class CityscapesCounts:
     """
 
     def __init__(self):
-        self.matrix, self.images = np.zeros((_COUNT, _COUNT), np.int64), 0
+        self.matrix = np.zeros((_COUNT, _COUNT), np.int64)
+        self.images = 0
         names = (*(NAMES[i] for i in MEAN_SIZES), *_CATEGORY_OF.values())
         self._weighted = dict.fromkeys(names, (0.0, 0.0))  # TP and FN, weighted by the instance's size
 
@@ -143,7 +144,8 @@ def _runs(*maps):
 def _instance_rows(prediction, instances, pixels):
     """Return [(class id, [pixels by predicted id])] of every instance that counts, in the order of their ids."""
     inside = instances > _NO_INSTANCE
-    ids, ranks = instances[inside], np.zeros(2**16, np.intp)
+    ids = instances[inside]
+    ranks = np.zeros(2**16, np.intp)
     present = np.flatnonzero(np.bincount(ids))
     ranks[present] = np.arange(len(present))
     counts = _joint_counts(ranks[ids], prediction[inside], pixels[inside], len(present))
@@ -171,7 +173,8 @@ def _ratio(hits, false_positives, missed):
 
 def _average(scores):
     """Mean of what is not nan, added one by one: `np.sum`, and `sum` from Python 3.12 on, round otherwise."""
-    total, valid = 0.0, [score for score in scores.values() if not math.isnan(score)]
+    total = 0.0
+    valid = [score for score in scores.values() if not math.isnan(score)]
     for score in valid:
         total += score
     return total / len(valid) if valid else math.nan
@@ -216,7 +219,8 @@ class CityscapesScores:
 
     def official(self):
         """Return everything as the dict that cityscapesScripts writes: classScores, averageScoreClasses, ..."""
-        rows, total = self.confusion_matrix.sum(1).tolist(), int(self.confusion_matrix.sum())
+        rows = self.confusion_matrix.sum(1).tolist()
+        total = int(self.confusion_matrix.sum())
         return {
             "confMatrix": self.confusion_matrix.tolist(),
             "priors": {name: row / total for name, row in zip(NAMES, rows, strict=True)},

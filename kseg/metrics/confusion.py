@@ -17,7 +17,8 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
         ValueError: the shapes differ, or either array does not hold integers.
     """
     check_whole("num_classes", num_classes, 1)
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    labels = np.asarray(labels)
+    predictions = np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise InputError(f"Predictions must have the labels' shape {labels.shape}, got {predictions.shape}.")
     if labels.dtype.kind not in "iu" or predictions.dtype.kind not in "iu":
@@ -26,7 +27,8 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
         return _byte_matrix(labels, predictions, num_classes, ignore_label)
     counted = labels != ignore_label
     valid = counted & (labels >= 0) & (labels < num_classes)
-    truth, predicted = labels[valid].astype(np.int64), predictions[valid].astype(np.int64)
+    truth = labels[valid].astype(np.int64)
+    predicted = predictions[valid].astype(np.int64)
     predicted[(predicted < 0) | (predicted >= num_classes)] = num_classes
     columns = num_classes + 1
     cells = np.bincount(truth * columns + predicted, minlength=num_classes * columns)

@@ -70,11 +70,16 @@ def image_scores(truth, prediction):
     truth, prediction = np.ravel(truth).astype(np.int64), np.ravel(prediction).astype(np.int64)
     size = 1 + max(truth.max(initial=0), prediction.max(initial=0))
     pairs = np.bincount(truth * size + prediction, minlength=size * size).reshape(size, size)
-    rows, columns, right = pairs.sum(axis=1), pairs.sum(axis=0), pairs.diagonal()
+    rows = pairs.sum(axis=1)
+    columns = pairs.sum(axis=0)
+    right = pairs.diagonal()
     present = rows + columns > 0
-    rows, columns, right = rows[present], columns[present], right[present]
+    rows = rows[present]
+    columns = columns[present]
+    right = right[present]
     union = rows + columns - right
-    tp, pixels = right.sum(), truth.size
+    tp = right.sum()
+    pixels = truth.size
     return {
         "tp": int(tp),
         "tn": int((pixels - union).sum()),
@@ -96,7 +101,8 @@ class Fischer2021Sums:
 
     def __init__(self, num_classes):
         self.num_classes = num_classes
-        self.images, self.out_of_range = 0, 0
+        self.images = 0
+        self.out_of_range = 0
         self._sums = dict.fromkeys(("tp", "tn", "fp", "fn", "classes", "f1", "jaccard"), 0)
         self._scored = 0
 
@@ -113,7 +119,8 @@ class Fischer2021Sums:
 
     def result(self):
         """Return the five scores and `classes_per_image` by name; 0/0 is nan."""
-        s, images = self._sums, self._scored
+        s = self._sums
+        images = self._scored
         return {
             "accuracy": _ratio(s["tp"] + s["tn"], s["tp"] + s["tn"] + s["fp"] + s["fn"]),
             "sensitivity": _ratio(s["tp"], s["tp"] + s["fn"]),

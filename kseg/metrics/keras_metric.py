@@ -21,15 +21,18 @@ def batch_confusion_matrix(labels, predictions, num_classes, ignore_label=255):
         int32 (C + 1, C + 1), cells below 2**30: the module's matrix, then a row of labels neither class nor ignored.
     Raises: ValueError where the shapes do not fit each other.
     """
-    labels, predictions = ops.cast(labels, "int32"), ops.convert_to_tensor(predictions)
+    labels = ops.cast(labels, "int32")
+    predictions = ops.convert_to_tensor(predictions)
     is_logits = len(predictions.shape) == len(labels.shape) + 1
-    wanted, given = tuple(labels.shape), tuple(predictions.shape)[: -1 if is_logits else None]
+    wanted = tuple(labels.shape)
+    given = tuple(predictions.shape)[: -1 if is_logits else None]
     if len(wanted) != len(given) or any(a != b for a, b in zip(wanted, given, strict=True) if a and b):
         raise InputError(f"Need labels (B, H, W), logits (B, H, W, C) or ids, got {wanted}, {(*predictions.shape,)}.")
     if is_logits and keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # Keras' argmax tells -0.0 from 0.0, at four times the price without XLA
 
-        predictions, is_logits = tf.argmax(predictions, axis=-1, output_type=tf.int32), False
+        predictions = tf.argmax(predictions, axis=-1, output_type=tf.int32)
+        is_logits = False
     predicted = ops.cast(ops.argmax(predictions, axis=-1) if is_logits else predictions, "int32")
     size = num_classes + 1  # the last row and column: outside the classes
     truth = ops.where((labels >= 0) & (labels < num_classes), labels, num_classes)
@@ -54,7 +57,9 @@ class SegmentationScores(keras.metrics.Metric):
         if average not in ("macro", "micro"):
             raise InputError(f'average must be "macro" or "micro", got {average!r}.')
         check_whole("num_classes", num_classes, 1)
-        self.num_classes, self.average, self.ignore_label = num_classes, average, ignore_label
+        self.num_classes = num_classes
+        self.average = average
+        self.ignore_label = ignore_label
         self._limbs = keras.backend.backend() == "jax"
         shape = (num_classes + 1, num_classes + 1)
         if self._limbs:

@@ -64,8 +64,11 @@ class ObjectScores:
     """
 
     def __init__(self, classes, *, overlap=0.5, size_edges=SIZE_EDGES, distance_edges=DISTANCE_EDGES, ignore_label=255):
-        self.classes, self.overlap, self.ignore_label = tuple(classes), overlap, ignore_label
-        self.size_edges, self.distance_edges = tuple(size_edges), tuple(distance_edges)
+        self.classes = tuple(classes)
+        self.overlap = overlap
+        self.ignore_label = ignore_label
+        self.size_edges = tuple(size_edges)
+        self.distance_edges = tuple(distance_edges)
         count = len(self.classes)
         if not count or len(set(self.classes)) < count:
             raise InputError(f"Class names must be different and at least one, got {self.classes}.")
@@ -74,8 +77,10 @@ class ObjectScores:
         for name, edges, least in (("size_edges", self.size_edges, 1), ("distance_edges", self.distance_edges, 0)):
             if list(edges) != sorted(set(edges)) or (edges and edges[0] < least):
                 raise InputError(f"{name} must be numbers from {least} on that grow, got {edges}.")
-        self.images, self._with_instances = 0, None
-        sources, bins = len(_SOURCES), len(self.size_edges) + 1
+        self.images = 0
+        self._with_instances = None
+        sources = len(_SOURCES)
+        bins = len(self.size_edges) + 1
         self._objects = np.zeros((2, sources, count, bins), np.int64)  # all of them and those found
         self._swallowed = np.zeros((sources, count, count + 1), np.int64)
         self._distance = np.zeros((2, len(self.distance_edges) + 1), np.int64)  # pixels and errors
@@ -104,7 +109,9 @@ class ObjectScores:
         self.images += 1
 
     def _count_objects(self, source, truth, prediction, number, pixels):
-        number, truth, prediction = number[pixels], truth[pixels], prediction[pixels]
+        number = number[pixels]
+        truth = truth[pixels]
+        prediction = prediction[pixels]
         if not len(number):
             return
         columns = len(self.classes) + 1
@@ -113,7 +120,8 @@ class ObjectScores:
         own = np.zeros(len(counts), np.intp)
         own[number] = truth
         order = np.arange(len(counts))
-        size, hits = counts.sum(axis=1), counts[order, own]
+        size = counts.sum(axis=1)
+        hits = counts[order, own]
         found = hits / size >= self.overlap
         bins = np.searchsorted(self.size_edges, size, side="right")
         np.add.at(self._objects[:, source], (slice(None), own, bins), np.stack([np.ones_like(found), found]))

@@ -26,7 +26,8 @@ class ImageMeans:
     """Means over images of each image's macro scores; what an image cannot have (no such class in it) is in no mean."""
 
     def __init__(self):
-        self._sums, self._counts = np.zeros(len(SCORE_NAMES)), np.zeros(len(SCORE_NAMES), np.int64)
+        self._sums = np.zeros(len(SCORE_NAMES))
+        self._counts = np.zeros(len(SCORE_NAMES), np.int64)
 
     def update(self, matrix):
         """Add the confusion matrix of one image."""
@@ -106,7 +107,8 @@ class Scores:
     @classmethod
     def from_confusion_matrix(cls, matrix, classes, images, out_of_range=0, expected_images=None, per_image=None):
         """Derives all but `per_image` from a matrix (C, C + 1) or (C, C) and C different class names."""
-        matrix, classes = _checked(matrix), tuple(classes)
+        matrix = _checked(matrix)
+        classes = tuple(classes)
         if not len(set(classes)) == len(classes) == len(matrix):
             raise InputError(f"{len(matrix)} classes need as many different names, got {classes}.")
         counts = ClassCounts.of_matrix(matrix)
@@ -168,7 +170,8 @@ class Scores:
     @classmethod
     def from_json(cls, path):
         """Reads what `to_json` wrote; ValueError for any other file."""
-        path, nan = Path(checked_path(path, "path")), float("nan")
+        path = Path(checked_path(path, "path"))
+        nan = float("nan")
         must = f"{path} must be a table of scores that kseg wrote"
         with reading(path):
             content = path.read_bytes()

@@ -85,7 +85,8 @@ class Comparison:
         results = self.table["objects"]
         rows = {"all classes": results, **{c: [r["per_class"][c] for r in results] for c in self.scores[0].classes}}
         rows |= {f"{size} pixels": [r["by_size"][size] for r in results] for size in results[0]["by_size"]}
-        width, step = max(map(len, (*rows, "objects found"))), max(10, *(len(name) + 2 for name in self.names))
+        width = max(map(len, (*rows, "objects found")))
+        step = max(10, *(len(name) + 2 for name in self.names))
         names = "".join(f"{name:>{step}}" for name in self.names)
         lines = [f"{'objects found':<{width}}{'objects':>9}{names}  most often swallowed by"]
         for title, row in rows.items():
@@ -98,7 +99,8 @@ class Comparison:
         return "\n".join(lines)
 
     def _note(self):
-        count, drawn = len(self.table["images"]), self.table["bootstrap"]
+        count = len(self.table["images"])
+        drawn = self.table["bootstrap"]
         lines = [
             f"Means are over {count_of_classes(self.table['scored_classes'], self.scores[0].classes)}: those of the "
             "truth, the same for all models.",

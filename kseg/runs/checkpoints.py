@@ -69,7 +69,8 @@ def save_checkpoint(folder, state, variables, keep=2):
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays, shapes = {}, {}
+    arrays = {}
+    shapes = {}
     for group, members in variables.items():
         shapes[group] = [list(variable.shape) for variable in members]
         arrays |= {f"{group}/{i}": np.asarray(variable.value) for i, variable in enumerate(members)}
@@ -113,7 +114,8 @@ def restore_checkpoint(path, variables):
             "the setting init_from begins there with the weights of this run's best.keras or last.keras."
         )
     for group, members in variables.items():
-        stored, wanted = header["shapes"][group], [list(variable.shape) for variable in members]
+        stored = header["shapes"][group]
+        wanted = [list(variable.shape) for variable in members]
         if stored != wanted:  # names tell nothing: Keras numbers unnamed layers through the whole process
             differing = [pair for pair in itertools.zip_longest(stored, wanted) if pair[0] != pair[1]]
             raise InputError(

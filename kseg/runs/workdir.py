@@ -168,7 +168,8 @@ class RunFolder:
         before = [f"--{name}={stored[name]}" for name in changed if stored.get(name, "0") != "0"]
         if before:
             past.append((step, " ".join(before)))
-        lines, reached = [], 0
+        lines = []
+        reached = 0
         for until, flags in past:
             until = min(until, step)  # a run may go on from before where it was
             if until > reached:  # else not a step was done like this

@@ -30,7 +30,8 @@ class MovingAverage:
     """
 
     def __init__(self, model, optimizer, momentum):
-        self._optimizer, self._momentum = optimizer, momentum
+        self._optimizer = optimizer
+        self._momentum = momentum
         self._model_variables = [v for v in model.variables if keras.backend.is_float_dtype(v.dtype)]
         self._averages = [
             keras.Variable(ops.convert_to_numpy(v), dtype=v.dtype, trainable=False, name="average")

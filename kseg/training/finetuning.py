@@ -24,14 +24,16 @@ def start_from(model, source):
     if isinstance(other, SavedModel):
         raise InputError(f"init_from must be a run folder or a .keras file, got the SavedModel {source}.")
     theirs = {layer.name: layer for layer in other.layers if layer.weights}
-    loaded, anew = [], []
+    loaded = []
+    anew = []
     for layer in model.layers:
         if not layer.weights:
             continue
         if layer.name not in theirs:
             anew.append(f"{layer.name} (not there)")
             continue
-        ours, found = _shapes(layer), _shapes(theirs[layer.name])
+        ours = _shapes(layer)
+        found = _shapes(theirs[layer.name])
         if ours == found:
             loaded.append(layer)
         else:
@@ -44,7 +46,8 @@ def start_from(model, source):
     for layer in loaded:
         for variable, value in zip(layer.weights, theirs[layer.name].weights, strict=True):
             variable.assign(keras.ops.convert_to_numpy(value))
-    ours, found = preprocess_layer(model), preprocess_layer(other)
+    ours = preprocess_layer(model)
+    found = preprocess_layer(other)
     if ours is not None and found is not None:  # the weights were trained on images normalised so
         ours.mean, ours.scale = found.mean, found.scale
     unused = [name for name in theirs if name not in {layer.name for layer in loaded}]

@@ -16,7 +16,9 @@ class EpochClock:
     """Times an epoch from its making: `stop_steps` when the steps are done, `left` when validation is too."""
 
     def __init__(self, clock=time.monotonic):
-        self._clock, self._begin, self._trained = clock, clock(), None
+        self._clock = clock
+        self._begin = clock()
+        self._trained = None
 
     def stop_steps(self):
         """The time of the steps ends here."""

@@ -14,7 +14,10 @@ class _Recipe(OwnRates):
     Keras decays all variables at one rate.
     """
 
-    _decay, _multiplier, _start_step, _encoder = 0.0, 1.0, 0, frozenset()
+    _decay = 0.0
+    _multiplier = 1.0
+    _start_step = 0
+    _encoder = frozenset()
 
     def configure(self, decay, encoder, multiplier, start_step):
         """Take what `make_optimizer` says, before `build`."""

@@ -18,9 +18,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, learning_rate, total_steps, decay="constant", warmup_steps=0, drops=(), drop_factor=0.1):
-        self.learning_rate, self.total_steps = learning_rate, total_steps
-        self.decay, self.warmup_steps = decay, warmup_steps
-        self.drops, self.drop_factor = tuple(drops), drop_factor
+        self.learning_rate = learning_rate
+        self.total_steps = total_steps
+        self.decay = decay
+        self.warmup_steps = warmup_steps
+        self.drops = tuple(drops)
+        self.drop_factor = drop_factor
 
     def __call__(self, step):
         step = ops.cast(step, "float32")

@@ -27,7 +27,8 @@ class Interruption:
         self._noted = noted
 
     def __enter__(self):
-        self.requested, self._before = None, {}
+        self.requested = None
+        self._before = {}
         if self._noted and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 if signal.getsignal(number) is not signal.SIG_IGN:

@@ -116,7 +116,8 @@ class _Epochs:
 
     def build(self, model, model_options):
         """Build model and optimizer in the trainer; read the newest checkpoint, if there is any."""
-        settings, trainer = self.settings, self.trainer
+        settings = self.settings
+        trainer = self.trainer
         found = checkpoints.list_checkpoints(self.folder.checkpoints)
         keras.utils.set_random_seed(settings.seed)
         with trainer.scope(), precision(settings.mixed_precision):
@@ -154,7 +155,8 @@ class _Epochs:
             yield self._plan(epoch)
 
     def _restore(self, path, began_from_weights):
-        state, total_steps = checkpoints.restore_checkpoint(path, self.trainer.state), self.state.total_steps
+        state = checkpoints.restore_checkpoint(path, self.trainer.state)
+        total_steps = self.state.total_steps
         known = state.normalization != checkpoints.UNKNOWN
         if began_from_weights and not known:
             raise InputError(
@@ -164,7 +166,8 @@ class _Epochs:
         if known and state.normalization:
             layer = preprocess_layer(self.trainer.model)
             layer.mean, layer.scale = map(tuple, state.normalization)
-        sums, text = state.sums, ""
+        sums = state.sums
+        text = ""
         if state.total_steps is not None and state.total_steps < total_steps:
             sums = state.cut or sums  # an epoch that the earlier end cut short is done to its end
             text = f" (until now {state.total_steps}), --lr_schedule={self.settings.lr_schedule} over {total_steps} "
@@ -194,7 +197,9 @@ class _Epochs:
 
     def run(self, callbacks, interruption):
         """Run the steps that are left; ordinary Keras callbacks are driven along."""
-        settings, state, trainer = self.settings, self.state, self.trainer
+        settings = self.settings
+        state = self.state
+        trainer = self.trainer
         self.interruption = interruption
         callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer.model)
         hardware, warning = trainer.hardware()  # before a tf.data iterator lives and works beside
@@ -220,14 +225,17 @@ class _Epochs:
             callbacks.on_train_end()
 
     def _epoch(self, batches, callbacks):
-        state, trainer, size = self.state, self.trainer, self.settings.batch_size
+        state = self.state
+        trainer = self.trainer
+        size = self.settings.batch_size
         # Of an epoch that was stopped while it was scored all steps are done, but they are still in the sums.
         epoch = (state.step - bool(trainer.steps)) // self.epoch_steps
         first = epoch * self.epoch_steps
         end = min(first + self.epoch_steps, state.total_steps)
         title = f"epoch {epoch + 1}/{math.ceil(state.total_steps / self.epoch_steps)}"
         callbacks.on_epoch_begin(epoch)
-        begin, clock = state.step, EpochClock()
+        begin = state.step
+        clock = EpochClock()
         with progress_bar(title, (end - first) * size, (state.step - first) * size) as bar:
             while state.step < end:
                 position = state.step - first
@@ -257,7 +265,8 @@ class _Epochs:
         return logs
 
     def _end_epoch(self, epoch, callbacks):
-        state, trainer = self.state, self.trainer
+        state = self.state
+        trainer = self.trainer
         trainer.check_weights(state.step)
         row = {"epoch": epoch + 1, "step": state.step, "learning_rate": trainer.learning_rate, **trainer.logs()}
         last = state.step == state.total_steps

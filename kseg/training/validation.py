@@ -49,7 +49,8 @@ def finish(folder, keep, train_split, val_split, interruption):
     Returns:
         keras.Model, loaded from the file that was scored.
     """
-    workdir, path = folder.workdir, folder.kept_model(keep)
+    workdir = folder.workdir
+    path = folder.kept_model(keep)
     model = load_model(path)
     scores, _ = score(predictor(model), val_split, workdir, interruption)
     print(f"\n{path.name} on the validation split:\n{scores}\n")

@@ -38,14 +38,18 @@ def draw_confusion_matrix(scores, path):
     Args:
         scores: kseg.metrics.Scores. path: the file, whole or not at all.
     """
-    matrix, columns = scores.confusion_matrix, [*scores.classes, "outside"]
+    matrix = scores.confusion_matrix
+    columns = [*scores.classes, "outside"]
     if not matrix[:, -1].any():
-        matrix, columns = matrix[:, :-1], columns[:-1]
-    font, small = ImageFont.load_default(size=15), ImageFont.load_default(size=13)
+        matrix = matrix[:, :-1]
+        columns = columns[:-1]
+    font = ImageFont.load_default(size=15)
+    small = ImageFont.load_default(size=13)
     title = "truth (rows) against prediction (columns), per cent of each row"
     margin = int(max(font.getlength(name) for name in (*scores.classes, *columns))) + 2 * _GAP
     head = 15 + 2 * _GAP
-    top, width = head + margin, margin + len(columns) * _CELL + _GAP
+    top = head + margin
+    width = margin + len(columns) * _CELL + _GAP
     width = max(width, int(font.getlength(title)) + 2 * _GAP)
     page = Image.new("RGB", (width, top + len(matrix) * _CELL + _GAP), "white")
     draw = ImageDraw.Draw(page)

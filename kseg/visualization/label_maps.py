@@ -22,7 +22,8 @@ def colorize(label, palette, ignore_label=255):
     Returns: uint8 RGB (H, W, 3).
     Raises: ValueError for a label that is no (H, W) of integers, or a palette that is not (C, 3) in 0..255.
     """
-    label, palette = np.asarray(label), np.asarray(palette)
+    label = np.asarray(label)
+    palette = np.asarray(palette)
     if label.ndim != 2 or label.dtype.kind not in "iu":
         raise InputError(f"A label map must hold integers (H, W), got {label.dtype} {label.shape}.")
     if palette.ndim != 2 or palette.shape[1] != 3 or palette.min() < 0 or palette.max() > 255:
@@ -44,9 +45,11 @@ def prediction_gallery(rows, classes, palette, path, *, width=400, ignore_label=
     Returns: the path written, a `pathlib.Path`.
     Raises: as `gallery`.
     """
-    rows, heads = list(rows), ("image", "prediction", "truth")
+    rows = list(rows)
+    heads = ("image", "prediction", "truth")
     if rows and all(image is None for image, _, _ in rows):
-        rows, heads = [row[1:] for row in rows], heads[1:]
+        rows = [row[1:] for row in rows]
+        heads = heads[1:]
     return gallery(rows, heads, classes, palette, path, width=width, ignore_label=ignore_label)
 
 

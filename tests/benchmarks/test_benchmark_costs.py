@@ -98,10 +98,12 @@ def test_r2unet_costs_its_formula():
 
 def test_deeplabv3_counts_what_is_inside_its_pyramid():
     # VGG16 of 4 filters, 64x32 down to 4x2; ASPP of 16 on 32 channels, of the mean at one place; scores of 7.
-    encoder, channels = 0, 3
+    encoder = 0
+    channels = 3
     for height, widths in ((64, (4, 4)), (32, (8, 8)), (16, (16,) * 3), (8, (32,) * 3), (4, (32,) * 3)):
         for width in widths:
-            encoder, channels = encoder + height * height // 2 * 9 * channels * width, width
+            encoder = encoder + height * height // 2 * 9 * channels * width
+            channels = width
     branches = 8 * 32 * 16 + 3 * 8 * 9 * 32 * 16 + 1 * 32 * 16
     aspp = branches + 8 * 5 * 16 * 16
     model = deeplabv3((64, 32, 3), 7, backbone="vgg16", base_filters=4)

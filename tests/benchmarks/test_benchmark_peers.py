@@ -77,7 +77,8 @@ def test_pytorch_network_is_ours(networks):
             unit[0].weight.copy_(torch.from_numpy(kernel.transpose(3, 2, 0, 1)))
             unit[0].bias.copy_(torch.from_numpy(bias))
             if name != "logits":
-                norm, values = unit[1], naive_model.get_layer(f"{name}_bn").get_weights()
+                norm = unit[1]
+                values = naive_model.get_layer(f"{name}_bn").get_weights()
                 for tensor, value in zip((norm.weight, norm.bias), values, strict=False):
                     tensor.copy_(torch.from_numpy(value))
         images, _ = inputs.scene(2, 64, 96, 5)
@@ -91,7 +92,8 @@ def test_pytorch_network_is_ours(networks):
 
 def _parts_of_unet(peer):
     """{layer of ours: module} of a PyTorch U-Net or R2U-Net."""
-    depth, parts = len(peer.encoder), {"logits": peer.logits}
+    depth = len(peer.encoder)
+    parts = {"logits": peer.logits}
     blocks = {f"encoder{level}": block for level, block in enumerate(peer.encoder, 1)}
     blocks |= {f"decoder{depth - i}": block for i, block in enumerate(peer.decoder, 1)}
     for i, up in enumerate(peer.up, 1):
@@ -116,7 +118,8 @@ def test_pytorch_unets_are_ours(name):
     keras.utils.set_random_seed(0)
     model = build_model(name, (32, 48, 3), 5, base_filters=2)
     peer = pytorch.NETWORKS[name](5, 2)
-    parts, random = _parts_of_unet(peer), np.random.default_rng(0)
+    parts = _parts_of_unet(peer)
+    random = np.random.default_rng(0)
     with torch.no_grad():
         for layer in model.layers:
             if layer.weights:  # nothing at its initial value; of a batch norm gamma and beta

@@ -13,7 +13,8 @@ WILD = Augmentation(scale_min=0.5, scale_max=2.0, flip=True, brightness=0.2, con
 def row(**values):
     """A plan row that changes nothing but what is given."""
     result = np.zeros((), ROW)
-    result["scale"], result["color"] = 1, color_matrix(0, 0, 0, 0)
+    result["scale"] = 1
+    result["color"] = color_matrix(0, 0, 0, 0)
     for name, value in values.items():
         result[name] = value
     return result

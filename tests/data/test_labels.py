@@ -24,7 +24,8 @@ def test_cityscapes_training_ids_are_the_official_ones():
 
 def test_cityscapes_other_label_sets():
     info = cityscapes.info()
-    everything, fischer2021 = info.label_set("all_ids"), info.label_set("fischer2021_r2unet")
+    everything = info.label_set("all_ids")
+    fischer2021 = info.label_set("fischer2021_r2unet")
     assert everything.table[:34].tolist() == list(range(34)) and everything.num_classes == 34
     assert fischer2021.table[:34].tolist() == [min(i, 20) for i in range(34)] and fischer2021.num_classes == 21
     for label_set in (everything, fischer2021):

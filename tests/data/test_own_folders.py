@@ -49,7 +49,8 @@ def save_photo(path, array, random):
     path = path.with_name(
         path.name + (extension if kind in ("jpg", "JPEG", "cmyk", "mpo", "webp", "tif", "bmp") else ".png")
     )
-    turned, options = Image.fromarray(array), {}
+    turned = Image.fromarray(array)
+    options = {}
     if kind in ("jpg", "JPEG", "webp", "tif", "RGB"):
         options["exif"] = Image.Exif()
         options["exif"][0x0112] = int(random.integers(1, 9))
@@ -103,14 +104,17 @@ def make_random_folder(root, seed):
     root.mkdir()
     encoding = random.choice(["utf-8", "utf-8-sig", "utf-16"])
     (root / "classes.json").write_bytes(json.dumps(classes).encode(encoding))
-    expected, unlabelled, split_first = {}, set(), random.random() < 0.5
+    expected = {}
+    unlabelled = set()
+    split_first = random.random() < 0.5
     places = {}
     names = random.choice(IMAGE_NAMES), random.choice(LABEL_NAMES)
     for split in ("train", *(s for s in ("val", "test") if random.random() < 0.7)):
         called = random.choice(SPLIT_NAMES[split])
         parts = [(called, kind) if split_first else (kind, called) for kind in names]
         places[split] = [root.joinpath(*part) for part in parts]
-        suffix, has_labels = random.choice(SUFFIXES), split == "train" or random.random() < 0.7
+        suffix = random.choice(SUFFIXES)
+        has_labels = split == "train" or random.random() < 0.7
         scenes = {}
         for _ in range(random.integers(1, 4)):
             stem = random.choice(FOLDERS_WITHIN) + random.choice(STEMS)
@@ -372,7 +376,9 @@ def test_camvid_has_a_test_split_like_the_others(tmp_path):
 
 
 # What an index is drawn in: (palette of an image of indices 0..2, classes, the line of a refusal or None).
-ROAD, CAR, BLACK = [128, 64, 128], [0, 0, 142], [0, 0, 0]
+ROAD = [128, 64, 128]
+CAR = [0, 0, 142]
+BLACK = [0, 0, 0]
 DRAWN = [
     {"id": 0, "name": "background", "color": BLACK},
     {"id": 1, "name": "road", "color": ROAD},

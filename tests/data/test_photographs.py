@@ -69,7 +69,8 @@ def test_records_keep_plain_bytes_and_hold_png_of_all_else(prepared):
     split = manifest.load_manifest(prepared).split("train")
     for i, (name, data) in enumerate(PHOTOGRAPHS.items()):
         example = parse_example(split.read(i))
-        stored, kind = example["image/encoded"], example["image/format"].decode()
+        stored = example["image/encoded"]
+        kind = example["image/format"].decode()
         assert (stored == data) == (name in PLAIN), name
         assert kind == ("jpeg" if stored.startswith(b"\xff\xd8") else "png") and (name in PLAIN or kind == "png"), name
 

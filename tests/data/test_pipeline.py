@@ -132,7 +132,8 @@ def test_a_corrupt_record_names_shard_and_position(data, tmp_path):
     for path in (data / "records").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     split = manifest.load_manifest(folder).split("val")
-    shard, offset = split.shards[split.shard[3]], int(split.offset[3])
+    shard = split.shards[split.shard[3]]
+    offset = int(split.offset[3])
     content = bytearray(pathlib.Path(shard).read_bytes())
     content[offset + 40] ^= 1  # one bit of the payload
     pathlib.Path(shard).write_bytes(content)

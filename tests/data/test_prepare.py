@@ -46,14 +46,16 @@ def test_every_problem_is_reported_together(tmp_path):
     (images / "train_1.jpg").unlink()
     for kind, file in ((images, "val_0.jpg"), (labels, "val_0.png")):
         (kind / file).write_bytes((root / "val" / kind.name / file).read_bytes())
-    jpeg, png = (images / "train_2.jpg").read_bytes(), (labels / "train_3.png").read_bytes()
+    jpeg = (images / "train_2.jpg").read_bytes()
+    png = (labels / "train_3.png").read_bytes()
     (images / "train_2.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (labels / "train_3.png").write_bytes(png[:-20])
     (images / "train_4.jpg").write_text("<html>404</html>")
     save(labels / "train_4.png", np.full((H, W), 40, np.uint8))  # the image's fault does not hide the label's
     save(labels / "train_5.png", label(0, range(12), (H, W + 1)))
     ids = label(6, range(12))
-    ids[0, :3], ids[1, 0] = 12, 200
+    ids[0, :3] = 12
+    ids[1, 0] = 200
     save(labels / "train_6.png", ids)
     save(labels / "train_7.png", image(7))
     (root / "val/images/val_1.jpg").write_bytes(b"")
@@ -87,10 +89,8 @@ def test_unknown_colours_and_a_damaged_zip_member_are_problems(tmp_path):
         prepare("folder", root, tmp_path / "out")
     unpacked = make_cityscapes(tmp_path / "city")
     zips = zip_cityscapes(unpacked, tmp_path / "zips")
-    path, name = (
-        zips / "gtFine_trainvaltest.zip",
-        "gtFine/train/zurich/zurich_000002_000019_gtFine_labelIds.png",
-    )
+    path = zips / "gtFine_trainvaltest.zip"
+    name = "gtFine/train/zurich/zurich_000002_000019_gtFine_labelIds.png"
     member = (unpacked / name).read_bytes()  # stored uncompressed, so it can be found and hurt
     path.write_bytes(path.read_bytes().replace(member, member[:60] + b"\x00\x01" + member[62:]))
     with pytest.raises(ValueError, match=f"1 problem in .*\n.*zip:{name}: damaged in the zip .Bad CRC-32"):
@@ -114,7 +114,8 @@ def test_cityscapes_stores_the_files_own_bytes(tmp_path):
     folder = unpacked / "gtFine/val/lindau"
     assert example["image/filename"] == name.encode()
     assert example["image/encoded"] == (unpacked / f"leftImg8bit/val/lindau/{name}_leftImg8bit.png").read_bytes()
-    labels, instances = ("image/segmentation/class/encoded", "image/segmentation/instance/encoded")
+    labels = "image/segmentation/class/encoded"
+    instances = "image/segmentation/instance/encoded"
     assert example[labels] == (folder / f"{name}_gtFine_labelIds.png").read_bytes()
     assert example[instances] == (folder / f"{name}_gtFine_instanceIds.png").read_bytes()
     assert example["image/segmentation/class/label_space"] == b"cityscapes/raw"
@@ -128,7 +129,8 @@ def test_cityscapes_stores_the_files_own_bytes(tmp_path):
 def test_store_size_is_for_training_only(tmp_path):
     root = make_cityscapes(tmp_path / "city")
     manifest = prepare("cityscapes", root, tmp_path / "out", store_size=(8, 12), image_format="jpeg")
-    train, val = manifest.split("train"), manifest.split("val")
+    train = manifest.split("train")
+    val = manifest.split("val")
     assert set(train.heights) == {8} and set(train.widths) == {12}
     assert set(val.heights) == {H} and set(val.widths) == {W}
     example = tfrecord.parse_example(train.read(0))

@@ -36,7 +36,8 @@ prepare.prepare_dataset("camvid", sys.argv[1], sys.argv[2], shards=2, workers=1,
 )
 def test_killed_anywhere_and_run_again(tmp_path, module, name, count, finished):
     root = make_camvid(tmp_path / "camvid")
-    fresh, killed = tmp_path / "fresh", tmp_path / "killed"
+    fresh = tmp_path / "fresh"
+    killed = tmp_path / "killed"
     prepare("camvid", root, fresh, shards=2)
     command = [sys.executable, "-c", KILL, str(root), str(killed), module, name, str(count)]
     assert subprocess.run(command).returncode == -signal.SIGKILL
@@ -75,7 +76,8 @@ def test_a_failed_write_leaves_no_file_under_a_shards_name(tmp_path, monkeypatch
 
 
 def test_a_second_run_does_nothing_and_says_so(tmp_path, capsys):
-    root, out = make_camvid(tmp_path / "camvid"), tmp_path / "out"
+    root = make_camvid(tmp_path / "camvid")
+    out = tmp_path / "out"
     first = prepare("camvid", root, out)
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     again = prepare("camvid", root, out, progress=True)
@@ -85,7 +87,8 @@ def test_a_second_run_does_nothing_and_says_so(tmp_path, capsys):
 
 
 def test_a_finished_folder_of_another_origin_is_an_error_that_says_what_differs(tmp_path):
-    root, out = make_camvid(tmp_path / "camvid"), tmp_path / "out"
+    root = make_camvid(tmp_path / "camvid")
+    out = tmp_path / "out"
     prepare("camvid", root, out)
     before = content(out)
     with pytest.raises(ValueError, match="image_format was None, now png. Choose another folder or delete it"):
@@ -109,7 +112,8 @@ def test_a_finished_folder_of_another_origin_is_an_error_that_says_what_differs(
 
 @pytest.mark.parametrize("damage", ["delete", "change"])
 def test_a_damaged_shard_is_prepared_again(tmp_path, damage):
-    root, out = make_camvid(tmp_path / "camvid"), tmp_path / "out"
+    root = make_camvid(tmp_path / "camvid")
+    out = tmp_path / "out"
     prepare("camvid", root, out)
     before = content(out)
     shard = out / "val-00000-of-00001.tfrecord"

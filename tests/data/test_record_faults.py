@@ -24,7 +24,8 @@ from kseg.data.synthetic.dataset import draw_cityscapes
 from kseg.io import images as codec
 from kseg.io.tfrecord import frame, serialize_example
 
-TRAIN, VAL = 6, 3
+TRAIN = 6
+VAL = 3
 INFO = cityscapes.info()
 
 
@@ -236,7 +237,8 @@ def test_nothing_to_learn_is_an_error(source, checked, tmp_path):
 def test_near_duplicates_across_splits(source, checked):
     """A validation image that is a training image, smaller once, brighter and as JPEG: found; others are not."""
     images = sorted((source / "leftImg8bit" / "train").glob("*/*.png"))
-    copy, target = images[4], sorted((source / "leftImg8bit" / "val").glob("*/*.png"))[2]
+    copy = images[4]
+    target = sorted((source / "leftImg8bit" / "val").glob("*/*.png"))[2]
     with Image.open(copy) as image:
         image.resize((64, 32)).resize(image.size).point(lambda grey: min(255, grey * 1.15)).save(
             target.with_suffix(".jpg"), quality=60

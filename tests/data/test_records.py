@@ -92,7 +92,8 @@ def test_framing_and_examples_equal_tensorflows(tmp_path, tf):
 
 
 def test_records_of_a_url_are_read_through_tensorflow(folder, tf):
-    local, url = records.load_manifest(folder), records.load_manifest(f"file://{folder}")
+    local = records.load_manifest(folder)
+    url = records.load_manifest(f"file://{folder}")
     assert url.digest == local.digest
     assert url.split("val").shards[0] == f"file://{folder}/val-00000-of-00002.tfrecord"
     assert url.split("train").read(4) == local.split("train").read(4)
@@ -173,10 +174,8 @@ def test_an_unfinished_folder_is_not_taken_for_deeplabs(copy):
 
 def test_a_corrupt_record_names_shard_and_position(copy):
     split = records.load_manifest(copy).split("train")
-    shard, whole = (
-        copy / "train-00001-of-00002.tfrecord",
-        (copy / "train-00001-of-00002.tfrecord").read_bytes(),
-    )
+    shard = copy / "train-00001-of-00002.tfrecord"
+    whole = (copy / "train-00001-of-00002.tfrecord").read_bytes()
     start = int(split.offset[3])  # the second record of the second shard
     place = "Record 1 of shard .*train-00001-of-00002.tfrecord is corrupt"
     for at, why in (
@@ -197,8 +196,10 @@ def test_a_corrupt_record_names_shard_and_position(copy):
 
 
 def test_a_damaged_folder_is_one_clear_line(copy):
-    manifest, shard = copy / "dataset.json", copy / "val-00000-of-00002.tfrecord"
-    content, whole = json.loads(manifest.read_text()), shard.read_bytes()
+    manifest = copy / "dataset.json"
+    shard = copy / "val-00000-of-00002.tfrecord"
+    content = json.loads(manifest.read_text())
+    whole = shard.read_bytes()
 
     def fails(message):
         with pytest.raises(ValueError, match=message) as error:

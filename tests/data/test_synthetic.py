@@ -30,7 +30,8 @@ def drawing(tmp_path_factory):
 
 def test_layout_is_cityscapes(drawing):
     # 5 train frames over 4 cities, 3 val frames over 2 others; three files a frame and the marker
-    train, val = ("alderburg", "brookhaven", "cedarstadt", "dunmere"), ("eastmoor", "fernfeld")
+    train = ("alderburg", "brookhaven", "cedarstadt", "dunmere")
+    val = ("eastmoor", "fernfeld")
     stems = [("train", train[i % 4], i // 4) for i in range(5)] + [("val", val[i % 2], i // 2) for i in range(3)]
     expected = {"synthetic.json"}
     for split, city, sequence in stems:
@@ -146,7 +147,8 @@ def pixels(images, labels, rng, count):
 
 def test_classes_are_there_but_not_by_colour_and_place():
     linear_model = pytest.importorskip("sklearn.linear_model", reason="the test extra brings scikit-learn")
-    (train_images, train_labels), (val_images, val_labels) = scenes(0, 48), scenes(1, 24)
+    (train_images, train_labels) = scenes(0, 48)
+    (val_images, val_labels) = scenes(1, 24)
     # each class in nearly every scene, and not only as a few pixels
     for label in DRAWN:
         present = (val_labels == label).sum((1, 2)) >= 40
@@ -156,13 +158,16 @@ def test_classes_are_there_but_not_by_colour_and_place():
         assert (val_labels == label).any(), label
     rng = np.random.default_rng(0)
     features, truth = pixels(train_images, train_labels, rng, 40_000)
-    mean, deviation = features.mean(0), features.std(0)
+    mean = features.mean(0)
+    deviation = features.std(0)
     model = linear_model.LogisticRegression(max_iter=200).fit((features - mean) / deviation, truth)
     features, truth = pixels(val_images, val_labels, rng, 100_000)
     guess = model.predict((features - mean) / deviation)
     confusion = np.zeros((34, 34), int)
     np.add.at(confusion, (truth, guess), 1)
-    hit, row, column = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    hit = np.diag(confusion)
+    row = confusion.sum(1)
+    column = confusion.sum(0)
     in_truth = row > 0
     iou = hit[in_truth] / (row + column - hit)[in_truth]
     assert in_truth.sum() == len(DRAWN)

@@ -72,7 +72,9 @@ def test_a_macro_row_is_told_from_a_micro_one():
 
 def test_a_row_of_the_fischer2021_protocol_gives_the_mean_number_of_ids():
     """Also the bounds of the weighted Jaccard index, p^2 to p, in each image."""
-    random, sums, counts = np.random.default_rng(2), Fischer2021Sums(9), []
+    random = np.random.default_rng(2)
+    sums = Fischer2021Sums(9)
+    counts = []
     for image in range(12):
         present = random.permutation(9)[: random.integers(2, 9)]
         truth = random.choice(present, (20, 20))
@@ -91,7 +93,8 @@ def test_a_row_of_the_fischer2021_protocol_gives_the_mean_number_of_ids():
 def test_the_lower_bound_of_the_weighted_jaccard_index_is_reached_and_holds():
     # One class of share p is right everywhere, all other pixels are taken for it: its IoU is p / 1, theirs are 0, and
     # its weight is p.
-    pixels, right = 1000, 700
+    pixels = 1000
+    right = 700
     truth = np.concatenate([np.zeros(right, int), 1 + np.arange(pixels - right)])
     assert image_scores(truth, np.zeros(pixels, int))["jaccard"] == pytest.approx(0.7**2)
     # p is at least .695, so the index is at least .483

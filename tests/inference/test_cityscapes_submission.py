@@ -110,7 +110,8 @@ def test_images_are_found_where_users_have_them(source, tmp_path, given):
 
 
 def test_it_goes_on_with_the_same_weights_only(source, tmp_path):
-    model, out = nearest_id_model(ids_of("all_ids")), tmp_path / "out"
+    model = nearest_id_model(ids_of("all_ids"))
+    out = tmp_path / "out"
     paths = write_submission(model, source, out)
     before = [path.read_bytes() for path in paths]
     marker = paths[0].stat().st_mtime_ns
@@ -131,7 +132,8 @@ def test_it_goes_on_with_the_same_weights_only(source, tmp_path):
 
 def test_it_writes_onto_nothing_that_it_reads_and_removes_nothing_foreign(source, tmp_path):
     """An image and the model under names of label maps; a temporary file of someone else's; another process."""
-    model, out = tmp_path / "model.keras", tmp_path / "out"
+    model = tmp_path / "model.keras"
+    out = tmp_path / "out"
     nearest_id_model(ids_of("train_ids")).save(model)
     out.mkdir()
     photo = source / "leftImg8bit" / "test" / "mainz" / f"{NAMES[3]}_leftImg8bit.png"

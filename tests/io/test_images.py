@@ -177,7 +177,8 @@ SMALLEST_OF_EACH_READER = (
 @pytest.mark.parametrize("name", SMALLEST_OF_EACH_READER)
 def test_a_cut_file_is_an_error_that_names_it_or_the_whole_picture(name):
     """TIFF keeps its directory or some unused bytes last: what still decodes must be what was there."""
-    data, whole = PHOTOGRAPHS[name], images.decode_image(PHOTOGRAPHS[name], name)[0]
+    data = PHOTOGRAPHS[name]
+    whole = images.decode_image(PHOTOGRAPHS[name], name)[0]
     refused = 0
     for length in np.linspace(0, len(data) - 1, 60).astype(int).tolist():
         try:

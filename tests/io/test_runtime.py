@@ -186,7 +186,8 @@ kseg.train("unet", records, killed, callbacks=[Killed()], **settings)
 def test_a_run_keeps_its_kernels_and_its_bits_where_the_default_is_another(tmp_path):
     """Begun with oneDNN off and killed, gone on by the plain call, which by itself takes oneDNN for so narrow a net."""
     records = tiny.write_records(tmp_path)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
+    killed = tmp_path / "killed"
     code, out, error = run_python(
         WHOLE_AND_KILLED, records, whole, killed, json.dumps(SETTINGS), TF_ENABLE_ONEDNN_OPTS="0"
     )

@@ -35,7 +35,8 @@ def _peer(x, cotangent):
 
 
 def _ours(x, cotangent, training):
-    pool, unpool = layers.MaxPooling2DWithArgmax(), layers.MaxUnpooling2D()
+    pool = layers.MaxPooling2DWithArgmax()
+    unpool = layers.MaxUnpooling2D()
     with tf.GradientTape() as tape:
         tape.watch(x)
         pooled, indices = pool(x, training=training)
@@ -57,7 +58,8 @@ def policy(request):
 def test_pool_and_unpool_equal_argmax_and_scatter(policy, mode):
     # Small integers, so that sums are exact and every comparison is for equality, ties included. TensorFlow's
     # argmax pooling on CPU is float32 only; the values are the same numbers.
-    x, cotangent = _maps(), _maps(shape=(2, 8, 12, 5)) + 2
+    x = _maps()
+    cotangent = _maps(shape=(2, 8, 12, 5)) + 2
     pooled, where, unpooled, gradient = _peer(x, cotangent)
     run = {
         "plain": lambda *args: _ours(*args, training=False),
@@ -232,7 +234,8 @@ def test_preprocess_describes_itself(tmp_path):
     label_set = {"name": "two", "classes": ["road", "sky"], "palette": [[1, 2, 3], [4, 5, 6]]}
     layer = layers.Preprocess((1, 2, 3), (4, 5, 6), multiple=32, size=(64, 96))
     model = keras.Sequential([keras.Input((64, 96, 3)), layer])
-    layer.label_set, layer.mean = label_set, (7.0, 8.0, 9.0)
+    layer.label_set = label_set
+    layer.mean = (7.0, 8.0, 9.0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras").layers[0]
     assert type(loaded.label_set) is dict and loaded.label_set == label_set

@@ -25,7 +25,8 @@ def _example():
     """Four images 4x5 of 3 classes: 3, 200 and 255 are not valid. One valid pixel; many, no class 2; none; all."""
     rng = np.random.default_rng(1)
     labels = rng.choice([0, 1, 3, 200, 255], (4, 4, 5)).astype(np.uint8)
-    labels[0], labels[2] = 255, 200
+    labels[0] = 255
+    labels[2] = 200
     labels[0, 3, 1] = 2
     labels[3] = rng.integers(0, 3, (4, 5))
     return labels, 2 * rng.normal(size=(4, 4, 5, 3))
@@ -64,7 +65,8 @@ def _lovasz(label, scores):
     for c in set(label):
         truth = label == c
         errors = np.where(truth, 1 - scores[:, c], scores[:, c])
-        wrong, loss = np.zeros(len(label), bool), 0.0
+        wrong = np.zeros(len(label), bool)
+        loss = 0.0
         for i in np.argsort(-errors):
             before = _jaccard_loss(truth, wrong)
             wrong[i] = True
@@ -134,7 +136,8 @@ def test_counts_are_of_valid_pixels_and_of_images_that_have_one():
 
 def test_lovasz_of_hard_predictions_is_one_minus_the_mean_iou():
     rng = np.random.default_rng(2)
-    labels, predicted = rng.integers(0, 4, (1, 50, 60)), rng.integers(0, 5, (1, 50, 60))
+    labels = rng.integers(0, 4, (1, 50, 60))
+    predicted = rng.integers(0, 5, (1, 50, 60))
     labels[0, :20, 5:] = 255
     valid = labels < 4
     ious = [(valid & (labels == c) & (predicted == c)).sum() for c in range(4)]
@@ -146,12 +149,14 @@ def test_lovasz_of_hard_predictions_is_one_minus_the_mean_iou():
 def test_lovasz_slopes_keep_their_digits_in_large_images():
     """The 1 - IoU of neighbours in the order differ in the sixth digit here: float32 differences would be 1 % off."""
     rng = np.random.default_rng(3)
-    labels, logits = rng.integers(0, 2, (1, 512, 512)), rng.normal(size=(1, 512, 512, 2)).astype(np.float32)
+    labels = rng.integers(0, 2, (1, 512, 512))
+    logits = rng.normal(size=(1, 512, 512, 2)).astype(np.float32)
     with tf.GradientTape() as tape:
         logits = tf.Variable(logits)
         total = functional.lovasz_softmax_sum(labels, logits)
     margin = np.float64(logits[..., 0] - logits[..., 1]).ravel()
-    truth, scores = labels.ravel(), 1 / (1 + np.exp(-margin))
+    truth = labels.ravel()
+    scores = 1 / (1 + np.exp(-margin))
     errors = np.where(truth == 0, 1 - scores, scores)  # with two classes the same for both
     order = np.argsort(-errors)
     steps = np.zeros((2, truth.size))

@@ -69,7 +69,8 @@ def test_ignored_255_never_becomes_a_class():
 
 
 def test_bfloat16_logits_are_summed_in_float32():
-    labels, logits = np.zeros((1, 40, 50), np.uint8), tf.zeros((1, 40, 50, 3), tf.bfloat16)
+    labels = np.zeros((1, 40, 50), np.uint8)
+    logits = tf.zeros((1, 40, 50, 3), tf.bfloat16)
     total, count = losses.cross_entropy(labels, logits)
     # 2000 pixels of log 3: bfloat16 (8 bits) would stop counting at 256.
     assert total.dtype == tf.float32 and float(total) == pytest.approx(2000 * np.log(3), rel=1e-6)
@@ -83,7 +84,8 @@ def test_extreme_logits_stay_finite():
 
 
 def test_loss_of_a_batch_without_a_valid_pixel_is_zero_and_so_is_its_gradient():
-    loss, logits = losses.CrossEntropy(WEIGHTS), tf.Variable(_example()[1])
+    loss = losses.CrossEntropy(WEIGHTS)
+    logits = tf.Variable(_example()[1])
     with tf.GradientTape() as tape:
         value = loss(tf.fill((2, 4, 5), tf.constant(255, tf.uint8)), logits)
     assert float(value) == 0
@@ -94,7 +96,8 @@ def test_uneven_parts_add_up_to_the_global_mean():
     # One part holds 20 valid pixels, the other one: the mean of the parts' means is not the whole's loss.
     _, logits = _example()
     labels = np.full((2, 4, 5), 255, np.uint8)
-    labels[0], labels[1, 0, 0] = 0, 2
+    labels[0] = 0
+    labels[1, 0, 0] = 2
     parts = [losses.cross_entropy(labels[i : i + 1], logits[i : i + 1]) for i in range(2)]
     total, count = (sum(float(part[i]) for part in parts) for i in range(2))
     expected = _expected(labels, logits)

@@ -6,7 +6,8 @@ import pytest
 from kseg.metrics import SCORE_NAMES, five_scores
 from kseg.metrics.bootstrap import ImageCounts, Interval, paired_bootstrap, resampled_sums, scores_of_counts
 
-CLASSES, MODELS = 4, 3
+CLASSES = 4
+MODELS = 3
 
 
 def random_matrices(images, seed=0):
@@ -33,7 +34,8 @@ def naive_scores(matrix):
     each = {name: np.where(there, score, np.nan) for name, score in each.items()}
     macro = {name: np.nanmean(score) for name, score in each.items()}
     named = {f"micro_{name}": micro[name] for name in ("accuracy", "specificity", "jaccard")}
-    iou, pixel_accuracy = macro["jaccard"], micro["sensitivity"]
+    iou = macro["jaccard"]
+    pixel_accuracy = micro["sensitivity"]
     return {**macro, **named, "mean_iou": iou, "pixel_accuracy": pixel_accuracy, "per_class": each["jaccard"]}
 
 
@@ -49,9 +51,11 @@ def test_compact_counts_give_the_scores_of_the_matrices():
 @pytest.mark.parametrize("groups", [None, ["b", "a", "b", "c", "a", "a"]])
 def test_against_a_naive_loop(groups):
     """Draw rows by the same weights, sum whole matrices image by image, score each with kseg.metrics."""
-    matrices, resamples = random_matrices(6), 60
+    matrices = random_matrices(6)
+    resamples = 60
     names = np.array(groups or list("abcdef"))
-    kinds, random = np.unique(names), np.random.default_rng(7)
+    kinds = np.unique(names)
+    random = np.random.default_rng(7)
     drawn = {}
     for weights in random.multinomial(len(kinds), np.full(len(kinds), 1 / len(kinds)), size=resamples):
         totals = np.zeros(matrices.shape[1:], np.int64)
@@ -66,7 +70,8 @@ def test_against_a_naive_loop(groups):
     whole = [naive_scores(total) for total in matrices.sum(axis=0)]
     assert len(found) == MODELS - 1
     for (m, name), values in drawn.items():
-        expected, intervals = whole[m + 1][name] - whole[0][name], found[m][name]
+        expected = whole[m + 1][name] - whole[0][name]
+        intervals = found[m][name]
         values = np.array(values).reshape(resamples, -1)
         for c, interval in enumerate(intervals if name == "per_class" else [intervals]):
             kept = values[~np.isnan(values[:, c]), c]
@@ -80,7 +85,9 @@ def test_images_of_equal_size_have_the_normal_interval():
 
     By the central limit theorem 95 % of the resampled means of d lie within 1.96 sd(d) / sqrt(n) of mean(d).
     """
-    random, images, pixels = np.random.default_rng(0), 200, 1000
+    random = np.random.default_rng(0)
+    images = 200
+    pixels = 1000
     right = random.binomial(pixels, random.uniform(0.5, 0.9, (images, 1)) + [[0, 0.02]])  # both follow the image
     counts = ImageCounts()
     for pair in right:
@@ -164,7 +171,8 @@ def test_a_resample_has_the_classes_of_its_own_truth():
     """
     both, one = np.zeros((2, 2, 2, 3), np.int64)
     both[:, 0, 0] = both[:, 1, 1] = 100
-    one[0, 0, 0], one[1, 0] = 100, (90, 10, 0)
+    one[0, 0, 0] = 100
+    one[1, 0] = (90, 10, 0)
     (found,) = paired_bootstrap(counts_of([both, one]), resamples=400)
     mixed = (190 / 200 + 100 / 110) / 2 - 1  # -.070
     interval = found["mean_iou"]

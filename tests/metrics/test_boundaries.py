@@ -157,7 +157,8 @@ def test_defaults_are_shares_of_the_diagonal():
     truth = np.zeros((300, 400), np.uint8)
     truth[:, 200:] = 1
     for shift, expected in ((3, 1), (4, 0)):
-        scores, same = BoundaryScores(("a", "b")), BoundaryScores(("a", "b"), tolerance=3.75, distance=2)
+        scores = BoundaryScores(("a", "b"))
+        same = BoundaryScores(("a", "b"), tolerance=3.75, distance=2)
         for one in (scores, same):
             one.update(truth, np.roll(truth, shift, axis=1) * (np.arange(400) >= 100))
         assert scores.result()["boundary_f1"] == expected

@@ -95,7 +95,8 @@ def nearest_id_model(ids):
     image = keras.Input((None, None, 3))
     layer = keras.layers.Conv2D(len(ids), 1)
     model = keras.Model(image, layer(Preprocess((0, 0, 0), (1, 1, 1))(image)))
-    kernel, ids = np.zeros((1, 1, 3, len(ids)), np.float32), np.array(ids, np.float32)
+    kernel = np.zeros((1, 1, 3, len(ids)), np.float32)
+    ids = np.array(ids, np.float32)
     kernel[0, 0, 0] = 2 * ids / 7
     layer.set_weights([kernel, -(ids**2)])
     return model
@@ -120,7 +121,8 @@ def guesses(kind, truths):
 def test_every_number_is_the_official_one(source, official, tmp_path, kind):
     truths = [np.asarray(Image.open(path)) for path in label_files(source)]
     maps = [str(path).replace("labelIds", "instanceIds") for path in label_files(source)]
-    counts, predictions = CityscapesCounts(), guesses(kind, truths)
+    counts = CityscapesCounts()
+    predictions = guesses(kind, truths)
     for prediction, truth, path in zip(predictions, truths, maps, strict=True):
         counts.add(prediction, truth, np.asarray(Image.open(path)))
     counts.scores().to_json(tmp_path / "scores.json")
@@ -170,7 +172,8 @@ def test_instances_weigh_by_size_and_caravans_are_vehicles():
     instances = np.where(label == 26, 26003, label)
     counts = CityscapesCounts()
     counts.add(prediction, label, instances)
-    scores, w = counts.scores(), 12794.0202738185 / 4
+    scores = counts.scores()
+    w = 12794.0202738185 / 4
     assert scores.class_iou["road"] == 0.8 and scores.class_iou["car"] == scores.category_iou["vehicle"] == 0.5
     assert scores.class_iiou["car"] == pytest.approx(3 * w / (4 * w + 2), rel=1e-15)
     assert scores.category_iiou["vehicle"] == pytest.approx(4 * w / (4 * w + 2), rel=1e-15)
@@ -237,7 +240,8 @@ def test_instance_maps_are_grey_png():
 
 def test_scenes_are_read_as_they_are_needed(records, monkeypatch):
     """However long the split, few scenes are in memory: of twelve at most six are read when the first is given."""
-    read, scene_of = [], Examples.scene
+    read = []
+    scene_of = Examples.scene
     monkeypatch.setattr(Examples, "scene", lambda self, i: (read.append(i), scene_of(self, i))[1])
     scenes = Examples(records, "val").scenes()
     first = next(scenes)

@@ -52,12 +52,16 @@ def pairs(images=5, ids=6, seed=0):
 
 def test_images_agree_with_scikit_learn():
     sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
-    sums, total, f1, jaccard = Fischer2021Sums(6), np.zeros(4), [], []
+    sums = Fischer2021Sums(6)
+    total = np.zeros(4)
+    f1 = []
+    jaccard = []
     for truth, guess in pairs():
         sums.update(truth, guess)
         matrix = sk.confusion_matrix(truth.ravel(), guess.ravel())  # of the ids in truth or prediction
         tp = np.diagonal(matrix)
-        fp, fn = matrix.sum(axis=0) - tp, matrix.sum(axis=1) - tp
+        fp = matrix.sum(axis=0) - tp
+        fn = matrix.sum(axis=1) - tp
         total += tp.sum(), fp.sum(), fn.sum(), (matrix.sum() - tp - fp - fn).sum()
         f1.append(sk.f1_score(truth.ravel(), guess.ravel(), average="micro"))
         jaccard.append(sk.jaccard_score(truth.ravel(), guess.ravel(), average="weighted"))
@@ -78,12 +82,15 @@ def test_images_agree_with_scikit_learn():
 
 def test_closed_forms():
     """Images of equal size: accuracy 1 - 2(1-p)/C, specificity 1 - (1-p)/(C-1), sensitivity = f1 = p; C the mean."""
-    sums, right, counts = Fischer2021Sums(6), [], []
+    sums = Fischer2021Sums(6)
+    right = []
+    counts = []
     for truth, guess in pairs(images=7, seed=3):
         sums.update(truth, guess)
         right.append(np.mean(truth == guess))
         counts.append(len(np.union1d(truth, guess)))
-    p, c = np.mean(right), np.mean(counts)
+    p = np.mean(right)
+    c = np.mean(counts)
     assert len(set(counts)) > 1
     result = sums.result()
     values = (1 - 2 * (1 - p) / c, p, 1 - (1 - p) / (c - 1), p)
@@ -138,7 +145,8 @@ def test_scores_are_taken_at_the_networks_size(records):
         "palette": [[0, 0, 0]] * 3,
     }
     found = kseg.evaluate(model, records, protocol="fischer2021", batch_size=2)
-    sums, source = Fischer2021Sums(3), kseg.data.pipeline.load.open_split(records, "val")
+    sums = Fischer2021Sums(3)
+    source = kseg.data.pipeline.load.open_split(records, "val")
     for image, label in source:
         small = Image.fromarray(image).resize((32, 16), Image.Resampling.BILINEAR)
         guess = np.digitize(np.asarray(small).mean(-1), [90, 160])
@@ -182,7 +190,10 @@ def test_the_authors_two_recipes(cityscapes, label_set, outputs, label_resize):
     model = keras.Model(image, keras.layers.Conv2D(outputs, 1, kernel_initializer=weights)(x))
     options = {"protocol": "fischer2021", "label_set": label_set, "label_resize": label_resize}
     found = kseg.evaluate(model, cityscapes, **options)
-    counts, f1, jaccard, beyond = np.zeros(4), [], [], 0
+    counts = np.zeros(4)
+    f1 = []
+    jaccard = []
+    beyond = 0
     for i, (small, _) in enumerate(record_batches(source, 8, 16, 1, label_resize)):
         guess = np.argmax(model(small), axis=-1).ravel()
         raw = source.raw(i)[1]
@@ -271,10 +282,12 @@ def test_training_mode_takes_the_batchs_statistics_and_drops(stateful):
     first, second = (predict(images, 16, 32, NAMES) for _ in range(2))
     assert (first != second).any()
     assert np.array_equal(training_predictor(stateful, 2)(images, 16, 32, NAMES), first)
-    rate, dropout.rate = dropout.rate, 0.0
+    rate = dropout.rate
+    dropout.rate = 0.0
     try:
         features = np.asarray(keras.Model(stateful.input, stateful.layers[2].output)(images), np.float64)
-        mean, variance = features.mean(axis=(0, 1, 2)), features.var(axis=(0, 1, 2))
+        mean = features.mean(axis=(0, 1, 2))
+        variance = features.var(axis=(0, 1, 2))
         kernel, bias = (np.asarray(weight, np.float64) for weight in stateful.layers[5].get_weights())
         logits = (features - mean) / np.sqrt(variance + 1e-5) @ kernel[0, 0] + bias  # gamma 1, beta 0
         got = training_predictor(stateful, 2)(images, 16, 32, NAMES)

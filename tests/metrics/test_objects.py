@@ -13,21 +13,26 @@ CLASSES = ("road", "car", "pole")
 
 def scene():
     """(truth, instances), 20 x 30: road, two cars of 5 x 8 (ids 26001, 26002), one of 2 x 2, a group, poles, void."""
-    truth, instances = np.zeros((20, 30), np.uint8), np.full((20, 30), 7, np.uint16)
+    truth = np.zeros((20, 30), np.uint8)
+    instances = np.full((20, 30), 7, np.uint16)
     for number, box in enumerate(
         ((slice(0, 5), slice(0, 8)), (slice(0, 5), slice(8, 16)), (slice(10, 12), slice(0, 2)))
     ):
         truth[box], instances[box] = 1, 26001 + number  # the first two touch: one region, two instances
     truth[0:5, 22:30], instances[0:5, 22:30] = 1, 26  # a group of cars has no number of its own
-    truth[8:18, 10], instances[8:18, 10] = 2, 17
-    truth[8:18, 20], instances[8:18, 20] = 2, 17
-    truth[19], instances[19] = 255, 0
+    truth[8:18, 10] = 2
+    instances[8:18, 10] = 17
+    truth[8:18, 20] = 2
+    instances[8:18, 20] = 17
+    truth[19] = 255
+    instances[19] = 0
     return truth, instances
 
 
 def flood(labels):
     """Regions by flood fill, numbered by their first pixels."""
-    number, count = np.full(labels.shape, -1), 0
+    number = np.full(labels.shape, -1)
+    count = 0
     for start in np.ndindex(labels.shape):
         if number[start] >= 0:
             continue
@@ -170,11 +175,13 @@ def test_errors_by_distance_by_hand():
 def test_images_add_up():
     truth, instances = scene()
     prediction = np.zeros_like(truth)
-    twice, once = ObjectScores(CLASSES), ObjectScores(CLASSES)
+    twice = ObjectScores(CLASSES)
+    once = ObjectScores(CLASSES)
     once.update(truth, prediction, instances)
     for pixels in (prediction, truth):
         twice.update(truth, pixels, instances)
-    one, two = once.result(), twice.result()
+    one = once.result()
+    two = twice.result()
     assert (two["images"], two["objects"]) == (2, 2 * one["objects"])
     assert two["per_class"]["car"]["found"] == 0.5 and two["per_class"]["car"]["swallowed_by"] == {"road": 3}
     # The second image, without cars, has no instances: cars stay counted by instances.

@@ -43,7 +43,8 @@ def test_confusion_matrix_counts_outside_predictions_ignored_and_out_of_range_la
 def test_labels_of_one_byte_count_like_any_integers(ignore_label):
     """They have a faster way of their own."""
     random = np.random.default_rng(3)
-    labels, predictions = random.integers(0, 256, 3000).astype(np.uint8), random.integers(-3, 300, 3000)
+    labels = random.integers(0, 256, 3000).astype(np.uint8)
+    predictions = random.integers(-3, 300, 3000)
     labels[:1500] %= 6
     for guess in (predictions, predictions.astype(np.uint8)):
         matrix, strange = metrics.confusion_matrix(labels, guess, 5, ignore_label)
@@ -78,7 +79,8 @@ def test_micro_scores_have_one_degree_of_freedom():
     # CN. So sensitivity = f1 = p; jaccard = p/(2-p); accuracy = 1 - 2(1-p)/C; specificity = TN/(TN+FP) with
     # TN + FP = CN - N, hence 1 - (1-p)/(C-1).
     matrix = np.random.default_rng(0).integers(0, 50, (7, 7))
-    p, c = np.trace(matrix) / matrix.sum(), 7
+    p = np.trace(matrix) / matrix.sum()
+    c = 7
     values = (1 - 2 * (1 - p) / c, p, 1 - (1 - p) / (c - 1), p, p / (2 - p))
     expected = dict(zip(metrics.SCORE_NAMES, values, strict=True))
     assert metrics.five_scores(matrix, "micro") == pytest.approx(expected, rel=1e-12)
@@ -87,7 +89,8 @@ def test_micro_scores_have_one_degree_of_freedom():
 def test_agrees_with_scikit_learn():
     sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     rng = np.random.default_rng(1)
-    labels, predictions = rng.integers(0, 5, 2000), rng.integers(0, 5, 2000)
+    labels = rng.integers(0, 5, 2000)
+    predictions = rng.integers(0, 5, 2000)
     predictions = np.where(rng.random(2000) < 0.6, labels, predictions)
     matrix, _ = metrics.confusion_matrix(labels, predictions, 5)
     np.testing.assert_array_equal(matrix[:, :5], sk.confusion_matrix(labels, predictions))
@@ -114,7 +117,8 @@ def test_a_class_absent_from_truth_and_prediction_is_left_out_of_every_mean():
 
 
 def test_f1_is_the_harmonic_mean_of_precision_and_sensitivity():
-    precision, sensitivity = np.array([8 / 9, 4 / 6, 3 / 4]), metrics.five_scores(MATRIX)["sensitivity"]
+    precision = np.array([8 / 9, 4 / 6, 3 / 4])
+    sensitivity = metrics.five_scores(MATRIX)["sensitivity"]
     f1 = metrics.five_scores(MATRIX)["f1"]
     np.testing.assert_allclose(f1, 2 * precision * sensitivity / (precision + sensitivity))
     assert (f1 > 0).all()
@@ -174,7 +178,8 @@ def test_the_table_says_which_classes_entered_the_mean():
     lines = str(scores).splitlines()
     assert "mean IoU 0.4000 over 2 of 4 classes (without b, d)" in lines
     assert "Predicted, but in no label, so of IoU 0: c" in lines
-    counts[0, 1], counts[3, 3] = 1, 1
+    counts[0, 1] = 1
+    counts[3, 3] = 1
     whole = str(metrics.Scores.from_confusion_matrix(counts, "abcd", 1))
     assert "over all 4 classes" in whole and "of IoU 0: b, c" in whole
     assert count_of_classes(("b",), "abc") == "1 of 3 classes (b)"  # the shorter list
@@ -255,7 +260,8 @@ def test_batch_matrix_takes_the_first_of_equal_logits():
 
 @pytest.mark.parametrize("average", ["macro", "micro"])
 def test_metric_sums_batches_and_resets(average):
-    metric, total = metrics.SegmentationScores(3, average=average), 0
+    metric = metrics.SegmentationScores(3, average=average)
+    total = 0
     update = tf.function(metric.update_state, jit_compile=True)
     for seed in range(3):
         labels, logits = _batch(seed)

@@ -54,7 +54,8 @@ def test_resnet_needs_the_names_of_layers(tmp_path):
 
 
 def test_vgg16_is_read_in_order_where_layers_have_no_names(tmp_path):
-    source, model = _encoder(), _encoder()
+    source = _encoder()
+    model = _encoder()
     source.save_weights(tmp_path / "v.weights.h5")
     _strip(tmp_path / "v.weights.h5")
     report = weights.load_encoder_weights(model, "vgg16", tmp_path / "v.weights.h5", keep_preprocess=True)
@@ -68,7 +69,8 @@ def test_vgg16_is_read_in_order_where_layers_have_no_names(tmp_path):
 
 
 def test_moments_of_an_optimizer_are_not_taken_for_weights(tmp_path):
-    source, model = _encoder(), _encoder()
+    source = _encoder()
+    model = _encoder()
     names = [f"block{block}_conv{i}" for block, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]
     with h5py.File(tmp_path / "whole.h5", "w") as file:
         for name in names:

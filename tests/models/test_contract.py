@@ -78,7 +78,8 @@ def test_trains_under_xla_to_overfit_two_half_planes(case):
     keras.utils.set_random_seed(0)
     model = _build(case, classes=2)
     labels = np.zeros((2, *SIZE), "int32")
-    labels[0, :, 32:], labels[1, 32:] = 1, 1
+    labels[0, :, 32:] = 1
+    labels[1, 32:] = 1
     images = tf.constant((_image(2, *SIZE, 3) * 0.5 + 100 * labels[..., None]).astype("uint8"))
     start = model.get_weights()
     loss, gradients = _gradients(model, images, labels)

@@ -138,11 +138,13 @@ def _conv(k, i, o):
 
 
 def _resnet_count(blocks):
-    total, i = _conv(7, 3, 64), 64
+    total = _conv(7, 3, 64)
+    i = 64
     for f, count in zip((64, 128, 256, 512), blocks, strict=True):
         total += _conv(1, i, 4 * f)
         for _ in range(count):
-            total, i = total + _conv(1, i, f) + _conv(3, f, f) + _conv(1, f, 4 * f), 4 * f
+            total = total + _conv(1, i, f) + _conv(3, f, f) + _conv(1, f, 4 * f)
+            i = 4 * f
     return total
 
 
@@ -255,7 +257,8 @@ def test_every_batch_norm_is_found(small):
     # ResNet-50: the stem, 16 blocks of three, four projections; ASPP: five branches and the projection.
     assert len(_norms(small)) == 1 + 16 * 3 + 4 + 6
     trainer = make_trainer("one", 2)
-    trainer.trained, trainer.devices = small, 2
+    trainer.trained = small
+    trainer.devices = 2
     trainer.synchronize_batch_norm(True)
     assert all(layer.synchronized for layer in _norms(small))
     trainer.synchronize_batch_norm(False)

@@ -50,7 +50,8 @@ def _write_keras(path, vgg, style):
         for name in LAYERS:
             kernel, bias = vgg.get_layer(name).get_weights()
             keys = {"published": (f"{name}_W_1:0", f"{name}_b_1:0")}.get(style, (f"{name}/kernel:0", f"{name}/bias:0"))
-            root[f"{name}/{keys[0]}"], root[f"{name}/{keys[1]}"] = kernel, bias
+            root[f"{name}/{keys[0]}"] = kernel
+            root[f"{name}/{keys[1]}"] = bias
         root.create_group("block1_pool")
 
 
@@ -178,7 +179,8 @@ def test_torn_storage_is_an_error(torch_state, tmp_path):
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
 def test_files_of_pytorch_itself(zipped, model, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    convolutions, channels = [], 3
+    convolutions = []
+    channels = 3
     for name in LAYERS:
         width = 64 * 2 ** min(int(name[5]) - 1, 3)
         convolutions.append((name, torch.nn.Conv2d(channels, width, 3, padding=1)))

@@ -30,7 +30,11 @@ def _count(name, n, classes):
     pairs = zip([3] + [n * width for width in widths], [n * width for width in widths], strict=False)
     encoder = sum(9 * i * o + o for i, o in pairs)
     dense = 49 * 8 * n * 64 * n + 64 * n + (64 * n) ** 2 + 64 * n
-    score, upsample = (lambda channels: channels * classes + classes), 16 * classes**2
+    upsample = 16 * classes**2
+
+    def score(channels):
+        return channels * classes + classes
+
     head = {
         "fcn32s": score(64 * n),
         "fcn16s": score(64 * n) + score(8 * n) + upsample,
@@ -99,10 +103,12 @@ def test_dilated_vgg16_has_the_maps_of_the_strided_one(output_stride):
         image = keras.Input((64, 96, 3))
         return keras.Model(image, vgg.vgg16(image, 2, output_stride=stride, initializer="he_normal")["out"])
 
-    strided, dilated = _random(build(32)), build(output_stride)
+    strided = _random(build(32))
+    dilated = build(output_stride)
     dilated.set_weights(strided.get_weights())
     image = np.random.default_rng(1).normal(size=(1, 64, 96, 3)).astype("float32")
-    dense, step = dilated(image), 32 // output_stride
+    dense = dilated(image)
+    step = 32 // output_stride
     assert dense.shape == (1, 64 // output_stride, 96 // output_stride, 16)
     expected = strided(image)
     assert np.abs(expected).max() > 0.1
@@ -161,7 +167,8 @@ def _convolutions():
 def _write(path, layers):
     with h5py.File(path, "w") as file:
         for name, (kernel, bias) in layers.items():
-            file[f"{name}/{name}_W_1:0"], file[f"{name}/{name}_b_1:0"] = kernel, bias
+            file[f"{name}/{name}_W_1:0"] = kernel
+            file[f"{name}/{name}_b_1:0"] = bias
 
 
 def _check_dense(model, flat, dense):
@@ -177,7 +184,8 @@ def _check_dense(model, flat, dense):
 
 
 def test_dense_layers_of_keras_become_convolutions(tmp_path):
-    convolutions, dense = _convolutions(), _dense()
+    convolutions = _convolutions()
+    dense = _dense()
     rest = {"predictions": (np.zeros((256, 10)), np.zeros(10))}
     _write(tmp_path / "vgg.h5", convolutions | dense | rest)
     model = fcn.fcn16s((32, 32, 3), 3, base_filters=4)
@@ -190,13 +198,15 @@ def test_dense_layers_of_keras_become_convolutions(tmp_path):
 
 
 def test_dense_layers_of_torchvision_become_convolutions(tmp_path, monkeypatch):
-    convolutions, dense = _convolutions(), _dense()
+    convolutions = _convolutions()
+    dense = _dense()
     state = {}
     for name, index in zip(LAYERS, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), strict=True):
         state[f"features.{index}.weight"] = convolutions[name][0].transpose(3, 2, 0, 1)
         state[f"features.{index}.bias"] = convolutions[name][1]
     for (kernel, bias), index in zip(dense.values(), (0, 3), strict=True):
-        state[f"classifier.{index}.weight"], state[f"classifier.{index}.bias"] = kernel.T, bias
+        state[f"classifier.{index}.weight"] = kernel.T
+        state[f"classifier.{index}.bias"] = bias
     state["classifier.6.bias"] = np.zeros(10)
     (tmp_path / "vgg.pth").write_bytes(b"")
     monkeypatch.setattr(encoders.torch_file, "read_state_dict", lambda path: state)
@@ -208,7 +218,8 @@ def test_dense_layers_of_torchvision_become_convolutions(tmp_path, monkeypatch):
 
 
 def test_a_file_without_dense_layers_leaves_them_as_they_are_and_says_so(tmp_path, caplog):
-    convolutions, dense = _convolutions(), _dense()
+    convolutions = _convolutions()
+    dense = _dense()
     _write(tmp_path / "notop.h5", convolutions)
     model = fcn.fcn8s((32, 32, 3), 3, base_filters=4)
     before = [model.get_layer(name).get_weights() for name in ("fc6", "fc7")]

@@ -65,7 +65,8 @@ def test_encoder_is_vgg16_and_the_decoder_its_mirror():
     decoder = [x.filters for x in convolutions.values() if x.name.startswith("decoder")]
     assert decoder == [32, 32, 32, 32, 32, 16, 16, 16, 8, 8, 4, 4]
     for block in range(1, 6):  # each unpooling takes the indices of the pooling of its own size
-        unpool, pool = model.get_layer(f"decoder{block}_unpool"), model.get_layer(f"block{block}_pool")
+        unpool = model.get_layer(f"decoder{block}_unpool")
+        pool = model.get_layer(f"block{block}_pool")
         assert unpool.input[1] is pool.output[1]
     assert model.get_layer("logits").activation is keras.activations.linear
 

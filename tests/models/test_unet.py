@@ -84,7 +84,8 @@ def test_recurrence_is_what_the_paper_writes():
     for recurrence in ("shared", "separate"):
         model = keras.Model(x, blocks.recurrent_conv(x, steps=2, recurrence=recurrence, name="r"))
         model.set_weights([rng.uniform(0.5, 1, w.shape) for w in model.get_weights()])
-        f, norms = model.get_layer("r"), [model.get_layer(f"r_bn{t}") for t in range(3)]
+        f = model.get_layer("r")
+        norms = [model.get_layer(f"r_bn{t}") for t in range(3)]
         conv = lambda layer, z: keras.ops.convert_to_numpy(layer(z))  # noqa: E731
         h = norm(norms[0], conv(f, image))
         for t in (1, 2):

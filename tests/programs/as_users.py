@@ -14,7 +14,9 @@ from kseg import losses
 from kseg.models import MODELS, build_model
 from kseg.training.trainers import make_trainer
 
-SIZE, CLASSES, RATE = (32, 32), 3, 0.1
+SIZE = (32, 32)
+CLASSES = 3
+RATE = 0.1
 
 
 def images_and_labels():

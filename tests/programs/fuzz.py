@@ -152,7 +152,8 @@ class Fuzz:
         must(image.size <= 3 * images.MAX_PIXELS and kept == "png", f"{kept} of shape {image.shape}")
 
     def read_tiff_label(self, random):
-        file, label = io.BytesIO(), self.labels[random.integers(3)]
+        file = io.BytesIO()
+        label = self.labels[random.integers(3)]
         label = Image.fromarray(label.astype(np.uint16) if random.random() < 0.5 else label)
         label.save(file, "TIFF", compression=("raw", "tiff_lzw", "tiff_adobe_deflate")[random.integers(3)])
         ids, plain = images.decode_label(self._damage(file.getvalue(), random), "case")
@@ -160,7 +161,8 @@ class Fuzz:
 
     def _check_examples(self, folder, split, label_space=None):
         """Every example that can be read is one that was written; the first error comes last."""
-        examples, errors = Examples(folder, split, label_space=label_space), []
+        examples = Examples(folder, split, label_space=label_space)
+        errors = []
         must(len(examples) <= 3, "more examples than were written")
         for i in range(len(examples)):
             try:
@@ -218,7 +220,8 @@ class Fuzz:
             manifest.write_bytes(whole)
 
     def read_flagfile(self, random):
-        path, values = self._damaged(self.flags, random, mutate_lines), train_command.FLAGS
+        path = self._damaged(self.flags, random, mutate_lines)
+        values = train_command.FLAGS
         try:
             arguments = command_line.expand_flagfiles([f"--flagfile={path}"])
             must(not values(["train.py", *arguments])[1:], "an argument that is no flag")

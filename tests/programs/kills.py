@@ -57,7 +57,8 @@ class At(keras.callbacks.Callback):
 
     def __init__(self, step, action):
         super().__init__()
-        self.step, self.action = step, action
+        self.step = step
+        self.action = action
 
     def on_train_batch_end(self, batch, logs=None):
         if int(self.model.optimizer.iterations) == self.step:
@@ -68,7 +69,8 @@ class Stage:
     """Where lives are led: the folder of the records, the runs, and a log of each life."""
 
     def __init__(self, folder):
-        self.folder, self.lives = folder, 0
+        self.folder = folder
+        self.lives = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.records = tiny.write_records(folder)
 
@@ -121,7 +123,8 @@ def marking(byte, number, function):
 
     @functools.wraps(function)
     def marked(*args, **kwargs):
-        before, byte[0] = byte[0] or NAMES.index("between"), number
+        before = byte[0] or NAMES.index("between")
+        byte[0] = number
         try:
             return function(*args, **kwargs)
         finally:
@@ -132,10 +135,12 @@ def marking(byte, number, function):
 
 def watch(life, kill=lambda phase, seconds: False):
     """Wait for a life and end it when `kill(phase, seconds it has lasted)`; (exit code, phase, seconds)."""
-    start, (child, byte) = time.monotonic(), life
+    start = time.monotonic()
+    (child, byte) = life
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
-        phase, seconds = NAMES[byte[0]], time.monotonic() - start
+        phase = NAMES[byte[0]]
+        seconds = time.monotonic() - start
         if done:
             return os.waitstatus_to_exitcode(status), phase, seconds
         if seconds > 600 or kill(phase, seconds):
@@ -173,12 +178,15 @@ def differences(workdir, whole):
 
 def random_kills(stage, kills, seed):
     """Kill at random times and in random phases until that many kills are done; print what was hit and what came."""
-    random, hit, wrong = np.random.default_rng(seed), collections.Counter(), {}
+    random = np.random.default_rng(seed)
+    hit = collections.Counter()
+    wrong = {}
     code, _, length = watch(stage.live(stage.folder / "whole"))
     assert code == 0
     runs_done = 0
     while hit.total() < kills:
-        workdir, code = stage.folder / f"run{runs_done}", None
+        workdir = stage.folder / f"run{runs_done}"
+        code = None
         while code != 0:
             rule = after(random.uniform(0, length)) if random.random() < 0.5 else within(random)
             code, phase, _ = watch(stage.live(workdir), rule if hit.total() < kills else after(1e9))
@@ -200,7 +208,9 @@ def after(limit):
 
 def within(random):
     """Kill in a random phase, up to 30 ms after it began."""
-    chosen, delay, since = list(PHASES)[random.integers(len(PHASES))], random.uniform(0, 0.03), []
+    chosen = list(PHASES)[random.integers(len(PHASES))]
+    delay = random.uniform(0, 0.03)
+    since = []
 
     def rule(phase, seconds):
         if phase == chosen:
@@ -212,7 +222,9 @@ def within(random):
 
 def planned(stage):
     """A run that was not stopped, and one that was in every way; print what was seen of each of its lives."""
-    whole, stopped, seen = stage.folder / "whole", stage.folder / "stopped", []
+    whole = stage.folder / "whole"
+    stopped = stage.folder / "stopped"
+    seen = []
     other = stage.live(whole)
 
     def live(*callbacks, prepare=None):
@@ -275,5 +287,6 @@ def terminate_in_validation(batch):
 
 
 if __name__ == "__main__":
-    stage, numbers = Stage(pathlib.Path(sys.argv[1])), [int(number) for number in sys.argv[2:]]
+    stage = Stage(pathlib.Path(sys.argv[1]))
+    numbers = [int(number) for number in sys.argv[2:]]
     random_kills(stage, *numbers) if numbers else planned(stage)

@@ -30,7 +30,11 @@ class PlanBatches(keras.utils.PyDataset):
 
     def __init__(self, split, table, batch_size, size):
         super().__init__()
-        self.split, self.table, self.batch_size, self.size, self.epoch = split, table, batch_size, size, 0
+        self.split = split
+        self.table = table
+        self.batch_size = batch_size
+        self.size = size
+        self.epoch = 0
         self.on_epoch_begin()
 
     def on_epoch_begin(self):

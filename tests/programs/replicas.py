@@ -51,7 +51,8 @@ def run_loop(replicas, passes=1, trainable_norm=True, wrap=lambda optimizer: opt
     assert trainer.devices == replicas
     with trainer.scope():
         keras.utils.set_random_seed(0)
-        model, optimizer = build_exact(trainable_norm), wrap(keras.optimizers.SGD(0.5, momentum=0.5))
+        model = build_exact(trainable_norm)
+        optimizer = wrap(keras.optimizers.SGD(0.5, momentum=0.5))
     trainer.build(model, optimizer, 3, loss_terms(SMOOTH))
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (12, 32, 64, 3), np.uint8)
@@ -59,7 +60,8 @@ def run_loop(replicas, passes=1, trainable_norm=True, wrap=lambda optimizer: opt
     labels[2::4, 3:] = labels[3::4] = 255
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4 // replicas, drop_remainder=True)
     batches = iter(trainer.strategy.distribute_datasets_from_function(lambda context: data))
-    sums, gradients = [], None
+    sums = []
+    gradients = None
     for step in (1, 2, 3):
         trainer.train_step(step, next(batches))
         trainer.wait()

@@ -70,7 +70,8 @@ def maps(models, records):
 
 
 def test_scores_and_differences_are_those_of_evaluate_on_the_classes_of_the_truth(found, models, records):
-    comparison, table = found[0], found[0].table
+    comparison = found[0]
+    table = found[0].table
     assert comparison.names == ("a/best.keras", "b/best.keras", models[2].parent.name + "/c.keras")
     scores = [kseg.evaluate(path, records) for path in models]
     for own, other in zip(comparison.scores, scores, strict=True):
@@ -117,7 +118,8 @@ def test_each_image_has_its_scores_and_its_disagreement(found, maps):
         for m, prediction in enumerate(predictions):
             right = (prediction == truth)[valid]
             assert row["pixel_accuracy"][m] == pytest.approx(right.mean(), abs=1e-4)
-            both, either = ((truth == ROAD) & (prediction == ROAD)), valid & ((truth == ROAD) | (prediction == ROAD))
+            both = (truth == ROAD) & (prediction == ROAD)
+            either = valid & ((truth == ROAD) | (prediction == ROAD))
             assert row["iou"][m][ROAD] == pytest.approx(both.sum() / either.sum(), abs=1e-4)
             differ = (prediction != predictions[0])[valid].mean()
             assert row["disagreement"][m] == (pytest.approx(differ) if m else None)
@@ -125,7 +127,8 @@ def test_each_image_has_its_scores_and_its_disagreement(found, maps):
 
 def opacities(picture):
     """Of each colour of a palette picture; Pillow gives one index where one alone is clear, else bytes."""
-    stored, alpha = picture.info.get("transparency", b""), np.full(256, 255)
+    stored = picture.info.get("transparency", b"")
+    alpha = np.full(256, 255)
     if isinstance(stored, int):
         alpha[stored] = 0
     else:
@@ -134,12 +137,14 @@ def opacities(picture):
 
 
 def test_pictures_hold_the_maps(found, maps):
-    folder, photographs = found[1], [image for image, _, _ in maps]
+    folder = found[1]
+    photographs = [image for image, _, _ in maps]
     for i, (_, truth, predictions) in enumerate(maps):
         names = [f"truth/{i:05}.png", *(f"model{m}/{i:05}.png" for m in range(3))]
         for name, ids in zip(names, (truth, *predictions), strict=True):
             picture = Image.open(folder / name)
-            held, colours = np.asarray(picture), np.array(picture.getpalette()).reshape(-1, 3)
+            held = np.asarray(picture)
+            colours = np.array(picture.getpalette()).reshape(-1, 3)
             alpha = opacities(picture)
             valid = truth != 255 if name.startswith("truth") else np.ones_like(truth, bool)
             np.testing.assert_array_equal(held[valid], ids[valid])
@@ -157,7 +162,9 @@ def test_pictures_hold_the_maps(found, maps):
 
 
 def test_who_is_right():
-    truth, first, other = np.array([[1, 1, 1, 1, 9]]), np.array([[1, 1, 0, 2, 0]]), np.array([[1, 0, 1, 2, 3]])
+    truth = np.array([[1, 1, 1, 1, 9]])
+    first = np.array([[1, 1, 0, 2, 0]])
+    other = np.array([[1, 0, 1, 2, 3]])
     assert who_is_right(truth, first, other, truth != 9).tolist() == [[0, 1, 2, 3, 0]]
 
 

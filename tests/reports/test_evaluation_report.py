@@ -24,7 +24,8 @@ from kseg.reports.evaluation_report import write_report
 from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
 
 LABELS = cityscapes.info().label_set()
-ROAD, CAR = LABELS.classes.index("road"), LABELS.classes.index("car")
+ROAD = LABELS.classes.index("road")
+CAR = LABELS.classes.index("car")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,8 @@ def test_the_instances_belong_to_their_image(streets):
     from kseg.metrics.objects import ObjectScores
 
     records, maps = streets
-    source, scores = open_split(records, "val"), ObjectScores(LABELS.classes)
+    source = open_split(records, "val")
+    scores = ObjectScores(LABELS.classes)
     for index, (truth, instances) in enumerate(maps):
         np.testing.assert_array_equal(source.scene(index)[2], instances)
         scores.update(truth, np.full_like(truth, ROAD), instances)
@@ -179,7 +181,8 @@ def test_confusion_picture_shows_right_wrong_and_absent(tmp_path):
         grey = (red == 225) & (green == 225) & (blue == 225)
         return (blue > red + 60).sum() > 500, (red > blue + 60).sum() > 500, grey.sum() > 1500, page.shape[1]
 
-    right, wrong = [[9, 0], [0, 4]], [[0, 9], [4, 0]]
+    right = [[9, 0], [0, 4]]
+    wrong = [[0, 9], [4, 0]]
     assert cells(right)[:3] == (True, False, False)
     assert cells(wrong)[:3] == (False, True, False)
     assert cells([[9, 0], [0, 0]])[:3] == (True, False, True)

@@ -25,7 +25,8 @@ def report(tmp_path_factory):
         ids = np.asarray(Image.open(path))
         Image.fromarray(np.where(ids == CAR, np.uint8(255), ids)).save(path)
     prepare_dataset("folder", source, root / "records", shards=1, workers=1, progress=False)
-    models, random = {}, np.random.default_rng(0)
+    models = {}
+    random = np.random.default_rng(0)
     for name in ("plain", "<b>bold</b>", "third"):  # a name is no markup
         image = keras.Input((16, 24, 3))
         layer = keras.layers.Conv2D(3, 1)

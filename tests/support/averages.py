@@ -16,7 +16,8 @@ def values(variables):
 
 def by_hand(start, after, applied, momentum):
     """The averages from what variables were at the start and after each step, and whether the step was taken."""
-    averages, t = [value.astype(np.float64) for value in start], 0
+    averages = [value.astype(np.float64) for value in start]
+    t = 0
     for step, taken in zip(after, applied, strict=True):
         if taken:
             m = min(momentum, (1 + t) / (10 + t))
@@ -48,7 +49,9 @@ def run(momentum, strategy="one", passes=1, mixed_precision="none", skipped=(), 
         trainer.rematerialize((32, 64))
     floats = [v for v in model.variables if keras.backend.is_float_dtype(v.dtype)]
     random = np.random.default_rng(0)
-    start, after, applied = values(floats), [], []
+    start = values(floats)
+    after = []
+    applied = []
     for step in range(1, steps + 1):
         if mixed_precision == "float16":
             optimizer.dynamic_scale.assign(3e38 if step in skipped else 1024.0)

@@ -22,7 +22,8 @@ def mutate(data, random):
     data = bytearray(data)
     for _ in range(random.choice([1, 1, 1, 2, 4])):
         change = CHANGES[random.integers(len(CHANGES))]
-        at, length = int(random.integers(len(data) + 1)), int(2 ** random.uniform(0, 8))
+        at = int(random.integers(len(data) + 1))
+        length = int(2 ** random.uniform(0, 8))
         data = change(data, at, length, random)
     return bytes(data)
 
@@ -39,7 +40,8 @@ def _overwrite(data, at, length, random):
 
 
 def _number(data, at, length, random):
-    size, order = random.choice([1, 2, 4, 8]), random.choice(["little", "big"])
+    size = random.choice([1, 2, 4, 8])
+    order = random.choice(["little", "big"])
     value = _NUMBERS[random.integers(len(_NUMBERS))] % 2 ** (8 * int(size))
     return data[:at] + value.to_bytes(int(size), str(order)) + data[at + size :]
 
@@ -144,7 +146,8 @@ def mutate_member(data, random):
 
 def mend_png(data):
     """Return a PNG with the right checksum behind every chunk, so that the damage is not found by them."""
-    result, at = bytearray(data[:8]), 8
+    result = bytearray(data[:8])
+    at = 8
     while at + 12 <= len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
         body = data[at + 4 : at + 8 + length]

@@ -11,7 +11,8 @@ from kseg.settings import make_settings
 from kseg.training.build import build_optimizer
 from kseg.training.trainers import make_trainer
 
-RATE, CLIP = 0.05, 0.05
+RATE = 0.05
+CLIP = 0.05
 
 
 def build(size=(16, 16), classes=3):

@@ -9,7 +9,8 @@ from PIL import Image
 from kseg.data.datasets.listing import read_bytes
 from kseg.io.images import decode_image
 
-H, W = 16, 24
+H = 16
+W = 24
 
 
 def image(seed, size=(H, W)):

@@ -78,7 +78,8 @@ def brightness_model(input_shape=(None, None, 3), classes=3, multiple=1):
     x = Preprocess((0, 0, 0), (1, 1, 1), multiple=multiple)(image)
     layer = keras.layers.Conv2D(classes, 1)
     model = keras.Model(image, layer(x))
-    kernel, bias = np.zeros((1, 1, 3, classes), np.float32), np.zeros(classes, np.float32)
+    kernel = np.zeros((1, 1, 3, classes), np.float32)
+    bias = np.zeros(classes, np.float32)
     kernel[..., :, 1], bias[1] = 1 / 3, -89.9  # m - 89.9; means are thirds, so there are no ties
     kernel[..., :, 2], bias[2] = 2 / 3, -249.8  # 2m - 249.8 overtakes it at 159.9
     layer.set_weights([kernel, bias])

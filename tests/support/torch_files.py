@@ -23,7 +23,8 @@ class _Storage:
 
 class _Tensor:
     def __init__(self, key, shape):
-        self.key, self.shape = key, shape
+        self.key = key
+        self.shape = shape
 
     def __reduce__(self):
         count = int(np.prod(self.shape))

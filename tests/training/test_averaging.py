@@ -21,7 +21,8 @@ def records(tmp_path_factory):
 
 def test_the_average_by_hand():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    (kernel,), optimizer = model.variables, keras.optimizers.SGD()
+    (kernel,) = model.variables
+    optimizer = keras.optimizers.SGD()
     kernel.assign([[8.0]])
     average = MovingAverage(model, optimizer, momentum=0.2)
     for value in (4.0, 2.0, 1.0):

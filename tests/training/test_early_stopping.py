@@ -66,7 +66,8 @@ def test_nan_is_worse_than_any_score_but_an_epoch_is_kept():
 
 @pytest.mark.parametrize("cut", range(1, 4))
 def test_a_run_that_goes_on_decides_as_one_that_was_not_stopped(cut):
-    selection, state = Selection(patience=2), TrainState()
+    selection = Selection(patience=2)
+    state = TrainState()
     before, _ = _follow(selection, ROWS[:cut], state)
     after, stop = _follow(selection, ROWS[cut:], TrainState(best=state.best, best_epoch=state.best_epoch))
     assert (before + after, stop) == _follow(selection, ROWS)

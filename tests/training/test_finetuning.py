@@ -19,7 +19,8 @@ def _unet(classes, seed, **options):
 
 
 def test_another_class_count_begins_with_all_but_the_scores(tmp_path):
-    source, model = _unet(5, seed=1), _unet(3, seed=2)
+    source = _unet(5, seed=1)
+    model = _unet(3, seed=2)
     source.get_layer("preprocess").mean = (1.0, 2.0, 3.0)
     source.get_layer("encoder1_conv1_bn").moving_mean.assign([4.0, 5.0])
     source.save(tmp_path / "model.keras")

@@ -60,7 +60,8 @@ def without(settings, *names):
 
 def test_a_finished_run_that_is_made_longer_is_the_longer_run(whole, records, tmp_path, capsys, root, monkeypatch):
     """At a constant rate to the bit, also where its first end cut an epoch short, in steps or in epochs."""
-    workdir, steps = tmp_path / "run", without(CONSTANT, "epochs")
+    workdir = tmp_path / "run"
+    steps = without(CONSTANT, "epochs")
     kseg.train(tiny.build_tiny, records, workdir, train_steps=4, **steps)
     assert [row["step"] for row in rows(workdir)] == ["3", "4"]
     capsys.readouterr()
@@ -83,7 +84,8 @@ def test_a_finished_run_that_is_made_longer_is_the_longer_run(whole, records, tm
 
 def test_the_schedule_is_that_of_the_new_length(records, tmp_path, capsys):
     """poly: .01 (1 - step/total)^.9. The rate in the history is the next step's."""
-    workdir, two = tmp_path / "run", {**tiny.SETTINGS, "epochs": 2}
+    workdir = tmp_path / "run"
+    two = {**tiny.SETTINGS, "epochs": 2}
     kseg.train(tiny.build_tiny, records, workdir, **two)
     best = float(rows(workdir)[0]["val_mean_iou"]), float(rows(workdir)[1]["val_mean_iou"])
     capsys.readouterr()
@@ -113,7 +115,8 @@ class Die(keras.callbacks.Callback):
 
 
 def test_a_longer_run_that_is_killed_at_once_and_made_longer_again(whole, records, tmp_path, capsys):
-    workdir, end = tmp_path / "run", {**CONSTANT, "epochs": 4}
+    workdir = tmp_path / "run"
+    end = {**CONSTANT, "epochs": 4}
     shutil.copytree(whole, workdir)
     with pytest.raises(KeyboardInterrupt):
         kseg.train(tiny.build_tiny, records, workdir, callbacks=[Die(10)], **{**CONSTANT, "epochs": 5})
@@ -230,7 +233,10 @@ def test_a_workdir_resumes_when_what_it_began_from_is_gone(source, records, tmp_
         other.get_layer("preprocess").mean, other.get_layer("preprocess").scale = (1.0, 2.5, 3.1), (50.0, 60.0, 70.0)
         file = tmp_path / "source.keras"
         other.save(file)
-        options, settings["init_from"], mean, scale = {}, str(file), (1.0, 2.5, 3.1), (50.0, 60.0, 70.0)
+        options = {}
+        settings["init_from"] = str(file)
+        mean = (1.0, 2.5, 3.1)
+        scale = (50.0, 60.0, 70.0)
     else:
         file, mean, scale = (
             tmp_path / "vgg.weights.h5",

@@ -11,7 +11,9 @@ from kseg.settings import make_settings
 from kseg.training.build import build_optimizer, precision
 from kseg.training.trainers import make_trainer
 
-RATE, DECAY, STEPS = 0.1, 0.5, 3
+RATE = 0.1
+DECAY = 0.5
+STEPS = 3
 
 
 class Spare(keras.layers.Layer):
@@ -41,7 +43,8 @@ def train(spare, optimizer="sgd", passes=1, mixed_precision="none", ema_momentum
         image = keras.Input((8, 8, 3))
         x = keras.layers.Rescaling(1 / 255)(image)
         x = keras.layers.Conv2D(3, 3, dtype="float32")(Spare()(x) if spare else x)
-        model, rule = keras.Model(image, x), build_optimizer(settings, STEPS)
+        model = keras.Model(image, x)
+        rule = build_optimizer(settings, STEPS)
     trainer.build(model, rule, 3, loss_terms("cross_entropy"), ema_momentum=ema_momentum)
     random = np.random.default_rng(0)
     for step in range(1, STEPS + 1):

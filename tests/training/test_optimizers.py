@@ -102,7 +102,9 @@ def test_the_encoder_s_rate_scales_its_steps_and_its_decay(name):
             after = _apply(optimizer, variables, [[gradient, 2 * gradient], [gradient]])
         return after
 
-    got, whole, tenth = run(0.1, 0.1, True), run(0.1, 1.0, False), run(0.01, 1.0, False)
+    got = run(0.1, 0.1, True)
+    whole = run(0.1, 1.0, False)
+    tenth = run(0.01, 1.0, False)
     np.testing.assert_allclose(got[0], tenth[0], rtol=1e-6)  # as a run at a tenth of the rate
     np.testing.assert_allclose(got[1], whole[1], rtol=1e-6)
     assert not np.allclose(tenth[0], whole[0], rtol=1e-3)
@@ -113,7 +115,8 @@ def test_an_encoder_that_starts_late_steps_as_one_that_starts_then(name):
     """Adam's correction for moments that begin at zero counts from the encoder's first step, not from the run's."""
     gradients = [0.5, -1.0, 0.25]
     settings = make_settings(epochs=9, optimizer=name, learning_rate=0.1, freeze_encoder_epochs=2)
-    fresh, (encoder, head) = _variables([1.0]), _variables([1.0], [1.0])
+    fresh = _variables([1.0])
+    (encoder, head) = _variables([1.0], [1.0])
     optimizer = build_optimizer(settings, 90, epoch_steps=10, encoder=[encoder])
     optimizer.build([encoder, head])
     for _ in range(20):

@@ -35,14 +35,17 @@ class Watch(keras.callbacks.Callback):
 
     def __init__(self, die_before_step=None):
         super().__init__()
-        self.die_before_step, self.kernels, self.ends = die_before_step, {}, []
+        self.die_before_step = die_before_step
+        self.kernels = {}
+        self.ends = []
 
     def on_train_batch_begin(self, batch, logs=None):
         if int(self.model.optimizer.iterations) + 1 == self.die_before_step:
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch, logs=None):
-        step, scores = int(self.model.optimizer.iterations), self.model.get_layer("scores")
+        step = int(self.model.optimizer.iterations)
+        scores = self.model.get_layer("scores")
         self.kernels[step] = self.model.get_layer("first").kernel.numpy()
         if step >= 4:
             scores.kernel.assign(0 * scores.kernel)
@@ -59,7 +62,8 @@ class Watch(keras.callbacks.Callback):
 def runs(tmp_path_factory):
     """A run and one that was stopped in its second epoch and goes on: (folder, history, watch) of each."""
     folder = tmp_path_factory.mktemp("recipes")
-    records, found = tiny.write_records(folder), {}
+    records = tiny.write_records(folder)
+    found = {}
     keras.utils.set_random_seed(7)
     source = replica_recipes.build((32, 64), 5)
     source.save(folder / "source.keras")

@@ -45,7 +45,8 @@ def test_a_run_that_was_stopped_in_every_way_ends_with_the_same_bits(lives):
 
 
 def test_sigkill_leaves_the_last_whole_checkpoint(lives):
-    while_saving, while_exporting = lives["lives"][0], lives["lives"][5]
+    while_saving = lives["lives"][0]
+    while_exporting = lives["lives"][5]
     assert while_saving["code"] == while_exporting["code"] == -signal.SIGKILL
     assert while_saving["checkpoints"] == ["step-00000002.npz", "step-00000003.npz"]
     assert while_saving["hidden"] == [".lock", ".tmp"]  # the next life clears them
@@ -54,7 +55,8 @@ def test_sigkill_leaves_the_last_whole_checkpoint(lives):
 
 
 def test_sigterm_saves_the_step_and_exits_with_143(lives):
-    in_an_epoch, in_validation = lives["lives"][1], lives["lives"][3]
+    in_an_epoch = lives["lives"][1]
+    in_validation = lives["lives"][3]
     assert in_an_epoch["code"] == in_validation["code"] == 143
     for life, step in ((in_an_epoch, 5), (in_validation, 6)):
         assert life["said"][-1] == f"Stopped at step {step} of 9, saved. The same command goes on."
@@ -87,7 +89,8 @@ def test_fifty_random_kills(tmp_path, root):
 def fuzz(root, folder, first, count):
     """Run cases of tests/programs/fuzz.py in one child; it must answer each within 20 seconds and stay under 2 GB."""
     command = [sys.executable, root / "tests" / "programs" / "fuzz.py", folder, str(first), str(count)]
-    found, waiting = [], b""
+    found = []
+    waiting = b""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         errors = []
         threading.Thread(target=lambda: errors.append(child.stderr.read()), daemon=True).start()
@@ -270,7 +273,8 @@ def test_other_threads_and_ignored_signals_are_left_alone():
 
 def test_a_keras_file_that_brings_code_is_refused(tmp_path):
     image = keras.Input((4, 4, 3))
-    mark, name = tmp_path / "executed", str(tmp_path / "executed")
+    mark = tmp_path / "executed"
+    name = str(tmp_path / "executed")
     keras.Model(image, keras.layers.Lambda(lambda x: (open(name, "w"), x)[1])(image)).save(tmp_path / "lambda.keras")
     mark.unlink()
     with pytest.raises(ValueError, match="lambda.keras is damaged or no .keras file: .*[Ll]ambda"):

@@ -14,7 +14,8 @@ def build():
     keras.utils.set_random_seed(0)
     image = keras.Input((16, 16, 3), name="image")
     x = skip = keras.layers.Conv2D(4, 3, padding="same", name="first")(image)
-    shared, norm = keras.layers.Conv2D(4, 3, padding="same", name="shared"), layers.BatchNormalization(name="norm")
+    shared = keras.layers.Conv2D(4, 3, padding="same", name="shared")
+    norm = layers.BatchNormalization(name="norm")
     for _ in range(2):
         x = keras.layers.ReLU()(norm(shared(x)))
     x, indices = layers.MaxPooling2DWithArgmax()(x)
@@ -40,7 +41,8 @@ def train(model, forward, images, labels):
 def test_a_step_is_that_of_the_plain_model():
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (2, 16, 16, 3), np.uint8), random.integers(0, 3, (2, 16, 16))
-    plain, saving = build(), build()
+    plain = build()
+    saving = build()
     forward = remat.Rematerialized(saving, (16, 16))
     assert len(forward._segments) > 2
     config = saving.get_config()

@@ -99,7 +99,8 @@ class Shake(keras.callbacks.Callback):
 
     def __init__(self, die_before_step=None):
         super().__init__()
-        self.die_before_step, self.ends = die_before_step, []
+        self.die_before_step = die_before_step
+        self.ends = []
 
     def on_train_batch_begin(self, batch, logs=None):
         if int(self.model.optimizer.iterations) + 1 == self.die_before_step:
@@ -270,7 +271,8 @@ class Poison(keras.callbacks.Callback):
 
     def __init__(self, after):
         super().__init__()
-        self.after, self.steps = after, 0
+        self.after = after
+        self.steps = 0
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1

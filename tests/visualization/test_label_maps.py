@@ -35,7 +35,8 @@ def test_gallery_has_columns_in_order_and_a_legend(tmp_path):
     row = picture[31 + 20]
     assert [row[x].tolist() for x in (58, 166, 274)] == [[10, 200, 30], [128, 64, 128], [0, 0, 0]]
     assert row[112].tolist() == [255, 255, 255]
-    heading, legend = picture[:31], picture[31 + 40 + 8 :]
+    heading = picture[:31]
+    legend = picture[31 + 40 + 8 :]
     assert all((heading[:, x : x + 100] < 128).any() for x in (8, 116, 224))  # text above each column
     assert all(_has(legend, colour) for colour in [*PALETTE, (0, 0, 0)])
     assert os.listdir(tmp_path) == ["p.png"]

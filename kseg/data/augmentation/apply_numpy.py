@@ -59,7 +59,8 @@ def apply_row(image, label, row, height, width, crop=None, resize_label=nearest_
     part = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))[window]
     part_label = resize_label(label, scaled_height, scaled_width)[window]
     if row["flip"]:
-        part, part_label = part[:, ::-1], part_label[:, ::-1]
+        part = part[:, ::-1]
+        part_label = part_label[:, ::-1]
     part = part.astype(np.float32) @ row["color"][:, :3].T + row["color"][:, 3]
     placed = np.full((target_height, target_width, 3), PADDING, np.uint8)
     placed[place] = np.rint(np.clip(part, 0, 255))

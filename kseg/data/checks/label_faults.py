@@ -50,7 +50,9 @@ def is_smoothed(label):
     Between two regions such a filter leaves ids that lie strictly between theirs; where labels are drawn, or resized
     by nearest neighbour, an id that lies between both its neighbours along a row is rare.
     """
-    left, centre, right = label[:, :-2], label[:, 1:-1], label[:, 2:]
+    left = label[:, :-2]
+    centre = label[:, 1:-1]
+    right = label[:, 2:]
     changes = np.count_nonzero(label[:, 1:] != label[:, :-1])
     if changes < _LEAST_CHANGES:
         return False

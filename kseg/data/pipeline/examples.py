@@ -110,9 +110,11 @@ class Examples:
 
         `resize`: kseg.settings.Resize.
         """
-        read, resize_label = self.__getitem__, nearest_label
+        read = self.__getitem__
+        resize_label = nearest_label
         if resize.label_resize == "smooth":
-            read, resize_label = self.raw, self._smooth_label
+            read = self.raw
+            resize_label = self._smooth_label
 
         def example(row):
             return apply_row(*read(row["record"]), row, resize.height, resize.width, resize.crop, resize_label)

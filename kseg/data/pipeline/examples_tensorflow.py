@@ -43,9 +43,11 @@ class RecordSource(Examples):
 
     def training_batches(self, plans, batch_size, resize):
         """Execute plans as a tf.data.Dataset; the parent's method says what comes."""
-        read, resize_label = self.read, nearest_label
+        read = self.read
+        resize_label = nearest_label
         if resize.label_resize == "smooth":
-            read, resize_label = self.read_raw, self._smooth_label
+            read = self.read_raw
+            resize_label = self._smooth_label
 
         def rows():
             for plan in plans():

@@ -59,7 +59,8 @@ def smooth_noise(rng, height, width, cells):
 
 def blobs(rng, centres, radii, points=9, ragged=0.25):
     """Round, ragged polygons (n, points, 2) about centres (n, 2) of radii (n, 2), in pixels."""
-    centres, radii = np.atleast_2d(centres), np.atleast_2d(radii)
+    centres = np.atleast_2d(centres)
+    radii = np.atleast_2d(radii)
     count = len(centres)
     angle = np.arange(points) * (2 * np.pi / points) + rng.uniform(0, 6, (count, 1))
     reach = 1 + ragged * rng.uniform(-1, 1, (count, points))
@@ -84,7 +85,8 @@ class Canvas:
     def clip(self, left, top, right, bottom):
         """The part of a rectangle in pixels that lies in the picture, as slices; None if none is free."""
         left, top = max(0, math.floor(left)), max(0, math.floor(top))
-        right, bottom = min(self.width, math.ceil(right)), min(self.height, math.ceil(bottom))
+        right = min(self.width, math.ceil(right))
+        bottom = min(self.height, math.ceil(bottom))
         if right <= left or bottom <= top or not self.free[top:bottom, left:right].any():
             return None
         return slice(top, bottom), slice(left, right)
@@ -139,7 +141,8 @@ class Canvas:
             return
         columns = np.arange(box[1].start, box[1].stop, dtype=np.float32)
         part = (columns - first) / (last - first)
-        near, far = camera.focal / start[1], camera.focal / end[1]
+        near = camera.focal / start[1]
+        far = camera.focal / end[1]
         scale = near + part * (far - near)
         along = part * far / scale * math.hypot(end[0] - start[0], end[1] - start[1])
         rows = np.arange(self.height, dtype=np.float32)[:, None]

@@ -28,7 +28,8 @@ def car(canvas, x, z, turn, colour, rng):
     profile += [(1 - bonnet, belt), (1, 0.8 * belt), (1, 0.25)]
     profile = np.array(profile) * (length, 1) - (length / 2, 0)
     glass = np.array([0.1, 0.13, 0.16]) + rng.uniform(0, 0.3)
-    cos, sin = np.cos(turn), np.sin(turn)
+    cos = np.cos(turn)
+    sin = np.sin(turn)
     # a face is (nearness, [(points (n, 3) along, across, up in metres, colour)])
     faces = []
     tones = (0.85, 0.75, None, 1.15, None, 1.05, 0.9)
@@ -198,7 +199,8 @@ def tree(canvas, x, z, rng, high, spread, colour):
 
 def hedge(canvas, start, end, rng, high, colour):
     """A hedge between two ground points (x, z), the first one the farther: bushes in a row."""
-    far, near = canvas.camera.focal / start[1], canvas.camera.focal / end[1]
+    far = canvas.camera.focal / start[1]
+    near = canvas.camera.focal / end[1]
     count = int(np.clip(abs(near - far) * 2, 6, 30))
     scale = np.linspace(far, near, count)  # even steps in the picture
     part = np.clip((canvas.camera.focal / scale - start[1]) / (end[1] - start[1]), 0, 1)

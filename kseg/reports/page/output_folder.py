@@ -7,8 +7,10 @@ import re
 from kseg.io.errors import MissingFileError
 from kseg.io.files import replacing_content
 
-INDEX, NUMBERS = "index.html", "comparison.json"
-_FOLDERS, _PICTURE = r"(photos|truth|(model|right)\d+|thumbnails)/", r"\d{5,}(\.\d+)?\.(jpg|png)"
+INDEX = "index.html"
+NUMBERS = "comparison.json"
+_FOLDERS = r"(photos|truth|(model|right)\d+|thumbnails)/"
+_PICTURE = r"\d{5,}(\.\d+)?\.(jpg|png)"
 _OWN = re.compile(rf"index\.html|comparison\.json|{_FOLDERS}({_PICTURE})?")
 
 

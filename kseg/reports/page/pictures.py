@@ -9,7 +9,8 @@ FIRST_COLOUR, OTHER_COLOUR = (37, 99, 235), (234, 88, 12)  # blue and orange: al
 _BOTH_WRONG = (30, 30, 36)
 _UNKNOWN = (255, 255, 255)  # predicted outside the classes
 _THUMBNAIL = 320  # pixels of width
-_PHOTO_QUALITY, _THUMBNAIL_QUALITY = 88, 78
+_PHOTO_QUALITY = 88
+_THUMBNAIL_QUALITY = 78
 
 BOTH_RIGHT, FIRST_RIGHT, OTHER_RIGHT, BOTH_WRONG = range(4)
 
@@ -38,7 +39,9 @@ class Pictures:
     """
 
     def __init__(self, folder, palette, models):
-        self._folder, self._models, classes = os.fspath(folder), models, len(palette)
+        self._folder = os.fspath(folder)
+        self._models = models
+        classes = len(palette)
         colours = [*palette, _UNKNOWN]
         self._labels = np.array(colours, np.uint8).tobytes(), bytes([255] * (classes + 1))
         self._truth = self._labels[0], bytes([255] * classes + [0])  # void lets the photograph through

@@ -23,7 +23,8 @@ def read_group():
         ValueError: it is not set, is no JSON, names tasks that are neither chief nor worker, or none for this process.
     """
     config = _config()
-    cluster, task = config.get("cluster", {}), config.get("task", {})
+    cluster = config.get("cluster", {})
+    task = config.get("task", {})
     names = [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))]
     place = task.get("type"), task.get("index")
     if not names:

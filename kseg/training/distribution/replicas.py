@@ -101,7 +101,8 @@ def draw_apart(model):
     """
 
     def draw(draw_common, ordered=True):
-        seed, context = draw_common(ordered), tf.distribute.get_replica_context()
+        seed = draw_common(ordered)
+        context = tf.distribute.get_replica_context()
         replica = tf.cast(context.replica_id_in_sync_group if context else 0, seed.dtype)
         return seed + tf.stack([replica * _APART, tf.zeros_like(replica)])
 

@@ -81,7 +81,8 @@ class JaxTrainer(Trainer):
             self._count += 1
             self._started.append((number, loss, 0))
             if self.average:
-                own, followed = self.average.variables, self.average.followed
+                own = self.average.variables
+                followed = self.average.followed
                 values = self._next_average([v.value for v in own], [v.value for v in followed])
                 for variable, value in zip(own, values, strict=True):
                     variable.assign(value)

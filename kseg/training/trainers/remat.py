@@ -130,7 +130,8 @@ def _split(nodes, needed, sizes):
     last_use = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.input_tensors}
     last_use |= dict.fromkeys(needed, len(nodes))
     made = [[id(tensor) for tensor in node.outputs] for node in nodes]
-    total, best = sum(sizes.values()), None
+    total = sum(sizes.values())
+    best = None
     for k in range(_LIMITS):
         kept, cuts = _cheapest_cuts(made, last_use, sizes, total * 0.75**k)
         largest = max(sum(sizes[t] for outputs in made[a:b] for t in outputs) for a, b in cuts)
@@ -141,7 +142,8 @@ def _split(nodes, needed, sizes):
 
 def _cheapest_cuts(made, last_use, sizes, limit):
     """(bytes that pass the cuts, [(start, end), ...]) with at most `limit` bytes in a segment, or one node."""
-    costs, before = [0.0] + [math.inf] * len(made), [0] * (len(made) + 1)
+    costs = [0.0] + [math.inf] * len(made)
+    before = [0] * (len(made) + 1)
     for start in range(len(made)):
         inside = 0
         for end in range(start + 1, len(made) + 1):
@@ -151,8 +153,10 @@ def _cheapest_cuts(made, last_use, sizes, limit):
             passing = [t for outputs in made[start:end] for t in outputs if last_use.get(t, -1) >= end]
             cost = costs[start] + sum(sizes[t] for t in passing)
             if cost < costs[end]:
-                costs[end], before[end] = cost, start
-    cuts, end = [], len(made)
+                costs[end] = cost
+                before[end] = start
+    cuts = []
+    end = len(made)
     while end:
         cuts.append((before[end], end))
         end = before[end]
