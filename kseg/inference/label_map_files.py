@@ -56,7 +56,7 @@ def list_images(patterns):
 
 
 def _in_folder(folder):
-    found, problems = list_stems(folder, IMAGE_EXTENSIONS, str)
+    found, _, problems = list_stems(folder, IMAGE_EXTENSIONS, str)
     if problems:
         raise InputError(
             f"{folder} must hold images alone: {first_names([line for _, line in problems], _SHOWN)}. Move the file, "
