@@ -122,7 +122,6 @@ def test_a_planted_import_is_found(root, tmp_path, file, line, fault):
 TENSORFLOW = {
     "data.augmentation.apply_tensorflow",
     "data.pipeline.examples_tensorflow",
-    "data.pipeline.load",
     "training.distribution.replicas",
     "training.trainers.remat",
     "training.trainers.tensorflow",

@@ -10,7 +10,7 @@ from benchmarks.peers import inputs, steps
 from kseg import blocks, layers, losses
 from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.pipeline.load import open_split
-from kseg.evaluation.evaluate import evaluate_standard
+from kseg.evaluation.standard_protocol import evaluate_standard
 from kseg.models import build_model
 from kseg.settings import Augmentation, Resize
 from kseg.training.trainers import make_trainer

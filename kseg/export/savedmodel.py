@@ -8,7 +8,7 @@ import keras
 import kseg
 from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import as_model, label_set_of, model_files
-from kseg.inference.predict import first_maximum, logits_at
+from kseg.inference.predict import check_outputs, first_maximum, logits_at
 from kseg.io.errors import FileAccessError, InputError, NotFiniteError
 from kseg.io.files import checked_path, refuse_inputs, replacing_content, write_json, writing
 from kseg.layers.preprocessing import preprocess_layer
@@ -56,6 +56,7 @@ def export_saved_model(model, path, *, label_set=None):
     model = as_model(model)
     if not isinstance(model, keras.Model):
         raise InputError("The model is a SavedModel already: export the .keras file of its run.")
+    check_outputs(model)
     if label_set is not None and not (isinstance(label_set, dict) and {"name", "classes", "palette"} <= set(label_set)):
         raise InputError(f"label_set must be a dict of name, classes and palette, got {label_set!r}.")
     if weight := first_not_finite(model.weights):

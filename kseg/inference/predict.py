@@ -22,6 +22,8 @@ from kseg.io.progress import progress_bar
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.visualization.label_maps import colorize
 
+MAX_CLASSES = 255  # ids that a label map of 8 bits tells from void
+
 
 def logits_at(model, images, height, width):
     """Run a model on images of any size and give logits at a size.
@@ -84,10 +86,18 @@ def predict(model, image):
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     model = as_model(model)
+    check_outputs(model)
     predict_batch = predictor(model)
     if isinstance(image, (list, tuple)):
         return [_predict_one(predict_batch, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
     return _predict_one(predict_batch, image, "the image")
+
+
+def check_outputs(model):
+    """Raise InputError for a model of more classes than a label map of 8 bits can tell from void (255)."""
+    outputs = model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
+    if outputs is not None and outputs > MAX_CLASSES:
+        raise InputError(f"A label map of 8 bits holds at most {MAX_CLASSES} classes, but the model gives {outputs}.")
 
 
 def _predict_one(predict_batch, image, name):
@@ -139,6 +149,7 @@ def write_label_maps(model, images, output, folders=(), progress=False):
         check_replaceable(picture)
     check_images(paths)
     model = as_model(model)
+    check_outputs(model)
     known = label_set_of(model)
     if not known:
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")

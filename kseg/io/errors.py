@@ -7,11 +7,11 @@ class InputError(ValueError):
     """A setting, file or model that cannot be used. The message says what must hold, what came and what to do."""
 
 
-class MissingFileError(InputError, FileNotFoundError):
+class MissingFileError(FileNotFoundError, InputError):
     """A file or folder that is not there."""
 
 
-class FileAccessError(InputError, OSError):
+class FileAccessError(OSError, InputError):  # OSError first: it is what makes errno and text of the arguments
     """A file that could not be read or written: a full disk, a missing permission."""
 
 
@@ -19,7 +19,7 @@ class NotFiniteError(InputError, FloatingPointError):
     """A loss, gradient, weight or score that is nan or infinite."""
 
 
-class LostProcessError(InputError, ConnectionError, ChildProcessError):
+class LostProcessError(ConnectionError, ChildProcessError, InputError):
     """Another process of the same work is gone."""
 
 

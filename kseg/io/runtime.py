@@ -55,6 +55,15 @@ def choose_kernels(setting, stored, base_filters):
         os.environ[ONEDNN] = {"on": "1", "off": "0"}[decided]
 
 
+def check_kernels(setting, stored):
+    """Raise InputError if the setting onednn is not that of the run in the workdir ("" or None: it says nothing)."""
+    if stored and setting not in ("auto", stored):
+        raise InputError(
+            f"The workdir holds a run with onednn={stored}, got {setting}: another arithmetic is another run. Leave "
+            "onednn out, use another workdir, or begin with the weights of this one (init_from)."
+        )
+
+
 def settle_kernels(setting, stored):
     """Say what this process runs, when it is what the setting and the stored run say.
 
@@ -68,11 +77,7 @@ def settle_kernels(setting, stored):
         if setting != "auto":
             raise InputError(f"onednn needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}. Leave it out.")
         return setting
-    if stored and setting not in ("auto", stored):
-        raise InputError(
-            f"The workdir holds a run with onednn={stored}, got {setting}: another arithmetic is another run. Leave "
-            "onednn out, use another workdir, or begin with the weights of this one (init_from)."
-        )
+    check_kernels(setting, stored)
     wanted = stored or setting
     running = "on" if runs_onednn() else "off"
     if wanted not in ("auto", running):

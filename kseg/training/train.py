@@ -17,7 +17,7 @@ from kseg.inference.predict import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path
 from kseg.io.progress import progress_bar
-from kseg.io.runtime import settle_kernels
+from kseg.io.runtime import check_kernels, settle_kernels
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs import checkpoints
 from kseg.runs.checkpoints import TrainState
@@ -62,6 +62,7 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
     digest = train_split.manifest.digest
     wanted = describe(model, data_dir, model_options or {}, strategy, settings, digest)
     longer = folder.check(wanted, len(train_split))
+    check_kernels(settings.onednn, (folder.stored() or {}).get("onednn"))
     if folder.finished and not longer:
         print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
         return load_model(folder.kept_model(settings.keep)), folder.read_history()

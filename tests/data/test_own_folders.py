@@ -409,7 +409,7 @@ def test_a_palette_may_not_contradict_the_class_list(tmp_path, name, kind):
     (root / "train/labels").mkdir()
     drawn.save(root / f"train/labels/a.{kind}")
     if refusal is None:
-        np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], label(0, range(3)))
+        np.testing.assert_array_equal(decoded(image_folders.read(root), "train")[0][2], label(0, range(3)))
         return
     with pytest.raises(InputError) as error:
         prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
@@ -421,7 +421,7 @@ def test_a_palette_may_not_contradict_the_class_list(tmp_path, name, kind):
     wanted = {tuple(row["color"]): row["id"] for row in DRAWN}
     if all(tuple(colour) in wanted for colour in palette):
         ids = np.array([wanted[tuple(colour)] for colour in palette])[label(0, range(3))]
-        np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], ids)
+        np.testing.assert_array_equal(decoded(image_folders.read(root), "train")[0][2], ids)
 
 
 def test_a_palette_colour_of_an_index_that_is_not_used_says_nothing(tmp_path):
@@ -432,7 +432,7 @@ def test_a_palette_colour_of_an_index_that_is_not_used_says_nothing(tmp_path):
     drawn.putpalette(np.array([ROAD, ROAD, CAR], np.uint8).tobytes())
     (root / "train/labels").mkdir()
     drawn.save(root / "train/labels/a.png")
-    np.testing.assert_array_equal(image_folders.read(root).split("train")[0][2], label(0, [1, 2]))
+    np.testing.assert_array_equal(decoded(image_folders.read(root), "train")[0][2], label(0, [1, 2]))
 
 
 NFC, NFD = "M\u00fcll", "Mu\u0308ll"  # the same word: U+00FC is "u" and U+0308, composed
@@ -445,7 +445,7 @@ def test_names_are_equal_whatever_unicode_form_a_mac_gave_them(tmp_path):
     source = image_folders.read(root)
     assert source.problems == ()
     assert [frame.name for frame in source.splits["train"]] == [f"{NFC}/{NFC}", "train0", "train1"]
-    assert source.split("train")[0][1].shape == (H, W, 3)  # read under the name that the disk has
+    assert decoded(source, "train")[0][1].shape == (H, W, 3)  # read under the name that the disk has
     save(root / f"train/images/{NFC}/{NFC}.jpg", image(0))
     assert lines_of(root)[0] == [  # "u" comes before U+00FC
         "two files of one name, its letters in two Unicode forms: "

@@ -157,22 +157,21 @@ def test_exporting_again_replaces_and_other_folders_are_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved_model", "thesis"]
 
 
-def test_an_added_format_is_a_choice_of_the_script(root, tmp_path, monkeypatch, capsys):
+def test_an_added_format_is_a_choice_of_the_script(tmp_path, monkeypatch, capsys):
     def weights(model, path):
         """The weights by their paths."""
         np.savez(path, **{weight.path: np.asarray(weight) for weight in kseg.load_model(model).weights})
         return path
 
     monkeypatch.setitem(EXPORTERS, "weights", Exporter(weights, "NumPy's archive of arrays"))
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    monkeypatch.delitem(sys.modules, "export", raising=False)
-    script = importlib.import_module("export")
-    monkeypatch.delitem(sys.modules, "export")
+    monkeypatch.delitem(sys.modules, "kseg.commands.export_command", raising=False)
+    script = importlib.import_module("kseg.commands.export_command")
+    monkeypatch.delitem(sys.modules, "kseg.commands.export_command")
     model = tiny.build_tiny()
     model.save(tmp_path / "tiny.keras")
     assert script.FLAGS["format"].default == "savedmodel" and "NumPy's archive of arrays" in script.FLAGS.get_help()
     script.FLAGS(["export.py", f"--model={tmp_path}/tiny.keras", f"--output={tmp_path}/tiny.npz", "--format=weights"])
-    script.main(script.FLAGS)
+    script.run(script.FLAGS)
     assert capsys.readouterr().out == f"{tmp_path}/tiny.npz\n"
     with np.load(tmp_path / "tiny.npz") as archive:
         assert {name: archive[name].shape for name in archive} == {w.path: tuple(w.shape) for w in model.weights}

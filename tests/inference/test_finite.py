@@ -140,3 +140,16 @@ def test_a_script_shows_one_line(records, tmp_path, call_script):
     arguments = (f"--model={tmp_path / 'broken.keras'}", f"--images={source}/*.png", f"--output={tmp_path / 'out'}")
     code, _, error = call_script("predict", *arguments)
     assert code == 2 and "val_1.png are not finite" in error
+
+
+def test_a_model_of_more_classes_than_a_label_map_holds_is_refused(tmp_path):
+    """Ids of 8 bits wrap: class 299 of 300 came out as 43."""
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Conv2D(300, 1)(image))
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="holds at most 255 classes, but the model gives 300"):
+        kseg.predict(model, pixels)
+    labels = {"name": "many", "classes": [str(i) for i in range(300)], "palette": [[0, 0, 0]] * 300}
+    with pytest.raises(ValueError, match="holds at most 255 classes, but the model gives 300"):
+        kseg.export_saved_model(model, tmp_path / "out", label_set=labels)
+    assert not list(tmp_path.iterdir())

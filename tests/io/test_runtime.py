@@ -126,7 +126,7 @@ DESCRIBE = """
 import json
 {first}
 import kseg
-from kseg import runtime
+from kseg.io import runtime
 print(json.dumps(runtime.describe_kernels()))
 """
 

@@ -153,7 +153,7 @@ def test_a_submission_of_bombs(tmp_path, little_memory):
 
 def test_weights_that_would_unpack_to_more(tmp_path, monkeypatch, little_memory):
     monkeypatch.setattr(zips, "MAX_UNPACKED", 10**6)
-    monkeypatch.setattr("kseg.io.zips.MAX_UNPACKED", 10**6)
+    monkeypatch.setattr("kseg.models.pretrained.keras_file.MAX_UNPACKED", 10**6)
     says = "it says that it unpacks to 40,000,000 bytes, and at most 1,000,000 are read"
     with pytest.raises(InputError, match=f"a.pth as a PyTorch state dict: {says}"):
         read_state_dict(write_zeros(tmp_path / "a.pth", "x/data.pkl"))
@@ -176,7 +176,8 @@ def test_one_storage_that_many_tensors_share_is_read_once(tmp_path, monkeypatch)
     with zipfile.ZipFile(path) as archive:
         whole = {name: archive.read(name) for name in archive.namelist()}
     reads = []
-    monkeypatch.setattr("kseg.io.zips.read_member", lambda archive, name, most: reads.append(name) or whole[name])
+    place = "kseg.models.pretrained.torch_file.read_member"
+    monkeypatch.setattr(place, lambda archive, name, most: reads.append(name) or whole[name])
     np.testing.assert_array_equal(read_state_dict(path)["a"], array)
     assert sorted(reads) == sorted(whole)
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -36,8 +37,9 @@ def build(name):
 
 
 def weights_of(model):
-    """All but the states of random generators, by path."""
-    return {weight.path: np.asarray(weight) for weight in model.weights if "seed" not in weight.path}
+    """All but the states of random generators, by path; without the numbers that Keras gives through a process."""
+    weights = [weight for weight in model.weights if "seed" not in weight.path]
+    return {f"{i} {re.sub(r'_[0-9]+(?=/)', '', w.path)}": np.asarray(w) for i, w in enumerate(weights)}
 
 
 def run(name):

@@ -18,10 +18,12 @@ import averages
 import keras
 import numpy as np
 import tiny
+from scenes import decoded
 
 import kseg
 from kseg.data.augmentation import apply_numpy, plan
 from kseg.data.datasets import image_folders
+from kseg.settings import Augmentation
 from kseg.training.trainers import make_trainer
 
 
@@ -38,7 +40,7 @@ class PlanBatches(keras.utils.PyDataset):
         self.on_epoch_begin()
 
     def on_epoch_begin(self):
-        ranges = plan.Augmentation(scale_min=0.75, scale_max=1.5, flip=True)
+        ranges = Augmentation(scale_min=0.75, scale_max=1.5, flip=True)
         self.plan = plan.epoch_plan(len(self.split), self.batch_size, 0, self.epoch, ranges)
         self.epoch += 1
 
@@ -62,9 +64,9 @@ def fit_on_a_reader(source):
     model.compile(
         keras.optimizers.Adam(0.01), loss=kseg.losses.CrossEntropy(), metrics=[kseg.metrics.SegmentationScores(3)]
     )
-    batches = PlanBatches(reader.split("train"), labels.table, 2, (32, 64))
+    batches = PlanBatches(decoded(reader, "train"), labels.table, 2, (32, 64))
     history = model.fit(batches, epochs=8, verbose=0).history
-    pairs = [(image, labels.table[label]) for _, image, label in reader.split("val")]
+    pairs = [(image, labels.table[label]) for _, image, label in decoded(reader, "val")]
     scores = kseg.evaluate(model, pairs)
     return {"losses": history["loss"], "train_iou": history["mean_iou"], "images": scores.images}
 

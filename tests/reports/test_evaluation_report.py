@@ -3,7 +3,6 @@
 import collections
 import csv
 import json
-import sys
 
 import keras
 import numpy as np
@@ -122,16 +121,14 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", ["standard", "cityscapes"])
-def test_scores_and_report_read_and_predict_each_image_once(protocol, streets, tmp_path, root, monkeypatch, counted):
-    monkeypatch.syspath_prepend(str(root / "scripts"))
-    monkeypatch.delitem(sys.modules, "evaluate", raising=False)
-    import evaluate
-
+def test_scores_and_report_read_and_predict_each_image_once(protocol, streets, tmp_path, counted):
     model = constant_model(CAR)
     model.save(tmp_path / "car.keras")
     flags = (f"--model={tmp_path}/car.keras", f"--data_dir={streets[0]}", f"--report_dir={tmp_path}/report")
-    evaluate.FLAGS(["evaluate.py", *flags, f"--protocol={protocol}", "--batch_size=2", f"--output={tmp_path}/a.json"])
-    evaluate.main(evaluate.FLAGS)
+    evaluate_command.FLAGS(
+        ["evaluate.py", *flags, f"--protocol={protocol}", "--batch_size=2", f"--output={tmp_path}/a.json"]
+    )
+    evaluate_command.run(evaluate_command.FLAGS)
     assert len(counted) == 4 and set(counted.values()) == {1}, counted  # two records read, two images predicted
     assert len(list((tmp_path / "report").iterdir())) == 4
     kseg.evaluate(model, streets[0], protocol=protocol).to_json(tmp_path / "b.json")

@@ -1,13 +1,11 @@
-"""Load_dataset, open_split."""
+"""A split of a record folder, as a tf.data.Dataset or as the examples that training and evaluation read."""
 
 import itertools
 
 import keras
-import tensorflow as tf
 
 from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.pipeline.examples import Examples
-from kseg.data.pipeline.examples_tensorflow import RecordSource
 from kseg.io.errors import InputError, check_whole
 from kseg.settings import Augmentation, Resize
 
@@ -45,6 +43,10 @@ def load_dataset(
         ValueError: no finished record folder; unknown split or label set; sizes that differ within a batch. A corrupt
             record stops the iteration with an error that names shard and position (see `readable_errors`).
     """
+    import tensorflow as tf
+
+    from kseg.data.pipeline.examples_tensorflow import RecordSource
+
     if (height is None) != (width is None):
         raise InputError(f"Give both height and width or neither, got {height} and {width}.")
     for name, value, least in (
