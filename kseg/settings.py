@@ -387,6 +387,8 @@ class Settings:
             raise InputError("adamw is adam with weight_decay, got 0. Give one (.01 is common), or optimizer adam.")
         if not self.ema_momentum < 1:
             raise InputError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
+        if not self.momentum < 1:
+            raise InputError(f"momentum must be below 1, got {self.momentum}.")
 
     def total_steps(self, images):
         """Return the optimizer steps of the whole run over so many training images; whole batches count."""

@@ -96,6 +96,15 @@ WRITERS = {
 }
 
 
+def grey():
+    image = keras.Input((32, 64, 1))
+    return keras.Model(image, keras.layers.Conv2D(3, 1)(image))
+
+
+class Subclassed(keras.Model):
+    """A model without a graph: what it takes and gives is not known."""
+
+
 @functools.cache
 def labelled():
     made = tiny.build_tiny()
@@ -162,6 +171,18 @@ CALLS = [
     lambda root: kseg.predict(model(), b""),
     lambda root: kseg.predict(model(), root / "broken.png"),
     lambda root: kseg.predict(3, root / "image.png"),
+    lambda root: kseg.predict(model(), np.zeros((0, 5, 3), np.uint8)),
+    lambda root: kseg.evaluate(model(), [(np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.uint8))]),
+    lambda root: kseg.evaluate(model(), [(np.zeros((0, 4, 4, 3), np.uint8), np.zeros((0, 4, 4), np.uint8))]),
+    lambda root: kseg.train("unet", root / "records", root / "out", epochs=1, optimizer="sgd", momentum=1.5),
+    lambda root: kseg.train(grey, root / "records", root / "out", epochs=1),
+    lambda root: kseg.train(Subclassed, root / "records", root / "out", epochs=1),
+    lambda root: kseg.export_saved_model(
+        model(), root / "out", label_set={"name": "n", "classes": ["a"] * 9, "palette": [[0, 0, 0]] * 9}
+    ),
+    lambda root: kseg.export_saved_model(
+        model(), root / "out", label_set={"name": "n", "classes": ["a", "b", "c"], "palette": [["x"]] * 3}
+    ),
     lambda root: kseg.export_saved_model(3, root / "out"),
     lambda root: kseg.export_saved_model(model(), root / "out"),
     lambda root: kseg.export_saved_model(model(), root / "out", label_set=["a"]),

@@ -66,7 +66,7 @@ def _checked_batch(images, truths, *stored):
     if images.ndim == 3:
         images = images[None]
         truths = truths[None]
-    if images.ndim != 4 or truths.ndim != 3 or len(images) != len(truths):
+    if images.ndim != 4 or images.shape[3] != 3 or truths.ndim != 3 or len(images) != len(truths) or not images.size:
         raise InputError(
             f"Data must be pairs of images (B, H, W, 3) and labels (B, H, W), got {images.shape} and {truths.shape}."
         )

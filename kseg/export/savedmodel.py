@@ -59,6 +59,8 @@ def export_saved_model(model, path, *, label_set=None):
     check_outputs(model)
     if label_set is not None and not (isinstance(label_set, dict) and {"name", "classes", "palette"} <= set(label_set)):
         raise InputError(f"label_set must be a dict of name, classes and palette, got {label_set!r}.")
+    if label_set is not None:
+        _check_label_set(label_set, model.output_shape[-1])
     if weight := first_not_finite(model.weights):
         raise NotFiniteError(
             f"The weight {weight} is not finite, so the model has no labels to give. Export weights of an earlier step."
@@ -77,6 +79,22 @@ def export_saved_model(model, path, *, label_set=None):
         _write(model, folder)
         write_json(folder / _CLASSES, facts)
     return path
+
+
+def _check_label_set(label_set, outputs):
+    """Refuse names and colours that cannot be those of a model with so many outputs."""
+    classes = label_set["classes"]
+    palette = label_set["palette"]
+    named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+    if not named or not 1 <= len(classes) <= outputs:
+        raise InputError(f"label_set needs the names of the model's {outputs} classes, got {classes!r}.")
+    drawn = isinstance(palette, (list, tuple)) and len(palette) == len(classes)
+    if not drawn or not all(isinstance(c, (list, tuple)) and len(c) == 3 and all(map(_is_byte, c)) for c in palette):
+        raise InputError(f"label_set needs a colour of three whole numbers of 0..255 for each class, got {palette!r}.")
+
+
+def _is_byte(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
 def _write(model, folder):

@@ -62,8 +62,17 @@ def class_count(model):
 
 def check_input(model, size, crop=None):
     """Raise ValueError unless a model takes images of `size`, or crops out of it, both (height, width) in pixels."""
-    if not isinstance(model, keras.Model) or len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError("The function must give a keras.Model of one input (images) and one output (logits).")
+    inputs = getattr(model, "inputs", None) or ()  # none of a subclassed model, or of one that is not built
+    outputs = getattr(model, "outputs", None) or ()
+    if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
+        raise InputError(
+            "The function must give a functional keras.Model of one input (images) and one output (logits)."
+        )
+    if len(inputs[0].shape) != 4 or inputs[0].shape[3] != 3 or len(outputs[0].shape) != 4:
+        raise InputError(
+            f"{model.name} must take images (B, H, W, 3) and give logits (B, H, W, C), but takes {inputs[0].shape} and "
+            f"gives {outputs[0].shape}."
+        )
     wanted = tuple(model.inputs[0].shape[1:3])
     layer = preprocess_layer(model)
     multiple = layer.multiple if layer else 1

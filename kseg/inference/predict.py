@@ -183,15 +183,18 @@ def _say(line, shown):
 def predictor(model):
     """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
 
-    It is compiled once for each model and kept with it. Where an image's logits are not finite it raises a
-    NotFiniteError that calls the image by its name (`names`: B texts, "image 3").
+    It is compiled once for each model and kept with it, and anew after a change of its `Preprocess` layer. Where an
+    image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B texts,
+    "image 3").
     """
     if isinstance(model, SavedModel):
         compiled = functools.partial(_exported_labels, model)
     else:
-        if not hasattr(model, "kseg_predictor"):
-            model.kseg_predictor = _compiled_predictor(model)
-        compiled = model.kseg_predictor
+        layer = preprocess_layer(model)
+        preprocessing = layer and (layer.mean, layer.scale, layer.size, layer.multiple)
+        if getattr(model, "kseg_predictor", (None, None))[0] != repr(preprocessing):
+            model.kseg_predictor = repr(preprocessing), _compiled_predictor(model)
+        compiled = model.kseg_predictor[1]
 
     def predict(images, height, width, names):
         ids, finite = compiled(images, height, width)
@@ -251,6 +254,6 @@ def read_image(image):
         image = np.asarray(image)
     except ValueError as error:  # NumPy's own, of lists of several lengths
         raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {type(image).__name__}: {error}.") from error
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape}.")
     return image

@@ -153,3 +153,17 @@ def test_a_model_of_more_classes_than_a_label_map_holds_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds at most 255 classes, but the model gives 300"):
         kseg.export_saved_model(model, tmp_path / "out", label_set=labels)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_preprocessing_was_set_to_afterwards_counts(tmp_path):
+    """The predictor is compiled and kept: a mean that is changed must not be that of the first call."""
+    model = tiny.build_tiny()
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    before = kseg.predict(model, image)
+    layer = model.get_layer("preprocess")
+    layer.mean = (255.0, 0.0, 0.0)
+    layer.scale = (1.0, 100.0, 100.0)
+    after = kseg.predict(model, image)
+    model.save(tmp_path / "a.keras")
+    np.testing.assert_array_equal(after, kseg.predict(tmp_path / "a.keras", image))
+    assert (before != after).any()
