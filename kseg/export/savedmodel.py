@@ -6,9 +6,10 @@ import re
 import keras
 
 import kseg
+from kseg.inference.compatibility import check_outputs
 from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import as_model, label_set_of, model_files
-from kseg.inference.predict import check_outputs, first_maximum, logits_at
+from kseg.inference.predict import first_maximum, logits_at
 from kseg.io.errors import FileAccessError, InputError, NotFiniteError
 from kseg.io.files import checked_path, refuse_inputs, replacing_content, write_json, writing
 from kseg.layers.preprocessing import preprocess_layer

@@ -5,9 +5,11 @@ import warnings
 
 import keras
 
-from kseg.inference.loading import SavedModel, label_set_of
+from kseg.inference.loading import SavedModel, check_shapes, label_set_of
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import check_divides, preprocess_layer
+
+MAX_CLASSES = 255  # ids that a label map of 8 bits tells from void
 
 
 def check_arguments(data_dir, workdir, callbacks):
@@ -60,6 +62,13 @@ def class_count(model):
     return model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
 
 
+def check_outputs(model):
+    """Raise InputError for a model of more classes than a label map of 8 bits can tell from void (255)."""
+    outputs = class_count(model)
+    if outputs is not None and outputs > MAX_CLASSES:
+        raise InputError(f"A label map of 8 bits holds at most {MAX_CLASSES} classes, but the model gives {outputs}.")
+
+
 def check_input(model, size, crop=None):
     """Raise ValueError unless a model takes images of `size`, or crops out of it, both (height, width) in pixels."""
     inputs = getattr(model, "inputs", None) or ()  # none of a subclassed model, or of one that is not built
@@ -68,11 +77,7 @@ def check_input(model, size, crop=None):
         raise InputError(
             "The function must give a functional keras.Model of one input (images) and one output (logits)."
         )
-    if len(inputs[0].shape) != 4 or inputs[0].shape[3] != 3 or len(outputs[0].shape) != 4:
-        raise InputError(
-            f"{model.name} must take images (B, H, W, 3) and give logits (B, H, W, C), but takes {inputs[0].shape} and "
-            f"gives {outputs[0].shape}."
-        )
+    check_shapes(model)
     wanted = tuple(model.inputs[0].shape[1:3])
     layer = preprocess_layer(model)
     multiple = layer.multiple if layer else 1

@@ -7,7 +7,8 @@ from keras import ops
 from kseg.io.errors import NotFiniteError
 
 
-def _all_finite(values):
+def all_finite(values):
+    """Whether each image's values are finite: (B, ...) -> bool (B,)."""
     return ops.all(ops.isfinite(values), axis=tuple(range(1, len(values.shape))))
 
 

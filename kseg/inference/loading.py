@@ -12,7 +12,7 @@ import zlib
 import keras
 from keras import ops
 
-from kseg.inference.finite import _all_finite
+from kseg.inference.finite import all_finite
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path
 from kseg.io.zips import check_unpacked
@@ -20,16 +20,10 @@ from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-
-
 # What Keras may raise about a file of arbitrary bytes, or a user's own layers.
 DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
 DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
-
-
 _UNREGISTERED = re.compile(r"Could not locate (class|function) '([^']+)'")
-
-
 REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
 
@@ -100,13 +94,18 @@ def as_model(model):
         return model
     if not isinstance(model, keras.Model):
         raise InputError(f"model must be a keras.Model or the path of one, got {model!r}.")
+    check_shapes(model)
+    return model
+
+
+def check_shapes(model):
+    """Raise InputError unless a keras.Model takes RGB images and gives a score of each class at each pixel."""
     shapes = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
     if not all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes) or shapes[0][3] != 3:
         raise InputError(
             f"{model.name} must take images (B, H, W, 3) and give logits (B, H, W, C), but takes {shapes[0]} and gives "
             f"{shapes[1]}."
         )
-    return model
 
 
 def model_files(model):
@@ -151,7 +150,7 @@ class SavedModel:
     def labels(self, images):
         """uint8 (B, H, W, 3) -> uint8 (B, H, W), and whether each image's scores are finite, bool (B,)."""
         given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
-        return given["labels"], _all_finite(given["confidence"])  # nan where a logit is nan or inf
+        return given["labels"], all_finite(given["confidence"])  # nan where a logit is nan or inf
 
 
 def label_set_of(model):

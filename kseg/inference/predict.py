@@ -12,7 +12,8 @@ from keras import ops
 from tqdm import tqdm
 
 from kseg.data.augmentation.apply_numpy import PADDING
-from kseg.inference.finite import _all_finite, check_logits
+from kseg.inference.compatibility import check_outputs
+from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_map_files import check_images, check_replaceable, label_map_paths, save_label_map
 from kseg.inference.loading import SavedModel, as_model, label_set_of, model_files
 from kseg.io.errors import InputError
@@ -21,8 +22,6 @@ from kseg.io.images import decode_image
 from kseg.io.progress import progress_bar
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.visualization.label_maps import colorize
-
-MAX_CLASSES = 255  # ids that a label map of 8 bits tells from void
 
 
 def logits_at(model, images, height, width):
@@ -91,13 +90,6 @@ def predict(model, image):
     if isinstance(image, (list, tuple)):
         return [_predict_one(predict_batch, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
     return _predict_one(predict_batch, image, "the image")
-
-
-def check_outputs(model):
-    """Raise InputError for a model of more classes than a label map of 8 bits can tell from void (255)."""
-    outputs = model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
-    if outputs is not None and outputs > MAX_CLASSES:
-        raise InputError(f"A label map of 8 bits holds at most {MAX_CLASSES} classes, but the model gives {outputs}.")
 
 
 def _predict_one(predict_batch, image, name):
@@ -211,7 +203,7 @@ def _exported_labels(model, images, height, width):
 
 def classes_and_finite(logits):
     """Logits (B, H, W, C) -> class ids (B, H, W), and whether all logits of an image are finite, bool (B,)."""
-    return first_maximum(logits), _all_finite(logits)
+    return first_maximum(logits), all_finite(logits)
 
 
 def _compiled_predictor(model):

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Batch norm by TensorFlow's fused kernel where it trains, and ParseNet's L2 normalisation with a learned scale."""
 
 import keras
 from keras import ops

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Upsampling to sizes that are known only when the graph runs, and bilinear interpolation as a kernel."""
 
 import keras
 from keras import ops

@@ -1,7 +1,6 @@
 """From a model's name and a record folder to a trained, scored and exported model."""
 
 import contextlib
-import dataclasses
 import math
 import pathlib
 
@@ -59,10 +58,10 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
     if "val" not in train_split.manifest.splits:
         raise InputError(f"{data_dir}: {NO_VALIDATION}.")
     val_split = open_split(data_dir, "val", settings.label_set, settings.label_space)
-    digest = train_split.manifest.digest
-    wanted = describe(model, data_dir, model_options or {}, strategy, settings, digest)
+    wanted = describe(model, data_dir, model_options or {}, strategy, settings, train_split.manifest.digest)
     longer = folder.check(wanted, len(train_split))
-    check_kernels(settings.onednn, (folder.stored() or {}).get("onednn"))
+    stored = (folder.stored() or {}).get("onednn")
+    check_kernels(settings.onednn, stored)
     if folder.finished and not longer:
         print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
         return load_model(folder.kept_model(settings.keep)), folder.read_history()
@@ -71,9 +70,7 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
             f"{folder.workdir} is finished and cannot go on: its checkpoints are gone. Use another --workdir with "
             f"--init_from={folder.workdir}, which begins with its weights."
         )
-    stored = folder.stored() or {}
-    settings = dataclasses.replace(settings, onednn=settle_kernels(settings.onednn, stored.get("onednn")))
-    wanted = describe(model, data_dir, model_options or {}, strategy, settings, digest)
+    wanted["onednn"] = settle_kernels(settings.onednn, stored)
     for warning in quick_check(train_split, val_split):
         print(f"WARNING: {warning}")
     epochs = _Epochs(trainer, settings, folder, train_split, val_split)
