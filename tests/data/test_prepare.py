@@ -275,7 +275,7 @@ def test_where_no_process_can_be_started_this_one_does_the_work(monkeypatch, cap
     with Workers(None, 4, progress=False) as pool:
         assert set(pool.map(_process, range(3), "work")) == {os.getpid()}
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("No other process can be started (") and line.endswith("one process does the work.")
+    assert line.startswith("No other process can be started (") and line.endswith("so this one does all the work.")
 
 
 def test_a_mask_of_0_and_255_is_asked_about(tmp_path, capsys):

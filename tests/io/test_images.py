@@ -149,10 +149,10 @@ def test_formats_without_a_road_are_refused_by_name():
     refused = {
         "gif": (saved(PALETTE, "GIF"), "not a PNG, JPEG, WebP, TIFF or BMP file"),
         "ppm": (saved(RGB, "PPM"), "not a PNG, JPEG, WebP, TIFF or BMP file"),
-        "float": (saved(IDS.astype(np.float32), "TIFF"), "pixels of mode F; convert it to 8-bit RGB"),
-        "lab": (saved(Image.frombytes("LAB", (W, H), RGB.tobytes()), "TIFF"), "pixels of mode LAB"),
-        "inverted": (tiff_with(PHOTOGRAPHS["tiff_L16"], 262, 0), "pixels of mode I;16"),
-        "thumbnail": (saved(RGB, "TIFF", tiffinfo={254: 1}), "first picture is a reduced copy"),
+        "float": (saved(IDS.astype(np.float32), "TIFF"), "pixel mode F is not supported; convert it to 8-bit RGB"),
+        "lab": (saved(Image.frombytes("LAB", (W, H), RGB.tobytes()), "TIFF"), "pixel mode LAB"),
+        "inverted": (tiff_with(PHOTOGRAPHS["tiff_L16"], 262, 0), "pixel mode I;16"),
+        "thumbnail": (saved(RGB, "TIFF", tiffinfo={254: 1}), "first picture is a thumbnail"),
     }
     for name, (data, why) in refused.items():
         with pytest.raises(InputError, match=f"^{name}: .*{why}"):

@@ -234,7 +234,7 @@ def test_instance_maps_are_grey_png():
         ids = np.array([[0, 1, top]], dtype)
         assert np.array_equal(images.decode_instances(images.encode(ids), "map"), ids)
     for array, form in ((np.zeros((2, 2, 3), np.uint8), "png"), (np.zeros((2, 2), np.uint8), "jpeg")):
-        with pytest.raises(ValueError, match="map: instance maps must be grey PNG of 16 bits, got"):
+        with pytest.raises(ValueError, match="map: instance maps must be 16-bit grey PNG, got"):
             images.decode_instances(images.encode(array, form), "map")
 
 

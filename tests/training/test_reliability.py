@@ -164,7 +164,7 @@ def test_a_lock_whose_file_went_is_no_lock(tmp_path):
     path = tmp_path / files.LOCK
     with open(path, "w+b") as file:
         path.unlink()
-        with pytest.raises(ValueError, match="was in use until this moment. Start again"):
+        with pytest.raises(ValueError, match="was in use until just now. Start again"):
             files._lock(file.fileno(), path)
 
 
@@ -190,7 +190,7 @@ def test_without_locks_a_warning_says_so(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.warns(UserWarning, match="cannot be locked .*not implemented.*: start nothing else in it"):
+    with pytest.warns(UserWarning, match="cannot be locked .*not implemented.*: do not start anything else in it"):
         with files.locked(tmp_path):
             pass
 
@@ -224,7 +224,7 @@ def test_a_read_only_folder_is_a_clear_error(tmp_path, root):
     finally:
         tmp_path.chmod(0o755)
     first, second, left = done.stdout.splitlines()
-    assert f"Cannot write {tmp_path}: Permission denied. What was there before is intact" in first
+    assert f"Cannot write {tmp_path}: Permission denied. Earlier files are intact" in first
     assert f"Cannot write {tmp_path}/history.csv: Permission denied" in second
     assert left == "1 ['history.csv']"
 
