@@ -1,7 +1,7 @@
 """The table of scores: a score is one entry, from which tables, history, --best_by, bootstrap and page follow.
 
-Every score comes from the counts of a confusion matrix (`ClassCounts`), in NumPy, which only they import: the settings
-take the names from here, and --help loads no NumPy.
+Every score is computed from the counts of a confusion matrix (`ClassCounts`). Only the functions import NumPy: the
+settings take the names from here, and --help loads no NumPy.
 """
 
 import dataclasses

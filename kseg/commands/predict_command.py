@@ -50,7 +50,7 @@ flags.DEFINE_string(
 def check(args):
     """Say what is wrong with a submission, or that nothing is."""
     if args.model or args.images or args.output:
-        raise flags.Error("--check takes no --model, --images or --output: it only looks.")
+        raise flags.Error("--check takes no --model, --images or --output: it writes nothing.")
     from kseg.inference.cityscapes_submission_check import check_submission
 
     count, notes = check_submission(args.check, args.source, progress=True)
