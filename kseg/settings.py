@@ -246,7 +246,7 @@ class Settings:
         choices=("constant", "poly", "cosine", "steps"),
     )
     lr_drop_epochs: str = _setting(
-        "", "For --lr_schedule=steps: drop the rate after these epochs, in rising order, e.g. 30,60,90 (2.5 is fine)."
+        "", "For --lr_schedule=steps: drop the rate after these epochs, in rising order, e.g. 30,60,90 (or 2.5)."
     )
     lr_drop_factor: float = _setting(0.1, "Multiply the learning rate by this at each drop.", lower=0.0)
     warmup_steps: int = _setting(0, "Raise the learning rate linearly from 0 over this many steps.", lower=0)
@@ -325,7 +325,7 @@ class Settings:
         False, "Make repeated runs on a GPU bit-identical; slower. On a CPU they are bit-identical anyway."
     )
     validate_every_epochs: int = _setting(
-        1, "Epochs between two scorings of the validation split; the last epoch is always scored.", lower=1
+        1, "Epochs between two scorings of the validation split; the end of the run is always scored.", lower=1
     )
     checkpoint_every_steps: int = _setting(
         500, "Steps between two checkpoints; one is also written at the end of each epoch.", lower=1

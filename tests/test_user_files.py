@@ -475,7 +475,7 @@ def test_preparing_leaves_files_alone_that_only_look_like_its_own(tmp_path):
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / manifest.ORIGIN).write_text('{"bibliography": []}')
-    with pytest.raises(InputError, match="source.json is damaged, or not kseg's"):
+    with pytest.raises(InputError, match="source.json is damaged, or not from kseg"):
         prepare("camvid", root, tmp_path / "mine")
     assert snapshot(tmp_path / "mine") == {manifest.ORIGIN: ("file", b'{"bibliography": []}')}
 

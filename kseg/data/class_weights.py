@@ -36,12 +36,12 @@ def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
 
 
 def class_weights(kind, pixel_counts, num_classes, present_pixels=None):
-    """Class weights as the setting `class_weights` says them.
+    """Class weights as the setting `class_weights` names them.
 
     Args:
         kind: "none" (gives None), "median_frequency", "inverse_sqrt_frequency" (its square root: rare classes do
             not drown the rest), or the weights themselves, "1,2,0.5".
-        pixel_counts, present_pixels: as `median_frequency_weights` takes them; not looked at for given weights.
+        pixel_counts, present_pixels: as `median_frequency_weights` takes them; not used for given weights.
         num_classes: C, the classes of the model.
     Returns: float32 (C,), or None.
     Raises: ValueError for another text, or counts or weights of another number of classes.

@@ -23,7 +23,7 @@ class LabelSet:
     Args:
         name: as users call it ("train_ids").
         classes: class names; the position is the training id.
-        palette: one RGB colour (0..255) a class.
+        palette: one RGB colour (0..255) per class.
         table: uint8 (256,), raw id -> training id, 255 (void) or 254 (an id that the dataset does not have).
 
     Raises:
@@ -40,10 +40,10 @@ class LabelSet:
         palette = tuple(_colour(c) for c in self.palette)
         table = np.array(self.table)
         if not 1 <= len(classes) <= MAX_CLASSES:
-            raise InputError(f"Label set {self.name}: 1 to {MAX_CLASSES} classes are possible, got {len(classes)}.")
+            raise InputError(f"Label set {self.name}: there must be 1 to {MAX_CLASSES} classes, got {len(classes)}.")
         if len(palette) != len(classes):
             raise InputError(
-                f"Label set {self.name}: one colour a class, got {len(palette)} for {len(classes)} classes."
+                f"Label set {self.name}: one colour per class is needed, got {len(palette)} for {len(classes)} classes."
             )
         if table.shape != (256,) or table.dtype.kind not in "iu" or table.min() < 0 or table.max() > 255:
             raise InputError(f"Label set {self.name}: the table must be 256 values of 0..255, got shape {table.shape}.")
@@ -158,7 +158,7 @@ class DatasetInfo:
 
 
 def with_current_names(data: dict) -> dict:
-    """Return a JSON object with today's name if it is a label set of an old one: an `object_hook` of json.loads."""
+    """Return a JSON object, a label set with an old name under its current one: an `object_hook` of json.loads."""
     name = data.get("name")
     if isinstance(name, str) and name in _RENAMED and "table" in data:
         return {**data, "name": _RENAMED[name]}

@@ -1,4 +1,4 @@
-"""The layer that normalises images inside the model and says what a saved model must say about itself."""
+"""The layer that normalises images inside the model and carries what a saved model must say about itself."""
 
 import json
 import numbers
@@ -15,7 +15,7 @@ def preprocess_layer(model):
 
 
 def check_divides(height, width, multiple):
-    """Raise ValueError about images of a size that a model cannot take; None is a size that is not known."""
+    """Raise ValueError if a model cannot take images of this size; None is an unknown size."""
     if not (height or 0) % multiple and not (width or 0) % multiple:
         return
     fit = "x".join(str(max(round(size / multiple), 1) * multiple) if size else "?" for size in (height, width))

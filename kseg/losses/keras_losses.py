@@ -43,7 +43,7 @@ class SegmentationLoss(keras.losses.Loss):
 
     Under a distribution strategy `fit` averages the replicas' losses, which differs from the loss of the global batch
     where valid pixels are unevenly spread; `kseg.train` divides by the global counts.
-    Args: as `loss_terms` takes them; labels equal to `ignore_label` have no part in anything.
+    Args: as `loss_terms` takes them; pixels with label `ignore_label` count nowhere.
     Raises: ValueError as `loss_terms`; for sample weights: mark the pixels to leave out with `ignore_label`; for the
         class_weight of `fit`: give `class_weights` here.
     """
@@ -110,7 +110,7 @@ def _refuse(loss, labels, sample_weight):
     rank = len(getattr(sample_weight, "shape", ()))
     if rank > 1 and rank == len(labels.shape) - 1:  # fit takes the labels' last axis for that of one-hot classes
         raise InputError(
-            f"{name} does not take the class_weight of fit, which knows one class an image and none a pixel. "
+            f"{name} does not take the class_weight of fit, which is per image and not per pixel. "
             f"Give one weight for each class to the loss: {name}(class_weights=[...])."
         )
     raise InputError(f"{name} takes no sample weights. Mark pixels with ignore_label.")

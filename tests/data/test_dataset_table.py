@@ -23,7 +23,9 @@ def sketches(monkeypatch):
 def test_a_new_dataset_is_prepared_and_read(sketches, tmp_path):
     make_camvid(tmp_path / "drawn")  # five frames to train, two to score
     records = tmp_path / "records"
-    with pytest.raises(FileNotFoundError, match=r"Download sketches.zip from the attic\n(.*\n)*.*--dataset=sketches "):
+    with pytest.raises(
+        FileNotFoundError, match=r"Put into one folder: sketches.zip from the attic\.\n(.*\n)*.*--dataset=sketches "
+    ):
         ensure_records("sketches", records)
     manifest = kseg.prepare_dataset("sketches", tmp_path, records, workers=1, progress=False)
     assert {name: len(split) for name, split in manifest.splits.items()} == {"train": 5, "val": 2}

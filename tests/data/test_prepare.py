@@ -286,7 +286,7 @@ def test_a_mask_of_0_and_255_is_asked_about(tmp_path, capsys):
         save(path, label(1, (0, 255)))
     prepare_dataset("folder", root, tmp_path / "out", workers=1)
     said = capsys.readouterr().out
-    question = ": 255 is void here; did you mean class 1 (road), which no pixel has? Then give it as id 255"
+    question = ": 255 is void here; did you mean class 1 (road), which no pixel has? Then give that class id 255"
     assert [f"WARNING: {split}{question}" in said for split in ("train", "val")] == [True, True]
     problems, warnings = check_records(records.load_manifest(tmp_path / "out"))[1:]
     assert problems == [] and [w for w in warnings if w.startswith(f"train{question}")]

@@ -123,7 +123,7 @@ def test_a_split_lists_its_records(folder, tmp_path):
 def test_deeplab_records(tmp_path, tf, suffix):
     deeplab_shard(tf, tmp_path / f"train-00000-of-00002{suffix}", (0, 1))
     deeplab_shard(tf, tmp_path / f"train-00001-of-00002{suffix}", (2,))
-    with pytest.raises(ValueError, match="label_space train_ids or label_ids"):
+    with pytest.raises(ValueError, match="with label_space train_ids or label_ids"):
         records.load_manifest(tmp_path)
     manifest = records.load_manifest(tmp_path, label_space="train_ids")
     split = manifest.split("train")

@@ -227,7 +227,7 @@ def test_a_tiff_of_a_huge_tile_is_refused_before_decoding():
 def test_what_is_no_picture_is_called_what_it_is(read):
     """HEIF is a box of its length, "ftyp" and a brand (ISO 23008-12); telephones save "heic", also as .jpg."""
     box = (24).to_bytes(4, "big") + b"ftyp" + b"heic" + bytes(12)
-    with pytest.raises(InputError, match="^x.jpg: HEIC photographs are not read; convert to JPEG$"):
+    with pytest.raises(InputError, match="^x.jpg: HEIC is not supported; convert to JPEG$"):
         read(box, "x.jpg")
     with pytest.raises(InputError, match=r"^x.jpg: not a PNG, JPEG, .* file \(24 bytes\)$"):
         read(box.replace(b"heic", b"mp42"), "x.jpg")

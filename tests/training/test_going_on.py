@@ -121,7 +121,7 @@ def test_a_longer_run_that_is_killed_at_once_and_made_longer_again(whole, record
     with pytest.raises(KeyboardInterrupt):
         kseg.train(tiny.build_tiny, records, workdir, callbacks=[Die(10)], **{**CONSTANT, "epochs": 5})
     assert not RunFolder(workdir).finished and "# until step 9: --epochs=3" in flags(workdir)
-    with pytest.raises(kseg.InputError, match="it is set to 15 steps, now 12"):
+    with pytest.raises(kseg.InputError, match="it has 15 steps, got 12"):
         kseg.train(tiny.build_tiny, records, workdir, **end)
     capsys.readouterr()
     with pytest.raises(KeyboardInterrupt):
@@ -147,10 +147,10 @@ def test_a_run_cannot_become_shorter(whole, records):
     with pytest.raises(kseg.InputError) as error:
         kseg.train(tiny.build_tiny, records, whole, **{**CONSTANT, "epochs": 2})
     assert str(error.value).splitlines() == [
-        f"{whole} holds a run of other settings:",
+        f"{whole} holds a run with other settings:",
         "  --epochs: stored '3', now '2'",
-        "A run can be made longer, never shorter: it is set to 9 steps, now 6.",
-        f"Use another --workdir, or --init_from={whole} there, which begins with this run's weights.",
+        "A run can be extended but not shortened: it has 9 steps, got 6.",
+        f"Use another --workdir, and --init_from={whole} to start it from this run's weights.",
     ]
     for values in ({"epochs": 4, "batch_size": 1}, {"epochs": 4, "keep": "last"}, {"epochs": 4, "patience": 2}):
         name = list(values)[1]

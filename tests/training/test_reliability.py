@@ -66,13 +66,13 @@ def test_sigterm_saves_the_step_and_exits_with_143(lives):
 def test_a_full_disk_is_one_line_and_leaves_the_last_state(lives):
     life = lives["lives"][2]
     assert life["code"] == 2 and life["hidden"] == [] and life["checkpoints"][-1] == "step-00000005.npz"
-    assert "Cannot write" in life["said"][-1] and "predictions.png: File too large. What was" in life["said"][-1]
+    assert "Cannot write" in life["said"][-1] and "predictions.png: File too large. Earlier files" in life["said"][-1]
 
 
 def test_a_torn_checkpoint_is_an_error_that_says_how_to_go_on(lives):
     torn, after = lives["lives"][4:6]
     assert torn["code"] == 2 and "step-00000006.npz is torn" in torn["said"][-1]
-    assert "Delete it to go on from step-00000005.npz." in torn["said"][-1]
+    assert "Delete it to continue from step-00000005.npz." in torn["said"][-1]
     assert after["said"] == ["Going on from step 5 of 9."]
 
 

@@ -158,7 +158,7 @@ def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(whole, re
     shutil.copytree(whole[0], workdir)
     with open(workdir / "flags.txt", "a") as file:
         file.write("--momentun=0.8\n")
-    message = r"flags.txt names --momentun, which this kseg has not: another version wrote the run. Use a new workdir"
+    message = r"flags.txt names --momentun, unknown to this kseg: another version wrote the run. Use a new workdir"
     with pytest.raises(ValueError, match=message):
         kseg.train(tiny.build_tiny, records, workdir, **tiny.SETTINGS)
     assert kseg.load_model(workdir).name == "tiny"  # its weights are none the worse
@@ -400,7 +400,7 @@ def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):
 
 def test_a_workdir_of_something_else_is_refused(records, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match="holds files but no run"):
+    with pytest.raises(ValueError, match="holds files but no kseg run"):
         kseg.train(tiny.build_tiny, records, tmp_path, **tiny.SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -1,4 +1,4 @@
-"""Labels that read without an error and yet are not what the class list says, told from ids and edges alone."""
+"""Labels that can be read but are not what the class list says, recognised from ids and edges alone."""
 
 import numpy as np
 

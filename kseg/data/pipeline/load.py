@@ -36,7 +36,7 @@ def load_dataset(
         training: give the rows of `augment.epoch_plan`: shuffled whole batches, augmented. Each pass over the dataset
             is the next epoch of the plan, so `model.fit(dataset, epochs=n)` sees n different ones.
         seed: seed of order and augmentation. augmentation: augment.Augmentation; None changes nothing.
-        label_space: what ids the labels of records without dataset.json hold: "train_ids" or "label_ids".
+        label_space: which ids the labels hold in records without dataset.json: "train_ids" or "label_ids".
     Returns:
         tf.data.Dataset; the same bytes whatever the parallelism.
     Raises:

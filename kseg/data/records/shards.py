@@ -61,8 +61,8 @@ def _turned(data: bytes, sizes: dict) -> str:
     if "image" not in sizes or sizes.get("label") != sizes["image"][::-1] or images.orientation(data, "image") == 1:
         return ""
     return (
-        "; its EXIF orientation turns the photograph, the label is drawn on the unturned one. "
-        "Turn the label, or remove the orientation from the photograph"
+        "; its EXIF orientation rotates the photograph, but the label is drawn on the unrotated one. "
+        "Rotate the label, or remove the orientation from the photograph"
     )
 
 
