@@ -284,7 +284,7 @@ def test_predictions_replace_no_file_that_kseg_did_not_write(stage, tmp_path, ki
         if kind == "link":
             Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "elsewhere.png")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="x.png is there and no label map that kseg wrote"):
+    with pytest.raises(InputError, match="x.png is not a label map that kseg wrote"):
         predict_files(stage / "run", [folder / "w.jpg", folder / "x.jpg"], folder)
     assert snapshot(tmp_path) == before
 

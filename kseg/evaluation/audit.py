@@ -167,11 +167,11 @@ def _checked(row, digits):
     try:
         values = [float(value) for value in row]
     except (TypeError, ValueError) as error:
-        raise InputError(f"A row is five numbers, got {row!r}.") from error
+        raise InputError(f"A row must be five numbers, got {row!r}.") from error
     if len(values) != len(SCORE_NAMES) or not all(0 <= value <= 1 for value in values):
-        raise InputError(f"A row is five shares of 1 ({', '.join(SCORE_NAMES)}), got {row!r}.")
+        raise InputError(f"A row must be five shares of 1 ({', '.join(SCORE_NAMES)}), got {row!r}.")
     if any(abs(round(value, digits) - value) > 1e-9 for value in values):
-        raise InputError(f"The numbers of a row have at most {digits} decimals, got {row!r}. Say how many they have.")
+        raise InputError(f"The numbers of a row must have at most {digits} decimals, got {row!r}. Raise digits.")
     return dict(zip(SCORE_NAMES, values, strict=True))
 
 

@@ -33,7 +33,7 @@ def evaluate(
     Protocol "standard": at the label's own resolution, the label set's classes, void ignored, one confusion matrix over
     all images; a prediction outside the classes on a valid pixel is a false negative. "cityscapes": the benchmark's own
     class and category IoU and iIoU, equal to cityscapesScripts' to the bit; it needs Cityscapes records with instance
-    maps. "fischer2021": what the authors of the paper did, at the network's size
+    maps. "fischer2021": as the authors of the paper do, at the network's size
     (`fischer2021_protocol.evaluate_fischer2021`).
 
     Args:

@@ -45,7 +45,8 @@ def batches_pass(batches, predictors, *, names=(), expected=None, progress=False
             `kseg.inference.predict.predictor`. names: of the images, where they have any, for errors. expected: how
             many images come, where that is known. progress: show a bar under the title.
     Raises:
-        ValueError: a pair that is none. FloatingPointError: scores that are nan or infinite; it names the image.
+        ValueError: something that is not a pair. FloatingPointError: scores that are nan or infinite; it names the
+        image.
     """
     index = 0
     with progress_bar(title, expected, shown=progress) as bar:

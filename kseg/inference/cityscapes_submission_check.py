@@ -30,11 +30,11 @@ listed = functools.partial(first_names, most=8)  # of one kind of problem
 _VOID = cityscapes.info().void_ids
 _TRAINING_IDS = (*range(cityscapes.info().label_set().num_classes), 255)
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
-_NOTE = "predict ids that no score counts, each such pixel a miss"
+_NOTE = "predict ids that are not scored; each such pixel counts as a miss"
 
 
 def check_submission(path, source=None, progress=False):
-    """Check a folder or zip of label maps as the test server would, and for what it cannot see; changes nothing.
+    """Check a folder or zip of label maps as the test server would, and for faults that it cannot see; changes nothing.
 
     Args:
         path: folder (with its subfolders) or zip. source: where the test images are, to know all names; else the

@@ -59,7 +59,7 @@ def _in_folder(folder):
     found, _, problems = list_stems(folder, IMAGE_EXTENSIONS, str)
     if problems:
         raise InputError(
-            f"{folder} must hold images alone: {first_names([line for _, line in problems], _SHOWN)}. Move the file, "
+            f"{folder} must hold only images: {first_names([line for _, line in problems], _SHOWN)}. Move the file, "
             "or give a pattern that leaves it out."
         )
     return {path: name for name, path in found.items()}
@@ -119,7 +119,7 @@ def _check_alone(other, path, picture):
     if other is not path:
         raise InputError(
             f"Images need different names, but {other} and {path} would both be written to {picture}, at least where "
-            "case is ignored. Rename one, or call once for each with an output folder of its own."
+            "case is ignored. Rename one, or run once for each with its own output folder."
         )
 
 
@@ -140,7 +140,7 @@ def check_replaceable(path):
     except (OSError, ValueError, SyntaxError, EOFError):
         pass  # no picture, so not kseg's either
     if stored is None:
-        raise InputError(f"{path} is there and no label map that kseg wrote. Choose another output folder, or move it.")
+        raise InputError(f"{path} is not a label map that kseg wrote. Choose another output folder, or move it.")
     if picture is None or not stored.endswith(_digest(picture)):
         raise InputError(
             f"{path} was changed since kseg wrote it, or an earlier version wrote it. Choose another output folder, or "

@@ -102,7 +102,7 @@ def predict_files(model, paths, output):
     """Label image files and write NAME.png (training ids) and color/NAME.png for each into a folder.
 
     An id without a colour (a model of more outputs than classes) is white. Label maps that kseg wrote there before are
-    replaced, unless they were changed since; any other file of such a name is not.
+    replaced, unless they were changed since. Any other file with such a name is not.
 
     Args:
         model: as in `predict`. paths: image files whose names differ in more than extension, folder and case.
@@ -122,7 +122,7 @@ def predict_files(model, paths, output):
 
 
 def write_label_maps(model, images, output, folders=(), progress=False):
-    """Do what `predict_files` does under names of one's own.
+    """Do what `predict_files` does, under given names.
 
     Args:
         images: list of (path, name): NAME.png and color/NAME.png are written, and a name may hold folders ("seq1/0").

@@ -1,7 +1,7 @@
-"""The scores of "Neural Networks final project 2021" (Fischer, Malhotra), as its authors' code takes them.
+"""The scores of "Neural Networks final project 2021" (Fischer, Malhotra), as its authors' code computes them.
 
-At the size that the network works at, image by image, over the ids that the image's truth or prediction holds; on
-request with the network in training mode, as theirs was. For comparisons take the standard protocol instead.
+They are computed at the network's size, image by image, over the ids in the image's truth or prediction; on request
+with the network in training mode, as theirs was. For comparisons use the standard protocol instead.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Fischer2021Scores:
         if skipped:
             lines.append(f"An incomplete last batch of {skipped} was skipped.")
         if self.out_of_range:
-            lines.append(f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored.")
+            lines.append(f"WARNING: {self.out_of_range} pixels have a label that is neither a class nor void.")
         return "\n".join(lines)
 
     def to_json(self, path):

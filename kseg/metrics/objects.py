@@ -76,7 +76,7 @@ class ObjectScores:
             raise InputError(f"overlap must be above 0 and at most 1, got {overlap}.")
         for name, edges, least in (("size_edges", self.size_edges, 1), ("distance_edges", self.distance_edges, 0)):
             if list(edges) != sorted(set(edges)) or (edges and edges[0] < least):
-                raise InputError(f"{name} must be numbers from {least} on that grow, got {edges}.")
+                raise InputError(f"{name} must be rising numbers of at least {least}, got {edges}.")
         self.images = 0
         self._with_instances = None
         sources = len(_SOURCES)

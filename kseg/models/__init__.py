@@ -66,7 +66,7 @@ def _is_whole(value, least):
 
 
 def _check_option(option, value, default):
-    """Raise InputError unless the value of an option is of the kind that its default is."""
+    """Raise InputError unless the value of an option has the type of its default."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise InputError(f"{option} must be True or False, got {value!r}.")
@@ -74,11 +74,11 @@ def _check_option(option, value, default):
         check_whole(option, value, _LEAST.get(option, 1))
     elif isinstance(default, float):
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-            raise InputError(f"{option} must be a share of 0 to below 1, got {value!r}.")
+            raise InputError(f"{option} must be at least 0 and below 1, got {value!r}.")
     elif option in ("rates", "multi_grid"):
         whole = isinstance(value, (tuple, list)) and value and all(_is_whole(one, 1) for one in value)
         if not whole and value is not default:
-            raise InputError(f"{option} must be a list of whole numbers from 1 on, got {value!r}.")
+            raise InputError(f"{option} must be a list of whole numbers of at least 1, got {value!r}.")
     elif option == "encoder_weights":
         if not isinstance(value, (str, os.PathLike)) and value is not default:
             raise InputError(f"{option} must be 'imagenet', the path of a file or None, got {value!r}.")

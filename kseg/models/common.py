@@ -17,7 +17,7 @@ def image_input(input_shape, multiple, normalization="imagenet"):
     """The Input and its normalisation.
 
     Args: `input_shape`: (H, W, 3), None for free sizes. `multiple`: what H and W must divide by; free sizes are checked
-        when they come. `normalization`: "imagenet" or "unit" (RGB / 255).
+        when images arrive. `normalization`: "imagenet" or "unit" (RGB / 255).
     Returns: (Input, normalised tensor), both (B, H, W, 3). Raises: ValueError for sizes that do not divide.
     """
     height, width, _ = input_shape

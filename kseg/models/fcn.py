@@ -28,8 +28,8 @@ def fcn32s(
     """FCN-32s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038, sections 3.1 and 4): scores at stride 32.
 
     VGG16 with its dense layers as convolutions, fc6 (7x7) and fc7 (1x1), and 1x1 scores, upsampled by 32 by fixed
-    bilinear interpolation. Deviations: same padding for the 100 pixels around the image and the crops; scores begin as
-    the initialiser has it, not at zero (the paper found neither better), for zeros would stop the gradient below.
+    bilinear interpolation. Deviations: same padding instead of 100 pixels around the image and crops; the scores start
+    from the initialiser, not at zero (the paper found neither better), because zeros would stop the gradient below.
 
     Args: `input_shape`: (H, W, 3), multiples of 32 or None. `num_classes`: channels of the scores.
         `base_filters`: 64 in the paper; fc6 and fc7 have 64 times as many. `dropout`: rate after each of the two.
@@ -95,7 +95,7 @@ def fcn8s(
 ):
     """FCN-8s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038, section 4.2): adds scores of pool3 at stride 8.
 
-    Deviation: trained at once, where the paper starts it from a trained FCN-16s.
+    Deviation: trained from the start, while the paper starts from a trained FCN-16s.
 
     Args: `base_filters`, `dropout`, `initializer`, `encoder_weights`, `seed`: as in `fcn32s`. Returns, Raises: as
         `fcn32s`.

@@ -112,7 +112,7 @@ def segnet_aspp_fischer2021(
     """SegNet-ASPP as Fischer and Malhotra train it (2021), by their code or by their text; for configs/fischer2021.
 
     As `segnet_aspp`, but the decoder is of transposed convolutions and images are divided by 255, whatever weights are
-    loaded. What a shared batch norm scores in inference is often noise: `blocks.recurrent_conv` says why.
+    loaded. With a shared batch norm, inference often scores like noise: `blocks.recurrent_conv` says why.
 
     Args: `decoder_convs`: 12 as in their code, or 13 as in their text, before ASPP. `norm`: "shared" as in their code,
         one batch norm for each width of the trunk (512, 256, 128, 64 channels), or "per_conv". `tail`: whether there is

@@ -127,7 +127,7 @@ def _check_same_classes(models):
     counts = {len(classes) if isinstance(classes, tuple) else classes for classes, _ in shown.values()}
     if len(named) > 1 or len(counts) > 1:
         each = ", ".join(text for _, text in shown.values())
-        raise InputError(f"Scores compare on the same classes only, but the models' differ: {each}.")
+        raise InputError(f"Models can only be compared over the same classes, but these differ: {each}.")
 
 
 def cities_of(names):

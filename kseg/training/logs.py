@@ -1,4 +1,4 @@
-"""What a run shows of itself: lines on standard output, and numbers and pictures for TensorBoard."""
+"""What a run reports: lines on standard output, and numbers and pictures for TensorBoard."""
 
 import os
 import pathlib
@@ -104,7 +104,7 @@ class RunLog(TensorBoardLog):
         for title, path in pictures.items():
             self.picture(step, title, path)
         if scores.out_of_range:
-            print(f"WARNING: {scores.out_of_range} pixels have a label that is neither a class nor ignored.")
+            print(f"WARNING: {scores.out_of_range} pixels have a label that is neither a class nor void.")
         print(f"validation: mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}", flush=True)
         return {f"val_{name}": value for name, value in found.items()}
 

@@ -51,12 +51,12 @@ class Interruption:
     def _note(self, number, frame):
         self.requested = signal.Signals(number)
         self._give_back()
-        text = f"\n{self.requested.name}: the run stops when its files are safe; the signal again stops it at once.\n"
+        text = f"\n{self.requested.name}: the run stops when its files are safe. A second signal stops it at once.\n"
         with contextlib.suppress(OSError):
             os.write(2, text.encode())  # print may not be entered twice
 
     def check(self):
-        """Raise Stopped if a signal came."""
+        """Raise Stopped if there was a signal."""
         if self.requested:
             raise Stopped
 

@@ -230,7 +230,7 @@ def test_nothing_to_learn_is_an_error(source, checked, tmp_path):
         change(path, lambda label: np.where(label > 3, 4, 3))
     problems, warnings = checked()
     assert problems == [] and "100% of the pixels of train belong to no class" in " ".join(warnings)
-    with pytest.raises(ValueError, match="No pixel of split train is of a class of label set train_ids"):
+    with pytest.raises(ValueError, match="No pixel of split train belongs to a class of label set train_ids"):
         quick(tmp_path / "records")
 
 

@@ -155,12 +155,12 @@ def test_weights_that_would_unpack_to_more(tmp_path, monkeypatch, little_memory)
     says = "it claims to unpack to 40,000,000 bytes, but at most 1,000,000 are read"
     with pytest.raises(InputError, match=f"a.pth as a PyTorch state dict: {says}"):
         read_state_dict(write_zeros(tmp_path / "a.pth", "x/data.pkl"))
-    with pytest.raises(InputError, match=f"a.keras is damaged or no .keras file: {says}"):
+    with pytest.raises(InputError, match=f"a.keras is damaged or not a .keras file: {says}"):
         load_model(write_zeros(tmp_path / "a.keras", "model.weights.h5"))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("kernel", (10**7,), "f4", chunks=(10**6,), compression="gzip")  # no chunk is written
     assert (tmp_path / "a.h5").stat().st_size < 10**5
-    with pytest.raises(InputError, match="a.h5 says that it holds 40,000,000 bytes, and at most 1,000,000 are read"):
+    with pytest.raises(InputError, match="a.h5 claims to hold 40,000,000 bytes, but at most 1,000,000 are read"):
         read_arrays(tmp_path / "a.h5")
     with pytest.raises(InputError, match="it is compressed"):
         restore_checkpoint(write_zeros(tmp_path / "step-1.npz", "header.npy"), {})

@@ -59,7 +59,7 @@ def test_sigterm_saves_the_step_and_exits_with_143(lives):
     in_validation = lives["lives"][3]
     assert in_an_epoch["code"] == in_validation["code"] == 143
     for life, step in ((in_an_epoch, 5), (in_validation, 6)):
-        assert life["said"][-1] == f"Stopped at step {step} of 9, saved. The same command goes on."
+        assert life["said"][-1] == f"Stopped at step {step} of 9, saved. The same command continues."
         assert life["checkpoints"][-1] == f"step-{step:08}.npz" and life["hidden"] == []
 
 
@@ -277,7 +277,7 @@ def test_a_keras_file_that_brings_code_is_refused(tmp_path):
     name = str(tmp_path / "executed")
     keras.Model(image, keras.layers.Lambda(lambda x: (open(name, "w"), x)[1])(image)).save(tmp_path / "lambda.keras")
     mark.unlink()
-    with pytest.raises(ValueError, match="lambda.keras is damaged or no .keras file: .*[Ll]ambda"):
+    with pytest.raises(ValueError, match="lambda.keras is damaged or not a .keras file: .*[Ll]ambda"):
         kseg.load_model(tmp_path / "lambda.keras")
     assert not mark.exists()
 

@@ -253,7 +253,7 @@ def test_a_torn_checkpoint_names_the_one_before(whole, tmp_path):
     earlier, last = checkpoints.list_checkpoints(folder)
     last.write_bytes(last.read_bytes()[:-200])
     model = tiny.build_tiny()
-    with pytest.raises(ValueError, match=f"{last.name} is torn .*go on from {earlier.name}"):
+    with pytest.raises(ValueError, match=f"{last.name} is torn .*continue from {earlier.name}"):
         checkpoints.restore_checkpoint(last, {"model": model.variables})
 
 
@@ -389,7 +389,7 @@ def test_bad_settings(settings, message):
             "needs a model with an auxiliary head",
         ),
         ("unet", {"encoder_lr_multiplier": 0.1, "model_options": {"base_filters": 1}}, "'unet' has no encoder"),
-        ("segnet", {"init_from": "a", "model_options": {"encoder_weights": "b"}}, "two sources of the same weights"),
+        ("segnet", {"init_from": "a", "model_options": {"encoder_weights": "b"}}, "both set the encoder's weights"),
     ],
 )
 def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):

@@ -124,7 +124,7 @@ def encoder_layers(model):
         except InputError:
             continue
     raise InputError(
-        f"Model '{model.name}' has no encoder ({', '.join(ARCHITECTURES)}) to freeze or to give a rate of its own. "
+        f"Model '{model.name}' has no encoder ({', '.join(ARCHITECTURES)}) to freeze or to give its own learning rate. "
         "Leave freeze_encoder_epochs and encoder_lr_multiplier out."
     )
 
@@ -163,7 +163,7 @@ def _download(place, md5):
         reason = str(error).strip().partition("\n")[0]
         raise MissingFileError(
             f"Cannot download the encoder weights {name} ({reason}).\n"
-            f"Download {url} (md5 {md5}) where there is a network and put it at\n"
+            f"Download {url} (md5 {md5}) on a machine with a network and put it at\n"
             f"{home / 'models' / name}, or start with --encoder_weights=PATH (without weights: '')."
         ) from error
 

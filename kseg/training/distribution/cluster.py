@@ -50,7 +50,7 @@ def check_alone(what):
     workers = sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
     if workers > 1:
         raise InputError(
-            f"Training runs on one machine ({what}), but TF_CONFIG names {workers} workers. Unset it, or take "
+            f"Training runs on one machine ({what}), but TF_CONFIG names {workers} workers. Unset it, or use "
             "strategy multiworker."
         )
 

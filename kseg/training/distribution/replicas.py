@@ -62,7 +62,7 @@ class WorkerGroup:
             reason = str(error.message).strip().split("\n")[0][:300]
             raise LostProcessError(
                 f"Another worker of the group is gone ({reason}). Start all of them again, with the same command: they "
-                "go on from the last checkpoint."
+                "continue from the last checkpoint."
             ) from error
 
 
@@ -73,8 +73,8 @@ def join_group(images):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise InputError(
-            f"strategy multiworker must be the first that TensorFlow does in a process ({error}). Call kseg.train "
-            "before anything else runs there."
+            f"strategy multiworker must be the first thing that TensorFlow does in a process ({error}). Call "
+            "kseg.train before anything else runs there."
         ) from error
     if images % strategy.num_replicas_in_sync:
         raise InputError(
