@@ -151,7 +151,7 @@ def _typed(name, annotation, value):
         ValueError: it has another type (True is not a number, 2.0 is not a whole number), or is not finite.
     """
     kind, _, optional = annotation.partition(" | ")
-    came = value
+    given = value
     if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a scalar of NumPy's
         value = value.item()
     if kind == "str" and isinstance(value, os.PathLike):
@@ -161,7 +161,7 @@ def _typed(name, annotation, value):
     fits = type(value).__name__ == kind or (kind == "str" and isinstance(value, str))
     if (optional and value is None) or (fits and (kind != "float" or math.isfinite(value))):
         return value
-    raise InputError(f"{name} must be {_KINDS[kind]}{' or None' if optional else ''}, got {came!r}.")
+    raise InputError(f"{name} must be {_KINDS[kind]}{' or None' if optional else ''}, got {given!r}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,7 +50,7 @@ flags.DEFINE_boolean(
 flags.DEFINE_multi_string(
     "row",
     [],
-    "For --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1; repeat the flag for each row.",
+    "For --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, flag_values=FLAGS)

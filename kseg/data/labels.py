@@ -79,7 +79,7 @@ class LabelSet:
 
     @classmethod
     def from_json(cls, data: Mapping) -> "LabelSet":
-        """Return the label set that `to_json` wrote; ValueError where a key is missing."""
+        """Return the label set that `to_json` wrote; ValueError if a key is missing."""
         _require(data, ("name", "classes", "palette", "table"), "A label set")
         return cls(data["name"], tuple(data["classes"]), tuple(data["palette"]), np.array(data["table"]))
 
@@ -112,7 +112,7 @@ class DatasetInfo:
             )
 
     def label_set(self, name: str | None = None) -> LabelSet:
-        """Return the label set of that name (None: "train_ids"); ValueError where it is unknown."""
+        """Return the label set of that name (None: "train_ids"); ValueError if it is unknown."""
         name = "train_ids" if name is None else name
         if not isinstance(name, str) or name not in self.label_sets:
             known = ", ".join(self.label_sets)
@@ -143,7 +143,7 @@ class DatasetInfo:
 
     @classmethod
     def from_json(cls, data: Mapping) -> "DatasetInfo":
-        """Return the info that `to_json` wrote; ValueError where a key is missing."""
+        """Return the info that `to_json` wrote; ValueError if a key is missing."""
         _require(data, ("name", "ids", "void_ids", "label_sets"), "A dataset description")
         for row in data["ids"]:
             _require(row, ("id", "name", "color"), "An id of a dataset description")

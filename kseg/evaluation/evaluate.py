@@ -51,9 +51,9 @@ def evaluate(
         kseg.metrics.Scores; under "cityscapes" kseg.metrics.cityscapes_scores.CityscapesScores, under "fischer2021"
         kseg.metrics.fischer2021_scores.Fischer2021Scores
     Raises:
-        ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing; what
-            is no pair; a file that cannot be read, which it names. Labels outside the classes in an iterable without a
-            label set are counted in Scores.out_of_range.
+        ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing;
+            something that is not a pair; a file that cannot be read, which it names. Labels outside the classes in an
+            iterable without a label set are counted in Scores.out_of_range.
         FloatingPointError: scores that are nan or infinite; it names the image (of an iterable: its number).
     """
     options = {"label_resize": label_resize, "train_mode_statistics": train_mode_statistics}

@@ -13,7 +13,7 @@ class Scene(NamedTuple):
     """One image of a pass.
 
     index: its number. image: uint8 (h, w, 3). truth: training ids (H, W). predictions: class ids (H, W), one of each
-    model. label: the ids as stored, and instances: uint16 instance ids, both (H, W); None where there are none.
+    model. label: the ids as stored, and instances: uint16 instance ids, both (H, W); None if there are none.
     """
 
     index: int

@@ -93,8 +93,8 @@ def _missing(output, images, made_by):
     clear_unfinished(output, f"*{_SUFFIX}")  # of a run that was killed
     there = {path.name for path in output.iterdir()} - {LOCK}
     wanted = {f"{name}{_SUFFIX}": name for name in images}
-    if strange := sorted(there - set(wanted)):
-        raise InputError(f"{output} must be new or hold this submission alone, but holds {listed(strange)}.")
+    if extra := sorted(there - set(wanted)):
+        raise InputError(f"{output} must be new or hold this submission alone, but holds {listed(extra)}.")
     for file in sorted(there):
         with Image.open(output / file) as image:
             if image.info.get(_MADE_BY) != made_by:

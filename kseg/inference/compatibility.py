@@ -63,7 +63,7 @@ def class_count(model):
 
 
 def check_outputs(model):
-    """Raise InputError for a model of more classes than a label map of 8 bits can tell from void (255)."""
+    """Raise InputError for a model with more classes than an 8-bit label map can hold beside void (255)."""
     outputs = class_count(model)
     if outputs is not None and outputs > MAX_CLASSES:
         raise InputError(f"A label map of 8 bits holds at most {MAX_CLASSES} classes, but the model gives {outputs}.")
@@ -75,7 +75,7 @@ def check_input(model, size, crop=None):
     outputs = getattr(model, "outputs", None) or ()
     if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
         raise InputError(
-            "The function must give a functional keras.Model of one input (images) and one output (logits)."
+            "The function must return a functional keras.Model with one input (images) and one output (logits)."
         )
     check_shapes(model)
     wanted = tuple(model.inputs[0].shape[1:3])

@@ -31,7 +31,7 @@ def list_images(patterns):
     folder is walked as the readers of datasets walk one, and the names keep the sub-folders: "seq1/0000".
 
     Raises:
-        InputError: a pattern that no file matches; a folder without images, or with files that are none.
+        InputError: a pattern that no file matches; a folder without images, or with files that are not images.
     """
     images = {}
     folders = []
@@ -100,7 +100,7 @@ def _check_image(path):
 
 
 def label_map_paths(images, output):
-    """Return (label map, its colours) for each (path, name); InputError where two would be one file on some system."""
+    """Return (label map, its colours) for each (path, name); InputError if two would be one file on some system."""
     pictures = [(path, picture) for path, name in images for picture in (f"{name}.png", f"color/{name}.png")]
     first = {}
     for path, picture in pictures:
@@ -155,7 +155,7 @@ def _digest(picture):
 
 
 def save_label_map(path, picture):
-    """Write a PNG, whole or not at all, by which `check_replaceable` knows whether it is still the same.
+    """Write a PNG, completely or not at all, so that `check_replaceable` can tell whether it was changed.
 
     Args:
         path: pathlib.Path; its folder is made if missing. picture: uint8 (H, W) ids or (H, W, 3) colours.

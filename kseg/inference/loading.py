@@ -35,7 +35,7 @@ def load_model(path):
     Returns:
         keras.Model, or SavedModel, which has no layers but predicts and evaluates alike.
     Raises:
-        FileNotFoundError: nothing there. ValueError: something else, or a damaged file.
+        FileNotFoundError: nothing there. ValueError: not a model, or a damaged file.
     """
     path = pathlib.Path(checked_path(path, "model"))
     if not path.exists():

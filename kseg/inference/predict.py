@@ -81,7 +81,7 @@ def predict(model, image):
     Returns:
         uint8 array (H, W) of training ids, of the image's own size.
     Raises:
-        ValueError: an array of another shape or type, bytes that are no image, a model without these logits.
+        ValueError: an array of another shape or type, bytes that are not an image, a model without such logits.
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     model = as_model(model)
@@ -175,7 +175,7 @@ def _say(line, shown):
 def predictor(model):
     """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
 
-    It is compiled once for each model and kept with it, and anew after a change of its `Preprocess` layer. Where an
+    It is compiled once for each model and stored with it, and again after a change of its `Preprocess` layer. Where an
     image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B texts,
     "image 3").
     """

@@ -62,7 +62,7 @@ _LIMIT = f"kseg reads images of at most {MAX_PIXELS:,} pixels. Cut it into tiles
 
 
 def _header(data: bytes, what: str) -> Image.Image:
-    """Open without decoding; ValueError where the format is not known, or the bytes claim more than MAX_PIXELS."""
+    """Open without decoding; ValueError if the format is not known, or the bytes claim more than MAX_PIXELS."""
     if not data:
         raise InputError(f"{what}: empty (0 bytes)")
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
@@ -100,7 +100,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _open(data: bytes, what: str) -> Image.Image:
-    """Decode fully, not yet turned; ValueError where the bytes are no image or end early."""
+    """Decode fully, not yet rotated; ValueError if the bytes are not an image or end early."""
     image = _header(data, what)
     try:
         if image.format == "PNG":
@@ -123,7 +123,7 @@ def _is_jpeg(image: Image.Image) -> bool:
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
-    """Return the EXIF orientation, 1 where there is none that can be read, as viewers take it."""
+    """Return the EXIF orientation; 1 if none can be read, as image viewers do."""
     if image.format == "TIFF" or (image.format == "PNG" and not any(mark in data for mark in _PNG_EXIF)):
         return 1  # Pillow turns TIFF itself; the other marks save PNG's decoding, which Pillow needs to look for more
     try:
@@ -138,7 +138,7 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def orientation(data: bytes, what: str) -> int:
-    """Return the EXIF orientation of an image file that is not a TIFF: 1 is upright, 2 to 8 are turned or mirrored."""
+    """Return the EXIF orientation of an image file that is not a TIFF: 1 is upright, 2 to 8 are rotated or mirrored."""
     value = _orientation(_header(data, what), data)
     return value if value in _TURNS else 1
 

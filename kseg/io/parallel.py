@@ -89,7 +89,7 @@ class Workers:
 
 
 def _start_pool(source, count: int):
-    """Return a pool whose processes start with its first work, or None where this system allows none."""
+    """Return a pool whose processes start with its first work, or None if this system allows none."""
     why = "this process is a worker of another pool" if multiprocessing.current_process().daemon else None
     if why is None:
         try:

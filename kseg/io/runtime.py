@@ -44,7 +44,7 @@ def choose_kernels(setting, stored, base_filters):
     Args:
         setting: "auto", "on" or "off". stored: None if the workdir holds no run, else the run's "on" or "off", or ""
             for a run of an older kseg, which continues with TensorFlow's rule.
-        base_filters: width of the network, None where it is unknown.
+        base_filters: width of the network, None if it is unknown.
     """
     if "tensorflow" in sys.modules:
         return

@@ -172,13 +172,13 @@ def _small_features(file, start: int, end: int) -> dict:
     file.seek(start)
     head = file.read(16)
     if end > start and (not head or head[0] != 0x0A):  # field 1 of Example, length-delimited
-        raise InputError("the record is no tf.train.Example")
+        raise InputError("the record is not a tf.train.Example")
     at = start + (_varint(head, 1)[1] if head else 0)
     while at < end:
         file.seek(at)
         head = file.read(16)
         if head[0] != 0x0A:  # field 1 of Features: one map entry
-            raise InputError("the record is no tf.train.Example")
+            raise InputError("the record is not a tf.train.Example")
         length, used = _varint(head, 1)
         if length <= 512:
             file.seek(at)

@@ -33,7 +33,7 @@ class Preprocess(keras.layers.Layer):
         `label_set`: dict of "name", "classes", "palette" (JSON values), or None. All can be set
         afterwards and are saved with the model.
     Call: uint8 or float (B, H, W, 3), RGB. Returns: the same shape in the layer's compute dtype.
-    Raises: ValueError where mean or scale are not three numbers or a scale is not positive; for images whose height or
+    Raises: ValueError if mean or scale are not three numbers or a scale is not positive; for images whose height or
         width is known and does not divide.
     """
 

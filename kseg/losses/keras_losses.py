@@ -27,7 +27,7 @@ def cross_entropy(labels, logits, class_weights=None, ignore_label=255):
     et al. 2017), so a class weight of 0 counts. Under several replicas add up both before dividing.
     Args:
         labels: integers (B, H, W). Valid is a label in [0, C) that is not `ignore_label`; every other pixel
-            adds to neither (metrics.SegmentationScores counts those that are no class).
+            adds to neither (metrics.SegmentationScores counts those that are not a class).
         logits: (B, H, W, C), of any float dtype.
         class_weights: C numbers >= 0, or None for 1.
     Returns: (sum, count), float32 scalars; (0, 0) and zero gradients where nothing is valid.

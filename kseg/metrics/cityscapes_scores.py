@@ -236,7 +236,7 @@ class CityscapesScores:
         }
 
     def to_json(self, path):
-        """Write `official()` as cityscapesScripts does, nan as a bare NaN; whole or not at all."""
+        """Write `official()` as cityscapesScripts does, nan as a bare NaN; completely or not at all."""
         write_atomic(os.fspath(path), json.dumps(self.official(), sort_keys=True, indent=4).encode())
 
     def __str__(self):

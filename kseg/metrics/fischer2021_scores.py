@@ -54,7 +54,7 @@ class Fischer2021Scores:
         return "\n".join(lines)
 
     def to_json(self, path):
-        """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
+        """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
         write_json(path, dataclasses.asdict(self))
 
 
@@ -95,8 +95,8 @@ class Fischer2021Sums:
     """Adds up `image_scores`, in memory that does not grow with the images.
 
     Args:
-        num_classes: labels from there on are no class: they are counted in `out_of_range` and scored nowhere, nor are
-            those of 255. Predictions may be larger: outputs beyond the classes are ids like any other.
+        num_classes: labels from this number on are not classes: they are counted in `out_of_range` and not scored; 255
+            is not scored either. Predictions may be larger: outputs beyond the classes are ids like any other.
     """
 
     def __init__(self, num_classes):

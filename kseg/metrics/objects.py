@@ -186,7 +186,7 @@ class ObjectScores:
         return "\n".join(lines)
 
     def to_json(self, path):
-        """Write `result()` to a file, nan as null; whole or not at all."""
+        """Write `result()` to a file, nan as null; completely or not at all."""
         write_json(path, self.result())
 
 

@@ -161,7 +161,7 @@ class Scores:
         return "\n".join([*lines, warning] if self.out_of_range else lines)
 
     def to_json(self, path):
-        """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
+        """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
         table = vars(self) | {"scored_classes": self.scored_classes}
         table |= {name: value for name, value in self.values().items() if name not in table}
         table["confusion_matrix"] = self.confusion_matrix.tolist()

@@ -30,7 +30,7 @@ _LEAST = {"seed": 0, "steps": 0}  # of options that are whole numbers; the other
 
 
 def options_of(name):
-    """The names of the options that the builder of a model takes, but for `name`, which is the model's own."""
+    """The names of the options that the builder of a model takes, except `name`, which is the model's own."""
     parameters = inspect.signature(MODELS[name]).parameters.values()
     keywords = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     return [option for option in keywords if option != "name"]
@@ -39,7 +39,7 @@ def options_of(name):
 def build_model(name, input_shape, num_classes, **options):
     """Builds a model of `MODELS`.
 
-    Args: `name`: a key of `MODELS`. `input_shape`: (H, W, 3), H and W None where the model takes any size.
+    Args: `name`: a key of `MODELS`. `input_shape`: (H, W, 3), H and W None if the model takes any size.
         `num_classes`: at least 2. `options`: the keyword arguments of that builder.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for an unknown model or option (it lists them), a bad shape, class count or value of an option.

@@ -1,4 +1,4 @@
-"""What every model begins and ends with: images that it normalises itself, scores in float32, encoder weights."""
+"""What all models have in common: normalised images at the start, float32 scores at the end, encoder weights."""
 
 import keras
 

@@ -64,7 +64,7 @@ def fcn16s(
 ):
     """FCN-16s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038, section 4.2): adds scores of pool4 at stride 16.
 
-    The scores at stride 32 are doubled by a learned 4x4 transposed convolution that begins as bilinear interpolation.
+    The scores at stride 32 are doubled by a learned 4x4 transposed convolution that starts as bilinear interpolation.
 
     Args: `base_filters`, `dropout`, `initializer`, `encoder_weights`, `seed`: as in `fcn32s`. Returns, Raises: as
         `fcn32s`.

@@ -40,9 +40,9 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
 
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path.
-        data_dir: a record folder. output: folder for index.html, comparison.json and pictures, whole or not at all; an
-            earlier page there is replaced, anything else refused; a link to the folder stays a link. The rest as in
-            `kseg.evaluate`.
+        data_dir: a record folder. output: folder for index.html, comparison.json and pictures, all or none written.
+            An earlier page there is replaced, anything else is refused; a link to the folder stays a link. The rest as
+            in `kseg.evaluate`.
     Returns:
         Comparison
     Raises:
@@ -73,7 +73,7 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
 
 
 def _named(models):
-    """Return name -> model or path; paths are named by as few of their last parts as tell them apart."""
+    """Return name -> model or path; paths are named by their last parts, as few as make the names differ."""
     if not isinstance(models, (dict, list, tuple)) or (
         isinstance(models, dict) and not all(isinstance(name, str) for name in models)
     ):
@@ -131,7 +131,7 @@ def _check_same_classes(models):
 
 
 def cities_of(names):
-    """Return the city of each record name, or None where any name has none (CITY_SEQUENCE_FRAME)."""
+    """Return the city of each record name, or None if any name has none (CITY_SEQUENCE_FRAME)."""
     found = [_CITY.fullmatch(name) for name in names]
     return [match[1] for match in found] if all(found) else None
 

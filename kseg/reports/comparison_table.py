@@ -57,7 +57,7 @@ class Comparison:
     table: dict
 
     def to_json(self, path):
-        """Write `table` to a file, nan as null; whole or not at all."""
+        """Write `table` to a file, nan as null; completely or not at all."""
         write_json(path, self.table, indent=None)
 
     def __str__(self):

@@ -56,7 +56,7 @@ class DatasetReport(NamedTuple):
 
 
 def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progress=False):
-    """Read a record folder whole and say what is wrong with it; draw what training would see of it.
+    """Read a whole record folder and say what is wrong with it; draw what training would see.
 
     Args:
         data_dir: record folder. sheet: path of a PNG to draw, samples of the training split before and after

@@ -156,5 +156,5 @@ def _array(data):
     np.lib.format.read_magic(file)
     shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise InputError(f"{len(data) - file.tell()} bytes are no array of shape {shape} and type {dtype}")
+        raise InputError(f"{len(data) - file.tell()} bytes do not make an array of shape {shape} and type {dtype}")
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")

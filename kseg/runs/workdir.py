@@ -1,4 +1,4 @@
-"""The folder of a training run: its settings, history, and what tells a finished run from a broken one."""
+"""The folder of a training run: its settings, history, and how to tell a finished run from a broken one."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ _RENAMED_VALUES = {"seed_r2unet": "fischer2021_r2unet"}  # the paper's label set
 _REMOVED = ("on_conflict", "keep_checkpoints", "log_every_steps")  # earlier flags that say nothing about a run
 # They change no result; `kseg.io.runtime.settle_kernels` compares onednn.
 _NOT_COMPARED = ("data_dir", "checkpoint_every_steps", "onednn")
-# What a run may be told anew: how long it is, which may only grow, and which epochs are scored. flags.txt keeps, above
+# What may change in a run: its length, which may only grow, and which epochs are scored. flags.txt keeps, above
 # --epochs, a comment line of what held until which step.
 _LENGTH = ("epochs", "train_steps")
 _NOTED = (*_LENGTH, "validate_every_epochs")
@@ -119,7 +119,7 @@ class RunFolder:
         return found
 
     def stored_or_none(self):
-        """Return what flags.txt holds as {name: text}, or None where there is none; nothing is checked."""
+        """Return what flags.txt holds as {name: text}, or None if there is none; nothing is checked."""
         path = self.workdir / FLAGS_FILE
         if not path.exists():
             return None

@@ -1,4 +1,4 @@
-"""The model of a training run: built for the run's sizes and classes, told what it must carry, and checked."""
+"""The model of a training run: built for the run's sizes and classes, given what it must carry, and checked."""
 
 import contextlib
 import json
@@ -121,7 +121,7 @@ def build_for_run(model, options, settings, split, size, resumed=False):
 
 
 def check_loads(model):
-    """Raise ValueError unless a model of a user's function can be read back from a file, as best.keras is at the end.
+    """Raise ValueError unless the model of a user's function can be read back from a file, as best.keras must be.
 
     Its architecture goes through the text that a file holds, by the calls of Keras that save and load. Weights are not
     written (FCN-32s has 540 MB): a file holds them by layer, in the order of the variables, whose shapes are compared.

@@ -10,7 +10,7 @@ from kseg.layers.preprocessing import preprocess_layer
 def start_from(model, source):
     """Load into a model what fits it of another, by layers of the same name, and how its images are normalised.
 
-    A layer fits if its weights are as many, called alike and of the same shapes; a layer that differs in any of these
+    A layer fits if its weights have the same number, names and shapes; a layer that differs in any of these
     (the scores of another class count) starts from scratch.
 
     Args:

@@ -36,8 +36,8 @@ class EpochClock:
 class TensorBoardLog:
     """Event files for TensorBoard, written without TensorFlow, so that every backend has them.
 
-    An event is in the file when the call returns: TensorBoard's own writer keeps events for two minutes, and tells of
-    a full disk in a thread. A run that begins after `step` hides what was written of later steps before.
+    An event is in the file when the call returns: TensorBoard's own writer holds events back for two minutes, and
+    reports a full disk in a thread. A run that starts after `step` hides earlier events of later steps.
     """
 
     def __init__(self, folder, step=0):
@@ -84,7 +84,7 @@ class TensorBoardLog:
 
 
 class RunLog(TensorBoardLog):
-    """TensorBoardLog that knows what training and validation have to tell."""
+    """TensorBoardLog that knows what training and validation report."""
 
     def training(self, step, logs, learning_rate):
         """Add what the epoch has come to so far (`Trainer.logs`) and the rate of the next step."""

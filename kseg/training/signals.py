@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during a run: noted at once, obeyed where a checkpoint can be written."""
+"""SIGTERM and Ctrl-C during a run: noted at once, obeyed as soon as a checkpoint can be written."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from kseg.io.errors import InputError
 
 
 class Stopped(BaseException):
-    """Leaves the run at a place where its state is whole; `leave` turns it into what the signal means."""
+    """Leaves the run at a place where its state is consistent; `leave` turns it into what the signal means."""
 
 
 class Interruption:

@@ -212,7 +212,7 @@ class _Epochs:
         if warning:
             print(f"WARNING: {warning}", flush=True)
         log = RunLog(self.folder.workdir / "logs", state.step) if trainer.chief else contextlib.nullcontext()
-        # A lost worker is told first: to find a broken record is to read them all.
+        # A lost worker is reported first: finding a broken record means reading them all.
         with log as self.log, self.train_split.readable_errors(), _clear_if_a_worker_is_lost(trainer):
             callbacks.on_train_begin()
             while (state.step < state.total_steps or trainer.steps) and not state.stopped:

@@ -19,7 +19,8 @@ def write_confusion_csv(scores, path):
     """Write the counts of pixels: a row for each true class, a column for each predicted one and one for the rest.
 
     Args:
-        scores: kseg.metrics.Scores. path: the file, whole or not at all; UTF-8, comma, first row and column are names.
+        scores: kseg.metrics.Scores. path: the file, completely or not at all; UTF-8, commas, first row and column are
+            names.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -36,7 +37,7 @@ def draw_confusion_matrix(scores, path):
     the classes is drawn where there are any.
 
     Args:
-        scores: kseg.metrics.Scores. path: the file, whole or not at all.
+        scores: kseg.metrics.Scores. path: the file, completely or not at all.
     """
     matrix = scores.confusion_matrix
     columns = [*scores.classes, "outside"]

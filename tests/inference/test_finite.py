@@ -133,7 +133,10 @@ def test_a_script_shows_one_line(records, tmp_path, call_script):
     build(np.nan).save(tmp_path / "broken.keras")
     arguments = (f"--model={tmp_path / 'broken.keras'}", f"--data_dir={records}")
     code, _, error = call_script("evaluate", *arguments)
-    assert code == 2 and "image val_0 are not finite: its weight logits/bias is not." in error.strip().splitlines()[-1]
+    assert (
+        code == 2
+        and "image val_0 are not finite: its weight logits/bias is not finite." in error.strip().splitlines()[-1]
+    )
     source = tmp_path / "images"
     source.mkdir()
     shutil.copy(records.parent / "source" / "val" / "images" / "val_1.png", source)

@@ -118,7 +118,7 @@ def _holds_files(folder: str | None, extensions: tuple[str, ...] = ("",)) -> boo
 
 
 def _choose(split: str, kind: str, folders: list[str], show, notes: list[str]) -> str | None:
-    """Return the one folder that is a split's images or labels, None where there is none; say what is passed over."""
+    """Return the one folder that holds a split's images or labels, None if there is none; note what is ignored."""
     if len(folders) > 1:  # Annotations/ of .xml beside SegmentationClass/ of .png
         wanted = (_EXTENSIONS[kind], tuple(_ADVICE[kind]))
         folders = next((some for e in wanted if (some := [f for f in folders if _holds_files(f, e)])), folders[:1])
@@ -133,7 +133,7 @@ def _choose(split: str, kind: str, folders: list[str], show, notes: list[str]) -
 
 
 def _names_note(split: str, folders: dict[str, str | None], show) -> list[str]:
-    """Return a line on what was taken for a split's images and labels, none where the names are kseg's own."""
+    """Return a line on which folders hold a split's images and labels, none if the names are kseg's own."""
     there = {kind: show(folder) for kind, folder in folders.items() if folder}
     if all(f in (os.path.join(split, kind), os.path.join(kind, split)) for kind, f in there.items()):
         return []
@@ -234,7 +234,7 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
 
 
 def _parse(data, name: str):
-    """Return what `read_classes` does; InputError for any JSON value that is no list of classes."""
+    """Return what `read_classes` does; InputError for any JSON value that is not a list of classes."""
     if not isinstance(data, dict):
         raise InputError('it must be {"classes": [...]}, a JSON object.')
     unknown = set(data) - {"name", "classes", "void", "labels"}

@@ -112,7 +112,7 @@ def one_line_each(problems: Iterable[Problem]) -> list[str]:
 
 
 def _archive(path: str) -> zipfile.ZipFile:
-    """Return a zip, opened; one that was replaced since is opened anew."""
+    """Return a zip, opened; if the file was replaced since, it is opened again."""
     with reading(path):
         status = os.stat(path)
     return _opened(path, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -130,7 +130,7 @@ def _opened(path: str, *_identity: int) -> zipfile.ZipFile:
 
 
 def archive_names(path: str) -> list[str]:
-    """Return the member files of a zip; ValueError where it is damaged (a torn download)."""
+    """Return the member files of a zip; ValueError if it is damaged (a torn download)."""
     return [n for n in _archive(path).namelist() if not n.endswith("/")]
 
 
@@ -211,7 +211,7 @@ def is_left_out(path: str) -> bool:
 
 
 def walk_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the paths of all files below a folder, links followed but for one that leads back."""
+    """Yield the paths of all files below a folder, following links, except those that lead back."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -243,7 +243,7 @@ def pair(split: str, images: Mapping, labels: Mapping, show, instances: Mapping 
 def same_in_two_splits(splits: Mapping[str, tuple[Frame, ...]]) -> list[Problem]:
     """Return a problem for every image that two splits have under one name with the same content.
 
-    One name alone is no fault: each split may count from 0000. Equal images of other names are `--check`'s to find.
+    The same name alone is fine: each split may count from 0000. `--check` finds equal images with different names.
     """
     where: dict[str, list[tuple[str, Reference]]] = {}
     for split, frames in splits.items():

@@ -56,7 +56,7 @@ class Examples:
             raise InputError(f"image, label and the records' listing must have the same size, got {shown}")
 
     def scene(self, index):
-        """Return (image, raw label, uint16 instance map (H, W)) of one record; None where it has no such map."""
+        """Return (image, raw label, uint16 instance map (H, W)) of one record; None if it has no such map."""
         serialized = self.split.read(index)
         image, label = self._decoded(index, serialized)
         encoded = tfrecord.parse_example(serialized).get(INSTANCES)

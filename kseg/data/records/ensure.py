@@ -23,7 +23,7 @@ def draw_streets(source, *, workers=None, **drawing):
 
 
 def ensure_records(dataset, data_dir):
-    """Draw the streets where they are missing; for a real dataset say in three lines how to get it.
+    """Draw the streets if they are missing; for a real dataset, say in three lines how to get it.
 
     Args:
         dataset: a name of DATASETS: what `data_dir` should hold.

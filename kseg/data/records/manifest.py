@@ -85,7 +85,7 @@ class Manifest:
         return self.splits[name]
 
     def verify(self) -> None:
-        """Read all shards whole; ValueError names one whose sha256 is not the manifest's."""
+        """Read all shards whole; ValueError names a shard whose sha256 is not the manifest's."""
         for path, wanted in self.checksums.items():
             found = sha256_of(path)
             if found != wanted:
@@ -106,7 +106,7 @@ def decode(payload: bytes) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 def encoded(payload: bytes) -> tuple[str, bytes, bytes]:
-    """Return (name, image, label) of a record, both as the bytes of a file; ValueError where it has no such bytes."""
+    """Return (name, image, label) of a record, both as the bytes of a file; ValueError if it has no such bytes."""
     example = parse_example(payload)
     keys = ("image/encoded", "image/segmentation/class/encoded")
     missing = [key for key in keys if not isinstance(example.get(key), bytes)]

@@ -22,7 +22,7 @@ def read_arrays(path):
 
     Args: `path`: of Keras' .h5 (weights or a whole model) or .weights.h5.
     Returns: (arrays, titles): dicts from the path in the file to the array, and from a group to the name it carries.
-    Raises: ValueError where the file cannot be read.
+    Raises: ValueError if the file cannot be read.
     """
     try:
         with h5py.File(path) as file:

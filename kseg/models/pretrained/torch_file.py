@@ -128,7 +128,7 @@ def read_state_dict(path):
 
     Args: `path`: pathlib.Path of a .pth file. Nothing in it is executed, and PyTorch is not needed.
     Returns: dict from name to numpy array.
-    Raises: ValueError where the file is damaged or anything else than a state dict of dense tensors.
+    Raises: ValueError if the file is damaged or anything else than a state dict of dense tensors.
     """
     try:
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)

@@ -115,7 +115,7 @@ def load_encoder_weights(model, architecture, source, *, keep_preprocess=False):
 def encoder_layers(model):
     """The layers of a model that `load_encoder_weights` fills, from the image on.
 
-    Batch norms that a model (SegNet) puts between VGG16's convolutions are none of them.
+    Batch norms that a model (SegNet) puts between VGG16's convolutions are not included.
     Returns: list of keras.layers.Layer. Raises: ValueError for a model without an encoder of `ARCHITECTURES`.
     """
     for architecture in ("vgg16", "resnet101", "resnet50"):  # ResNet-101 has all layers of ResNet-50

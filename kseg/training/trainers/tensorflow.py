@@ -211,7 +211,7 @@ class TensorFlowTrainer(Trainer):
     def synchronize_batch_norm(self, synchronized):
         """Unsynchronised, Keras 3 keeps moving statistics of its own on each replica and saves the first's.
 
-        A saved file has it off, for it loads under TensorFlow only otherwise.
+        A saved file has it off, because otherwise it loads only under TensorFlow.
         """
         for layer in every_layer(self.trained):
             if isinstance(layer, keras.layers.BatchNormalization):
