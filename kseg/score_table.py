@@ -39,7 +39,7 @@ def five_of_counts(tp, fn, fp, tn, average=None, xp=None, present=None):
 
 
 class ClassCounts:
-    """Pixels of each class, whole numbers (..., C): in the truth, predicted rightly, and predicted.
+    """Pixels of each class, whole numbers (..., C): in the truth, predicted correctly, and predicted.
 
     pixels: (...), all that are counted; those predicted outside the classes are in no class' `predicted`.
     present: bool (..., C), the classes that means are over; None is those in truth or prediction.

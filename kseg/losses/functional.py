@@ -31,7 +31,7 @@ def cross_entropy_sum(labels, logits, class_weights=None, ignore_label=255):
 def focal_sum(labels, logits, gamma=2.0, class_weights=None, ignore_label=255):
     """Focal loss of the valid pixels, w (1 - p)^gamma * -log p for a true class of probability p, added up.
 
-    Lin et al. 2017, arXiv 1708.02002, equation 5, over the softmax instead of one sigmoid a class; the class weights
+    Lin et al. 2017, arXiv 1708.02002, equation 5, over the softmax instead of one sigmoid per class; the class weights
     are its alpha. Divide by the valid pixels: the paper divides by the boxes assigned to an object, which have no
     counterpart here.
     Args: gamma: >= 0; 0 is cross entropy.

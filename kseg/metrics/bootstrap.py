@@ -13,10 +13,10 @@ _CHUNK = 500  # resamples at a time: their weights are 8 bytes an image each
 
 
 class ImageCounts:
-    """What the scores of M models need of each image: 8 * (1 + 2 M) * C bytes, not M matrices of C * (C + 1) counts.
+    """What the scores of M models need from each image: 8 * (1 + 2 M) * C bytes, not M matrices of C * (C + 1) counts.
 
-    Of each image and class the pixels of the truth, and for each model those right and those predicted. Memory grows
-    by no more than that with the number of images: 760 bytes an image for two models and 19 classes.
+    For each image and class: the pixels of the truth and, for each model, those predicted correctly and all predicted.
+    Memory grows with the number of images by no more than that: 760 bytes an image for two models and 19 classes.
     """
 
     def __init__(self):

@@ -125,8 +125,8 @@ class BoundaryScores:
     the same class in the other map at most `tolerance` pixels away; the mean over the classes in the truth of the
     image, then over images. A class without boundary in both maps is left out, one with it in one map only scores 0.
     Boundary IoU: Cheng et al. 2021 (arXiv 2103.16562): by class, the IoU of its pixels within `distance` of another
-    class, summed over images as for mean IoU. Deviations: one sum instead of one IoU an instance, image borders and
-    void are no boundary.
+    class, summed over images as for mean IoU. Deviations: one sum instead of one IoU per instance; image borders and
+    void are not boundaries.
 
     Args:
         classes: C different names. ignore_label: void in the truth.

@@ -86,6 +86,6 @@ def _check_option(option, value, default):
         try:
             found = keras.initializers.get(value)
         except (ValueError, TypeError) as error:  # Keras' own, of another name or config
-            raise InputError(f"{option} must be an initializer of Keras', got {value!r}.") from error
+            raise InputError(f"{option} must be a Keras initializer, got {value!r}.") from error
         if found is None:
-            raise InputError(f"{option} must be an initializer of Keras', got {value!r}.")
+            raise InputError(f"{option} must be a Keras initializer, got {value!r}.")

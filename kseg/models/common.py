@@ -16,9 +16,9 @@ NORMALIZATIONS = {
 def image_input(input_shape, multiple, normalization="imagenet"):
     """The Input and its normalisation.
 
-    Args: `input_shape`: (H, W, 3), None for free sizes. `multiple`: what H and W must divide by; free sizes are checked
-        when images arrive. `normalization`: "imagenet" or "unit" (RGB / 255).
-    Returns: (Input, normalised tensor), both (B, H, W, 3). Raises: ValueError for sizes that do not divide.
+    Args: `input_shape`: (H, W, 3), None for free sizes. `multiple`: what H and W must be multiples of; free sizes are
+        checked when images arrive. `normalization`: "imagenet" or "unit" (RGB / 255).
+    Returns: (Input, normalised tensor), both (B, H, W, 3). Raises: ValueError for other sizes.
     """
     height, width, _ = input_shape
     check_divides(height, width, multiple)

@@ -36,7 +36,7 @@ def fcn32s(
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" (VGG16 with fc6 and fc7) or a file
         (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that do not divide by 32 or unfit weights.
+    Raises: ValueError for sizes that are not multiples of 32 or weights that do not fit.
     """
     return _fcn(
         input_shape,

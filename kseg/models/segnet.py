@@ -41,7 +41,7 @@ def segnet(
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" or a file
         (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that do not divide by 32, an unknown decoder or unfit weights.
+    Raises: ValueError for sizes that are not multiples of 32, an unknown decoder or unfit weights.
     """
     image, x = common.image_input(input_shape, MULTIPLE)
     x = _trunk(

@@ -34,7 +34,7 @@ def unet(
         3x3 convolution, or "transposed" (2x2, stride 2), both with batch norm and ReLU. `skip`: "concat" or "add".
         `initializer`: of the kernels.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that do not divide or another choice of an option.
+    Raises: ValueError for sizes that are not such multiples or an option with another value.
     """
     return _unet(
         input_shape,

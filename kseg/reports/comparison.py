@@ -31,8 +31,8 @@ _CITY = re.compile(r"(?:.*/)?([A-Za-z-]+)_\d{6}_\d{6}")  # Cityscapes: CITY_SEQU
 def compare(models, data_dir, output, *, split="val", label_set=None, label_space=None, batch_size=1, progress=False):
     """Score models on the same images, protocol "standard", and write a page that shows where they differ.
 
-    Every model but the first is compared with the first, on the classes that the truth has, of each image as of all: a
-    class that only one model predicts is in no mean here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of
+    Every other model is compared with the first, on the classes in the truth, for each image and for all. A class that
+    only one model predicts is left out of the means here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of
     10,000 paired resamples of the images, and of the cities where the records' names have those
     (`metrics.bootstrap.paired_bootstrap` says what they mean). Objects are the records' instances where they have them,
     else connected components (`metrics.objects.ObjectScores`). Memory grows with the number of images by `ImageCounts`

@@ -369,7 +369,11 @@ def test_bad_settings(settings, message):
         ("segnot", {}, "Unknown model 'segnot'"),
         ("segnet", {"height": 48}, "multiples of 32"),
         (tiny.build_tiny, {"batch_size": 9}, "batch of 9 needs"),
-        (tiny.build_tiny, {"batch_size": 4, "accumulate_steps": 3}, "divide by accumulate_steps, got 4 and 3. Take 6"),
+        (
+            tiny.build_tiny,
+            {"batch_size": 4, "accumulate_steps": 3},
+            "a multiple of accumulate_steps, got 4 and 3. Take 6",
+        ),
         (tiny.build_tiny, {"strategy": "multiworker"}, "strategy multiworker needs TF_CONFIG"),
         ("segnet_aspp", {"batch_size": 2, "accumulate_steps": 2}, "batch of at least 2 images: aspp_image_bn"),
         ("segnet_aspp", {"batch_size": 1}, "batch of at least 2 images: aspp_image_bn"),

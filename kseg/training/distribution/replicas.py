@@ -78,8 +78,8 @@ def join_group(images):
         ) from error
     if images % strategy.num_replicas_in_sync:
         raise InputError(
-            f"A batch (of one pass, if accumulated) must divide by the {strategy.num_replicas_in_sync} devices of the "
-            f"{group.workers} workers, got {images} images."
+            f"A batch (of one pass, if accumulated) must be divisible by the {strategy.num_replicas_in_sync} devices "
+            f"of the {group.workers} workers, got {images} images."
         )
     return WorkerGroup(strategy, group.index, group.workers)
 

@@ -136,7 +136,7 @@ def choose_devices(strategy, batch_size, accelerators, others):
         return devices[: max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)]
     if batch_size % len(devices):
         raise InputError(
-            f"A batch (of one pass, if accumulated) must divide by the {len(devices)} devices, got {batch_size} "
+            f"A batch (of one pass, if accumulated) must be divisible by the {len(devices)} devices, got {batch_size} "
             f"images. Take {-(-batch_size // len(devices)) * len(devices)}, or strategy auto."
         )
     return devices
