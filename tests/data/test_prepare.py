@@ -176,7 +176,7 @@ def test_processes_and_shards_change_no_record(tmp_path):
 
 def test_bad_options_are_errors_before_anything_is_read(tmp_path):
     for options, message in (
-        ({"dataset": "kitti"}, "no dataset 'kitti'. Choose one of: cityscapes, camvid, folder"),
+        ({"dataset": "photos"}, "no dataset 'photos'. Choose one of: cityscapes, camvid, "),
         ({"store_size": (0, 4)}, "a height and a width in pixels"),
         ({"store_size": (8,)}, "a height and a width in pixels"),
         ({"image_format": "bmp"}, '"png" or "jpeg"'),
