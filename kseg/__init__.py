@@ -1,8 +1,8 @@
 """kseg: train, compare and ship semantic-segmentation models of road scenes with Keras 3.
 
 Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras. When Keras is
-imported, before or afterwards, it gets to know every class of kseg's that a saved model may name. It sets
-TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless that is set (`kseg.io.runtime` says why).
+imported, before or after kseg, every class of kseg's that a saved model may name is registered with it. `import kseg`
+sets TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless it is already set (`kseg.io.runtime` says why).
 """
 
 import importlib
@@ -54,8 +54,8 @@ def __dir__():
 def _register_classes(_=None):
     """Import the modules whose classes Keras finds by name.
 
-    One of kseg's modules may be what imports Keras: it is not whole yet. So those that these modules need are imported
-    as modules (`from kseg import windows`), never their names.
+    The import of Keras may come from one of kseg's own modules, which is then not complete yet. So these modules import
+    the modules they need (`from kseg.layers import pooling`), never names from them.
     """
     for name in _SERIALIZABLE:
         importlib.import_module(f"kseg.{name}")

@@ -25,7 +25,8 @@ def conv_bn_relu(
     """Same-padded convolution, batch normalisation, ReLU.
 
     Args: `x`: (B, H, W, C). `filters`: output channels. `transposed`: a transposed convolution.
-        `strides`: of the convolution. `norm`: a normalisation layer that several convolutions share, None for an own.
+        `strides`: of the convolution. `norm`: a normalisation layer that several convolutions share, None for one of
+        its own.
         `initializer`: a Keras initialiser for the kernel.
         `name`: of the convolution; the other two are `{name}_bn` and `{name}_relu`.
     Returns: (B, H, W, filters), H and W divided by the strides, or multiplied where transposed.
@@ -57,10 +58,10 @@ def double_conv(x, filters, *, initializer=HE_NORMAL, name):
 def recurrent_conv(x, *, steps=2, recurrence="shared", norm="per_step", initializer=HE_NORMAL, name):
     """A recurrent convolutional layer (Liang and Hu 2015; Alom et al. 2018, arXiv 1802.06955, section III).
 
-    h(0) = f(x), then `steps` times h(t) = f(x + h(t-1)), f being one 3x3 convolution, batch norm and ReLU. With
+    h(0) = f(x), then `steps` times h(t) = f(x + h(t-1)), where f is one 3x3 convolution, batch norm and ReLU. With
     recurrence="separate", as the papers write it, h(t) = ReLU(BN(w_f * x + w_r * h(t-1) + b)) with two kernels.
-    Deviation: each step has a batch norm of its own, for the steps differ in their distributions and one set of moving
-    statistics fits none of them (what inference then scores is noise); norm="shared" is that of most implementations.
+    Deviation: each step has its own batch norm. The steps differ in their distributions, so one shared set of moving
+    statistics fits none of them, and inference then scores like noise. norm="shared" is what most implementations do.
 
     Args: `x`: (B, H, W, C). `steps`: recurrences after the first application. `recurrence`: "shared" or "separate".
         `norm`: "per_step" or "shared". Returns: (B, H, W, C).
@@ -73,7 +74,7 @@ def recurrent_conv(x, *, steps=2, recurrence="shared", norm="per_step", initiali
         or norm not in ("per_step", "shared")
     ):
         raise InputError(
-            "A recurrent convolution has a whole number of steps, at least 0, recurrence 'shared' or 'separate', norm "
+            "A recurrent convolution needs steps (a whole number >= 0), recurrence 'shared' or 'separate' and norm "
             f"'per_step' or 'shared', got {steps}, {recurrence!r} and {norm!r}."
         )
     filters = x.shape[-1]

@@ -1,7 +1,7 @@
 """The table of scores: a score is one entry, from which tables, history, --best_by, bootstrap and page follow.
 
-Every score comes from the counts of a confusion matrix (`ClassCounts`), in NumPy, which only they import: the settings
-take the names from here, and --help loads no NumPy.
+Every score is computed from the counts of a confusion matrix (`ClassCounts`). Only the functions import NumPy: the
+settings take the names from here, and --help loads no NumPy.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def five_of_counts(tp, fn, fp, tn, average=None, xp=None, present=None):
 
 
 class ClassCounts:
-    """Pixels of each class, whole numbers (..., C): in the truth, predicted rightly, and predicted.
+    """Pixels of each class, whole numbers (..., C): in the truth, predicted correctly, and predicted.
 
     pixels: (...), all that are counted; those predicted outside the classes are in no class' `predicted`.
     present: bool (..., C), the classes that means are over; None is those in truth or prediction.

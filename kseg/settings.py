@@ -17,9 +17,10 @@ from kseg.score_table import SCORES
 class Loss(NamedTuple):
     """A loss of `--loss`.
 
-    total, count: "module:function", for this file imports no framework: (labels, logits, ignore_label, **options) -> a
-    sum, (labels, classes, ignore_label) -> the number that it is divided by. options: keyword of `total` -> the setting
-    that it takes; class_weights only where the loss is a weighting of the pixels' cross entropies. help: for README.
+    total, count: as "module:function", because this file imports no framework: (labels, logits, ignore_label,
+    **options) -> a sum, (labels, classes, ignore_label) -> the number that the sum is divided by. options: keyword of
+    `total` -> the setting that it takes; class_weights only if the loss is a weighting of the pixels' cross entropies.
+    help: for README.
     """
 
     total: str
@@ -42,7 +43,7 @@ LOSSES = {
         "kseg.losses.functional:focal_sum",
         _PIXELS,
         {"gamma": "focal_gamma", **_WEIGHTED},
-        "the same, with less weight for pixels that are right already; `--focal_gamma` sets how much less",
+        "the same, with less weight for pixels that are already right; `--focal_gamma` sets how much less",
     ),
     "top_k_cross_entropy": Loss(
         "kseg.losses.functional:top_k_cross_entropy_sum",
@@ -70,13 +71,13 @@ TOP_K_SHARE = 0.2
 
 
 def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=TOP_K_SHARE):
-    """Read a sum of losses, "cross_entropy+0.5*dice", and check that the other options have a part in it.
+    """Read a sum of losses, "cross_entropy+0.5*dice", and check that it uses the other options.
 
     Args:
-        expression: names of LOSSES joined by "+", each with a factor > 0 and "*" before it or without.
-        weighted: whether there are class weights. dice and lovasz_softmax count every class of an image alike already
-            and take none.
-        focal_gamma: >= 0. top_k_share: in (0, 1]. Another than the default needs its loss in the sum.
+        expression: names of LOSSES joined by "+"; each may have a factor > 0 and "*" before it.
+        weighted: whether there are class weights. dice and lovasz_softmax count all classes of an image equally and
+            take none.
+        focal_gamma: >= 0. top_k_share: in (0, 1]. A value other than the default needs its loss in the sum.
     Returns: list of (factor, name).
     Raises: ValueError for any other text or number, a loss named twice, or an option without a loss that takes it.
     """
@@ -87,7 +88,7 @@ def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=
         if name.strip() not in LOSSES or value is None or not 0 < value < math.inf:
             raise InputError(
                 f"loss must be a sum such as cross_entropy+0.5*dice of {', '.join(LOSSES)}, with factors above 0, "
-                f"got {expression!r}: {part.strip()!r} is none."
+                f"got {expression!r}: {part.strip()!r} is not valid."
             )
         terms.append((value, name.strip()))
     names = [name for _, name in terms]
@@ -109,12 +110,12 @@ def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=
 def _check_used(option, given, names):
     takers = [name for name, loss in LOSSES.items() if option in loss.options.values()]
     if given and not set(takers) & set(names):
-        what = f"{option} has no meaning with loss {'+'.join(names)}"
+        what = f"{option} has no effect with loss {'+'.join(names)}"
         raise InputError(f"{what}: add {' or '.join(takers)}, or leave {option} out.")
 
 
 def parse_class_weights(text):
-    """Return one of the names CLASS_WEIGHTS, or the numbers that "1,2,.5" gives, one a class.
+    """Return one of the names CLASS_WEIGHTS, or the numbers in a text such as "1,2,.5", one per class.
 
     Raises: ValueError for another name, numbers that are negative or not finite, or all 0.
     """
@@ -144,13 +145,13 @@ def _setting(default, help, **options):
 
 
 def _typed(name, annotation, value):
-    """Return a field's value in the Python type of its annotation; NumPy's scalars and paths of files are taken.
+    """Return a field's value in the Python type of its annotation; NumPy scalars and path objects are accepted.
 
     Raises:
-        ValueError: it is of another type (True is no number, 2.0 no whole one), or not finite.
+        ValueError: it has another type (True is not a number, 2.0 is not a whole number), or is not finite.
     """
     kind, _, optional = annotation.partition(" | ")
-    came = value
+    given = value
     if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a scalar of NumPy's
         value = value.item()
     if kind == "str" and isinstance(value, os.PathLike):
@@ -160,7 +161,7 @@ def _typed(name, annotation, value):
     fits = type(value).__name__ == kind or (kind == "str" and isinstance(value, str))
     if (optional and value is None) or (fits and (kind != "float" or math.isfinite(value))):
         return value
-    raise InputError(f"{name} must be {_KINDS[kind]}{' or None' if optional else ''}, got {came!r}.")
+    raise InputError(f"{name} must be {_KINDS[kind]}{' or None' if optional else ''}, got {given!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Augmentation:
     """Ranges of the random changes. The defaults change nothing.
 
     scale_min, scale_max: uniform scale of image and label. flip: mirror half of them. brightness: largest shift, as
-    a share of 255. contrast, saturation: largest relative change. hue: largest turn, as a share of the circle.
+    a share of 255. contrast, saturation: largest relative change. hue: largest rotation, as a share of the circle.
     """
 
     scale_min: float = 1.0
@@ -182,9 +183,9 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Resize:
-    """What images and labels are brought to.
+    """The size that images and labels are resized to.
 
-    height, width: of the whole image, in pixels. crop: (height, width) of the crops out of it, None for the whole.
+    height, width: of the whole image, in pixels. crop: (height, width) of the crops taken from it, None for no crops.
     label_resize: "nearest", or "smooth": the dataset's own ids as if grey levels, before they become training ids.
     """
 
@@ -199,8 +200,7 @@ class Settings:
     """What `kseg.train` takes by keyword; the help of each is in its metadata.
 
     Raises:
-        ValueError: a value of another type than its field's, not finite, out of its bounds, or that does not go with
-            another one.
+        ValueError: a value has the wrong type, is not finite, is out of bounds, or conflicts with another one.
     """
 
     height: int | None = _setting(
@@ -215,7 +215,7 @@ class Settings:
     crop_width: int | None = _setting(None, "Width of the random crops; give both or neither.", lower=1)
     label_resize: str = _setting(
         "nearest",
-        "How to resize training labels. smooth, as in the paper's code, mixes ids like grey levels: new ids appear.",
+        "How to resize training labels. smooth blends ids like grey levels, which makes new ids (in the paper's code).",
         choices=("nearest", "smooth"),
     )
     label_set: str = _setting("train_ids", "The classes to learn: a label set of the records.")
@@ -223,7 +223,7 @@ class Settings:
         "", "Which ids the labels hold, for records without dataset.json: train_ids or label_ids."
     )
     num_outputs: int | None = _setting(
-        None, "Output channels, if there are to be more than classes (as in the paper's code); at most 254.", lower=2
+        None, "Number of output channels, if more than classes (as in the paper's code); at most 254.", lower=2
     )
     batch_size: int = _setting(4, "Images per optimizer step, on all devices together.", lower=1, upper=2**16)
     accumulate_steps: int = _setting(
@@ -234,7 +234,7 @@ class Settings:
     )
     epochs: int = _setting(
         0,
-        "Passes over the training images; or give --train_steps. Raise it to make a run longer, even a finished one.",
+        "Passes over the training images; or give --train_steps. Raise it to extend a run, even a finished one.",
         lower=0,
     )
     train_steps: int = _setting(0, "Optimizer steps; or give --epochs.", lower=0)
@@ -246,7 +246,7 @@ class Settings:
         choices=("constant", "poly", "cosine", "steps"),
     )
     lr_drop_epochs: str = _setting(
-        "", "For --lr_schedule=steps: drop the rate after these epochs, in rising order, e.g. 30,60,90 (2.5 is fine)."
+        "", "For --lr_schedule=steps: drop the rate after these epochs, in rising order, e.g. 30,60,90 (or 2.5)."
     )
     lr_drop_factor: float = _setting(0.1, "Multiply the learning rate by this at each drop.", lower=0.0)
     warmup_steps: int = _setting(0, "Raise the learning rate linearly from 0 over this many steps.", lower=0)
@@ -259,10 +259,10 @@ class Settings:
     )
     clip_norm: float = _setting(0.0, "Clip the global gradient norm to this; 0: off.", lower=0.0)
     encoder_lr_multiplier: float = _setting(
-        1.0, "Multiply the learning rate by this in the encoder (the layers that encoder_weights fills).", lower=0.0
+        1.0, "Multiply the learning rate by this in the encoder (the layers that --encoder_weights loads).", lower=0.0
     )
     freeze_encoder_epochs: int = _setting(
-        0, "Freeze the encoder for this many epochs; its batch norms still follow the data.", lower=0
+        0, "Freeze the encoder for this many epochs; its batch norms still update their statistics.", lower=0
     )
     auxiliary_weight: float = _setting(
         0.0,
@@ -270,7 +270,7 @@ class Settings:
         lower=0.0,
     )
     init_from: str = _setting(
-        "", "Start from the weights of this run folder or .keras file, in every layer whose name and shapes match."
+        "", "Start from the weights of this run folder or .keras file, for all layers whose names and shapes match."
     )
     ema_momentum: float = _setting(
         0.0,
@@ -303,7 +303,7 @@ class Settings:
     brightness: float = _setting(0.1, "Largest random shift of brightness, as a share of 255.", lower=0.0)
     contrast: float = _setting(0.2, "Largest random relative change of contrast.", lower=0.0)
     saturation: float = _setting(0.2, "Largest random relative change of saturation.", lower=0.0)
-    hue: float = _setting(0.02, "Largest random turn of hue, as a share of the full circle.", lower=0.0)
+    hue: float = _setting(0.02, "Largest random rotation of hue, as a share of the full circle.", lower=0.0)
     seed: int = _setting(
         0, "Random seed for initial weights, image order, augmentation and dropout.", lower=0, upper=2**32 - 1
     )
@@ -325,10 +325,10 @@ class Settings:
         False, "Make repeated runs on a GPU bit-identical; slower. On a CPU they are bit-identical anyway."
     )
     validate_every_epochs: int = _setting(
-        1, "Score the validation split every so many epochs, and at the end.", lower=1
+        1, "Epochs between two scorings of the validation split; the end of the run is always scored.", lower=1
     )
     checkpoint_every_steps: int = _setting(
-        500, "Write a checkpoint every so many steps, besides the one at the end of each epoch.", lower=1
+        500, "Steps between two checkpoints; one is also written at the end of each epoch.", lower=1
     )
     keep: str = _setting(
         "best",
@@ -342,7 +342,7 @@ class Settings:
     )
     patience: int = _setting(
         0,
-        "Stop after so many epochs without a better --best_by score (with --keep=lowest_loss: a lower loss); 0: never.",
+        "Stop after this many epochs without a better --best_by score (--keep=lowest_loss: a lower loss); 0: never.",
         lower=0,
     )
 
@@ -384,14 +384,14 @@ class Settings:
                 f"lr_schedule steps and lr_drop_epochs go together, got {self.lr_schedule} and {self.lr_drop_epochs!r}."
             )
         if self.optimizer == "adamw" and not self.weight_decay:
-            raise InputError("adamw is adam with weight_decay, got 0. Give one (.01 is common), or optimizer adam.")
+            raise InputError("adamw needs a weight_decay above 0, got 0. Set one (.01 is common), or use adam.")
         if not self.ema_momentum < 1:
             raise InputError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
         if not self.momentum < 1:
             raise InputError(f"momentum must be below 1, got {self.momentum}.")
 
     def total_steps(self, images):
-        """Return the optimizer steps of the whole run over so many training images; whole batches count."""
+        """Return the optimizer steps of the whole run over this many training images; only full batches count."""
         return self.train_steps or self.epochs * (images // self.batch_size)
 
     @property
@@ -406,7 +406,7 @@ class Settings:
         return epochs
 
     def schedule(self, total_steps, epoch_steps):
-        """Return what `training.schedules.learning_rate` takes, by name, for a run of so many steps."""
+        """Return what `training.schedules.learning_rate` takes, by name, for a run of this many steps."""
         return {
             "learning_rate": self.learning_rate,
             "total_steps": total_steps,
@@ -428,7 +428,7 @@ class Settings:
 
     @property
     def size(self):
-        """(height, width) that images are resized to, or None for the records' own."""
+        """(height, width) that images are resized to, or None for their size in the records."""
         return (self.height, self.width) if self.height else None
 
     @property
@@ -447,12 +447,12 @@ def make_settings(**values):
 
 
 def flag_line(name, value):
-    """Return a flagfile's line for a flag: `--name=value`, or `--name:="value"` (JSON) where that would read otherwise.
+    """Return a flagfile's line for a flag: `--name=value`, or `--name:="value"` (JSON) if need be.
 
     Args:
         name: of the flag. value: any str.
     Returns:
-        str, one line that `read_flag_line` takes apart again.
+        str, one line that `read_flag_line` reads back.
     """
     line = f"--{name}={value}"
     plain = line.isprintable() and line == line.strip() and " #" not in line
@@ -460,7 +460,7 @@ def flag_line(name, value):
 
 
 def read_flag_line(line):
-    """Return (name, value) of a line that `flag_line` or a person wrote; ValueError where a quoted value is none."""
+    """Return (name, value) of a line that `flag_line` or a person wrote; ValueError if a quoted value is not JSON."""
     name, _, value = line.removeprefix("--").partition("=")
     if not name.endswith(":"):
         return name, value
@@ -469,5 +469,5 @@ def read_flag_line(line):
     except ValueError:
         value = None
     if not isinstance(value, str):
-        raise InputError(f'After := a value stands in double quotes as JSON, such as --{name}="a #1", got {line!r}.')
+        raise InputError(f'After := the value must be JSON text in double quotes, as in --{name}="a #1", got {line!r}.')
     return name.removesuffix(":"), value

@@ -5,8 +5,8 @@ kernels: step, memory and evaluation of three models, narrow and wide, with oneD
 scores: seconds to score a 2048x1024 image, against cityscapesScripts and torchmetrics.
 models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), without peers.
 memory: an R2U-Net training step, plain, with remat and with accumulated steps, without peers.
-The peers do the same in Keras without kseg, and in PyTorch (pip install 'kseg[bench]'). Each turn of a contestant
-is a process of its own; they take turns. Run nothing else meanwhile: the load average is printed.
+The peers do the same in Keras without kseg, and in PyTorch (pip install 'kseg[bench]'). Contestants take turns, each
+turn in its own process. Run nothing else meanwhile: the load average is printed.
 """
 
 import json
@@ -31,7 +31,7 @@ flags.DEFINE_multi_enum(
     "precision",
     ["float32", "bfloat16"],
     ["float32", "bfloat16"],
-    "train: precision of the step; repeat the flag to measure both.",
+    "train: precision of the step.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum("size", "full", ("full", "tiny"), "tiny: only a check that the suite runs.", flag_values=FLAGS)

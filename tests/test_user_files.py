@@ -284,7 +284,7 @@ def test_predictions_replace_no_file_that_kseg_did_not_write(stage, tmp_path, ki
         if kind == "link":
             Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "elsewhere.png")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="x.png is there and no label map that kseg wrote"):
+    with pytest.raises(InputError, match="x.png is not a label map that kseg wrote"):
         predict_files(stage / "run", [folder / "w.jpg", folder / "x.jpg"], folder)
     assert snapshot(tmp_path) == before
 
@@ -410,7 +410,9 @@ def test_an_export_replaces_only_what_kseg_exported(tmp_path):
     saved.mkdir()
     (saved / "saved_model.pb").write_bytes(b"a network of someone else's")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="holds saved_model.pb but no classes.json of kseg's, so it is someone else's"):
+    with pytest.raises(
+        InputError, match="holds saved_model.pb but no classes.json from kseg, so kseg did not write it"
+    ):
         kseg.export_saved_model(model, saved, label_set=LABELS)
     assert snapshot(tmp_path) == before
     (saved / "saved_model.pb").unlink()
@@ -473,7 +475,7 @@ def test_preparing_leaves_files_alone_that_only_look_like_its_own(tmp_path):
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / manifest.ORIGIN).write_text('{"bibliography": []}')
-    with pytest.raises(InputError, match="source.json is damaged, or not kseg's"):
+    with pytest.raises(InputError, match="source.json is damaged, or not from kseg"):
         prepare("camvid", root, tmp_path / "mine")
     assert snapshot(tmp_path / "mine") == {manifest.ORIGIN: ("file", b'{"bibliography": []}')}
 
@@ -515,7 +517,7 @@ def test_a_lock_file_of_someone_else_is_left_alone(tmp_path, kind):
     folder.mkdir()
     (folder / files.LOCK).symlink_to("../precious") if kind == "link" else (folder / files.LOCK).write_text("4711")
     before = snapshot(tmp_path)
-    message = "Cannot write" if kind == "link" else ".lock is not kseg's"
+    message = "Cannot write" if kind == "link" else ".lock was not written by kseg"
     with pytest.raises(InputError, match=message), files.locked(folder):
         raise AssertionError("must be refused")
     assert snapshot(tmp_path) == before
@@ -578,7 +580,7 @@ def test_flag_files_of_before_read_as_they_did(tmp_path):
 @pytest.mark.parametrize("value", ['"a" # trailing', '"a', "a", "[1]", '"a" "b"', "", '"\\x"'])
 def test_what_is_quoted_wrongly_is_an_error_of_its_line(tmp_path, value):
     (tmp_path / FLAGS_FILE).write_text(f"--model=unet\n--data_dir:={value}\n")
-    with pytest.raises(flags.Error, match="flags.txt:2: After := a value stands in double quotes as JSON"):
+    with pytest.raises(flags.Error, match="flags.txt:2: After := the value must be JSON text in double quotes"):
         command_line.expand_flagfiles([f"--flagfile={tmp_path / FLAGS_FILE}"])
-    with pytest.raises(InputError, match="flags.txt is damaged. After := a value"):
+    with pytest.raises(InputError, match="flags.txt is damaged. After := the value"):
         RunFolder(tmp_path).stored_or_none()

@@ -1,1 +1,1 @@
-"""The commands of scripts/: one module each, flags -> keyword arguments -> one call. Only here absl is imported."""
+"""The commands of scripts/: one module each, flags -> keyword arguments -> one call. absl is imported only here."""

@@ -13,26 +13,26 @@ from absl import flags
 from kseg.io.errors import InputError
 from kseg.settings import read_flag_line
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow, where a command imports it, speaks of errors only
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # if TensorFlow is imported, it logs errors only
 
 
-# Of earlier versions; a flagfile may still name them, to no effect.
+# Flags of earlier versions. A flagfile may still name them; they have no effect.
 _REMOVED = ("--on_conflict", "--keep_checkpoints", "--log_every_steps")
 
 
 def expand_flagfiles(arguments):
     """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
 
-    The command line therefore wins wherever it stands. Inside a flagfile others are opened in place, at a path
-    relative to that file, and the last line wins. A line is a flag, blank, or a comment starting with #. A value that
-    would not survive that, with a line end or " #" in it, is JSON after :=, --data_dir:="a #1" (`settings.flag_line`).
+    So flags on the command line always win. A flagfile may name other flagfiles, at paths relative to itself: they are
+    read in place, and the last line wins. A line is a flag, blank, or a comment starting with #. A value that contains
+    a line break or " #" is written as JSON after :=, as in --data_dir:="a #1" (`settings.flag_line`).
 
     Args:
         arguments: list of str, the command line without the program's name.
     Returns:
         list of str without any --flagfile.
     Raises:
-        flags.Error: a file that is missing, a circle, a line that is no flag, a trailing comment.
+        flags.Error: a missing file, a file that includes itself, a line that is not a flag, a trailing comment.
     """
     from_files = []
     others = []
@@ -78,12 +78,12 @@ def _flagfile_lines(file, shown):
         if not line or line.startswith("#"):
             continue
         if not line.startswith("--"):
-            raise flags.Error(f"{shown}:{number}: a line is --flag=value or a # comment, got {line!r}.")
+            raise flags.Error(f"{shown}:{number}: a line must be --flag=value or a # comment, got {line!r}.")
         name = line.partition("=")[0]
         if len(name) > 100:
-            raise flags.Error(f"{shown}:{number}: no flag has so long a name, got {line[:100]!r}...")
+            raise flags.Error(f"{shown}:{number}: no flag has such a long name, got {line[:100]!r}...")
         if name in _REMOVED:
-            print(f"{shown}:{number}: {line} has no effect: this flag is gone.", file=sys.stderr)
+            print(f"{shown}:{number}: {line} has no effect: this flag no longer exists.", file=sys.stderr)
             continue
         if name.endswith(":"):
             try:
@@ -137,8 +137,8 @@ def parse_json(flag_values, name):
 def start(run, flag_values, takes_arguments=False):
     """Parse the command line into `flag_values` and call `run(flag_values)`; bad input exits with code 2.
 
-    With `takes_arguments` the command line may hold others than flags, anywhere in it: `run(flag_values, those)`.
-    The docstring of the module of `run` opens what --help prints.
+    With `takes_arguments`, arguments other than flags may stand anywhere in the command line: `run(flag_values,
+    arguments)`. --help prints the docstring of the module of `run` first.
     """
     program = pathlib.Path(sys.argv[0]).name
     flag_values.set_gnu_getopt(takes_arguments)
@@ -149,7 +149,7 @@ def start(run, flag_values, takes_arguments=False):
             return
         rest = flag_values([program, *arguments])[1:]
         if rest and not takes_arguments:
-            raise flags.Error(f"Every argument is --flag=value, got {rest[0]!r}.")
+            raise flags.Error(f"Every argument must be --flag=value, got {rest[0]!r}.")
         _show_log()
         if takes_arguments:
             run(flag_values, rest)
@@ -158,12 +158,12 @@ def start(run, flag_values, takes_arguments=False):
     except (flags.Error, InputError) as error:
         _stop(program, error)
     except KeyboardInterrupt:
-        print(f"\n{program}: interrupted. The same command goes on from what is finished.", file=sys.stderr)
+        print(f"\n{program}: interrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(130)
 
 
 def _show_log():
-    """What kseg has to report (which encoder weights were used) goes among what it prints."""
+    """Print kseg's log messages (which encoder weights were used) to standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("kseg")
@@ -179,6 +179,6 @@ def _stop(program, error):
 
 
 def shown(error):
-    """Return an error's text, cut where what it quotes is very long."""
+    """Return an error's text, shortened if it is very long."""
     text = str(error)
     return text if len(text) <= 2000 else f"{text[:1900]} ..."

@@ -1,6 +1,6 @@
 """Compare models: python scripts/compare.py runs/r2unet runs/segnet_aspp --data_dir=data/camvid --output=report/
 
-Each model is a run folder, a .keras file or a SavedModel folder; the others are compared with the first.
+Each model is a run folder, a .keras file or a SavedModel folder. All others are compared with the first.
 """
 
 from absl import flags
@@ -18,7 +18,7 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
-flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
+flags.DEFINE_string("label_set", None, "Label set to score; empty: the training classes.", flag_values=FLAGS)
 flags.DEFINE_string(
     "label_space",
     None,

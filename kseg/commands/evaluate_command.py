@@ -16,7 +16,7 @@ flags.DEFINE_string(
     "data_dir", None, "Record folder with the images to score (scripts/prepare_data.py writes one).", flag_values=FLAGS
 )
 flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
-flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", flag_values=FLAGS)
+flags.DEFINE_string("label_set", None, "Label set to score; empty: the training classes.", flag_values=FLAGS)
 flags.DEFINE_string(
     "label_space",
     None,
@@ -34,7 +34,7 @@ flags.DEFINE_enum(
     "label_resize",
     None,
     ["nearest", "smooth"],
-    "For --protocol=fischer2021: how to resize labels; empty: as the run folder's training did, else nearest.",
+    "For --protocol=fischer2021: how to resize labels; empty: as the run was trained, else nearest.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -50,7 +50,7 @@ flags.DEFINE_boolean(
 flags.DEFINE_multi_string(
     "row",
     [],
-    "For --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1; repeat the flag for each row.",
+    "For --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, flag_values=FLAGS)
@@ -58,8 +58,8 @@ flags.DEFINE_string("output", None, "JSON file to write the scores to; empty: be
 flags.DEFINE_string(
     "report_dir",
     None,
-    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: no report. Protocol "
-    "fischer2021, which scores at another size, needs a second pass over the images for it.",
+    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: no report. With "
+    "--protocol=fischer2021, which scores at another size, it takes a second pass over the images.",
     flag_values=FLAGS,
 )
 

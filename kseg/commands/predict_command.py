@@ -2,7 +2,7 @@
 
     python scripts/predict.py --model=runs/segnet_aspp --images=photos --output=labels
     python scripts/predict.py --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
-    python scripts/predict.py --submission --check=submission --source=CITYSCAPES
+    python scripts/predict.py --check=submission --source=CITYSCAPES
 
 CITYSCAPES is a folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or it is that zip.
 """
@@ -16,7 +16,7 @@ flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder
 flags.DEFINE_multi_string(
     "images",
     None,
-    "Image file, quoted pattern (** for folders of any depth) or folder; repeat the flag for more.",
+    "Image file, quoted pattern (** for folders of any depth) or folder.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -50,7 +50,7 @@ flags.DEFINE_string(
 def check(args):
     """Say what is wrong with a submission, or that nothing is."""
     if args.model or args.images or args.output:
-        raise flags.Error("--check takes no --model, --images or --output: it only looks.")
+        raise flags.Error("--check takes no --model, --images or --output: it writes nothing.")
     from kseg.inference.cityscapes_submission_check import check_submission
 
     count, notes = check_submission(args.check, args.source, progress=True)

@@ -10,11 +10,11 @@ camvid: DIR holds train/, val/ and perhaps test/, each with images/ and labels/.
 folder: like camvid, with a classes.json (README.md, "Your own images").
 synthetic: procedural streets, which this command draws.
 Other common names of folders and labels work too, and a split without labels is left out; a printed line says so.
-Every frame is checked first. Problems are listed together, one line for each cause, and then nothing is written.
+Every frame is checked first. If there are problems, they are listed, one line for each cause, and nothing is written.
 
 --check reads a whole record folder. It counts the pixels of each class and suggests class weights. It looks for damaged
-records, labels in other ids than stated, smoothed or blank labels, 255 where a class is meant, and images that two
-splits share. It draws augmented samples. The exit code is 2 if anything is wrong, 0 if there are at most warnings.
+records, labels whose ids are not the stated ones, smoothed or blank labels, 255 where a class is meant, and images that
+two splits share. It draws augmented samples. The exit code is 2 if anything is wrong, 0 if there are at most warnings.
 """
 
 import os
@@ -26,11 +26,11 @@ from kseg.data.datasets import DATASETS
 from kseg.io.text import count_text
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_enum("dataset", None, list(DATASETS), "Which kind of dataset to prepare.", flag_values=FLAGS)
+flags.DEFINE_enum("dataset", None, list(DATASETS), "Which dataset to prepare.", flag_values=FLAGS)
 flags.DEFINE_string(
     "source",
     "",
-    "Folder of the dataset (synthetic: folder to draw it in; empty: OUTPUT/source).",
+    "Folder of the dataset (synthetic: folder to draw the streets in; empty: OUTPUT/source).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -74,7 +74,7 @@ flags.DEFINE_integer("seed", 0, "synthetic: random seed of the scenes.", 0, flag
 def check(values):
     """Print what a record folder holds and warnings; problems end the script with code 2."""
     if values.dataset or values.source:
-        raise flags.Error("--check takes no --dataset or --source: it looks at the records alone.")
+        raise flags.Error("--check takes no --dataset or --source: it reads the records only.")
     from kseg.reports.dataset_report import check_dataset
 
     folder = values.check.rstrip("/")
@@ -95,7 +95,7 @@ def run(values):
         check(values)
         return
     if values.label_space:
-        raise flags.Error("--label_space goes with --check: what is prepared says itself which ids it holds.")
+        raise flags.Error("--label_space goes with --check: prepared records say themselves which ids they hold.")
     command_line.require(values, "dataset", "output")
     if values.dataset != "synthetic":
         command_line.require(values, "source")

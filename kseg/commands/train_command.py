@@ -21,7 +21,7 @@ flags.DEFINE_enum(
     "dataset",
     "cityscapes",
     list(DATASETS),
-    "Dataset in --data_dir. If that folder has no records: synthetic draws streets there, others say what to download.",
+    "Dataset in --data_dir. If it has no records yet, synthetic draws streets there; others say what to download.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
@@ -75,7 +75,7 @@ def run(args):
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
         kseg.build_model(args.model, (*size, 3), 2, **narrow)
     if one_of_group and args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json"):
-        raise flags.Error("The workers of a group would all draw the same streets: first run scripts/prepare_data.py.")
+        raise flags.Error("All workers of a group would draw the same streets: run scripts/prepare_data.py first.")
     ensure_records(args.dataset, args.data_dir)
     try:
         kseg.train(
@@ -87,7 +87,7 @@ def run(args):
             **vars(settings),
         )
     except NotFiniteError as error:
-        raise NotFiniteError(f"{error} Checkpoints up to there, if any, are in {args.workdir}/checkpoints.") from error
+        raise NotFiniteError(f"{error} Earlier checkpoints, if any, are in {args.workdir}/checkpoints.") from error
 
 
 def main():

@@ -14,8 +14,8 @@ def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
     Args:
         pixel_counts: pixels of each class over the training split, C integers.
         present_pixels: valid pixels of the images that contain the class, C integers: the paper's denominator
-            of a frequency. None takes a class's share of all pixels: our deviation, for splits where the
-            presence was not counted; it gives larger weights to classes that few images hold.
+            of a frequency. None takes a class's share of all pixels: our deviation, for splits whose presence was not
+            counted; it gives larger weights to classes that few images hold.
         exponent: 1 is the paper's; 0.5 is the inverse square root of the frequency, 1 where it is the median.
     Returns: float32 (C,). A class without pixels gets 0, and no part in the median: it is never the truth,
         so any weight would do, and 0 is finite.
@@ -36,12 +36,12 @@ def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
 
 
 def class_weights(kind, pixel_counts, num_classes, present_pixels=None):
-    """Class weights as the setting `class_weights` says them.
+    """Class weights as the setting `class_weights` names them.
 
     Args:
         kind: "none" (gives None), "median_frequency", "inverse_sqrt_frequency" (its square root: rare classes do
             not drown the rest), or the weights themselves, "1,2,0.5".
-        pixel_counts, present_pixels: as `median_frequency_weights` takes them; not looked at for given weights.
+        pixel_counts, present_pixels: as `median_frequency_weights` takes them; not used for given weights.
         num_classes: C, the classes of the model.
     Returns: float32 (C,), or None.
     Raises: ValueError for another text, or counts or weights of another number of classes.

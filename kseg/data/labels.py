@@ -23,7 +23,7 @@ class LabelSet:
     Args:
         name: as users call it ("train_ids").
         classes: class names; the position is the training id.
-        palette: one RGB colour (0..255) a class.
+        palette: one RGB colour (0..255) per class.
         table: uint8 (256,), raw id -> training id, 255 (void) or 254 (an id that the dataset does not have).
 
     Raises:
@@ -40,10 +40,10 @@ class LabelSet:
         palette = tuple(_colour(c) for c in self.palette)
         table = np.array(self.table)
         if not 1 <= len(classes) <= MAX_CLASSES:
-            raise InputError(f"Label set {self.name}: 1 to {MAX_CLASSES} classes are possible, got {len(classes)}.")
+            raise InputError(f"Label set {self.name}: there must be 1 to {MAX_CLASSES} classes, got {len(classes)}.")
         if len(palette) != len(classes):
             raise InputError(
-                f"Label set {self.name}: one colour a class, got {len(palette)} for {len(classes)} classes."
+                f"Label set {self.name}: one colour per class is needed, got {len(palette)} for {len(classes)} classes."
             )
         if table.shape != (256,) or table.dtype.kind not in "iu" or table.min() < 0 or table.max() > 255:
             raise InputError(f"Label set {self.name}: the table must be 256 values of 0..255, got shape {table.shape}.")
@@ -79,7 +79,7 @@ class LabelSet:
 
     @classmethod
     def from_json(cls, data: Mapping) -> "LabelSet":
-        """Return the label set that `to_json` wrote; ValueError where a key is missing."""
+        """Return the label set that `to_json` wrote; ValueError if a key is missing."""
         _require(data, ("name", "classes", "palette", "table"), "A label set")
         return cls(data["name"], tuple(data["classes"]), tuple(data["palette"]), np.array(data["table"]))
 
@@ -112,7 +112,7 @@ class DatasetInfo:
             )
 
     def label_set(self, name: str | None = None) -> LabelSet:
-        """Return the label set of that name (None: "train_ids"); ValueError where it is unknown."""
+        """Return the label set of that name (None: "train_ids"); ValueError if it is unknown."""
         name = "train_ids" if name is None else name
         if not isinstance(name, str) or name not in self.label_sets:
             known = ", ".join(self.label_sets)
@@ -143,7 +143,7 @@ class DatasetInfo:
 
     @classmethod
     def from_json(cls, data: Mapping) -> "DatasetInfo":
-        """Return the info that `to_json` wrote; ValueError where a key is missing."""
+        """Return the info that `to_json` wrote; ValueError if a key is missing."""
         _require(data, ("name", "ids", "void_ids", "label_sets"), "A dataset description")
         for row in data["ids"]:
             _require(row, ("id", "name", "color"), "An id of a dataset description")
@@ -158,7 +158,7 @@ class DatasetInfo:
 
 
 def with_current_names(data: dict) -> dict:
-    """Return a JSON object with today's name if it is a label set of an old one: an `object_hook` of json.loads."""
+    """Return a JSON object, a label set with an old name under its current one: an `object_hook` of json.loads."""
     name = data.get("name")
     if isinstance(name, str) and name in _RENAMED and "table" in data:
         return {**data, "name": _RENAMED[name]}

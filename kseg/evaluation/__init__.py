@@ -39,11 +39,11 @@ def _fischer2021(model, data, **options):
 
 
 PROTOCOLS = {
-    "standard": Protocol(_standard, "the classes' mean scores"),
+    "standard": Protocol(_standard, "one confusion matrix over all images, at the labels' size"),
     "cityscapes": Protocol(_cityscapes, "the benchmark's own, equal to cityscapesScripts'", takes_pairs=False),
     "fischer2021": Protocol(
         _fischer2021,
-        "as the code of the paper's authors, at network size and per image",
+        "as in the code of the paper's authors, at network size and per image",
         options=("label_resize", "train_mode_statistics"),
     ),
 }

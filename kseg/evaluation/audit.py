@@ -31,7 +31,7 @@ class Interval:
     high: float
 
     def meet(self, interval):
-        """Return the common part with another interval (which may be None), or None where there is none."""
+        """Return the common part with another interval (which may be None), or None if there is none."""
         if interval is None:
             return None
         low = max(self.low, interval.low)
@@ -52,7 +52,7 @@ class Interval:
 class RowAudit:
     """What one published row allows.
 
-    published: the five by name. pixel_accuracy: what sensitivity and F1 can both be, or None where they differ; then
+    published: the five by name. pixel_accuracy: what sensitivity and F1 can both be, or None if they differ; then
     the next four are None too. from_accuracy, from_specificity: class counts that each gives under a micro average;
     class_count: both together. micro_jaccard: p / (2-p). averages: MICRO, PER_IMAGE, MACRO -> FITS, EXCLUDED or
     BY_CHANCE.
@@ -158,7 +158,7 @@ def _weighted_jaccard(p):
 
     With w_c, t_c, f_c the shares of a class' pixels, of its right ones and of its FP: the index is the sum of
     t_c w_c / (w_c + f_c), at most p, and by Cauchy and Schwarz at least p^2 / (p + sum of f_c t_c / w_c), at least p^2.
-    The mean over images, for squares are convex, keeps both bounds. The micro average p / (2-p) lies between them.
+    The mean over images keeps both bounds, because squares are convex. The micro average p / (2-p) lies between them.
     """
     return Interval(p.low**2, p.high)
 
@@ -167,11 +167,11 @@ def _checked(row, digits):
     try:
         values = [float(value) for value in row]
     except (TypeError, ValueError) as error:
-        raise InputError(f"A row is five numbers, got {row!r}.") from error
+        raise InputError(f"A row must be five numbers, got {row!r}.") from error
     if len(values) != len(SCORE_NAMES) or not all(0 <= value <= 1 for value in values):
-        raise InputError(f"A row is five shares of 1 ({', '.join(SCORE_NAMES)}), got {row!r}.")
+        raise InputError(f"A row must be five shares of 1 ({', '.join(SCORE_NAMES)}), got {row!r}.")
     if any(abs(round(value, digits) - value) > 1e-9 for value in values):
-        raise InputError(f"The numbers of a row have at most {digits} decimals, got {row!r}. Say how many they have.")
+        raise InputError(f"The numbers of a row must have at most {digits} decimals, got {row!r}. Raise digits.")
     return dict(zip(SCORE_NAMES, values, strict=True))
 
 

@@ -33,7 +33,7 @@ def evaluate(
     Protocol "standard": at the label's own resolution, the label set's classes, void ignored, one confusion matrix over
     all images; a prediction outside the classes on a valid pixel is a false negative. "cityscapes": the benchmark's own
     class and category IoU and iIoU, equal to cityscapesScripts' to the bit; it needs Cityscapes records with instance
-    maps. "fischer2021": what the authors of the paper did, at the network's size
+    maps. "fischer2021": as the authors of the paper do, at the network's size
     (`fischer2021_protocol.evaluate_fischer2021`).
 
     Args:
@@ -51,9 +51,9 @@ def evaluate(
         kseg.metrics.Scores; under "cityscapes" kseg.metrics.cityscapes_scores.CityscapesScores, under "fischer2021"
         kseg.metrics.fischer2021_scores.Fischer2021Scores
     Raises:
-        ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing; what
-            is no pair; a file that cannot be read, which it names. Labels outside the classes in an iterable without a
-            label set are counted in Scores.out_of_range.
+        ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing;
+            something that is not a pair; a file that cannot be read, which it names. Labels outside the classes in an
+            iterable without a label set are counted in Scores.out_of_range.
         FloatingPointError: scores that are nan or infinite; it names the image (of an iterable: its number).
     """
     options = {"label_resize": label_resize, "train_mode_statistics": train_mode_statistics}

@@ -1,4 +1,4 @@
-"""The protocol "fischer2021": data brought to the network's size; the network in training mode where asked for."""
+"""The protocol "fischer2021": data brought to the network's size; the network in training mode if asked for."""
 
 import pathlib
 
@@ -65,7 +65,7 @@ def evaluate_fischer2021(
             bar.update(len(images))
     check_complete(seen, expected)
     if not sums.images:
-        raise InputError(f"{seen} images make no whole batch of {whole}. Take a smaller batch_size.")
+        raise InputError(f"{seen} images do not fill one batch of {whole}. Use a smaller batch_size.")
     return Fischer2021Scores(
         **sums.result(),
         images=sums.images,
@@ -100,8 +100,8 @@ def network_size(model):
         size = layer.size if layer else None
     if not size:
         raise InputError(
-            f"The fischer2021 protocol scores at the network's size, but {model.name} takes any. Build it for one, or "
-            "set the size of its Preprocess layer."
+            f"The fischer2021 protocol scores at the network's size, but {model.name} takes any size. Build it for "
+            "one, or set the size of its Preprocess layer."
         )
     return size
 

@@ -13,7 +13,7 @@ class Scene(NamedTuple):
     """One image of a pass.
 
     index: its number. image: uint8 (h, w, 3). truth: training ids (H, W). predictions: class ids (H, W), one of each
-    model. label: the ids as stored, and instances: uint16 instance ids, both (H, W); None where there are none.
+    model. label: the ids as stored, and instances: uint16 instance ids, both (H, W); None if there are none.
     """
 
     index: int
@@ -45,7 +45,8 @@ def batches_pass(batches, predictors, *, names=(), expected=None, progress=False
             `kseg.inference.predict.predictor`. names: of the images, where they have any, for errors. expected: how
             many images come, where that is known. progress: show a bar under the title.
     Raises:
-        ValueError: a pair that is none. FloatingPointError: scores that are nan or infinite; it names the image.
+        ValueError: something that is not a pair. FloatingPointError: scores that are nan or infinite; it names the
+        image.
     """
     index = 0
     with progress_bar(title, expected, shown=progress) as bar:

@@ -19,7 +19,7 @@ def evaluate_standard(model, data, *, batch_size=1, progress=False):
     Returns:
         kseg.metrics.Scores
     Raises:
-        ValueError: a pair that is none, no image at all. FloatingPointError: scores that are nan or infinite.
+        ValueError: something that is not a pair, no image at all. FloatingPointError: scores that are nan or infinite.
     """
     predict = predictor(model)
     if isinstance(data, Examples):
@@ -39,7 +39,7 @@ def score_batches(predict, batches, classes, expected=None, progress=False, name
     Returns:
         kseg.metrics.Scores
     Raises:
-        ValueError: a pair that is none, no image at all, or another number than expected.
+        ValueError: something that is not a pair, no image at all, or not the expected number.
         FloatingPointError: scores that are nan or infinite.
     """
     counts = ScoreCounts(classes)

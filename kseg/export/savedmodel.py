@@ -38,9 +38,9 @@ def export_saved_model(model, path, *, label_set=None):
 
     Args:
         model: keras.Model that gives logits, a run folder or a .keras file.
-        path: the folder to write: none yet, an empty one, or one that this function wrote with nothing else in it,
-            whose content is replaced when the new one is whole. A link to such a folder stays a link.
-        label_set: dict of name, classes and palette, where the model does not carry it.
+        path: the folder to write: new, empty, or holding only an earlier export, which is replaced when the new one is
+            complete. A link to such a folder stays a link.
+        label_set: dict of name, classes and palette, if the model does not carry it.
     Returns:
         pathlib.Path of the folder.
     Raises:
@@ -64,7 +64,7 @@ def export_saved_model(model, path, *, label_set=None):
         _check_label_set(label_set, model.output_shape[-1])
     if weight := first_not_finite(model.weights):
         raise NotFiniteError(
-            f"The weight {weight} is not finite, so the model has no labels to give. Export weights of an earlier step."
+            f"The weight {weight} is not finite, so the model cannot give labels. Export weights of an earlier step."
         )
     label_set = label_set or label_set_of(model)
     if not label_set:

@@ -29,7 +29,8 @@ _MADE_BY = "kseg model"  # a text in each PNG: the digest of the weights, so tha
 def write_submission(model, source, output, progress=False):
     """Label the test images of Cityscapes for its server: CITY_SEQUENCE_FRAME_labelIds.png, regular ids, 2048x1024.
 
-    A label map is whole or not there, and says which weights made it: the same call goes on after the ones there.
+    Each label map is written completely or not at all, and says which weights made it. The same call continues after
+    those already written.
 
     Args:
         model: of label set "train_ids" or "all_ids"; a keras.Model or what `kseg.load_model` takes.
@@ -38,7 +39,7 @@ def write_submission(model, source, output, progress=False):
     Returns:
         list of pathlib.Path, one for each of the 1,525 images.
     Raises:
-        ValueError: a model of other classes, a test set that is not whole, an output with other files or label maps
+        ValueError: a model of other classes, an incomplete test set, an output with other files or label maps
             of other weights, one that is read or in use by another process (nothing is written); images that are
             damaged or of another size (all others are written).
         FloatingPointError: scores that are nan or infinite; it names the image, of which nothing is written.
@@ -92,8 +93,8 @@ def _missing(output, images, made_by):
     clear_unfinished(output, f"*{_SUFFIX}")  # of a run that was killed
     there = {path.name for path in output.iterdir()} - {LOCK}
     wanted = {f"{name}{_SUFFIX}": name for name in images}
-    if strange := sorted(there - set(wanted)):
-        raise InputError(f"{output} must be new or hold this submission alone, but holds {listed(strange)}.")
+    if extra := sorted(there - set(wanted)):
+        raise InputError(f"{output} must be new or hold this submission alone, but holds {listed(extra)}.")
     for file in sorted(there):
         with Image.open(output / file) as image:
             if image.info.get(_MADE_BY) != made_by:

@@ -30,11 +30,11 @@ listed = functools.partial(first_names, most=8)  # of one kind of problem
 _VOID = cityscapes.info().void_ids
 _TRAINING_IDS = (*range(cityscapes.info().label_set().num_classes), 255)
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
-_NOTE = "predict ids that no score counts, each such pixel a miss"
+_NOTE = "predict ids that are not scored; each such pixel counts as a miss"
 
 
 def check_submission(path, source=None, progress=False):
-    """Check a folder or zip of label maps as the test server would, and for what it cannot see; changes nothing.
+    """Check a folder or zip of label maps as the test server would, and for faults that it cannot see; changes nothing.
 
     Args:
         path: folder (with its subfolders) or zip. source: where the test images are, to know all names; else the
@@ -79,7 +79,7 @@ def _judge_names(files, expected):
     for file in files:
         match = _NAME.match(os.path.basename(file))
         of_image[match and match[1]].append(file)
-    strange = of_image.pop(None, [])
+    extra = of_image.pop(None, [])
     problems = []
     known = expected
     if expected is None:
@@ -91,12 +91,12 @@ def _judge_names(files, expected):
                 problems.append(f"{found} images of {city} instead of {count} (--source would tell which)")
         known += [name for name in of_image if name.partition("_")[0] in set(cityscapes.TEST_CITIES) - set(numbered)]
     missing = [name for name in known if name not in of_image]
-    strange += [file for name in set(of_image) - set(known) for file in of_image[name]]
+    extra += [file for name in set(of_image) - set(known) for file in of_image[name]]
     doubled = [" and ".join(of_image[name]) for name in known if len(of_image.get(name, ())) > 1]
     if missing:
         problems.append(f"{len(missing)} test images without a label map: {listed(missing)}")
-    if strange:
-        problems.append(f"{len(strange)} files that belong to no test image: {listed(sorted(strange))}")
+    if extra:
+        problems.append(f"{len(extra)} files that belong to no test image: {listed(sorted(extra))}")
     if doubled:
         problems.append(f"{len(doubled)} test images with several label maps: {listed(doubled)}")
     return [file for name in known for file in of_image.get(name, ())], problems

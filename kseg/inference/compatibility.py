@@ -1,4 +1,4 @@
-"""What must hold between a model, its data and its settings, said in one line before anything is written."""
+"""Checks that a model, its data and its settings fit together, made before anything is written."""
 
 import os
 import warnings
@@ -13,7 +13,7 @@ MAX_CLASSES = 255  # ids that a label map of 8 bits tells from void
 
 
 def check_arguments(data_dir, workdir, callbacks):
-    """Raise ValueError unless `kseg.train` takes these: paths of two folders, a list of Keras' callbacks."""
+    """Raise ValueError unless these fit `kseg.train`: paths of two folders, a list of Keras callbacks."""
     for name, path in (("data_dir", data_dir), ("workdir", workdir)):
         if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
             raise InputError(f"{name} must be the path of a folder, got {path!r}.")
@@ -47,7 +47,7 @@ def check_classes(model, label_set, data, outputs=None):
     if channels < count or outputs not in (None, channels):
         raise InputError(
             f"The model has {channels} outputs, but {outputs or count} are needed for the {count} classes of label set "
-            f"{label_set.name}. Build it with so many, or set num_outputs if it is to have more than classes."
+            f"{label_set.name}. Build it with that many, or set num_outputs if it needs more outputs than classes."
         )
 
 
@@ -63,7 +63,7 @@ def class_count(model):
 
 
 def check_outputs(model):
-    """Raise InputError for a model of more classes than a label map of 8 bits can tell from void (255)."""
+    """Raise InputError for a model with more classes than an 8-bit label map can hold beside void (255)."""
     outputs = class_count(model)
     if outputs is not None and outputs > MAX_CLASSES:
         raise InputError(f"A label map of 8 bits holds at most {MAX_CLASSES} classes, but the model gives {outputs}.")
@@ -75,7 +75,7 @@ def check_input(model, size, crop=None):
     outputs = getattr(model, "outputs", None) or ()
     if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
         raise InputError(
-            "The function must give a functional keras.Model of one input (images) and one output (logits)."
+            "The function must return a functional keras.Model with one input (images) and one output (logits)."
         )
     check_shapes(model)
     wanted = tuple(model.inputs[0].shape[1:3])
@@ -84,13 +84,13 @@ def check_input(model, size, crop=None):
     if crop:
         if layer is None or wanted != (None, None):
             raise InputError(
-                f"{model.name} takes images of {wanted}. To train on crops a model must be built for free sizes, "
+                f"{model.name} takes images of {wanted}. To train on crops, a model must be built for free sizes, "
                 "(None, None, 3), and begin with kseg.layers.Preprocess, which carries the size of the whole image."
             )
         check_divides(*crop, multiple)
     elif any(a not in (None, b) or b % multiple for a, b in zip(wanted, size, strict=True)):
         raise InputError(
-            f"{model.name} takes images of {wanted} (height, width; multiples of {multiple}), the run's are {size}."
+            f"{model.name} takes images of {wanted} (height, width; multiples of {multiple}), but the run's are {size}."
         )
 
 

@@ -31,10 +31,12 @@ def check_logits(finite, names, model):
     if finite.all():
         return
     weight = first_not_finite(model.weights)
-    cause = f"its weight {weight} is not" if weight else "its weights are, so they are too large for its arithmetic"
+    cause = (
+        f"its weight {weight} is not finite" if weight else "its weights are finite, but too large for its arithmetic"
+    )
     raise NotFiniteError(
-        f"The model's scores of {names[int(np.argmin(finite))]} are not finite: {cause}. Use the weights of an earlier "
-        "step, or train again with a lower learning rate."
+        f"The model's scores for {names[int(np.argmin(finite))]} are not finite: {cause}. Use the weights of an "
+        "earlier step, or train again with a lower learning rate."
     )
 
 

@@ -31,7 +31,7 @@ def list_images(patterns):
     folder is walked as the readers of datasets walk one, and the names keep the sub-folders: "seq1/0000".
 
     Raises:
-        InputError: a pattern that no file matches; a folder without images, or with files that are none.
+        InputError: a pattern that no file matches; a folder without images, or with files that are not images.
     """
     images = {}
     folders = []
@@ -59,7 +59,7 @@ def _in_folder(folder):
     found, _, problems = list_stems(folder, IMAGE_EXTENSIONS, str)
     if problems:
         raise InputError(
-            f"{folder} must hold images alone: {first_names([line for _, line in problems], _SHOWN)}. Move the file, "
+            f"{folder} must hold only images: {first_names([line for _, line in problems], _SHOWN)}. Move the file, "
             "or give a pattern that leaves it out."
         )
     return {path: name for name, path in found.items()}
@@ -100,7 +100,7 @@ def _check_image(path):
 
 
 def label_map_paths(images, output):
-    """Return (label map, its colours) for each (path, name); InputError where two would be one file on some system."""
+    """Return (label map, its colours) for each (path, name); InputError if two would be one file on some system."""
     pictures = [(path, picture) for path, name in images for picture in (f"{name}.png", f"color/{name}.png")]
     first = {}
     for path, picture in pictures:
@@ -119,7 +119,7 @@ def _check_alone(other, path, picture):
     if other is not path:
         raise InputError(
             f"Images need different names, but {other} and {path} would both be written to {picture}, at least where "
-            "case is ignored. Rename one, or call once for each with an output folder of its own."
+            "case is ignored. Rename one, or run once for each with its own output folder."
         )
 
 
@@ -140,7 +140,7 @@ def check_replaceable(path):
     except (OSError, ValueError, SyntaxError, EOFError):
         pass  # no picture, so not kseg's either
     if stored is None:
-        raise InputError(f"{path} is there and no label map that kseg wrote. Choose another output folder, or move it.")
+        raise InputError(f"{path} is not a label map that kseg wrote. Choose another output folder, or move it.")
     if picture is None or not stored.endswith(_digest(picture)):
         raise InputError(
             f"{path} was changed since kseg wrote it, or an earlier version wrote it. Choose another output folder, or "
@@ -155,7 +155,7 @@ def _digest(picture):
 
 
 def save_label_map(path, picture):
-    """Write a PNG, whole or not at all, by which `check_replaceable` knows whether it is still the same.
+    """Write a PNG, completely or not at all, so that `check_replaceable` can tell whether it was changed.
 
     Args:
         path: pathlib.Path; its folder is made if missing. picture: uint8 (H, W) ids or (H, W, 3) colours.

@@ -35,7 +35,7 @@ def load_model(path):
     Returns:
         keras.Model, or SavedModel, which has no layers but predicts and evaluates alike.
     Raises:
-        FileNotFoundError: nothing there. ValueError: something else, or a damaged file.
+        FileNotFoundError: nothing there. ValueError: not a model, or a damaged file.
     """
     path = pathlib.Path(checked_path(path, "model"))
     if not path.exists():
@@ -46,7 +46,9 @@ def load_model(path):
         folder = RunFolder(path)
         kept = folder.kept_model((folder.stored_or_none() or {}).get("keep", "best"))
         if not kept.exists():
-            raise InputError(f"{path} holds neither saved_model.pb nor {kept.name}: it is no model and no scored run.")
+            raise InputError(
+                f"{path} holds neither saved_model.pb nor {kept.name}: it is neither a model nor a scored run."
+            )
         path = kept
     try:
         with zipfile.ZipFile(path) as archive:
@@ -62,7 +64,7 @@ def load_model(path):
                 f"{path} needs the {unregistered[1]} {unregistered[2]}. Import the module that defines it first; it "
                 f"needs {REGISTER}."
             ) from error
-        raise InputError(f"{path} is damaged or no .keras file: {why_not_loaded(error)}") from error
+        raise InputError(f"{path} is damaged or not a .keras file: {why_not_loaded(error)}") from error
 
 
 def why_not_loaded(error):
@@ -76,7 +78,7 @@ def why_not_loaded(error):
 
 
 def _failed_in_kseg(error):
-    """Whether it was code of kseg's that failed beneath `load_model`, otherwise than by refusing what it was given."""
+    """Whether kseg's own code failed beneath `load_model`, other than by refusing its input."""
     while error is not None:
         codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
         ours = [code for code in codes if pathlib.Path(code.co_filename).is_relative_to(_PACKAGE)]
@@ -134,12 +136,10 @@ class SavedModel:
             self._serve = self._loaded.signatures["serving_default"]
             self.label_set = json.loads((path / "classes.json").read_bytes())
         except (OSError, ValueError, KeyError, TypeError, RecursionError, tf.errors.OpError) as error:
-            raise InputError(f"{path} is no SavedModel that kseg exported: {error}") from error
+            raise InputError(f"{path} is not a SavedModel from kseg: {error}") from error
         known = self.label_set if isinstance(self.label_set, dict) else {}
         if not isinstance(known.get("classes"), list) or not isinstance(known.get("palette"), list):
-            raise InputError(
-                f"{path} is no SavedModel that kseg exported: its classes.json has no classes and palette."
-            )
+            raise InputError(f"{path} is not a SavedModel from kseg: its classes.json has no classes and palette.")
         self.num_classes = len(known["classes"])
 
     @property

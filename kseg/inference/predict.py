@@ -81,7 +81,7 @@ def predict(model, image):
     Returns:
         uint8 array (H, W) of training ids, of the image's own size.
     Raises:
-        ValueError: an array of another shape or type, bytes that are no image, a model without these logits.
+        ValueError: an array of another shape or type, bytes that are not an image, a model without such logits.
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     model = as_model(model)
@@ -102,7 +102,7 @@ def predict_files(model, paths, output):
     """Label image files and write NAME.png (training ids) and color/NAME.png for each into a folder.
 
     An id without a colour (a model of more outputs than classes) is white. Label maps that kseg wrote there before are
-    replaced, unless they were changed since; any other file of such a name is not.
+    replaced, unless they were changed since. Any other file with such a name is not.
 
     Args:
         model: as in `predict`. paths: image files whose names differ in more than extension, folder and case.
@@ -122,7 +122,7 @@ def predict_files(model, paths, output):
 
 
 def write_label_maps(model, images, output, folders=(), progress=False):
-    """Do what `predict_files` does under names of one's own.
+    """Do what `predict_files` does, under given names.
 
     Args:
         images: list of (path, name): NAME.png and color/NAME.png are written, and a name may hold folders ("seq1/0").
@@ -175,7 +175,7 @@ def _say(line, shown):
 def predictor(model):
     """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
 
-    It is compiled once for each model and kept with it, and anew after a change of its `Preprocess` layer. Where an
+    It is compiled once for each model and stored with it, and again after a change of its `Preprocess` layer. Where an
     image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B texts,
     "image 3").
     """

@@ -1,1 +1,1 @@
-"""Files, pictures, TFRecords, processes, text: what every room stands on."""
+"""Files, pictures, TFRecords, processes, text: what all other rooms build on."""

@@ -1,10 +1,10 @@
-"""What the user can mend. A command shows these as one line; any other error is a defect and keeps its traceback."""
+"""Errors that the user can fix. A command shows them as one line; any other error is a defect, with traceback."""
 
 import numbers
 
 
 class InputError(ValueError):
-    """A setting, file or model that cannot be used. The message says what must hold, what came and what to do."""
+    """A setting, file or model that cannot be used. The message says what must hold, what was given and what to do."""
 
 
 class MissingFileError(FileNotFoundError, InputError):
@@ -20,7 +20,7 @@ class NotFiniteError(InputError, FloatingPointError):
 
 
 class LostProcessError(ConnectionError, ChildProcessError, InputError):
-    """Another process of the same work is gone."""
+    """Another process that shares the work is gone."""
 
 
 def check_whole(name, value, least):

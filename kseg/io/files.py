@@ -1,4 +1,4 @@
-"""Files and folders, local or behind a URL ("gs://...", tf.io.gfile); whole writes, never onto an input; locks."""
+"""Files and folders, local or at a URL ("gs://...", tf.io.gfile): atomic writes, never onto an input; locks."""
 
 import contextlib
 import errno
@@ -25,9 +25,9 @@ def is_url(path) -> bool:
 
 
 def checked_path(path, what: str) -> str:
-    """Return a path as text; InputError for what can be none.
+    """Return a path as text; InputError if it cannot be a path.
 
-    That is another type, an empty text, one with a NUL in it, a name that is too long, a circle of links.
+    It cannot if it has another type, is empty, contains a NUL, has a name that is too long, or is a circle of links.
 
     Args:
         path: as the user gave it. what: names it in the message ("data_dir").
@@ -39,7 +39,7 @@ def checked_path(path, what: str) -> str:
     try:
         os.stat(text)
     except UnicodeEncodeError:
-        why = "no name of a file can hold all of it"
+        why = "it has characters that a file name cannot have"
     except OSError as error:  # missing or forbidden is for whoever opens it
         why = error.strerror if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else ""
     if why:
@@ -58,8 +58,8 @@ def open_binary(path: str):
 
 
 def list_files(folder: str) -> dict[str, int]:
-    """Return file name -> bytes of a folder's files, by name; FileNotFoundError where there is none."""
-    missing = f"There is no record folder {folder}. scripts/prepare_data.py makes one."
+    """Return file name -> size in bytes for a folder's files, sorted; FileNotFoundError if there is no folder."""
+    missing = f"There is no record folder {folder}. Make one with scripts/prepare_data.py."
     if not is_url(folder):
         if not os.path.isdir(folder):
             raise MissingFileError(missing)
@@ -90,15 +90,15 @@ def sha256_of(path: str) -> str:
 
 @contextlib.contextmanager
 def replacing(path):
-    """Give a temporary path beside a local file, which becomes that file, synced, when the block ends well.
+    """Give a temporary path beside a local file. If the block succeeds, it is synced and renamed to that file.
 
-    When it does not, the temporary file goes and what was there stays as it was. A symbolic link stays one: the file
-    that it leads to is written.
+    If the block fails, the temporary file is deleted and the old file stays as it was. A symbolic link stays a link:
+    the file it leads to is written.
 
     Args:
         path: the file to write. The temporary name begins with .tmp- and ends as its name does.
     Raises:
-        OSError: it could not be written (a full disk, a read-only folder); names `path`.
+        OSError: the file could not be written (a full disk, a read-only folder); the message names `path`.
     """
     place = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
     folder, name = os.path.split(place)
@@ -137,26 +137,26 @@ def writing(path):
         raise
     except OSError as error:
         why = error.strerror or str(error).strip().partition("\n")[0]
-        text = f"Cannot write {path}: {why}. What was there before is intact: mend that and run the same again."
+        text = f"Cannot write {path}: {why}. Earlier files are intact: fix this and run the same again."
         raise (FileAccessError(error.errno, text) if error.errno else FileAccessError(text)) from error
 
 
 def write_atomic(path: str, content: bytes) -> None:
-    """Write a local file as `replacing` does: all of it is seen or nothing."""
+    """Write a local file as `replacing` does: completely or not at all."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
 
 
 def refuse_inputs(outputs, inputs):
-    """Refuse to write onto what is read: call this before anything is written.
+    """Refuse outputs that would overwrite an input. Call this before anything is written.
 
-    No output may be an input, lie in one that is a folder, or be a folder that holds one; and no two outputs may be one
-    file. Links, symbolic and hard, "..", and names that differ in case where the file system ignores it are seen
-    through.
+    No output may be an input, lie in an input folder, or be a folder that holds an input. No two outputs may be the
+    same file. The check sees through symbolic and hard links, "..", and names that differ in case where the file system
+    ignores case.
 
     Args:
         outputs: files and folders that will be written or replaced; they need not exist.
-        inputs: files and folders that are read; URLs are left out, for outputs are local.
+        inputs: files and folders that are read; URLs are ignored, because outputs are local.
     Raises:
         InputError: names the output, the input, and what to do.
     """
@@ -203,7 +203,7 @@ def clear_unfinished(folder: pathlib.Path, *patterns: str) -> None:
     """Remove the temporary files of `replacing` that a killed process left in a folder, and nothing else.
 
     Args:
-        folder: held by this process alone. patterns: the names that were to be written, as for fnmatch.
+        folder: locked by this process. patterns: the names that were to be written, as for fnmatch.
     """
     for path in folder.glob(".tmp-*"):
         name = _TEMPORARY.fullmatch(path.name)
@@ -217,18 +217,18 @@ def _is_plain_file(path) -> bool:
 
 @contextlib.contextmanager
 def replacing_content(folder, own: re.Pattern, marker: str, last: str):
-    """Give an empty folder whose content becomes that of `folder` when the block ends well, and vanishes when not.
+    """Give an empty folder. If the block succeeds, its content replaces that of `folder`; otherwise it is deleted.
 
-    The folder itself stays, so it may be a link or a mount. While the block lasts no other process can fill it
-    (`locked`). `last` goes first and comes last: with it the content is whole.
+    The folder itself stays, so it may be a link or a mount point. During the block no other process can fill it
+    (`locked`). `last` is removed first and added last: if it is there, the content is complete.
 
     Args:
-        folder: none yet, an empty one, or what an earlier call filled with nothing else in it.
+        folder: new, empty, or holding only what an earlier call wrote.
         own: fullmatch of each path in the content ("photos/" is a folder). marker: a JSON file in it with the key
-            "kseg_version", by which it is known as kseg's. last: another file in it.
+            "kseg_version", which shows that kseg wrote it. last: another file in it.
     Raises:
-        InputError: anything else is in the folder, before and after the block; another process fills it.
-        OSError: it could not be written; what was there is intact.
+        InputError: the folder holds anything else, before or after the block, or another process is filling it.
+        OSError: the folder could not be written; its earlier content is intact.
     """
     folder = pathlib.Path(os.path.realpath(folder))
     check_own(folder, own, marker)
@@ -262,7 +262,7 @@ def check_own(folder: pathlib.Path, own: re.Pattern, marker: str) -> None:
     if foreign:
         raise InputError(f"{folder} holds {foreign}, which kseg did not write. {advice}")
     if found and not _says_kseg(folder / marker):
-        raise InputError(f"{folder} holds {found[0]} but no {marker} of kseg's, so it is someone else's. {advice}")
+        raise InputError(f"{folder} holds {found[0]} but no {marker} from kseg, so kseg did not write it. {advice}")
 
 
 def _content(folder, above=""):
@@ -314,27 +314,27 @@ def _swap(folder, new, old, marker, last):
 
 
 def json_text(table, indent: int | None = None) -> str:
-    """Return JSON types as text that every reader takes: nan becomes null."""
+    """Return JSON types as text that every JSON reader accepts: nan becomes null."""
     table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
     return json.dumps(table, indent=indent, separators=None if indent else (",", ":"))
 
 
 def write_json(path, table, indent: int | None = 1) -> None:
-    """Write JSON types to a file, nan as null, in lines or (indent=None) as compact as can be; whole or not at all."""
+    """Write JSON types to a file, nan as null, indented or (indent=None) compact; completely or not at all."""
     write_atomic(os.fspath(path), f"{json_text(table, indent)}\n".encode())
 
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold a folder for this process alone while the block lasts; the kernel lets go when the process dies.
+    """Lock a folder for this process during the block; the kernel releases the lock when the process dies.
 
-    The lock is on the file .lock in it. A folder that is missing is made, and goes again if it stays empty. Where the
-    file system knows no locks, a warning says so and the block runs.
+    The lock is on the file .lock in the folder. A missing folder is made, and removed again if it stays empty. If the
+    file system has no locks, a warning says so and the block runs.
 
     Args:
         folder: pathlib.Path.
     Raises:
-        ValueError: another process holds it, or .lock is a file of someone else's. OSError: it cannot be written.
+        ValueError: another process has the lock, or .lock is not kseg's file. OSError: the folder cannot be written.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / LOCK
@@ -367,13 +367,13 @@ def _lock(file: int, path: pathlib.Path) -> bool:
             f"{path.parent} is in use by {holder}. Wait until that ends, stop it, or use another folder."
         ) from None
     except (ImportError, OSError) as error:
-        warnings.warn(f"{path.parent} cannot be locked ({error}): start nothing else in it.", stacklevel=4)
+        warnings.warn(f"{path.parent} cannot be locked ({error}): do not start anything else in it.", stacklevel=4)
         return False
     if not (path.exists() and os.path.samestat(os.stat(path), os.fstat(file))):
-        raise InputError(f"{path.parent} was in use until this moment. Start again.")
+        raise InputError(f"{path.parent} was in use until just now. Start again.")
     content = os.pread(file, 200, 0)
     if content and not content.startswith(b"process "):
-        raise InputError(f"{path} is not kseg's, whose lock has that name. Move it, or use another folder.")
+        raise InputError(f"{path} was not written by kseg, whose lock needs that name. Move it, or use another folder.")
     os.truncate(file, 0)
     os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     return True

@@ -1,13 +1,13 @@
 """Image files to arrays and back, upright, with errors that name the file (Pillow; no TensorFlow).
 
-Photographs: PNG, JPEG, WebP, TIFF and BMP, of several pictures in a file the first. Labels: PNG, TIFF and BMP, which
-keep every number, of one picture. The pixels are those of Pillow's conversion to RGB: transparency is dropped, not
-blended. 16-bit photographs count by their high byte (value // 256), as Pillow takes 16-bit RGB and TensorFlow all
-16-bit PNG; Pillow's conversion of 16-bit grey, which makes all above 255 white, is not used.
+Photographs: PNG, JPEG, WebP, TIFF and BMP; if a file holds several pictures, the first. Labels: PNG, TIFF and BMP with
+one picture, formats that keep every number. Photographs become RGB as Pillow converts them: transparency is dropped,
+not blended. For 16-bit photographs the high byte (value // 256) is used, as Pillow does for 16-bit RGB and TensorFlow
+for all 16-bit PNG. Pillow's conversion of 16-bit grey is not used: it makes all values above 255 white.
 
-An EXIF orientation (of JPEG, PNG, WebP, TIFF) turns a picture as a viewer shows it, labels and instance maps too, each
-by its own. Records are the exception: their pixels count as they are stored, since TensorFlow does not turn them
-either. `scripts/prepare_data.py` stores upright pixels.
+Every picture (also a label or an instance map) is rotated or mirrored as its own EXIF orientation says (JPEG, PNG,
+WebP, TIFF), as a viewer shows it. Records are the exception: their pixels are used as stored, since TensorFlow does not
+rotate them either. `scripts/prepare_data.py` stores upright pixels.
 """
 
 import io
@@ -62,11 +62,11 @@ _LIMIT = f"kseg reads images of at most {MAX_PIXELS:,} pixels. Cut it into tiles
 
 
 def _header(data: bytes, what: str) -> Image.Image:
-    """Open without decoding; ValueError where the format is not known, or the bytes claim more than MAX_PIXELS."""
+    """Open without decoding; ValueError if the format is not known, or the bytes claim more than MAX_PIXELS."""
     if not data:
         raise InputError(f"{what}: empty (0 bytes)")
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        raise InputError(f"{what}: HEIC photographs are not read; convert to JPEG")
+        raise InputError(f"{what}: HEIC is not supported; convert to JPEG")
     try:
         if data[8:12] == b"WEBP":
             _check_size(_webp_size(data), what)  # before Pillow, which allocates the canvas when it opens one
@@ -100,7 +100,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _open(data: bytes, what: str) -> Image.Image:
-    """Decode fully, not yet turned; ValueError where the bytes are no image or end early."""
+    """Decode fully, not yet rotated; ValueError if the bytes are not an image or end early."""
     image = _header(data, what)
     try:
         if image.format == "PNG":
@@ -109,7 +109,7 @@ def _open(data: bytes, what: str) -> Image.Image:
         elif _is_jpeg(image) and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # of the last scan
             raise InputError("the end marker is missing")
         elif image.format == "TIFF" and image.tag_v2.get(_TIFF_SUBFILE, 0) & 1:  # raw files of cameras, too
-            raise InputError("its first picture is a reduced copy, a thumbnail. Save the full picture alone")
+            raise InputError("its first picture is a thumbnail. Save the full picture alone")
         image.load()
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
@@ -123,7 +123,7 @@ def _is_jpeg(image: Image.Image) -> bool:
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
-    """Return the EXIF orientation, 1 where there is none that can be read, as viewers take it."""
+    """Return the EXIF orientation; 1 if none can be read, as image viewers do."""
     if image.format == "TIFF" or (image.format == "PNG" and not any(mark in data for mark in _PNG_EXIF)):
         return 1  # Pillow turns TIFF itself; the other marks save PNG's decoding, which Pillow needs to look for more
     try:
@@ -138,21 +138,21 @@ def _upright(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def orientation(data: bytes, what: str) -> int:
-    """Return the EXIF orientation of an image file that is not a TIFF: 1 is upright, 2 to 8 are turned or mirrored."""
+    """Return the EXIF orientation of an image file that is not a TIFF: 1 is upright, 2 to 8 are rotated or mirrored."""
     value = _orientation(_header(data, what), data)
     return value if value in _TURNS else 1
 
 
 def decode_image(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarray, str]:
-    """Return a photograph's pixels and what format a record keeps it in.
+    """Return a photograph's pixels and the format in which a record stores it.
 
     Args:
         data: the bytes of a PNG, JPEG, WebP, TIFF or BMP file. what: its name in messages.
-        upright: turn the picture as its EXIF orientation says; False gives it as stored.
+        upright: rotate the picture as its EXIF orientation says; False gives it as stored.
     Returns:
-        (uint8 RGB (H, W, 3), "jpeg" of a JPEG, else "png").
+        (uint8 RGB (H, W, 3), "jpeg" for a JPEG, else "png").
     Raises:
-        ValueError: "WHAT: why" where it cannot be read.
+        ValueError: "WHAT: why" if it cannot be read.
     """
     image = _open(data, what)
     turned = _upright(image, data) if upright else image
@@ -160,7 +160,7 @@ def decode_image(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarr
         grey = (np.asarray(turned) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2), _kept_format(image)
     if image.mode not in _IMAGE_MODES:
-        raise InputError(f"{what}: pixels of mode {image.mode}; convert it to 8-bit RGB")
+        raise InputError(f"{what}: pixel mode {image.mode} is not supported; convert it to 8-bit RGB")
     return np.asarray(turned.convert("RGB")), _kept_format(image)
 
 
@@ -173,15 +173,15 @@ def _kept_format(image: Image.Image) -> str:
 
 
 def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarray, bool]:
-    """Return a label's ids and whether these bytes are an 8-bit grey PNG, which every reader takes alike.
+    """Return a label's ids and whether these bytes are an 8-bit grey PNG, which every reader decodes alike.
 
-    Palette images give their indices, others their grey numbers as stored, whatever their bits: grey and its alpha
+    Palette images give their indices, others their grey values as stored, at any bit depth: grey, with or without alpha
     (dropped), or colours with R = G = B. `upright` as in `decode_image`.
 
     Returns:
         (uint8 (H, W), bool).
     Raises:
-        ValueError: not a lossless file of one picture; numbers that are no ids of 0..255; colours.
+        ValueError: not a lossless file with one picture; values outside 0..255; colours.
     """
     image, bits = _open_label(data, what, "ids")
     mode = image.mode if bits < 16 or image.mode in ("I", "F", *_GREY_16) else f"{image.mode} of {bits} bits"
@@ -224,11 +224,9 @@ def _open_label(data: bytes, what: str, lost: str) -> tuple[Image.Image, int]:
     if image.format not in ("PNG", "TIFF", "BMP"):
         raise InputError(f"{what}: labels must be PNG, TIFF or BMP, got {image.format}, which changes {lost}")
     if _tiff(image, _TIFF_COMPRESSION, 1) not in _LOSSLESS:
-        raise InputError(f"{what}: labels must keep every number, got TIFF of a compression that changes {lost}")
+        raise InputError(f"{what}: labels must keep every number, got TIFF with a compression that changes {lost}")
     if _tiff(image, _TIFF_PHOTOMETRIC, 1) == 0:
-        raise InputError(
-            f"{what}: TIFF whose grey is inverted (WhiteIsZero) leaves open which ids it holds. Save a PNG"
-        )
+        raise InputError(f"{what}: a TIFF with inverted grey (WhiteIsZero) does not say which ids it holds. Save a PNG")
     try:
         pictures = getattr(image, "n_frames", 1)
     except _BROKEN as error:  # a second directory of a TIFF that is none
@@ -244,7 +242,7 @@ def decode_instances(data: bytes, what: str) -> np.ndarray:
     """Return uint16 instance ids (H, W) of a grey PNG of 16 (or 8) bits, as stored; ValueError for anything else."""
     image = _open(data, what)
     if image.format != "PNG" or (data[24], data[25]) not in ((16, 0), (8, 0)):  # IHDR: bits, colour type
-        raise InputError(f"{what}: instance maps must be grey PNG of 16 bits, got {image.format} of mode {image.mode}")
+        raise InputError(f"{what}: instance maps must be 16-bit grey PNG, got {image.format} of mode {image.mode}")
     return np.asarray(image).astype(np.uint16)
 
 
@@ -274,7 +272,7 @@ def header(data: bytes, what: str, upright: bool = True) -> tuple[tuple[int, int
 def is_plain(data: bytes, what: str, upright: bool = True) -> bool:
     """Return whether TensorFlow decodes these bytes to the pixels that `decode_image` gives; from the header.
 
-    So it does with a PNG, and with a JPEG of grey or RGB, unless they are to be turned.
+    It does for a PNG and for a grey or RGB JPEG, unless they are to be rotated.
     """
     image = _header(data, what)
     known = image.format == "PNG" or (_is_jpeg(image) and image.mode in ("L", "RGB"))

@@ -41,8 +41,9 @@ class Workers:
     needs no `if __name__ == "__main__":` and may be a notebook.
 
     Args:
-        source: what every call gets; sent to each process once. count: processes; 1 is this one. Where no process may
-            be started (a system without semaphores, a worker of another pool) it is this one too, and a line says so.
+        source: what every call gets; sent to each process once. count: number of processes; 1 is this one. If no
+            process may be started (a system without semaphores, a worker of another pool), this process does the work,
+            and a line says so.
         progress: show bars on stderr.
     """
 
@@ -82,11 +83,13 @@ class Workers:
         except InputError as error:  # raised in another process: say it here, where its reader looks
             raise type(error)(*error.args) from error
         except BrokenProcessPool:
-            raise LostProcessError("A worker process was killed (memory?). Run it again with fewer workers.") from None
+            raise LostProcessError(
+                "A worker process was killed, perhaps for lack of memory. Run it again with fewer workers."
+            ) from None
 
 
 def _start_pool(source, count: int):
-    """Return a pool whose processes start with its first work, or None where this system allows none."""
+    """Return a pool whose processes start with its first work, or None if this system allows none."""
     why = "this process is a worker of another pool" if multiprocessing.current_process().daemon else None
     if why is None:
         try:
@@ -94,7 +97,7 @@ def _start_pool(source, count: int):
             return concurrent.futures.ProcessPoolExecutor(count, context, _start_worker, (source,))
         except (OSError, ImportError, NotImplementedError) as error:  # what CPython raises without semaphores
             why = str(error)
-    tqdm.tqdm.write(f"No other process can be started ({why}): one process does the work.", file=sys.stderr)
+    tqdm.tqdm.write(f"No other process can be started ({why}), so this one does all the work.", file=sys.stderr)
     return None
 
 

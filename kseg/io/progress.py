@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, plain lines anywhere else; how fast an epoch went and how long the rest will take."""
+"""Progress: a bar on a terminal, plain lines anywhere else, with rate and time left."""
 
 import sys
 import time

@@ -1,11 +1,11 @@
-"""What TensorFlow runs on a processor: which kernels, and which allocator of buffers. Both are chosen before it starts.
+"""How TensorFlow runs on a CPU: which kernels and which memory allocator. Both are chosen before it starts.
 
-The allocator. As soon as a tf.data iterator lives, TensorFlow's default gives the buffers of a step back to the system
-and fetches them again: 150,000 page faults a step of the quickstart, half of its time. With
+The allocator. As soon as a tf.data iterator exists, TensorFlow by default returns the buffers of a step to the system
+and fetches them again: 150,000 page faults per step of the quickstart, half of its time. With
 TF_CPU_ALLOCATOR_USE_BFC=true it keeps them. `import kseg` sets that, unless the variable is set; TensorFlow reads it
 when it runs the first operation of a process.
 
-The kernels. TensorFlow's own rule takes oneDNN's where the processor has instructions for neural networks (AVX512_VNNI,
+The kernels. TensorFlow's own rule uses oneDNN's if the processor has instructions for neural networks (AVX512_VNNI,
 AVX_VNNI, AMX ...) and Eigen's elsewhere, for example on an AMD EPYC without AVX-512. There oneDNN makes a narrow
 network faster and a wide one slower (benchmarks/RESULTS.md). TF_ENABLE_ONEDNN_OPTS decides when TensorFlow is imported,
 for the whole process.
@@ -36,15 +36,15 @@ def keep_buffers():
 
 
 def choose_kernels(setting, stored, base_filters):
-    """Set TF_ENABLE_ONEDNN_OPTS for the run that is to begin, if TensorFlow is not imported yet.
+    """Set TF_ENABLE_ONEDNN_OPTS for the run that is about to start, if TensorFlow is not imported yet.
 
-    The setting decides, then the run that goes on; "auto" keeps the variable where the user has set it, takes oneDNN
-    for a narrow network and TensorFlow's own rule for a wide one.
+    The setting decides, then the stored run. If neither does, a variable that the user has set stays; otherwise a
+    narrow network uses oneDNN and a wide one TensorFlow's own rule.
 
     Args:
-        setting: "auto", "on" or "off". stored: None where no run is in the workdir, else its "on" or "off", or ""
-            for a run of an older kseg, which goes on by TensorFlow's rule.
-        base_filters: width of the network, None where it is unknown.
+        setting: "auto", "on" or "off". stored: None if the workdir holds no run, else the run's "on" or "off", or ""
+            for a run of an older kseg, which continues with TensorFlow's rule.
+        base_filters: width of the network, None if it is unknown.
     """
     if "tensorflow" in sys.modules:
         return
@@ -56,20 +56,20 @@ def choose_kernels(setting, stored, base_filters):
 
 
 def check_kernels(setting, stored):
-    """Raise InputError if the setting onednn is not that of the run in the workdir ("" or None: it says nothing)."""
+    """Raise InputError if the setting onednn differs from the run in the workdir ("" or None: not stored)."""
     if stored and setting not in ("auto", stored):
         raise InputError(
-            f"The workdir holds a run with onednn={stored}, got {setting}: another arithmetic is another run. Leave "
-            "onednn out, use another workdir, or begin with the weights of this one (init_from)."
+            f"The workdir holds a run with onednn={stored}, got {setting}, which computes other bits. Leave "
+            "onednn out, or use another workdir (init_from starts it from this run's weights)."
         )
 
 
 def settle_kernels(setting, stored):
-    """Say what this process runs, when it is what the setting and the stored run say.
+    """Return what this process runs, if the setting and the stored run agree with it.
 
     Args: `setting`, `stored`: as in `choose_kernels`.
     Returns: "on" or "off"; the setting itself under a backend that has no oneDNN.
-    Raises: ValueError: setting and run differ, or this process cannot have what they say any more.
+    Raises: ValueError: setting and run differ, or this process can no longer do what they say.
     """
     import keras
 
@@ -83,8 +83,8 @@ def settle_kernels(setting, stored):
     if wanted not in ("auto", running):
         whose = "the run in the workdir was trained" if stored else "onednn asks for a run"
         raise InputError(
-            f"This process runs TensorFlow with oneDNN {running}, but {whose} with it {wanted}, and that is decided "
-            f"when TensorFlow is imported. Start a new process in which kseg.train comes first, or has "
+            f"This process runs TensorFlow with oneDNN {running}, but {whose} with oneDNN {wanted}. That is decided "
+            f"when TensorFlow is imported. Start a new process that calls kseg.train first, or that has "
             f"{ONEDNN}={'1' if wanted == 'on' else '0'}."
         )
     return running
@@ -98,7 +98,7 @@ def runs_onednn():
 
 
 def allocator():
-    """Return whose allocator the TensorFlow of this process takes for buffers: "BFC", "oneDNN" or "system".
+    """Return which allocator TensorFlow uses in this process: "BFC", "oneDNN" or "system".
 
     oneDNN brings its own, which keeps large buffers too; the system's keeps no account of them.
     """
@@ -118,13 +118,13 @@ def allocator():
 def describe_kernels():
     """Return (kernels and allocator of this process in words, a warning or None).
 
-    The warning is that TensorFlow ran before kseg could set the allocator, and what that costs.
+    The warning says that TensorFlow ran before kseg could set the allocator, and what that costs.
     """
     kind = allocator()
     words = f"oneDNN {'on' if runs_onednn() else 'off'}, {kind} allocator"
     late = kind == "system" and os.environ.get(ALLOCATOR, "").lower() in ("1", "true")
     warning = (
-        "TensorFlow ran before kseg was imported, and so gives the buffers of each step back to the system: steps of a "
+        "TensorFlow ran before kseg was imported, so it returns the buffers of each step to the system: steps of a "
         f"narrow network take up to twice as long. Import kseg first, or start Python with {ALLOCATOR}=true."
     )
     return words, warning if late else None

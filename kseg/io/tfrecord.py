@@ -123,7 +123,7 @@ _Example, _Features = _messages()
 
 
 def serialize_example(values: Mapping[str, bytes | str | int]) -> bytes:
-    """Return tf.train.Example bytes with one bytes or int64 value a key; equal values give equal bytes."""
+    """Return tf.train.Example bytes with one bytes or int64 value per key; equal values give equal bytes."""
     example = _Example()
     for key, value in values.items():
         feature = example.features.feature[key]
@@ -144,15 +144,15 @@ def _values(features) -> dict:
 
 
 def parse_example(payload: bytes) -> dict:
-    """Return a tf.train.Example as key -> value (bytes, int or float), a list where it holds none or several.
+    """Return a tf.train.Example as key -> value (bytes, int or float), a list if it holds none or several.
 
     Raises:
-        ValueError: the bytes are no tf.train.Example.
+        ValueError: the bytes are not a tf.train.Example.
     """
     try:
         return _values(_Example.FromString(payload).features)
     except message.DecodeError as error:
-        raise InputError(f"{len(payload)} bytes are no tf.train.Example ({error}).") from None
+        raise InputError(f"{len(payload)} bytes are not a tf.train.Example ({error}).") from None
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -172,13 +172,13 @@ def _small_features(file, start: int, end: int) -> dict:
     file.seek(start)
     head = file.read(16)
     if end > start and (not head or head[0] != 0x0A):  # field 1 of Example, length-delimited
-        raise InputError("the record is no tf.train.Example")
+        raise InputError("the record is not a tf.train.Example")
     at = start + (_varint(head, 1)[1] if head else 0)
     while at < end:
         file.seek(at)
         head = file.read(16)
         if head[0] != 0x0A:  # field 1 of Features: one map entry
-            raise InputError("the record is no tf.train.Example")
+            raise InputError("the record is not a tf.train.Example")
         length, used = _varint(head, 1)
         if length <= 512:
             file.seek(at)
@@ -201,7 +201,7 @@ def check_layout(places, sizes) -> None:
         ends[shard] = offset + HEADER_BYTES + length + FOOTER_BYTES
         last = shard
     if ends != list(sizes):
-        raise InputError(f"its records end at bytes {ends} of shards of {list(sizes)}: some are not listed")
+        raise InputError(f"its records end at bytes {ends} of shards with {list(sizes)} bytes: some are not listed")
 
 
 def scan(path: str) -> Iterator[tuple[int, int, dict]]:
@@ -210,7 +210,7 @@ def scan(path: str) -> Iterator[tuple[int, int, dict]]:
     The length checksums are checked, payload checksums are not (read_record checks them).
 
     Raises:
-        ValueError: the file is no TFRecord file of tf.train.Example; names file and record.
+        ValueError: the file is not a TFRecord file of tf.train.Example; names file and record.
     """
     with open_binary(path) as file:
         file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Zip files from anywhere: a member's declared size is looked at before it is unpacked, and no more comes out."""
+"""Zip files from anywhere: a member's declared size is checked before unpacking, and no more is unpacked."""
 
 import os
 import struct
@@ -19,17 +19,16 @@ def read_member(archive, name, most):
     Args:
         archive: zipfile.ZipFile. name: of the member. most: bytes that it may have.
     Raises:
-        InputError: no such member; it declares more than `most`; damaged, encrypted, or compressed in another way than
-            by deflate.
+        InputError: no such member; it declares more than `most`; damaged, encrypted, or not compressed with deflate.
     """
     try:
         member = archive.getinfo(name)
     except KeyError:
         raise InputError(f"{name} is not in the zip") from None
     if member.compress_type not in _METHODS:
-        raise InputError("compressed in another way than by deflate: zip it again")
+        raise InputError("not compressed with deflate: zip it again")
     if member.file_size > most:
-        raise InputError(f"it says that it has {member.file_size:,} bytes, and at most {most:,} are read")
+        raise InputError(f"it claims {member.file_size:,} bytes, but at most {most:,} are read")
     if member.flag_bits & 1:
         raise InputError("it is encrypted: zip it again without a password")
     try:
@@ -43,8 +42,8 @@ def read_member(archive, name, most):
 
 
 def check_unpacked(archive, path):
-    """Raise InputError where a file of weights would unpack to more than its own size and more than MAX_UNPACKED."""
+    """Raise InputError if a weights file would unpack to more than its own size and more than MAX_UNPACKED."""
     claimed = sum(member.file_size for member in archive.infolist())
     most = max(os.path.getsize(path), MAX_UNPACKED)
     if claimed > most:
-        raise InputError(f"it says that it unpacks to {claimed:,} bytes, and at most {most:,} are read")
+        raise InputError(f"it claims to unpack to {claimed:,} bytes, but at most {most:,} are read")

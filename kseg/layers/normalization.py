@@ -15,7 +15,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     a mask; else as in Keras. The moving variance is of the biased kind, as in Keras.
 
     Call: (B, H, W, C), any float dtype. Returns: the same shape in the compute dtype.
-    Raises: ValueError where training would normalise over one value per channel, which gives zeros.
+    Raises: ValueError if training would normalise over one value per channel, which gives zeros.
     """
 
     def __init__(self, axis=-1, momentum=0.9, epsilon=1e-5, **kwargs):
@@ -73,7 +73,7 @@ class ScaledL2Normalization(keras.layers.Layer):
 
     Args: `scale`: initial value for every channel. `epsilon`: positive, in the units of x squared.
     Call: (..., C), any float dtype. Returns: the same shape in the layer's compute dtype.
-    Raises: ValueError where epsilon is not positive.
+    Raises: ValueError if epsilon is not positive.
     """
 
     def __init__(self, scale=10.0, epsilon=1e-6, **kwargs):

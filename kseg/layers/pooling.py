@@ -17,7 +17,7 @@ class MaxPooling2DWithArgmax(keras.layers.Layer):
     `training=True` XLA compiles just this; otherwise it is plain ops.
 
     Call: x (B, H, W, C). Returns: (pooled, indices), both (B, H/2, W/2, C).
-    Raises: ValueError where H or W is odd.
+    Raises: ValueError if H or W is odd.
     """
 
     def build(self, input_shape):
@@ -37,7 +37,7 @@ class MaxUnpooling2D(keras.layers.Layer):
     """Puts values back where `MaxPooling2DWithArgmax` found maxima, zeros elsewhere (arXiv 1511.00561, 3.1).
 
     Call: [pooled, indices], both (B, H, W, C), indices uint8 window positions 0..3.
-    Returns: (B, 2H, 2W, C) of the dtype of `pooled`. Raises: ValueError where the two shapes differ.
+    Returns: (B, 2H, 2W, C) of the dtype of `pooled`. Raises: ValueError if the two shapes differ.
     """
 
     def call(self, inputs, training=None):
@@ -143,7 +143,7 @@ def compiles(training, shape):
 
 
 def halved(shape):
-    """The shape after pooling; ValueError where height or width is odd."""
+    """The shape after pooling; ValueError if height or width is odd."""
     batch, height, width, channels = shape
     if (height or 0) % 2 or (width or 0) % 2:
         got = f"{height or '?'}x{width or '?'}"

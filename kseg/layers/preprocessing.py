@@ -1,4 +1,4 @@
-"""The layer that normalises images inside the model and says what a saved model must say about itself."""
+"""The layer that normalises images inside the model and carries what a saved model must say about itself."""
 
 import json
 import numbers
@@ -15,7 +15,7 @@ def preprocess_layer(model):
 
 
 def check_divides(height, width, multiple):
-    """Raise ValueError about images of a size that a model cannot take; None is a size that is not known."""
+    """Raise ValueError if a model cannot take images of this size; None is an unknown size."""
     if not (height or 0) % multiple and not (width or 0) % multiple:
         return
     fit = "x".join(str(max(round(size / multiple), 1) * multiple) if size else "?" for size in (height, width))
@@ -29,12 +29,12 @@ class Preprocess(keras.layers.Layer):
     """Normalises RGB 0..255 inside the model, and carries what a saved model must say about itself.
 
     Args: `mean`, `scale`: RGB in units of 0..255: output = (x - mean) / scale, computed in float32.
-        `multiple`: height and width must divide by it. `size`: (height, width) it works at, None if free.
+        `multiple`: height and width must be multiples of it. `size`: (height, width) it works at, None if free.
         `label_set`: dict of "name", "classes", "palette" (JSON values), or None. All can be set
         afterwards and are saved with the model.
     Call: uint8 or float (B, H, W, 3), RGB. Returns: the same shape in the layer's compute dtype.
-    Raises: ValueError where mean or scale are not three numbers or a scale is not positive; for images whose height or
-        width is known and does not divide.
+    Raises: ValueError if mean or scale are not three numbers or a scale is not positive; for images whose height or
+        width is known and is not a multiple.
     """
 
     def __init__(self, mean, scale, multiple=1, label_set=None, size=None, **kwargs):

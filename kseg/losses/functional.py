@@ -31,7 +31,7 @@ def cross_entropy_sum(labels, logits, class_weights=None, ignore_label=255):
 def focal_sum(labels, logits, gamma=2.0, class_weights=None, ignore_label=255):
     """Focal loss of the valid pixels, w (1 - p)^gamma * -log p for a true class of probability p, added up.
 
-    Lin et al. 2017, arXiv 1708.02002, equation 5, over the softmax instead of one sigmoid a class; the class weights
+    Lin et al. 2017, arXiv 1708.02002, equation 5, over the softmax instead of one sigmoid per class; the class weights
     are its alpha. Divide by the valid pixels: the paper divides by the boxes assigned to an object, which have no
     counterpart here.
     Args: gamma: >= 0; 0 is cross entropy.
@@ -48,8 +48,9 @@ def top_k_cross_entropy_sum(labels, logits, share=0.2, class_weights=None, ignor
     """Mean cross entropy of the hardest pixels of each image, added up over the images: hard-pixel mining.
 
     Bootstrapped cross entropy (Wu et al. 2016, arXiv 1605.06885) with a share instead of a number of pixels, as
-    DeepLab's `top_k_percent_pixels`, but of each image and its valid pixels only. Class weights apply before that.
-    Args: share: in (0, 1]; ceil(share * valid pixels) are kept. 1 is the mean of the image.
+    DeepLab's `top_k_percent_pixels`, but of each image and its valid pixels only. Class weights apply before the
+    choice.
+    Args: share: in (0, 1]; ceil(share * valid pixels) count. 1 is the mean of the image.
     """
     labels, logits, valid = _checked(labels, logits, ignore_label)
     losses = _weighted(_cross_entropies(labels, logits), labels, logits, class_weights)

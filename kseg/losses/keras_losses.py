@@ -27,7 +27,7 @@ def cross_entropy(labels, logits, class_weights=None, ignore_label=255):
     et al. 2017), so a class weight of 0 counts. Under several replicas add up both before dividing.
     Args:
         labels: integers (B, H, W). Valid is a label in [0, C) that is not `ignore_label`; every other pixel
-            adds to neither (metrics.SegmentationScores counts those that are no class).
+            adds to neither (metrics.SegmentationScores counts those that are not a class).
         logits: (B, H, W, C), of any float dtype.
         class_weights: C numbers >= 0, or None for 1.
     Returns: (sum, count), float32 scalars; (0, 0) and zero gradients where nothing is valid.
@@ -43,7 +43,7 @@ class SegmentationLoss(keras.losses.Loss):
 
     Under a distribution strategy `fit` averages the replicas' losses, which differs from the loss of the global batch
     where valid pixels are unevenly spread; `kseg.train` divides by the global counts.
-    Args: as `loss_terms` takes them; labels equal to `ignore_label` have no part in anything.
+    Args: as `loss_terms` takes them; pixels with label `ignore_label` count nowhere.
     Raises: ValueError as `loss_terms`; for sample weights: mark the pixels to leave out with `ignore_label`; for the
         class_weight of `fit`: give `class_weights` here.
     """
@@ -110,7 +110,7 @@ def _refuse(loss, labels, sample_weight):
     rank = len(getattr(sample_weight, "shape", ()))
     if rank > 1 and rank == len(labels.shape) - 1:  # fit takes the labels' last axis for that of one-hot classes
         raise InputError(
-            f"{name} does not take the class_weight of fit, which knows one class an image and none a pixel. "
+            f"{name} does not take the class_weight of fit, which is per image and not per pixel. "
             f"Give one weight for each class to the loss: {name}(class_weights=[...])."
         )
     raise InputError(f"{name} takes no sample weights. Mark pixels with ignore_label.")

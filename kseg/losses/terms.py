@@ -13,7 +13,7 @@ from kseg.settings import FOCAL_GAMMA, LOSSES, TOP_K_SHARE, parse_loss
 
 
 class Term(NamedTuple):
-    """One loss of a run: weight * total / max(count, 1), both added up over all that is one batch before dividing.
+    """One loss of a run: weight * total / max(count, 1), both summed over the whole batch before dividing.
 
     total: (labels, logits) -> float32 scalar, a sum. count: (labels, classes) -> float32 scalar, what it is a sum over;
     a function of the labels alone, so that it is known before any forward pass.
@@ -32,7 +32,7 @@ def loss_terms(loss, class_weights=None, focal_gamma=FOCAL_GAMMA, top_k_share=TO
             means over the valid pixels; top_k_cross_entropy, dice and lovasz_softmax are computed for each image, then
             averaged over the images that have a valid pixel. `kseg.losses.functional` defines each, with its paper.
         class_weights: C numbers >= 0 for cross_entropy, focal and top_k_cross_entropy, or None for 1.
-        focal_gamma: of focal, >= 0. top_k_share: of top_k_cross_entropy, the share of the pixels kept, in (0, 1].
+        focal_gamma: of focal, >= 0. top_k_share: of top_k_cross_entropy, the share of the pixels that count, in (0, 1].
     Raises: ValueError for a bad sum or number, or an option that no loss of the sum takes.
     """
     settings = {"class_weights": class_weights, "focal_gamma": focal_gamma, "top_k_share": top_k_share}

@@ -1,4 +1,4 @@
-"""How far does a difference of scores depend on the images? The paired bootstrap, by image or by group, in NumPy."""
+"""How much does a difference of scores depend on the images? The paired bootstrap, by image or by group, in NumPy."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ _CHUNK = 500  # resamples at a time: their weights are 8 bytes an image each
 
 
 class ImageCounts:
-    """What the scores of M models need of each image: 8 * (1 + 2 M) * C bytes, not M matrices of C * (C + 1) counts.
+    """What the scores of M models need from each image: 8 * (1 + 2 M) * C bytes, not M matrices of C * (C + 1) counts.
 
-    Of each image and class the pixels of the truth, and for each model those right and those predicted. Memory grows
-    by no more than that with the number of images: 760 bytes an image for two models and 19 classes.
+    For each image and class: the pixels of the truth and, for each model, those predicted correctly and all predicted.
+    Memory grows with the number of images by no more than that: 760 bytes an image for two models and 19 classes.
     """
 
     def __init__(self):
@@ -62,8 +62,9 @@ class Interval:
 def scores_of_counts(counts):
     """Return every score of M models from counts (..., 1 + 2 M, C) of `ImageCounts`, over the same classes for all.
 
-    Those are the classes of the truth: one that a single model predicts would else be in the mean of that model alone.
-    So a mean here is larger than `kseg.metrics.five_scores`' where a model predicts a class that the truth lacks.
+    Those are the classes of the truth: a class that a single model predicts would otherwise be in the mean of that
+    model alone. So a mean here is larger than `kseg.metrics.five_scores`' where a model predicts a class that the truth
+    lacks.
 
     Returns:
         dict of float64 arrays (..., M), those of `kseg.score_table` by name; "per_class" (..., M, C): IoU.
@@ -97,12 +98,12 @@ def resampled_sums(counts, resamples=RESAMPLES, seed=0):
 def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, seed=0):
     """Compare every model with the first on resampled images: each resample is the same images for all models.
 
-    Percentile intervals (Efron 1979). The models are not trained again: the intervals tell how far a difference depends
-    on the images drawn, not on the seed of a training run. Images that are alike (frames of one drive) make
-    them too narrow; draw whole groups then.
+    Percentile intervals (Efron 1979). The models are not trained again: the intervals show how much a difference
+    depends on which images were sampled, not on the seed of a training run. Similar images (frames of one drive) make
+    them too narrow; then resample whole groups.
 
     Args:
-        counts: int64 (n, 1 + 2 M, C) of `ImageCounts`. groups: n names; images of one name are drawn together (a
+        counts: int64 (n, 1 + 2 M, C) of `ImageCounts`. groups: n names; images with one name are sampled together (a
             cluster bootstrap); None: each image alone. level: share of the resamples in an interval.
     Returns:
         list of M - 1 dicts by score, as `scores_of_counts` names them: Interval of model minus first model; "per_class"

@@ -1,7 +1,7 @@
 """Scores of class boundaries: boundary F1 (SegNet's) and boundary IoU, streaming, in NumPy.
 
-Void is no class: a pixel whose truth is void is left out of both maps, and where a class meets void, or the edge of
-the image, there is no boundary. A prediction outside the classes is one more class that bounds the others.
+Void is not a class: a pixel whose truth is void is left out of both maps. There is no boundary where a class meets void
+or the edge of the image. Predictions outside the classes form one more class.
 """
 
 import math
@@ -17,7 +17,7 @@ IOU_DISTANCE = 0.005  # of the diagonal: 2 % (46 pixels at 2048x1024), meant for
 
 
 def checked_pair(truth, prediction, num_classes, ignore_label=255):
-    """Return (truth, prediction, valid) of one image: uint8 (H, W) twice, bool (H, W); what is no class is C.
+    """Return (truth, prediction, valid) of one image: uint8 (H, W) twice, bool (H, W); other ids become C.
 
     Args:
         truth, prediction: integer class ids (H, W). num_classes: C, at most 254.
@@ -125,15 +125,15 @@ class BoundaryScores:
     the same class in the other map at most `tolerance` pixels away; the mean over the classes in the truth of the
     image, then over images. A class without boundary in both maps is left out, one with it in one map only scores 0.
     Boundary IoU: Cheng et al. 2021 (arXiv 2103.16562): by class, the IoU of its pixels within `distance` of another
-    class, summed over images as for mean IoU. Deviations: one sum instead of one IoU an instance, image borders and
-    void are no boundary.
+    class, summed over images as for mean IoU. Deviations: one sum instead of one IoU per instance; image borders and
+    void are not boundaries.
 
     Args:
         classes: C different names. ignore_label: void in the truth.
         tolerance: pixels (Euclidean) of F1; None is 0.75 % of each image's diagonal.
         distance: pixels (chessboard) of IoU, a whole number; None is 0.5 % of each image's diagonal, at least 1.
     Raises:
-        ValueError: names that repeat, a tolerance below 0, a distance that is no whole number above 0.
+        ValueError: names that repeat, a tolerance below 0, a distance that is not a whole number above 0.
     """
 
     def __init__(self, classes, *, tolerance=None, distance=None, ignore_label=255):
@@ -196,7 +196,7 @@ class BoundaryScores:
         return "\n".join(lines)
 
     def to_json(self, path):
-        """Write `result()` to a file, nan as null; whole or not at all."""
+        """Write `result()` to a file, nan as null; completely or not at all."""
         write_json(path, self.result())
 
 

@@ -130,7 +130,7 @@ def _check_ids(must, array, last):
 def _runs(*maps):
     """Return the values of the maps at the start of each run along the rows in which none changes, and its pixels.
 
-    Labels of streets have dozens of pixels a run: counting runs is that much less work than counting pixels.
+    Labels of streets have dozens of pixels per run, so counting runs is much less work than counting pixels.
     """
     maps = [array.ravel() for array in maps]
     starting = np.ones(maps[0].size, bool)
@@ -154,7 +154,7 @@ def _instance_rows(prediction, instances, pixels):
     if without_size:
         known = ", ".join(NAMES[i] for i in MEAN_SIZES)
         raise InputError(
-            f"Instances (class * 1000 + n) are of {known}; this map has some of class id {without_size[0]}."
+            f"Only {known} have instances (class * 1000 + n), but this map has some of class id {without_size[0]}."
         )
     return [(i, row) for i, row in rows if i in MEAN_SIZES]
 
@@ -236,7 +236,7 @@ class CityscapesScores:
         }
 
     def to_json(self, path):
-        """Write `official()` as cityscapesScripts does, nan as a bare NaN; whole or not at all."""
+        """Write `official()` as cityscapesScripts does, nan as a bare NaN; completely or not at all."""
         write_atomic(os.fspath(path), json.dumps(self.official(), sort_keys=True, indent=4).encode())
 
     def __str__(self):

@@ -36,7 +36,7 @@ def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
 
 
 def _byte_matrix(labels, predictions, num_classes, ignore_label):
-    """The same for labels of one byte: a pair is a number of two, of which there are so few that all are counted."""
+    """The same for labels of one byte: a pair is a two-byte number, and all possible pairs are counted."""
     if predictions.dtype != np.uint8:
         inside = (predictions >= 0) & (predictions < num_classes)
         predictions = np.where(inside, predictions, num_classes).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""The scores of "Neural Networks final project 2021" (Fischer, Malhotra), as its authors' code takes them.
+"""The scores of "Neural Networks final project 2021" (Fischer, Malhotra), as its authors' code computes them.
 
-At the size that the network works at, image by image, over the ids that the image's truth or prediction holds; on
-request with the network in training mode, as theirs was. For comparisons take the standard protocol instead.
+They are computed at the network's size, image by image, over the ids in the image's truth or prediction; on request
+with the network in training mode, as theirs was. For comparisons use the standard protocol instead.
 """
 
 import dataclasses
@@ -50,11 +50,11 @@ class Fischer2021Scores:
         if skipped:
             lines.append(f"An incomplete last batch of {skipped} was skipped.")
         if self.out_of_range:
-            lines.append(f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored.")
+            lines.append(f"WARNING: {self.out_of_range} pixels have a label that is neither a class nor void.")
         return "\n".join(lines)
 
     def to_json(self, path):
-        """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
+        """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
         write_json(path, dataclasses.asdict(self))
 
 
@@ -95,8 +95,8 @@ class Fischer2021Sums:
     """Adds up `image_scores`, in memory that does not grow with the images.
 
     Args:
-        num_classes: labels from there on are no class: they are counted in `out_of_range` and scored nowhere, nor are
-            those of 255. Predictions may be larger: outputs beyond the classes are ids like any other.
+        num_classes: labels from this number on are not classes: they are counted in `out_of_range` and not scored; 255
+            is not scored either. Predictions may be larger: outputs beyond the classes are ids like any other.
     """
 
     def __init__(self, num_classes):

@@ -19,7 +19,7 @@ def batch_confusion_matrix(labels, predictions, num_classes, ignore_label=255):
         predictions: logits (B, H, W, K), of which the first maximum counts, or class ids (B, H, W).
     Returns:
         int32 (C + 1, C + 1), cells below 2**30: the module's matrix, then a row of labels neither class nor ignored.
-    Raises: ValueError where the shapes do not fit each other.
+    Raises: ValueError if the shapes do not fit each other.
     """
     labels = ops.cast(labels, "int32")
     predictions = ops.convert_to_tensor(predictions)

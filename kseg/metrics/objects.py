@@ -48,11 +48,11 @@ class ObjectScores:
     """Objects found, what swallowed the missed ones, and errors by distance to the nearest boundary, over many images.
 
     An object is found when at least `overlap` of its pixels are predicted as its class. What swallowed a missed one is
-    the most frequent other prediction on its pixels (of equals the first class). Objects are Cityscapes' instances, ids
-    of 1000 and more, for the classes that have any in the images given; those classes' groups are left out. Every
-    other class, and all where no instances are given, has the 8-connected regions of its truth as objects. The distance
-    is Euclidean, from a pixel to the nearest one that has a 4-neighbour of another class, in the truth; pixels
-    whose truth is void count nowhere and make no boundary. Memory does not grow with the number of images.
+    the most frequent other prediction on its pixels (on a tie, the first class). Objects are Cityscapes' instances (ids
+    of 1000 and more) for classes that have any in the images; groups of these classes are left out. For all other
+    classes, or without instances, objects are the 8-connected regions of the truth. The distance is Euclidean, from a
+    pixel to the nearest one that has a 4-neighbour of another class, in the truth; pixels whose truth is void count
+    nowhere and make no boundary. Memory does not grow with the number of images.
 
     Args:
         classes: C different names. overlap: share of the pixels, above 0 and at most 1.
@@ -76,7 +76,7 @@ class ObjectScores:
             raise InputError(f"overlap must be above 0 and at most 1, got {overlap}.")
         for name, edges, least in (("size_edges", self.size_edges, 1), ("distance_edges", self.distance_edges, 0)):
             if list(edges) != sorted(set(edges)) or (edges and edges[0] < least):
-                raise InputError(f"{name} must be numbers from {least} on that grow, got {edges}.")
+                raise InputError(f"{name} must be rising numbers of at least {least}, got {edges}.")
         self.images = 0
         self._with_instances = None
         sources = len(_SOURCES)
@@ -186,7 +186,7 @@ class ObjectScores:
         return "\n".join(lines)
 
     def to_json(self, path):
-        """Write `result()` to a file, nan as null; whole or not at all."""
+        """Write `result()` to a file, nan as null; completely or not at all."""
         write_json(path, self.result())
 
 

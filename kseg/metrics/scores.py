@@ -19,11 +19,11 @@ from kseg.score_table import SCORE_NAMES, SCORES, ClassCounts
 def check_complete(images, expected=None):
     """Raise ValueError unless there are images, and as many as expected where that is known."""
     if not images or expected not in (None, images):
-        raise InputError(f"Every image must be scored, but only {images} of {expected or 'the data'} came.")
+        raise InputError(f"Every image must be scored: expected {expected or 'at least 1'}, got {images}.")
 
 
 class ImageMeans:
-    """Means over images of each image's macro scores; what an image cannot have (no such class in it) is in no mean."""
+    """Means over images of each image's macro scores; a score that an image lacks (no such class in it) is left out."""
 
     def __init__(self):
         self._sums = np.zeros(len(SCORE_NAMES))
@@ -156,12 +156,12 @@ class Scores:
         lines.append(f"{means}, {self.images}/{self.expected_images} images, protocol {self.protocol}")
         labelled = dict(zip(self.classes, self.confusion_matrix.sum(axis=1), strict=True))
         if predicted_alone := [name for name in self.scored_classes if not labelled[name]]:
-            lines.append(f"Predicted, but in no label, so of IoU 0: {', '.join(predicted_alone)}")
-        warning = f"WARNING: {self.out_of_range} pixels have a label neither a class nor ignored."
+            lines.append(f"Predicted but in no label, so IoU 0: {', '.join(predicted_alone)}")
+        warning = f"WARNING: {self.out_of_range} pixels have a label that is neither a class nor void."
         return "\n".join([*lines, warning] if self.out_of_range else lines)
 
     def to_json(self, path):
-        """Writes one object with the attributes' names as keys, nan as null; whole or not at all."""
+        """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
         table = vars(self) | {"scored_classes": self.scored_classes}
         table |= {name: value for name, value in self.values().items() if name not in table}
         table["confusion_matrix"] = self.confusion_matrix.tolist()

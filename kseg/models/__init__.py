@@ -30,7 +30,7 @@ _LEAST = {"seed": 0, "steps": 0}  # of options that are whole numbers; the other
 
 
 def options_of(name):
-    """The names of the options that the builder of a model takes, but for `name`, which is the model's own."""
+    """The names of the options that the builder of a model takes, except `name`, which is the model's own."""
     parameters = inspect.signature(MODELS[name]).parameters.values()
     keywords = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     return [option for option in keywords if option != "name"]
@@ -39,7 +39,7 @@ def options_of(name):
 def build_model(name, input_shape, num_classes, **options):
     """Builds a model of `MODELS`.
 
-    Args: `name`: a key of `MODELS`. `input_shape`: (H, W, 3), H and W None where the model takes any size.
+    Args: `name`: a key of `MODELS`. `input_shape`: (H, W, 3), H and W None if the model takes any size.
         `num_classes`: at least 2. `options`: the keyword arguments of that builder.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for an unknown model or option (it lists them), a bad shape, class count or value of an option.
@@ -66,7 +66,7 @@ def _is_whole(value, least):
 
 
 def _check_option(option, value, default):
-    """Raise InputError unless the value of an option is of the kind that its default is."""
+    """Raise InputError unless the value of an option has the type of its default."""
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise InputError(f"{option} must be True or False, got {value!r}.")
@@ -74,11 +74,11 @@ def _check_option(option, value, default):
         check_whole(option, value, _LEAST.get(option, 1))
     elif isinstance(default, float):
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-            raise InputError(f"{option} must be a share of 0 to below 1, got {value!r}.")
+            raise InputError(f"{option} must be at least 0 and below 1, got {value!r}.")
     elif option in ("rates", "multi_grid"):
         whole = isinstance(value, (tuple, list)) and value and all(_is_whole(one, 1) for one in value)
         if not whole and value is not default:
-            raise InputError(f"{option} must be a list of whole numbers from 1 on, got {value!r}.")
+            raise InputError(f"{option} must be a list of whole numbers of at least 1, got {value!r}.")
     elif option == "encoder_weights":
         if not isinstance(value, (str, os.PathLike)) and value is not default:
             raise InputError(f"{option} must be 'imagenet', the path of a file or None, got {value!r}.")
@@ -86,6 +86,6 @@ def _check_option(option, value, default):
         try:
             found = keras.initializers.get(value)
         except (ValueError, TypeError) as error:  # Keras' own, of another name or config
-            raise InputError(f"{option} must be an initializer of Keras', got {value!r}.") from error
+            raise InputError(f"{option} must be a Keras initializer, got {value!r}.") from error
         if found is None:
-            raise InputError(f"{option} must be an initializer of Keras', got {value!r}.")
+            raise InputError(f"{option} must be a Keras initializer, got {value!r}.")

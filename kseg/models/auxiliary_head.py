@@ -16,7 +16,7 @@ _STRIDE = 16  # of these maps, unless the encoder stops at less
 
 
 def add_auxiliary_head(model, seed=0):
-    """Make a model of two outputs, a model's logits and those of an auxiliary head on it; both share the layers.
+    """Make a model with two outputs, the logits of a model and of an auxiliary head on it; both share the layers.
 
     The head is where PSPNet has it (Zhao et al. 2017, arXiv 1612.01105, section 3.3), at the end of ResNet's third
     stage, or on pool4 of VGG16: 3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout .1, 1x1 scores,

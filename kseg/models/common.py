@@ -1,4 +1,4 @@
-"""What every model begins and ends with: images that it normalises itself, scores in float32, encoder weights."""
+"""What all models have in common: normalised images at the start, float32 scores at the end, encoder weights."""
 
 import keras
 
@@ -16,9 +16,9 @@ NORMALIZATIONS = {
 def image_input(input_shape, multiple, normalization="imagenet"):
     """The Input and its normalisation.
 
-    Args: `input_shape`: (H, W, 3), None for free sizes. `multiple`: what H and W must divide by; free sizes are checked
-        when they come. `normalization`: "imagenet" or "unit" (RGB / 255).
-    Returns: (Input, normalised tensor), both (B, H, W, 3). Raises: ValueError for sizes that do not divide.
+    Args: `input_shape`: (H, W, 3), None for free sizes. `multiple`: what H and W must be multiples of; free sizes are
+        checked when images arrive. `normalization`: "imagenet" or "unit" (RGB / 255).
+    Returns: (Input, normalised tensor), both (B, H, W, 3). Raises: ValueError for other sizes.
     """
     height, width, _ = input_shape
     check_divides(height, width, multiple)

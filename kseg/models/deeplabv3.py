@@ -40,7 +40,7 @@ def deeplabv3(
         in the paper, .1 in the authors' code), 0 for none, drawn from `seed`. `initializer`: of kernels outside ASPP.
         `encoder_weights`: None, "imagenet" or a file (`pretrained.weights.load_encoder_weights`).
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that do not divide, unfit options or weights, no TensorFlow or keras-cv.
+    Raises: ValueError for sizes that are not multiples, options or weights that do not fit, no TensorFlow or keras-cv.
     """
     common.choose("backbone", backbone, BACKBONES)
     common.choose("output_stride", output_stride, RATES)

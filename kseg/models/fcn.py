@@ -28,15 +28,15 @@ def fcn32s(
     """FCN-32s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038, sections 3.1 and 4): scores at stride 32.
 
     VGG16 with its dense layers as convolutions, fc6 (7x7) and fc7 (1x1), and 1x1 scores, upsampled by 32 by fixed
-    bilinear interpolation. Deviations: same padding for the 100 pixels around the image and the crops; scores begin as
-    the initialiser has it, not at zero (the paper found neither better), for zeros would stop the gradient below.
+    bilinear interpolation. Deviations: same padding instead of 100 pixels around the image and crops; the scores start
+    from the initialiser, not at zero (the paper found neither better), because zeros would stop the gradient below.
 
     Args: `input_shape`: (H, W, 3), multiples of 32 or None. `num_classes`: channels of the scores.
         `base_filters`: 64 in the paper; fc6 and fc7 have 64 times as many. `dropout`: rate after each of the two.
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" (VGG16 with fc6 and fc7) or a file
         (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that do not divide by 32 or unfit weights.
+    Raises: ValueError for sizes that are not multiples of 32 or weights that do not fit.
     """
     return _fcn(
         input_shape,
@@ -64,7 +64,7 @@ def fcn16s(
 ):
     """FCN-16s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038, section 4.2): adds scores of pool4 at stride 16.
 
-    The scores at stride 32 are doubled by a learned 4x4 transposed convolution that begins as bilinear interpolation.
+    The scores at stride 32 are doubled by a learned 4x4 transposed convolution that starts as bilinear interpolation.
 
     Args: `base_filters`, `dropout`, `initializer`, `encoder_weights`, `seed`: as in `fcn32s`. Returns, Raises: as
         `fcn32s`.
@@ -95,7 +95,7 @@ def fcn8s(
 ):
     """FCN-8s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038, section 4.2): adds scores of pool3 at stride 8.
 
-    Deviation: trained at once, where the paper starts it from a trained FCN-16s.
+    Deviation: trained from the start, while the paper starts from a trained FCN-16s.
 
     Args: `base_filters`, `dropout`, `initializer`, `encoder_weights`, `seed`: as in `fcn32s`. Returns, Raises: as
         `fcn32s`.

@@ -41,7 +41,7 @@ def segnet(
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" or a file
         (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that do not divide by 32, an unknown decoder or unfit weights.
+    Raises: ValueError for sizes that are not multiples of 32, an unknown decoder or unfit weights.
     """
     image, x = common.image_input(input_shape, MULTIPLE)
     x = _trunk(
@@ -112,7 +112,7 @@ def segnet_aspp_fischer2021(
     """SegNet-ASPP as Fischer and Malhotra train it (2021), by their code or by their text; for configs/fischer2021.
 
     As `segnet_aspp`, but the decoder is of transposed convolutions and images are divided by 255, whatever weights are
-    loaded. What a shared batch norm scores in inference is often noise: `blocks.recurrent_conv` says why.
+    loaded. With a shared batch norm, inference often scores like noise: `blocks.recurrent_conv` says why.
 
     Args: `decoder_convs`: 12 as in their code, or 13 as in their text, before ASPP. `norm`: "shared" as in their code,
         one batch norm for each width of the trunk (512, 256, 128, 64 channels), or "per_conv". `tail`: whether there is

@@ -34,7 +34,7 @@ def unet(
         3x3 convolution, or "transposed" (2x2, stride 2), both with batch norm and ReLU. `skip`: "concat" or "add".
         `initializer`: of the kernels.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that do not divide or another choice of an option.
+    Raises: ValueError for sizes that are not such multiples or an option with another value.
     """
     return _unet(
         input_shape,
@@ -127,8 +127,8 @@ def r2unet(
 
     Every level projects to its width by a 1x1 convolution, whose result is added to that of two recurrent convolutions.
     Deviations: a batch norm per step (`blocks.recurrent_conv` says why; `r2unet_fischer2021` can share one); by default
-    one kernel for input and recurrence, as most implementations have it, where the paper writes two
-    (recurrence="separate"); those of `unet`.
+    one kernel for input and recurrence, as most implementations have it, while the paper has two
+    (recurrence="separate"); and those of `unet`.
 
     Args: `steps`, `recurrence`: of `blocks.recurrent_conv`; `base_filters`, `depth`, `upsampling`, `skip`,
         `initializer`: as in `unet`. Returns, Raises: as `unet`.
@@ -160,8 +160,8 @@ def r2unet_fischer2021(
 ):
     """R2U-Net as Fischer and Malhotra train it (2021): `r2unet` with one batch norm for all steps of a recurrence.
 
-    For configs/fischer2021, and for weights of other implementations, most of which share the batch norm. What it
-    scores in inference is often noise: `blocks.recurrent_conv` says why.
+    For configs/fischer2021, and for weights of other implementations, most of which share the batch norm. It often
+    scores like noise in inference: `blocks.recurrent_conv` says why.
 
     Args: `norm`: "shared", or "per_step" as in `r2unet`. `head_activation`: None as in the authors' code, or "relu" on
         the scores as in their text. `base_filters`, `depth`, `steps`, `initializer`: as in `r2unet`.

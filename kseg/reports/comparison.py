@@ -31,8 +31,8 @@ _CITY = re.compile(r"(?:.*/)?([A-Za-z-]+)_\d{6}_\d{6}")  # Cityscapes: CITY_SEQU
 def compare(models, data_dir, output, *, split="val", label_set=None, label_space=None, batch_size=1, progress=False):
     """Score models on the same images, protocol "standard", and write a page that shows where they differ.
 
-    Every model but the first is compared with the first, on the classes that the truth has, of each image as of all: a
-    class that only one model predicts is in no mean here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of
+    Every other model is compared with the first, on the classes in the truth, for each image and for all. A class that
+    only one model predicts is left out of the means here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of
     10,000 paired resamples of the images, and of the cities where the records' names have those
     (`metrics.bootstrap.paired_bootstrap` says what they mean). Objects are the records' instances where they have them,
     else connected components (`metrics.objects.ObjectScores`). Memory grows with the number of images by `ImageCounts`
@@ -40,9 +40,9 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
 
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path.
-        data_dir: a record folder. output: folder for index.html, comparison.json and pictures, whole or not at all; an
-            earlier page there is replaced, anything else refused; a link to the folder stays a link. The rest as in
-            `kseg.evaluate`.
+        data_dir: a record folder. output: folder for index.html, comparison.json and pictures, all or none written.
+            An earlier page there is replaced, anything else is refused; a link to the folder stays a link. The rest as
+            in `kseg.evaluate`.
     Returns:
         Comparison
     Raises:
@@ -73,7 +73,7 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
 
 
 def _named(models):
-    """Return name -> model or path; paths are named by as few of their last parts as tell them apart."""
+    """Return name -> model or path; paths are named by their last parts, as few as make the names differ."""
     if not isinstance(models, (dict, list, tuple)) or (
         isinstance(models, dict) and not all(isinstance(name, str) for name in models)
     ):
@@ -127,11 +127,11 @@ def _check_same_classes(models):
     counts = {len(classes) if isinstance(classes, tuple) else classes for classes, _ in shown.values()}
     if len(named) > 1 or len(counts) > 1:
         each = ", ".join(text for _, text in shown.values())
-        raise InputError(f"Scores compare on the same classes only, but the models' differ: {each}.")
+        raise InputError(f"Models can only be compared over the same classes, but these differ: {each}.")
 
 
 def cities_of(names):
-    """Return the city of each record name, or None where any name has none (CITY_SEQUENCE_FRAME)."""
+    """Return the city of each record name, or None if any name has none (CITY_SEQUENCE_FRAME)."""
     found = [_CITY.fullmatch(name) for name in names]
     return [match[1] for match in found] if all(found) else None
 

@@ -57,7 +57,7 @@ class Comparison:
     table: dict
 
     def to_json(self, path):
-        """Write `table` to a file, nan as null; whole or not at all."""
+        """Write `table` to a file, nan as null; completely or not at all."""
         write_json(path, self.table, indent=None)
 
     def __str__(self):
@@ -104,17 +104,17 @@ class Comparison:
         lines = [
             f"Means are over {count_of_classes(self.table['scored_classes'], self.scores[0].classes)}: those of the "
             "truth, the same for all models.",
-            f"{count} images, protocol {self.table['protocol']}. Intervals: {drawn['resamples']} times the images were "
-            "drawn again with replacement and all models scored on the same ones.",
-            "They tell how far a difference hangs on the images drawn. No model was trained again: they say nothing of "
-            "other seeds.",
+            f"{count} images, protocol {self.table['protocol']}. Intervals: the images were resampled "
+            f"{drawn['resamples']} times with replacement, and all models scored on the same samples.",
+            "They show how much a difference depends on which images were sampled. No model was trained again, so they "
+            "say nothing about other seeds.",
         ]
         if drawn["cities"]:
             few = len(drawn["cities"]) < FEW_GROUPS
-            warning = ": too few for an interval that means much" if few else ""
-            lines.append(f"By city: whole cities were drawn, of {len(drawn['cities'])}{warning}.")
+            warning = ": too few for a meaningful interval" if few else ""
+            lines.append(f"By city: whole cities were resampled, out of {len(drawn['cities'])}{warning}.")
         if self.table["out_of_range"]:
-            lines.append(f"WARNING: {self.table['out_of_range']} pixels have a label neither a class nor ignored.")
+            lines.append(f"WARNING: {self.table['out_of_range']} pixels have a label that is neither a class nor void.")
         return "\n".join(lines)
 
 

@@ -56,7 +56,7 @@ class DatasetReport(NamedTuple):
 
 
 def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progress=False):
-    """Read a record folder whole and say what is wrong with it; draw what training would see of it.
+    """Read a whole record folder and say what is wrong with it; draw what training would see.
 
     Args:
         data_dir: record folder. sheet: path of a PNG to draw, samples of the training split before and after
@@ -79,7 +79,7 @@ def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progr
     if counts.any():
         weights = {how: class_weights(how, counts.astype(np.int64), len(counts)) for how in _WEIGHTS}
     else:
-        problems.append(f"{name}: no pixel is of a class: there is nothing to learn.")
+        problems.append(f"{name}: no pixel belongs to a class, so there is nothing to learn.")
     readable = set(findings[name].names)
     if sheet and readable:
         draw_samples(Examples(data_dir, name, label_space=label_space), sheet, readable)

@@ -1,4 +1,4 @@
-"""Everything that one pass over a split can tell beyond the scores: confusions, boundaries, objects."""
+"""Everything that one pass over a split shows beyond the scores: confusions, boundaries, objects."""
 
 import pathlib
 from typing import NamedTuple

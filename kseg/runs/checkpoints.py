@@ -27,16 +27,16 @@ _BROKEN += (zlib.error, struct.error, SyntaxError, OverflowError, tokenize.Token
 
 @dataclasses.dataclass
 class TrainState:
-    """Where a run stands: what a checkpoint holds beside the variables, and the loop over epochs carries along.
+    """The state of a run: what a checkpoint holds besides the variables, and what the loop over epochs carries along.
 
-    step: optimizer steps done. total_steps: those of the whole run; None where an earlier kseg did not say.
-    best, best_epoch: the best value of what chooses the epoch, and where the wait for a better one counts from: that
-    epoch, or the one at which a run that had waited long enough was made longer.
+    step: optimizer steps done. total_steps: those of the whole run; None if an earlier kseg did not store it.
+    best, best_epoch: the best value so far of what chooses the epoch, and the epoch from which patience counts: the one
+    of that value, or the one at which a run that patience had ended was extended.
     history: a row for each finished epoch. stopped: whether the run ended before its last step.
-    sums: what the epoch under way has added up (`Trainer.sums`); one whose steps are all done has them until it is
-    validated. cut: the same of an epoch that the run's end cuts short.
-    normalization: (mean, scale) of the model's Preprocess layer, None without one; UNKNOWN where an earlier kseg did
-    not say.
+    sums: what the current epoch has added up (`Trainer.sums`), kept until it is validated. cut: the same for an epoch
+    that the end of the run cuts short.
+    normalization: (mean, scale) of the model's Preprocess layer, None without one; UNKNOWN if an earlier kseg did not
+    store it.
     """
 
     step: int = 0
@@ -65,7 +65,7 @@ def save_checkpoint(folder, state, variables, keep=2):
     Returns:
         pathlib.Path of the checkpoint.
     Raises:
-        OSError: it could not be written; the earlier checkpoints are as they were.
+        OSError: it could not be written; the earlier checkpoints stay.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,19 +99,19 @@ def restore_checkpoint(path, variables):
     Returns:
         TrainState
     Raises:
-        ValueError: the file is torn or foreign, or of another model; it names the file and the checkpoint before it.
+        ValueError: the file is torn, not from kseg, or of another model; names the file and the checkpoint before it.
     """
     path = pathlib.Path(path)
     earlier = [other.name for other in list_checkpoints(path.parent) if other.name < path.name]
-    way_out = f"Delete it to go on from {earlier[-1]}." if earlier else "There is no earlier one: use a new workdir."
+    way_out = f"Delete it to continue from {earlier[-1]}." if earlier else "There is no earlier one: use a new workdir."
     try:
         header, arrays = _read(path)
     except _BROKEN as error:
-        raise InputError(f"Checkpoint {path} is torn or not one of kseg's ({error}). {way_out}") from error
+        raise InputError(f"Checkpoint {path} is torn or not from kseg ({error}). {way_out}") from error
     if missing := [group for group in variables if group not in header["shapes"]]:
         raise InputError(
             f"Checkpoint {path} holds no {missing[0]} variables: another version of kseg wrote it. Use a new workdir; "
-            "the setting init_from begins there with the weights of this run's best.keras or last.keras."
+            "init_from starts it from the weights of this run's best.keras or last.keras."
         )
     for group, members in variables.items():
         stored = header["shapes"][group]
@@ -119,8 +119,8 @@ def restore_checkpoint(path, variables):
         if stored != wanted:  # names tell nothing: Keras numbers unnamed layers through the whole process
             differing = [pair for pair in itertools.zip_longest(stored, wanted) if pair[0] != pair[1]]
             raise InputError(
-                f"Checkpoint {path} is of another model or optimizer: of its {len(stored)} {group} variables and the "
-                f"{len(wanted)} of this run {len(differing)} differ in shape, first {differing[0]}. {way_out}"
+                f"Checkpoint {path} is of another model or optimizer: it has {len(stored)} {group} variables, this run "
+                f"has {len(wanted)}; {len(differing)} differ in shape, first {differing[0]}. {way_out}"
             )
     for group, members in variables.items():
         for i, variable in enumerate(members):
@@ -156,5 +156,5 @@ def _array(data):
     np.lib.format.read_magic(file)
     shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise InputError(f"{len(data) - file.tell()} bytes are no array of shape {shape} and type {dtype}")
+        raise InputError(f"{len(data) - file.tell()} bytes do not make an array of shape {shape} and type {dtype}")
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")

@@ -1,4 +1,4 @@
-"""The folder of a training run: its settings, history, and what tells a finished run from a broken one."""
+"""The folder of a training run: its settings, history, and how to tell a finished run from a broken one."""
 
 import csv
 import dataclasses
@@ -17,7 +17,7 @@ FLAGS_FILE = "flags.txt"
 _CONTENTS = {
     "scores.json": "the five scores, macro, micro and per class",
     "predictions.png": "image | prediction | truth",
-    "confusion.png": "what is taken for what",
+    "confusion.png": "confusion matrix, in percent of each true class",
     "saved_model": "the model for use without kseg",
     "best.keras": "the weights of the best epoch, by validation --best_by or --keep=lowest_loss",
     "last.keras": "the weights of the last step",
@@ -29,7 +29,7 @@ _RENAMED_VALUES = {"seed_r2unet": "fischer2021_r2unet"}  # the paper's label set
 _REMOVED = ("on_conflict", "keep_checkpoints", "log_every_steps")  # earlier flags that say nothing about a run
 # They change no result; `kseg.io.runtime.settle_kernels` compares onednn.
 _NOT_COMPARED = ("data_dir", "checkpoint_every_steps", "onednn")
-# What a run may be told anew: how long it is, which may only grow, and which epochs are scored. flags.txt keeps, above
+# What may change in a run: its length, which may only grow, and which epochs are scored. flags.txt keeps, above
 # --epochs, a comment line of what held until which step.
 _LENGTH = ("epochs", "train_steps")
 _NOTED = (*_LENGTH, "validate_every_epochs")
@@ -99,12 +99,12 @@ class RunFolder:
         """Return the stored settings as {name: text}, or None for a folder without a run.
 
         Raises:
-            ValueError: the workdir holds files but no run of kseg's.
+            ValueError: the workdir holds files but no kseg run.
         """
         path = self.workdir / FLAGS_FILE
         if not path.exists():
             if self.workdir.exists() and any(not name.startswith(".") for name in os.listdir(self.workdir)):
-                raise InputError(f"{self.workdir} holds files but no run of kseg's. Use an empty or new workdir.")
+                raise InputError(f"{self.workdir} holds files but no kseg run. Use an empty or new workdir.")
             return None
         found = self.stored_or_none()
         if not {"model", "model_options", "strategy"} <= set(found):
@@ -113,13 +113,13 @@ class RunFolder:
         unknown = [f"--{name}" for name in found if name not in known]
         if unknown:
             raise InputError(
-                f"{path} names {', '.join(unknown)}, which this kseg has not: another version wrote the run. "
-                "Use a new workdir; its weights can be loaded as best.keras or last.keras."
+                f"{path} names {', '.join(unknown)}, unknown to this kseg: another version wrote the run. "
+                "Use a new workdir; this run's weights can be loaded from best.keras or last.keras."
             )
         return found
 
     def stored_or_none(self):
-        """Return what flags.txt holds as {name: text}, or None where there is none; nothing is checked."""
+        """Return what flags.txt holds as {name: text}, or None if there is none; nothing is checked."""
         path = self.workdir / FLAGS_FILE
         if not path.exists():
             return None
@@ -136,9 +136,9 @@ class RunFolder:
         Args:
             wanted: of `describe`. images: of the training split.
         Returns:
-            bool: whether it is the stored run with more epochs or steps.
+            bool: whether this is the stored run with more epochs or steps.
         Raises:
-            ValueError: another run, with the differences; or the same with fewer epochs or steps.
+            ValueError: it is another run (lists the differences), or the same with fewer epochs or steps.
         """
         stored = self.stored()
         if stored is None:
@@ -149,16 +149,16 @@ class RunFolder:
         different = [name for name in names if _comparable(stored, name) != _comparable(wanted, name)]
         if not different:
             return now > before
-        way_out = f"Use another --workdir, or --init_from={self.workdir} there, which begins with this run's weights."
+        way_out = f"Use another --workdir, and --init_from={self.workdir} to start it from this run's weights."
         if different == ["records"]:
-            raise InputError(f"{self.workdir} was trained on other records than these. {way_out}")
+            raise InputError(f"{self.workdir} was trained on different records. {way_out}")
         rows = [f"  --{name}: stored {stored.get(name)!r}, now {wanted.get(name)!r}" for name in different]
         if now < before:
-            rows.append(f"A run can be made longer, never shorter: it is set to {before} steps, now {now}.")
-        raise InputError("\n".join([f"{self.workdir} holds a run of other settings:", *rows, way_out]))
+            rows.append(f"A run can be extended but not shortened: it has {before} steps, got {now}.")
+        raise InputError("\n".join([f"{self.workdir} holds a run with other settings:", *rows, way_out]))
 
     def _past(self, wanted, step):
-        """The comment lines of what held up to `step` where it was something else than `wanted`: (step, flags)."""
+        """The comment lines for settings that differed from `wanted` up to `step`: (step, flags)."""
         stored = self.stored_or_none()
         if stored is None:
             return []
@@ -181,7 +181,7 @@ class RunFolder:
         """Make the folder, clear what a killed run left half-written, and store the settings as a flagfile.
 
         Args:
-            wanted: of `describe`. step: from which the run goes on.
+            wanted: of `describe`. step: from which the run continues.
         """
         past = self._past(wanted, step)
         self.workdir.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ class RunFolder:
         write_atomic(str(self.workdir / FLAGS_FILE), ("\n".join(lines) + "\n").encode())
 
     def print_contents(self):
-        """Say where everything is."""
+        """Print where everything is."""
         for name, what in _CONTENTS.items():
             if (self.workdir / name).exists():
                 print(f"{self.workdir / name}  {what}")
@@ -220,7 +220,7 @@ class RunFolder:
         write_atomic(str(self.workdir / "history.csv"), text.getvalue().encode())
 
     def save_model(self, model, name):
-        """Save a Keras model under its final name only when it is whole."""
+        """Save a Keras model under its final name only when it is complete."""
         path = self.workdir / name
         with replacing(path) as temporary:
             model.save(temporary)

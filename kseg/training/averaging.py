@@ -9,10 +9,11 @@ from keras import ops
 class MovingAverage:
     """Follows every floating-point variable of a model, after each step by the momentum min(m, (1 + t) / (10 + t)).
 
-    t counts the optimizer steps before this one; a step that loss scaling skipped is none. The momentum rises because
-    an average that begins at full length is still the first weights after as many steps (Keras' own `use_ema` is).
-    Moving statistics are averaged along, which costs no pass over the data. Measured on CamVid, 96x128, batch 4, U-Net
-    of 8 filters from two seeds and SegNet-ASPP of 8, m = .99, validation mean IoU after 24, 96 and 300 steps:
+    t counts the optimizer steps before this one; a step that loss scaling skipped does not count. The momentum rises
+    because an average with full momentum from the start is mostly the first weights for as many steps (as in Keras' own
+    `use_ema`). Moving statistics are averaged along, which costs no pass over the data. Measured on CamVid, 96x128,
+    batch 4, U-Net of 8 filters from two seeds and SegNet-ASPP of 8, m = .99, validation mean IoU after 24, 96 and 300
+    steps:
 
         raw weights, their statistics         .140 .177 .233   .087 .192 .215   .105 .172 .186
         this average                          .139 .181 .229   .104 .188 .212   .090 .177 .185

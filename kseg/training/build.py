@@ -1,4 +1,4 @@
-"""The model of a training run: built for the run's sizes and classes, told what it must carry, and checked."""
+"""The model of a training run: built for the run's sizes and classes, given what it must carry, and checked."""
 
 import contextlib
 import json
@@ -85,8 +85,8 @@ def build_for_run(model, options, settings, split, size, resumed=False):
         size: (height, width) that images are brought to. Training on crops makes a model of free size, whose Preprocess
             layer carries this, as does that of a free model trained at a size of the settings: whole images are then
             scored at the scale that was trained.
-        resumed: a checkpoint has all weights. Those that the run began with (encoder_weights, init_from) are not read:
-            their files may be gone.
+        resumed: a checkpoint has all weights. Those that the run started from (encoder_weights, init_from) are not
+            read: their files may be gone.
     Returns:
         keras.Model, its label set and size in its Preprocess layer if it has one.
     Raises:
@@ -99,7 +99,7 @@ def build_for_run(model, options, settings, split, size, resumed=False):
             f"num_outputs must be at least the {classes} classes of label set {split.label_set.name}, got {outputs}."
         )
     if settings.init_from and options.get("encoder_weights"):
-        raise InputError("encoder_weights and init_from are two sources of the same weights. Give one of them.")
+        raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")
     if resumed:
         options = {name: value for name, value in options.items() if name != "encoder_weights"}
     if isinstance(model, str):
@@ -121,7 +121,7 @@ def build_for_run(model, options, settings, split, size, resumed=False):
 
 
 def check_loads(model):
-    """Raise ValueError unless a model of a user's function can be read back from a file, as best.keras is at the end.
+    """Raise ValueError unless the model of a user's function can be read back from a file, as best.keras must be.
 
     Its architecture goes through the text that a file holds, by the calls of Keras that save and load. Weights are not
     written (FCN-32s has 540 MB): a file holds them by layer, in the order of the variables, whose shapes are compared.
@@ -145,8 +145,8 @@ def check_loads(model):
         if shapes != found:
             raise InputError(
                 f"Model '{model.name}' could not be loaded from its own file: layer '{layer.name}' "
-                f"({type(layer).__name__}) has weights of shapes {shapes}, but {found} when it is loaded. Make all of "
-                "them in __init__ or build, from what get_config gives."
+                f"({type(layer).__name__}) has weights of shapes {shapes}, but {found} when it is loaded. Create all "
+                "of them in __init__ or build, from what get_config gives."
             )
 
 

@@ -17,9 +17,9 @@ class Selection:
         self._patience = patience
 
     def offer(self, state, row):
-        """Take an epoch's row of the history; return whether it is the best so far. One that was not scored is not.
+        """Take an epoch's row of the history; return whether it is the best so far. An epoch without a score is not.
 
-        A score that is nan (no valid pixel) is worse than any number, but the first epoch scored is always kept.
+        A score that is nan (no valid pixel) is worse than any number, but the first scored epoch always counts as best.
         """
         if self._column not in row:
             return False

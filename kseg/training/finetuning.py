@@ -1,4 +1,4 @@
-"""Starting from another run: its weights go where layers are called and shaped alike, of whatever classes it was."""
+"""Starting from another run: its weights are loaded into layers of the same name and shapes, whatever its classes."""
 
 import keras
 
@@ -10,13 +10,13 @@ from kseg.layers.preprocessing import preprocess_layer
 def start_from(model, source):
     """Load into a model what fits it of another, by layers of the same name, and how its images are normalised.
 
-    A layer fits if its weights are as many, called alike and of the same shapes; one that differs in any (the scores of
-    another class count) begins anew as a whole.
+    A layer fits if its weights have the same number, names and shapes; a layer that differs in any of these
+    (the scores of another class count) starts from scratch.
 
     Args:
         model: keras.Model. source: a run folder (the weights it kept) or a .keras file.
     Returns:
-        str: what was loaded, what begins anew and why, what of the source was not used.
+        str: what was loaded, what starts from scratch and why, what of the source was not used.
     Raises:
         FileNotFoundError, ValueError: nothing there, no such file, or not a single layer that fits.
     """
@@ -53,7 +53,7 @@ def start_from(model, source):
     unused = [name for name in theirs if name not in {layer.name for layer in loaded}]
     return (
         f"Weights from {source}: {len(loaded)} of {len(loaded) + len(anew)} layers loaded; "
-        f"beginning anew: {', '.join(anew) or 'none'}; not used: {', '.join(unused) or 'none'}."
+        f"starting from scratch: {', '.join(anew) or 'none'}; not used: {', '.join(unused) or 'none'}."
     )
 
 

@@ -17,9 +17,10 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         model: a name of `kseg.MODELS`, or a function without arguments that builds a keras.Model giving logits; it
             is called inside the strategy's scope and under the precision policy.
         data_dir: record folder with the splits train and val.
-        workdir: the run's folder. The same call with the same workdir goes on where a killed run stopped, to
-            bit-identical weights; a finished run is loaded and said to be finished. With more epochs or train_steps it
-            goes on too, finished or not. What the run began with (init_from, encoder_weights) is not needed again.
+        workdir: the run's folder. The same call with the same workdir continues where a killed run stopped, to
+            bit-identical weights. A finished run is loaded, and a line says that it is finished. With more epochs or
+            train_steps it continues too, finished or not. The files it started from (init_from, encoder_weights) are
+            not needed again.
         model_options: of the model's builder, JSON types.
         strategy: `training.trainers.make_trainer`'s; in a group of workers each calls this with the same arguments
             and a workdir that all see, and the chief alone writes.
@@ -30,11 +31,11 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
     Raises:
         ValueError: bad settings, data, options, a model that could not be loaded from its file, a workdir of another
             configuration or in use; nothing is written then.
-        OSError: a file could not be written; the last good state stays, and the same call goes on from it.
+        OSError: a file could not be written; the last good state stays, and the same call continues from it.
         FloatingPointError: the loss or a gradient was not finite, or the scores of an image; names the step or the
             image, the last good checkpoint stays.
         ConnectionError: another worker of the group is gone.
-        SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the step under way is in a checkpoint;
+        SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the current step is in a checkpoint;
             during the last export when that, and with it the run, is finished.
     """
     settings = make_settings(**settings)

@@ -1,4 +1,4 @@
-"""What a run shows of itself: lines on standard output, and numbers and pictures for TensorBoard."""
+"""What a run reports: lines on standard output, and numbers and pictures for TensorBoard."""
 
 import os
 import pathlib
@@ -36,8 +36,8 @@ class EpochClock:
 class TensorBoardLog:
     """Event files for TensorBoard, written without TensorFlow, so that every backend has them.
 
-    An event is in the file when the call returns: TensorBoard's own writer keeps events for two minutes, and tells of
-    a full disk in a thread. A run that begins after `step` hides what was written of later steps before.
+    An event is in the file when the call returns: TensorBoard's own writer holds events back for two minutes, and
+    reports a full disk in a thread. A run that starts after `step` hides earlier events of later steps.
     """
 
     def __init__(self, folder, step=0):
@@ -84,7 +84,7 @@ class TensorBoardLog:
 
 
 class RunLog(TensorBoardLog):
-    """TensorBoardLog that knows what training and validation have to tell."""
+    """TensorBoardLog that knows what training and validation report."""
 
     def training(self, step, logs, learning_rate):
         """Add what the epoch has come to so far (`Trainer.logs`) and the rate of the next step."""
@@ -104,7 +104,7 @@ class RunLog(TensorBoardLog):
         for title, path in pictures.items():
             self.picture(step, title, path)
         if scores.out_of_range:
-            print(f"WARNING: {scores.out_of_range} pixels have a label that is neither a class nor ignored.")
+            print(f"WARNING: {scores.out_of_range} pixels have a label that is neither a class nor void.")
         print(f"validation: mean IoU {scores.mean_iou:.4f}, pixel accuracy {scores.pixel_accuracy:.4f}", flush=True)
         return {f"val_{name}": value for name, value in found.items()}
 

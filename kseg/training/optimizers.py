@@ -82,11 +82,11 @@ def make_optimizer(
     """Build the Keras optimizer of a run.
 
     Args:
-        name: "adam", "adamw" (adam, said with weight decay) or "sgd", which alone has the momentum.
+        name: "adam", "adamw" (adam with weight decay) or "sgd", the only one with momentum.
         learning_rate: a number or a `Schedule`.
         weight_decay: decoupled for every rule (w - rate * decay * w beside the step: Loshchilov and Hutter 2019, arXiv
             1711.05101); biases and normalisations are left out.
-        clip_norm: longest L2 norm of the whole gradient; 0: any.
+        clip_norm: clip the global gradient norm to this; 0: off.
         encoder: the variables that the next two are for: their rate over that of the rest, and the steps before they
             are trained.
         loss_scaling: whether to scale the loss, for float16.

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during a run: noted at once, obeyed where a checkpoint can be written."""
+"""SIGTERM and Ctrl-C during a run: noted at once, obeyed as soon as a checkpoint can be written."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from kseg.io.errors import InputError
 
 
 class Stopped(BaseException):
-    """Leaves the run at a place where its state is whole; `leave` turns it into what the signal means."""
+    """Leaves the run at a place where its state is consistent; `leave` turns it into what the signal means."""
 
 
 class Interruption:
@@ -51,12 +51,12 @@ class Interruption:
     def _note(self, number, frame):
         self.requested = signal.Signals(number)
         self._give_back()
-        text = f"\n{self.requested.name}: the run stops when its files are safe; the signal again stops it at once.\n"
+        text = f"\n{self.requested.name}: the run stops when its files are safe. A second signal stops it at once.\n"
         with contextlib.suppress(OSError):
             os.write(2, text.encode())  # print may not be entered twice
 
     def check(self):
-        """Raise Stopped if a signal came."""
+        """Raise Stopped if there was a signal."""
         if self.requested:
             raise Stopped
 

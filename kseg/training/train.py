@@ -67,8 +67,8 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
         return load_model(folder.kept_model(settings.keep)), folder.read_history()
     if folder.finished and not checkpoints.list_checkpoints(folder.checkpoints):
         raise InputError(
-            f"{folder.workdir} is finished and cannot go on: its checkpoints are gone. Use another --workdir with "
-            f"--init_from={folder.workdir}, which begins with its weights."
+            f"{folder.workdir} is finished and cannot continue: its checkpoints are gone. Use another --workdir with "
+            f"--init_from={folder.workdir}, which starts from its weights."
         )
     wanted["onednn"] = settle_kernels(settings.onednn, stored)
     for warning in quick_check(train_split, val_split):
@@ -89,7 +89,9 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
             return trained or load_model(folder.kept_model(settings.keep)), epochs.state.history
         except Stopped:
             state = epochs.state
-            print(f"Stopped at step {state.step} of {state.total_steps}, saved. The same command goes on.", flush=True)
+            print(
+                f"Stopped at step {state.step} of {state.total_steps}, saved. The same command continues.", flush=True
+            )
             interruption.leave()
 
 
@@ -158,8 +160,8 @@ class _Epochs:
         known = state.normalization != checkpoints.UNKNOWN
         if began_from_weights and not known:
             raise InputError(
-                f"Checkpoint {path} is of an earlier kseg and does not say how the images of the weights that the run "
-                "began with are normalised. Use another --workdir, and begin there as this run did."
+                f"Checkpoint {path} is from an earlier kseg and does not say how the run normalises images, which its "
+                "initial weights decided. Use another --workdir, and start there as this run did."
             )
         if known and state.normalization:
             layer = preprocess_layer(self.trainer.model)
@@ -169,7 +171,7 @@ class _Epochs:
         if state.total_steps is not None and state.total_steps < total_steps:
             sums = state.cut or sums  # an epoch that the earlier end cut short is done to its end
             text = f" (until now {state.total_steps}), --lr_schedule={self.settings.lr_schedule} over {total_steps} "
-            text += f"steps holding from step {state.step + 1} on, where its learning rate is "
+            text += f"steps from step {state.step + 1} on, where the learning rate is "
             text += f"{self.trainer.learning_rate:.4g}"
             if state.stopped:
                 state.best_epoch = state.history[-1]["epoch"]
@@ -210,7 +212,7 @@ class _Epochs:
         if warning:
             print(f"WARNING: {warning}", flush=True)
         log = RunLog(self.folder.workdir / "logs", state.step) if trainer.chief else contextlib.nullcontext()
-        # A lost worker is told first: to find a broken record is to read them all.
+        # A lost worker is reported first: finding a broken record means reading them all.
         with log as self.log, self.train_split.readable_errors(), _clear_if_a_worker_is_lost(trainer):
             callbacks.on_train_begin()
             while (state.step < state.total_steps or trainer.steps) and not state.stopped:

@@ -1,4 +1,4 @@
-"""What a run's weights score, with pictures; and its end: that of the kept ones, and the model for use elsewhere."""
+"""Scoring a run's weights, with pictures; and its end: scoring the weights of --keep, and exporting the model."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def score(predict, split, workdir, interruption):
 
 
 def finish(folder, keep, train_split, val_split, interruption):
-    """Score what the kept file holds, draw, export; scores.json comes last and says that all is done.
+    """Score the file that --keep chose, draw, export; scores.json is written last and says that the run is done.
 
     Args:
         folder: RunFolder. keep: the setting. train_split, val_split: of `open_split`. interruption: Interruption.
@@ -58,7 +58,7 @@ def finish(folder, keep, train_split, val_split, interruption):
     if keras.backend.backend() == "tensorflow":
         export_saved_model(model, workdir / "saved_model", label_set=carried(train_split))
     else:
-        print(f"No SavedModel: {keras.backend.backend()} cannot write one. Under TensorFlow: scripts/export.py.")
+        print(f"No SavedModel: {keras.backend.backend()} cannot write one. Run scripts/export.py under TensorFlow.")
     with writing(workdir / "scores.json"):
         scores.to_json(workdir / "scores.json")
     folder.print_contents()

@@ -19,7 +19,8 @@ def write_confusion_csv(scores, path):
     """Write the counts of pixels: a row for each true class, a column for each predicted one and one for the rest.
 
     Args:
-        scores: kseg.metrics.Scores. path: the file, whole or not at all; UTF-8, comma, first row and column are names.
+        scores: kseg.metrics.Scores. path: the file, completely or not at all; UTF-8, commas, first row and column are
+            names.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -30,13 +31,13 @@ def write_confusion_csv(scores, path):
 
 
 def draw_confusion_matrix(scores, path):
-    """Draw the matrix as a PNG: each row's shares in per cent, right ones blue, wrong ones red.
+    """Draw the matrix as a PNG: each row's shares in percent, right ones blue, wrong ones red.
 
     A share that rounds to 0 has no number, a class without a pixel of truth is grey. The column of predictions outside
     the classes is drawn where there are any.
 
     Args:
-        scores: kseg.metrics.Scores. path: the file, whole or not at all.
+        scores: kseg.metrics.Scores. path: the file, completely or not at all.
     """
     matrix = scores.confusion_matrix
     columns = [*scores.classes, "outside"]
@@ -45,7 +46,7 @@ def draw_confusion_matrix(scores, path):
         columns = columns[:-1]
     font = ImageFont.load_default(size=15)
     small = ImageFont.load_default(size=13)
-    title = "truth (rows) against prediction (columns), per cent of each row"
+    title = "truth (rows) against prediction (columns), percent of each row"
     margin = int(max(font.getlength(name) for name in (*scores.classes, *columns))) + 2 * _GAP
     head = 15 + 2 * _GAP
     top = head + margin

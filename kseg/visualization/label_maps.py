@@ -59,15 +59,15 @@ def gallery(rows, heads, classes, palette, path, *, width=400, ignore_label=255)
     Args:
         rows: each as long as heads: uint8 RGB (H, W, 3), integers (H, W), or None for an empty place.
         heads: a text for each column. classes, palette: C names and C colours (R, G, B).
-        path: the file to write (its suffix gives the format); it is there whole or not at all.
+        path: the file to write (its suffix gives the format); it is there completely or not at all.
         width: pixels of a column; wider pictures shrink to it (label maps by nearest neighbour), those of at
             most half of it grow by a whole factor.
     Returns: the path written, a `pathlib.Path`.
     Raises: ValueError for no rows, names and colours of different numbers, or a width below 64.
     """
     if not rows or len(classes) != len(palette) or width < 64:
-        came = f"{len(rows)} rows, {len(classes)} names, {len(palette)} colours, width {width}"
-        raise InputError(f"A gallery needs rows, a colour per class and a width of 64 or more, got {came}.")
+        given = f"{len(rows)} rows, {len(classes)} names, {len(palette)} colours, width {width}"
+        raise InputError(f"A gallery needs rows, a colour per class and a width of 64 or more, got {given}.")
     tiles = [[_tile(cell, palette, width, ignore_label) for cell in row] for row in rows]
     column = max(tile.width for row in tiles for tile in row if tile)
     heights = [max(tile.height for tile in row if tile) for row in tiles]

@@ -77,13 +77,13 @@ def test_the_command_line_wins_in_any_order(tmp_path):
 def test_a_flag_that_is_gone_still_reads_from_an_old_flagfile(tmp_path, capsys):
     (tmp_path / "flags.txt").write_text("--epochs=3\n--on_conflict=new\n# until step 9: --epochs=2\n--seed=1\n")
     assert expand_flagfiles([f"--flagfile={tmp_path}/flags.txt"]) == ["--epochs=3", "--seed=1"]
-    assert "flags.txt:2: --on_conflict=new has no effect: this flag is gone.\n" in capsys.readouterr().err
+    assert "flags.txt:2: --on_conflict=new has no effect: this flag no longer exists.\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("rate=0.7", "2: a line is --flag=value"),
+        ("rate=0.7", "2: a line must be --flag=value"),
         ("--rate=0.7 # fast", "2: move the comment"),
         ("--flagfile=a.flags", "includes itself"),
         ("--flagfile=missing.flags", "Cannot read flagfile missing.flags"),
@@ -100,7 +100,7 @@ def test_bad_flagfile_lines(tmp_path, line, message):
     [
         (["train.py", "--model=segnet"], "--data_dir and --workdir must be given"),
         (["train.py", "--learning_rat=1"], "Unknown command line flag 'learning_rat'"),
-        (["train.py", "learning_rate=1"], "Every argument is --flag=value, got 'learning_rate=1'"),
+        (["train.py", "learning_rate=1"], "Every argument must be --flag=value, got 'learning_rate=1'"),
         (["train.py", "--optimizer=lion"], "optimizer"),
         (["train.py", "--flagfile=nothing.flags"], "Cannot read flagfile"),
         (["train.py", "--model=segnet", "--data_dir=d", "--workdir=w"], "either epochs or train_steps"),

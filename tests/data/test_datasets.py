@@ -66,7 +66,7 @@ def test_unpaired_and_stray_files_are_problems(tmp_path):
     (root / "leftImg8bit/val/lindau/lindau_000001_000019_leftImg8bit.png").unlink()
     save(root / "leftImg8bit/train/zurich/holiday.png", image(0))
     assert cityscapes.read(root).problems == (
-        "no Cityscapes name (CITY_SEQUENCE_FRAME_leftImg8bit.png): leftImg8bit/train/zurich/holiday.png",
+        "not a Cityscapes name (CITY_SEQUENCE_FRAME_leftImg8bit.png): leftImg8bit/train/zurich/holiday.png",
         "train: image without label: leftImg8bit/train/zurich/zurich_000000_000019_leftImg8bit.png",
         "val: label without image: gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png",
     )
@@ -81,7 +81,7 @@ def test_camvid_problems(tmp_path):
     (root / "train/images/notes.txt").write_text("")
     assert camvid.read(root).problems == (
         f"not {' or '.join(IMAGE_EXTENSIONS)}: train/images/alone.gif (and 1 more like it)",
-        "two files of one name: train/images/train_1.jpg, train/images/train_1.png",
+        "two files with one name: train/images/train_1.jpg, train/images/train_1.png",
     )
 
 
@@ -146,7 +146,7 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ('{"classes": [{"id": 1, "name": "a"}], "ignore": [3]}', "unknown keys ignore"),
         ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "void": [1, 2]}', "at least 2 classes"),
         ('{"classes": [{"id": 1, "name": "a"}]}', 'got 1. .*List the background as a class: {"id": 0, "name": "back'),
-        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "a name of its own, 'a' is there 2 times"),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "needs its own name, 'a' is there 2 times"),
         ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": 2}]}', '"classes" must be a list'),
         ('{"classes": [{"id": 1, "name": "a", "void": 1}]}', '"classes" must be a list'),
         ('{"classes": [{"id": true, "name": "a"}]}', "whole numbers of 0..255"),
@@ -205,7 +205,7 @@ def test_a_torn_zip_is_one_clear_error(tmp_path):
     zips = zip_cityscapes(make_cityscapes(tmp_path / "unpacked"), tmp_path / "zips")
     path = zips / "gtFine_trainvaltest.zip"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="gtFine_trainvaltest.zip is no usable zip file"):
+    with pytest.raises(ValueError, match="gtFine_trainvaltest.zip is not a usable zip file"):
         cityscapes.read(zips)
 
 

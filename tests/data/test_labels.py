@@ -64,7 +64,7 @@ def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="no label set 'x'. Choose one of: train_ids, all_ids, fischer2021_r2unet"):
         info.label_set("x")
     table = np.zeros(256, np.uint8)
-    with pytest.raises(ValueError, match="one colour a class, got 2 for 1"):
+    with pytest.raises(ValueError, match="one colour per class is needed, got 2 for 1"):
         LabelSet("s", ("a",), ((0, 0, 0), (1, 1, 1)), table)
     with pytest.raises(ValueError, match="the table gives 7, but there are 1 classes"):
         LabelSet("s", ("a",), ((0, 0, 0),), table + 7)

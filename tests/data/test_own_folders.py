@@ -282,13 +282,13 @@ def test_what_is_taken_for_what_is_said(tmp_path):
     assert lines_of(tmp_path) == (
         [],
         [
-            "train: the images are those of Train/JPEGImages and the labels are those of Train/SegmentationClass.",
+            "train: the images are read from Train/JPEGImages and the labels are read from Train/SegmentationClass.",
             "testing/ is left out: it holds no images/ and labels/.",
         ],
     )
     save(tmp_path / "val" / "masks" / "val0.png", label(0, [3]))  # kseg's own name wins
     assert (
-        "val: the labels are those of val/labels; of val/labels and val/masks no other is read."
+        "val: the labels are read from val/labels; of val/labels and val/masks, the others are not read."
         in lines_of(tmp_path)[1]
     )
     save(tmp_path / "train" / "images" / "x.png", image(0))
@@ -362,7 +362,7 @@ def test_folders_are_walked_and_links_that_lead_back_are_not(tmp_path):
         (root / "train" / kind / "__MACOSX" / "._0.png").write_bytes(b"resource fork")
     assert [name for name, _, _ in decoded(image_folders.read(root), "train")] == ["seq/day/0", "train0", "train1"]
     (root / "train" / "images" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert lines_of(root)[0] == ["no file that can be read: train/images/gone.png"]
+    assert lines_of(root)[0] == ["cannot be read: train/images/gone.png"]
 
 
 def test_camvid_has_a_test_split_like_the_others(tmp_path):
@@ -390,8 +390,8 @@ PALETTES = {
     "other colours": ([[1, 1, 1], [2, 2, 2], [3, 3, 3]], DRAWN, None),
     "filled up with black": ([BLACK, ROAD, *[BLACK] * 254], DRAWN, None),
     "sorted by frequency": ([ROAD, BLACK, CAR], DRAWN, "index 0 is drawn (128, 64, 128), {} road (id 1)"),
-    "two turned round": ([BLACK, CAR, ROAD], DRAWN, "index 1 is drawn (0, 0, 142), {} car (id 2)"),
-    "nobody's index": ([[9, 9, 9], BLACK, [8, 8, 8]], DRAWN, "index 1 is drawn (0, 0, 0), {} background (id 0)"),
+    "two turned round": ([BLACK, CAR, ROAD], DRAWN, "index 1 is drawn in (0, 0, 142), {} car (id 2)"),
+    "nobody's index": ([[9, 9, 9], BLACK, [8, 8, 8]], DRAWN, "index 1 is drawn in (0, 0, 0), {} background (id 0)"),
     "a class without a colour": ([ROAD, BLACK, CAR], NO_COLOUR, "index 0 is drawn (128, 64, 128), {} road (id 1)"),
     "no colours at all": ([ROAD, BLACK, CAR], [{"id": i, "name": f"class {i}"} for i in range(3)], None),
 }
@@ -448,7 +448,7 @@ def test_names_are_equal_whatever_unicode_form_a_mac_gave_them(tmp_path):
     assert decoded(source, "train")[0][1].shape == (H, W, 3)  # read under the name that the disk has
     save(root / f"train/images/{NFC}/{NFC}.jpg", image(0))
     assert lines_of(root)[0] == [  # "u" comes before U+00FC
-        "two files of one name, its letters in two Unicode forms: "
+        "two files with one name, its letters in two Unicode forms: "
         f"train/images/{NFD}/{NFD}.jpg, train/images/{NFC}/{NFC}.jpg"
     ]
 
@@ -510,7 +510,7 @@ def test_photographs_of_a_telephone_are_one_cause(tmp_path, suffix):
         (root / f"train/images/train{i}.png").rename(root / f"train/images/train{i}{extension}")
         (root / f"train/labels/train{i}.png").rename(root / f"train/labels/train{i}{suffix}.png")
     assert lines_of(root)[0] == [
-        "HEIC photographs are not read; convert to JPEG: train/images/train0.HEIC (and 1 more like it)"
+        "HEIC is not supported; convert to JPEG: train/images/train0.HEIC (and 1 more like it)"
     ]
 
 

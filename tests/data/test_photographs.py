@@ -148,7 +148,7 @@ def test_records_of_other_tools_count_as_stored_for_both_readers_and_the_check_w
     _, problems, warnings = check_records(examples.manifest)
     assert not problems
     turned = [line for line in warnings if "EXIF" in line]
-    assert len(turned) == 1 and turned[0].startswith("val: 2 of 7 records hold a photograph that its EXIF orientation")
+    assert len(turned) == 1 and turned[0].startswith("val: 2 of 7 records hold a photograph whose EXIF orientation")
     assert turned[0].endswith("prepare them again: scene0, scene1.")
 
 
@@ -162,7 +162,7 @@ def write_one(root, photograph, label, suffix=".jpg"):
 
 def test_a_label_of_the_unturned_photograph_is_refused_with_the_reason(tmp_path):
     root = write_one(tmp_path / "own", PHOTOGRAPHS["turned_6_jpeg"], saved(IDS, "PNG"))
-    reason = rf"a.jpg: sizes differ: image {H}x{W}, label {W}x{H}; its EXIF orientation turns the photograph"
+    reason = rf"a.jpg: sizes differ: image {H}x{W}, label {W}x{H}; its EXIF orientation rotates the photograph"
     with pytest.raises(InputError, match=reason):
         prepare_dataset("folder", root, tmp_path / "records", workers=1, progress=False)
     root = write_one(tmp_path / "other", PHOTOGRAPHS["jpeg"], saved(IDS[:, 1:], "PNG"))

@@ -176,7 +176,7 @@ def test_processes_and_shards_change_no_record(tmp_path):
 
 def test_bad_options_are_errors_before_anything_is_read(tmp_path):
     for options, message in (
-        ({"dataset": "kitti"}, "no dataset 'kitti'. Choose one of: cityscapes, camvid, folder"),
+        ({"dataset": "photos"}, "no dataset 'photos'. Choose one of: cityscapes, camvid, "),
         ({"store_size": (0, 4)}, "a height and a width in pixels"),
         ({"store_size": (8,)}, "a height and a width in pixels"),
         ({"image_format": "bmp"}, '"png" or "jpeg"'),
@@ -275,7 +275,7 @@ def test_where_no_process_can_be_started_this_one_does_the_work(monkeypatch, cap
     with Workers(None, 4, progress=False) as pool:
         assert set(pool.map(_process, range(3), "work")) == {os.getpid()}
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("No other process can be started (") and line.endswith("one process does the work.")
+    assert line.startswith("No other process can be started (") and line.endswith("so this one does all the work.")
 
 
 def test_a_mask_of_0_and_255_is_asked_about(tmp_path, capsys):
@@ -286,7 +286,7 @@ def test_a_mask_of_0_and_255_is_asked_about(tmp_path, capsys):
         save(path, label(1, (0, 255)))
     prepare_dataset("folder", root, tmp_path / "out", workers=1)
     said = capsys.readouterr().out
-    question = ": 255 is void here; did you mean class 1 (road), which no pixel has? Then give it as id 255"
+    question = ": 255 is void here; did you mean class 1 (road), which no pixel has? Then give that class id 255"
     assert [f"WARNING: {split}{question}" in said for split in ("train", "val")] == [True, True]
     problems, warnings = check_records(records.load_manifest(tmp_path / "out"))[1:]
     assert problems == [] and [w for w in warnings if w.startswith(f"train{question}")]

@@ -153,7 +153,7 @@ def test_foreign_records_in_the_other_ids(source, tmp_path, space):
         f"train: 6 of 6 records {what}" + ("" if holds_training_ids else " (0..33)"),
         f"val: 3 of 3 records {what}" + ("" if holds_training_ids else " (0..33)"),
     ]
-    assert all(f"say label_space {space}" in line for line in problems)
+    assert all(f"set label_space to {space}" in line for line in problems)
     with pytest.raises(ValueError, match=f"The labels of split train {what}"):
         quick(folder, other)
 
@@ -219,8 +219,8 @@ def test_blank_labels_and_missing_classes(source, checked, tmp_path):
     name = labels_of(source, "val")[1].name.removesuffix("_gtFine_labelIds.png")
     assert problems == [] and line.startswith("val: 1 of 3 records have a blank label") and f"{name} (id 0)" in line
     for expected in (
-        "val has classes that train lacks, they cannot be learnt: car.",
-        "val lacks classes that train has, they get no score: train.",
+        "val has classes that train lacks, so they cannot be learnt: car.",
+        "val lacks classes that train has, so they get no score: train.",
     ):
         assert expected in warnings and expected in quick(tmp_path / "records")
 
@@ -229,8 +229,8 @@ def test_nothing_to_learn_is_an_error(source, checked, tmp_path):
     for path in labels_of(source, "train"):
         change(path, lambda label: np.where(label > 3, 4, 3))
     problems, warnings = checked()
-    assert problems == [] and "100% of the pixels of train are of no class" in " ".join(warnings)
-    with pytest.raises(ValueError, match="No pixel of split train is of a class of label set train_ids"):
+    assert problems == [] and "100% of the pixels of train belong to no class" in " ".join(warnings)
+    with pytest.raises(ValueError, match="No pixel of split train belongs to a class of label set train_ids"):
         quick(tmp_path / "records")
 
 

@@ -123,7 +123,7 @@ def test_a_split_lists_its_records(folder, tmp_path):
 def test_deeplab_records(tmp_path, tf, suffix):
     deeplab_shard(tf, tmp_path / f"train-00000-of-00002{suffix}", (0, 1))
     deeplab_shard(tf, tmp_path / f"train-00001-of-00002{suffix}", (2,))
-    with pytest.raises(ValueError, match="label_space train_ids or label_ids"):
+    with pytest.raises(ValueError, match="with label_space train_ids or label_ids"):
         records.load_manifest(tmp_path)
     manifest = records.load_manifest(tmp_path, label_space="train_ids")
     split = manifest.split("train")
@@ -151,7 +151,7 @@ def test_foreign_folders_are_errors(tmp_path, tf):
     with pytest.raises(ValueError, match="Record 0 of shard .*train-00000-of-00001 is corrupt .length checksum"):
         records.load_manifest(tmp_path, label_space="train_ids")
     path.write_bytes(tfrecord.frame(b"no example"))
-    with pytest.raises(ValueError, match="Record 0 .* no tf.train.Example"):
+    with pytest.raises(ValueError, match="Record 0 .* not a tf.train.Example"):
         records.load_manifest(tmp_path, label_space="train_ids")
     path.write_bytes(tfrecord.frame(tfrecord.serialize_example({"x": 1})))
     with pytest.raises(ValueError, match="lacks image/height or image/width"):
@@ -229,7 +229,7 @@ def test_a_damaged_folder_is_one_clear_line(copy):
 
 
 def test_decoding_what_is_no_scene():
-    with pytest.raises(ValueError, match="no tf.train.Example"):
+    with pytest.raises(ValueError, match="not a tf.train.Example"):
         records.decode(b"\xff\xff")
     with pytest.raises(ValueError, match="lacks image/segmentation/class/encoded"):
         records.decode(tfrecord.serialize_example({"image/encoded": images.encode(image(0))}))

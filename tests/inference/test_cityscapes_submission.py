@@ -74,7 +74,7 @@ def test_the_test_set_has_1525_images(monkeypatch):
 def test_scores_that_are_not_finite_name_the_image(source, tmp_path):
     model = nearest_id_model(ids_of("train_ids"))
     model.layers[-1].set_weights([np.full_like(weight, np.nan) for weight in model.layers[-1].get_weights()])
-    with pytest.raises(FloatingPointError, match=f"scores of image {NAMES[0]} are not finite"):
+    with pytest.raises(FloatingPointError, match=f"scores for image {NAMES[0]} are not finite"):
         write_submission(model, source, tmp_path / "out")
     assert list(tmp_path.glob("out/*")) == []
 
@@ -252,7 +252,7 @@ def test_void_is_legal_but_noted(maps, call_script):
     save(path, label)
     code, out, error = call_script("predict", f"--check={maps}")
     assert code == 0, error
-    assert f"ids that no score counts, each such pixel a miss: berlin/{NAMES[0]}_mine.png (static)" in out
+    assert f"ids that are not scored; each such pixel counts as a miss:  berlin/{NAMES[0]}_mine.png (static)" in out
     assert "5/5 label maps can be submitted" in out
 
 

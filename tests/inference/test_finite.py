@@ -57,26 +57,26 @@ def pairs(white=()):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_evaluate_names_the_image_and_the_weight(records, bad):
     model = build(bad)
-    message = "scores of image val_0 are not finite: its weight logits/bias is not"
+    message = "scores for image val_0 are not finite: its weight logits/bias is not"
     with pytest.raises(NotFiniteError, match=message):
         kseg.evaluate(model, records, batch_size=2)
-    with pytest.raises(NotFiniteError, match=r"scores of image 0 \(counted from 0\) are not finite"):
+    with pytest.raises(NotFiniteError, match=r"scores for image 0 \(counted from 0\) are not finite"):
         kseg.evaluate(model, pairs())
 
 
 def test_an_image_alone_is_named_by_its_number():
     model = build(overflowing=True)
     assert kseg.evaluate(model, pairs()).images == 4
-    message = r"scores of image 2 \(counted from 0\) are not finite: its weights are, so they are too large"
+    message = r"scores for image 2 \(counted from 0\) are not finite: its weights are finite, but too large"
     with pytest.raises(NotFiniteError, match=message):
         kseg.evaluate(model, pairs(white=(2, 3)))
     batch = tuple(np.stack(part) for part in zip(*pairs(white=(2,)), strict=True))
     with pytest.raises(NotFiniteError, match=message):
         kseg.evaluate(model, [batch])
     images = [image for image, _ in pairs(white=(3,))]
-    with pytest.raises(NotFiniteError, match=r"scores of image 3 \(counted from 0\)"):
+    with pytest.raises(NotFiniteError, match=r"scores for image 3 \(counted from 0\)"):
         kseg.predict(model, images)
-    with pytest.raises(NotFiniteError, match="scores of the image are"):
+    with pytest.raises(NotFiniteError, match="scores for the image are"):
         kseg.predict(model, images[3])
     assert len(kseg.predict(model, images[:3])) == 3
 
@@ -85,14 +85,14 @@ def test_an_image_alone_is_named_by_its_number():
 def test_the_fischer2021_protocol(records, training):
     model = build(np.nan)
     model.get_layer("preprocess").size = (32, 64)
-    with pytest.raises(NotFiniteError, match="scores of image val_0 are not finite"):
+    with pytest.raises(NotFiniteError, match="scores for image val_0 are not finite"):
         kseg.evaluate(model, records, protocol="fischer2021", train_mode_statistics=training)
-    with pytest.raises(NotFiniteError, match=r"scores of image 0 \(counted from 0\)"):
+    with pytest.raises(NotFiniteError, match=r"scores for image 0 \(counted from 0\)"):
         kseg.evaluate(model, pairs(), protocol="fischer2021", train_mode_statistics=training)
 
 
 def test_compare_names_the_model_too_and_leaves_no_page(records, tmp_path):
-    with pytest.raises(NotFiniteError, match="^worse: The model's scores of image val_0"):
+    with pytest.raises(NotFiniteError, match="^worse: The model's scores for image val_0"):
         kseg.compare({"better": build(), "worse": build(np.nan)}, records, tmp_path / "page")
     assert list(tmp_path.iterdir()) == []
 
@@ -100,7 +100,7 @@ def test_compare_names_the_model_too_and_leaves_no_page(records, tmp_path):
 def test_report_writes_nothing(records, tmp_path):
     from kseg.reports.evaluation_report import write_report
 
-    with pytest.raises(NotFiniteError, match="scores of image val_0"):
+    with pytest.raises(NotFiniteError, match="scores for image val_0"):
         write_report(build(np.nan), records, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -109,7 +109,7 @@ def test_predict_files_names_the_file_and_writes_nothing_of_it(tmp_path):
     model = build(overflowing=True)
     for name, (image, _) in zip("abcd", pairs(white=(1,)), strict=True):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
-    with pytest.raises(NotFiniteError, match=r"scores of .*/b\.png are not finite"):
+    with pytest.raises(NotFiniteError, match=r"scores for .*/b\.png are not finite"):
         kseg.inference.predict.predict_files(model, [tmp_path / f"{name}.png" for name in "ab"], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "color"]
 
@@ -124,7 +124,7 @@ def test_an_export_is_refused_and_one_that_is_there_stays(tmp_path):
 def test_an_exported_model_that_overflows(tmp_path):
     path = kseg.export_saved_model(build(overflowing=True), tmp_path / "model")
     assert kseg.evaluate(path, pairs()).images == 4
-    with pytest.raises(NotFiniteError, match=r"scores of image 1 \(counted from 0\)"):
+    with pytest.raises(NotFiniteError, match=r"scores for image 1 \(counted from 0\)"):
         kseg.evaluate(path, pairs(white=(1,)))
     assert issubclass(NotFiniteError, InputError)
 
@@ -133,7 +133,10 @@ def test_a_script_shows_one_line(records, tmp_path, call_script):
     build(np.nan).save(tmp_path / "broken.keras")
     arguments = (f"--model={tmp_path / 'broken.keras'}", f"--data_dir={records}")
     code, _, error = call_script("evaluate", *arguments)
-    assert code == 2 and "image val_0 are not finite: its weight logits/bias is not." in error.strip().splitlines()[-1]
+    assert (
+        code == 2
+        and "image val_0 are not finite: its weight logits/bias is not finite." in error.strip().splitlines()[-1]
+    )
     source = tmp_path / "images"
     source.mkdir()
     shutil.copy(records.parent / "source" / "val" / "images" / "val_1.png", source)

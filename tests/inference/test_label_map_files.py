@@ -149,7 +149,7 @@ def test_a_folder_keeps_its_sub_folders(tree):
 
 def test_a_folder_with_files_that_are_no_images_is_refused(tree):
     pathlib.Path("p/seq1/clip.mp4").touch()
-    with pytest.raises(InputError, match=r"p must hold images alone: not .*: p/seq1/clip.mp4"):
+    with pytest.raises(InputError, match=r"p must hold only images: not .*: p/seq1/clip.mp4"):
         list_images(["p"])
 
 

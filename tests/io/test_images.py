@@ -149,10 +149,10 @@ def test_formats_without_a_road_are_refused_by_name():
     refused = {
         "gif": (saved(PALETTE, "GIF"), "not a PNG, JPEG, WebP, TIFF or BMP file"),
         "ppm": (saved(RGB, "PPM"), "not a PNG, JPEG, WebP, TIFF or BMP file"),
-        "float": (saved(IDS.astype(np.float32), "TIFF"), "pixels of mode F; convert it to 8-bit RGB"),
-        "lab": (saved(Image.frombytes("LAB", (W, H), RGB.tobytes()), "TIFF"), "pixels of mode LAB"),
-        "inverted": (tiff_with(PHOTOGRAPHS["tiff_L16"], 262, 0), "pixels of mode I;16"),
-        "thumbnail": (saved(RGB, "TIFF", tiffinfo={254: 1}), "first picture is a reduced copy"),
+        "float": (saved(IDS.astype(np.float32), "TIFF"), "pixel mode F is not supported; convert it to 8-bit RGB"),
+        "lab": (saved(Image.frombytes("LAB", (W, H), RGB.tobytes()), "TIFF"), "pixel mode LAB"),
+        "inverted": (tiff_with(PHOTOGRAPHS["tiff_L16"], 262, 0), "pixel mode I;16"),
+        "thumbnail": (saved(RGB, "TIFF", tiffinfo={254: 1}), "first picture is a thumbnail"),
     }
     for name, (data, why) in refused.items():
         with pytest.raises(InputError, match=f"^{name}: .*{why}"):
@@ -227,7 +227,7 @@ def test_a_tiff_of_a_huge_tile_is_refused_before_decoding():
 def test_what_is_no_picture_is_called_what_it_is(read):
     """HEIF is a box of its length, "ftyp" and a brand (ISO 23008-12); telephones save "heic", also as .jpg."""
     box = (24).to_bytes(4, "big") + b"ftyp" + b"heic" + bytes(12)
-    with pytest.raises(InputError, match="^x.jpg: HEIC photographs are not read; convert to JPEG$"):
+    with pytest.raises(InputError, match="^x.jpg: HEIC is not supported; convert to JPEG$"):
         read(box, "x.jpg")
     with pytest.raises(InputError, match=r"^x.jpg: not a PNG, JPEG, .* file \(24 bytes\)$"):
         read(box.replace(b"heic", b"mp42"), "x.jpg")

@@ -112,9 +112,9 @@ def test_what_runs_must_be_what_run_and_setting_say(monkeypatch):
     assert [runtime.settle_kernels(*pair) for pair in (("auto", None), ("off", None), ("auto", "off"))] == ["off"] * 3
     with pytest.raises(InputError, match="holds a run with onednn=off, got on.*another workdir.*init_from"):
         runtime.settle_kernels("on", "off")
-    with pytest.raises(InputError, match="oneDNN off, but the run in the workdir was trained with it on.*OPTS=1"):
+    with pytest.raises(InputError, match="oneDNN off, but the run in the workdir was trained with oneDNN on.*OPTS=1"):
         runtime.settle_kernels("auto", "on")
-    with pytest.raises(InputError, match="oneDNN off, but onednn asks for a run with it on"):
+    with pytest.raises(InputError, match="oneDNN off, but onednn asks for a run with oneDNN on"):
         runtime.settle_kernels("on", None)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     assert runtime.settle_kernels("auto", None) == "auto"

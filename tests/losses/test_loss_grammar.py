@@ -23,19 +23,19 @@ def test_sums_are_read():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "cross_entropy+hinge"}, "'hinge' is none"),
-        ({"loss": "cross_entropy+"}, "got 'cross_entropy\\+': '' is none"),
+        ({"loss": "cross_entropy+hinge"}, "'hinge' is not valid"),
+        ({"loss": "cross_entropy+"}, "got 'cross_entropy\\+': '' is not valid"),
         ({"loss": "0*dice"}, "factors above 0"),
         ({"loss": "-1*dice"}, "factors above 0"),
         ({"loss": "nan*dice"}, "factors above 0"),
-        ({"loss": "half*dice"}, "'half\\*dice' is none"),
+        ({"loss": "half*dice"}, "'half\\*dice' is not valid"),
         ({"loss": "dice+2*dice"}, "each loss once"),
         (
             {"loss": "dice+lovasz_softmax", "class_weights": "1,2,3"},
-            "class_weights has no meaning with loss dice",
+            "class_weights has no effect with loss dice",
         ),
-        ({"focal_gamma": 1.0}, "focal_gamma has no meaning with loss cross_entropy: add focal, or leave"),
-        ({"loss": "focal", "top_k_share": 0.5}, "top_k_share has no meaning"),
+        ({"focal_gamma": 1.0}, "focal_gamma has no effect with loss cross_entropy: add focal, or leave"),
+        ({"loss": "focal", "top_k_share": 0.5}, "top_k_share has no effect"),
         ({"loss": "focal", "focal_gamma": float("inf")}, "focal_gamma must be a finite number"),
         ({"loss": "focal", "focal_gamma": -1.0}, "focal_gamma must be at least 0"),
         ({"loss": "top_k_cross_entropy", "top_k_share": 0.0}, "top_k_share must be above 0"),
@@ -72,7 +72,7 @@ def test_a_new_loss_is_one_entry(monkeypatch):
     assert make_settings(epochs=1, loss="2*wrong", top_k_share=0.5).loss == "2*wrong"  # the option has a loss
     with pytest.raises(ValueError, match="of cross_entropy, .*, lovasz_softmax, wrong, with factors above 0"):
         make_settings(epochs=1, loss="hinge")
-    with pytest.raises(ValueError, match="class_weights has no meaning with loss wrong: add cross_entropy or focal or"):
+    with pytest.raises(ValueError, match="class_weights has no effect with loss wrong: add cross_entropy or focal or"):
         make_settings(epochs=1, loss="wrong", class_weights="1,2")
 
 

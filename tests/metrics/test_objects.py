@@ -209,7 +209,7 @@ def test_table_and_json(tmp_path):
     [
         (lambda: ObjectScores(("a", "a")), "must be different"),
         (lambda: ObjectScores(CLASSES, overlap=0), "overlap must be above 0 and at most 1, got 0"),
-        (lambda: ObjectScores(CLASSES, size_edges=(100, 10)), "size_edges must be numbers from 1 on that grow"),
+        (lambda: ObjectScores(CLASSES, size_edges=(100, 10)), "size_edges must be rising numbers of at least 1"),
         (lambda: ObjectScores(CLASSES).update(scene()[0], scene()[0][:3]), "of one size"),
         (lambda: ObjectScores(CLASSES).update(scene()[0], scene()[0], scene()[1][:3]), r"\(20, 30\), got uint16"),
     ],

@@ -177,11 +177,11 @@ def test_the_table_says_which_classes_entered_the_mean():
     assert scores.scored_classes == ("a", "c") and scores.mean_iou == pytest.approx(0.4)
     lines = str(scores).splitlines()
     assert "mean IoU 0.4000 over 2 of 4 classes (without b, d)" in lines
-    assert "Predicted, but in no label, so of IoU 0: c" in lines
+    assert "Predicted but in no label, so IoU 0: c" in lines
     counts[0, 1] = 1
     counts[3, 3] = 1
     whole = str(metrics.Scores.from_confusion_matrix(counts, "abcd", 1))
-    assert "over all 4 classes" in whole and "of IoU 0: b, c" in whole
+    assert "over all 4 classes" in whole and "so IoU 0: b, c" in whole
     assert count_of_classes(("b",), "abc") == "1 of 3 classes (b)"  # the shorter list
     assert count_of_classes((), "abc") == "0 of 3 classes (none)"
 

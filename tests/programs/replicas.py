@@ -131,7 +131,7 @@ def main(records, output):
     try:
         make_trainer("mirrored", 6)
     except ValueError as error:
-        assert "divide by the 4 devices" in str(error)
+        assert "divisible by the 4 devices" in str(error)
     else:
         raise AssertionError("a batch of 6 over 4 devices must be refused")
     replica_recipes.check()

@@ -211,7 +211,7 @@ def test_what_cannot_be_compared_is_refused_and_leaves_nothing(models, records, 
     with pytest.raises(ValueError, match="two models or more, got 1"):
         kseg.compare(models[:1], records, tmp_path / "report")
     other = linear_model(0, classes=4)
-    with pytest.raises(ValueError, match=r"the models' differ: a has 19 \(unnamed\), b has 4 \(unnamed\)"):
+    with pytest.raises(ValueError, match=r"but these differ: a has 19 \(unnamed\), b has 4 \(unnamed\)"):
         kseg.compare({"a": models[0], "b": other}, records, tmp_path / "report")
     with pytest.raises(ValueError, match="a: The model has 4 classes"):
         kseg.compare({"a": other, "b": other}, records, tmp_path / "report")

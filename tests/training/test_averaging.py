@@ -121,6 +121,6 @@ def test_a_checkpoint_of_before_is_refused(tmp_path):
         tmp_path, checkpoints.TrainState(3), {"model": variables, "optimizer": variables[:4]}
     )
     wanted = {"model": variables, "optimizer": variables[:1], "average": variables}
-    with pytest.raises(InputError, match="holds no average variables: another version of kseg .* init_from begins"):
+    with pytest.raises(InputError, match="holds no average variables: another version of kseg .* init_from starts it"):
         checkpoints.restore_checkpoint(path, wanted)
     assert all(np.array_equal(a, b) for a, b in zip(averages.values(variables), before, strict=True))

@@ -32,7 +32,9 @@ def test_another_class_count_begins_with_all_but_the_scores(tmp_path):
         assert all(np.array_equal(a, b) for a, b in zip(_weights(layer), expected, strict=True)), layer.name
     assert model.get_layer("preprocess").mean == (1.0, 2.0, 3.0)  # what the weights were trained on
     assert f"{len(layers) - 1} of {len(layers)} layers loaded" in text
-    assert "beginning anew: logits (kernel (1, 1, 2, 5) there, kernel (1, 1, 2, 3) here); not used: logits." in text
+    assert (
+        "starting from scratch: logits (kernel (1, 1, 2, 5) there, kernel (1, 1, 2, 3) here); not used: logits." in text
+    )
 
 
 def test_layers_that_one_of_the_two_lacks_are_named(tmp_path):
@@ -47,7 +49,7 @@ def test_layers_that_one_of_the_two_lacks_are_named(tmp_path):
     [
         ("tiny.keras", ValueError, "no layer of .*tiny.keras .tiny. has the name and shape of one of 'unet'"),
         ("nothing", FileNotFoundError, "No model at .*nothing"),
-        ("torn.keras", ValueError, "torn.keras is damaged or no .keras file"),
+        ("torn.keras", ValueError, "torn.keras is damaged or not a .keras file"),
     ],
 )
 def test_a_source_of_no_use_is_an_error_and_changes_nothing(source, error, message, tmp_path):

@@ -59,20 +59,20 @@ def test_sigterm_saves_the_step_and_exits_with_143(lives):
     in_validation = lives["lives"][3]
     assert in_an_epoch["code"] == in_validation["code"] == 143
     for life, step in ((in_an_epoch, 5), (in_validation, 6)):
-        assert life["said"][-1] == f"Stopped at step {step} of 9, saved. The same command goes on."
+        assert life["said"][-1] == f"Stopped at step {step} of 9, saved. The same command continues."
         assert life["checkpoints"][-1] == f"step-{step:08}.npz" and life["hidden"] == []
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_last_state(lives):
     life = lives["lives"][2]
     assert life["code"] == 2 and life["hidden"] == [] and life["checkpoints"][-1] == "step-00000005.npz"
-    assert "Cannot write" in life["said"][-1] and "predictions.png: File too large. What was" in life["said"][-1]
+    assert "Cannot write" in life["said"][-1] and "predictions.png: File too large. Earlier files" in life["said"][-1]
 
 
 def test_a_torn_checkpoint_is_an_error_that_says_how_to_go_on(lives):
     torn, after = lives["lives"][4:6]
     assert torn["code"] == 2 and "step-00000006.npz is torn" in torn["said"][-1]
-    assert "Delete it to go on from step-00000005.npz." in torn["said"][-1]
+    assert "Delete it to continue from step-00000005.npz." in torn["said"][-1]
     assert after["said"] == ["Going on from step 5 of 9."]
 
 
@@ -164,7 +164,7 @@ def test_a_lock_whose_file_went_is_no_lock(tmp_path):
     path = tmp_path / files.LOCK
     with open(path, "w+b") as file:
         path.unlink()
-        with pytest.raises(ValueError, match="was in use until this moment. Start again"):
+        with pytest.raises(ValueError, match="was in use until just now. Start again"):
             files._lock(file.fileno(), path)
 
 
@@ -190,7 +190,7 @@ def test_without_locks_a_warning_says_so(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.warns(UserWarning, match="cannot be locked .*not implemented.*: start nothing else in it"):
+    with pytest.warns(UserWarning, match="cannot be locked .*not implemented.*: do not start anything else in it"):
         with files.locked(tmp_path):
             pass
 
@@ -224,7 +224,7 @@ def test_a_read_only_folder_is_a_clear_error(tmp_path, root):
     finally:
         tmp_path.chmod(0o755)
     first, second, left = done.stdout.splitlines()
-    assert f"Cannot write {tmp_path}: Permission denied. What was there before is intact" in first
+    assert f"Cannot write {tmp_path}: Permission denied. Earlier files are intact" in first
     assert f"Cannot write {tmp_path}/history.csv: Permission denied" in second
     assert left == "1 ['history.csv']"
 
@@ -277,7 +277,7 @@ def test_a_keras_file_that_brings_code_is_refused(tmp_path):
     name = str(tmp_path / "executed")
     keras.Model(image, keras.layers.Lambda(lambda x: (open(name, "w"), x)[1])(image)).save(tmp_path / "lambda.keras")
     mark.unlink()
-    with pytest.raises(ValueError, match="lambda.keras is damaged or no .keras file: .*[Ll]ambda"):
+    with pytest.raises(ValueError, match="lambda.keras is damaged or not a .keras file: .*[Ll]ambda"):
         kseg.load_model(tmp_path / "lambda.keras")
     assert not mark.exists()
 

@@ -158,7 +158,7 @@ def test_a_run_of_a_version_with_other_settings_is_refused_in_one_line(whole, re
     shutil.copytree(whole[0], workdir)
     with open(workdir / "flags.txt", "a") as file:
         file.write("--momentun=0.8\n")
-    message = r"flags.txt names --momentun, which this kseg has not: another version wrote the run. Use a new workdir"
+    message = r"flags.txt names --momentun, unknown to this kseg: another version wrote the run. Use a new workdir"
     with pytest.raises(ValueError, match=message):
         kseg.train(tiny.build_tiny, records, workdir, **tiny.SETTINGS)
     assert kseg.load_model(workdir).name == "tiny"  # its weights are none the worse
@@ -253,7 +253,7 @@ def test_a_torn_checkpoint_names_the_one_before(whole, tmp_path):
     earlier, last = checkpoints.list_checkpoints(folder)
     last.write_bytes(last.read_bytes()[:-200])
     model = tiny.build_tiny()
-    with pytest.raises(ValueError, match=f"{last.name} is torn .*go on from {earlier.name}"):
+    with pytest.raises(ValueError, match=f"{last.name} is torn .*continue from {earlier.name}"):
         checkpoints.restore_checkpoint(last, {"model": model.variables})
 
 
@@ -369,7 +369,11 @@ def test_bad_settings(settings, message):
         ("segnot", {}, "Unknown model 'segnot'"),
         ("segnet", {"height": 48}, "multiples of 32"),
         (tiny.build_tiny, {"batch_size": 9}, "batch of 9 needs"),
-        (tiny.build_tiny, {"batch_size": 4, "accumulate_steps": 3}, "divide by accumulate_steps, got 4 and 3. Take 6"),
+        (
+            tiny.build_tiny,
+            {"batch_size": 4, "accumulate_steps": 3},
+            "a multiple of accumulate_steps, got 4 and 3. Take 6",
+        ),
         (tiny.build_tiny, {"strategy": "multiworker"}, "strategy multiworker needs TF_CONFIG"),
         ("segnet_aspp", {"batch_size": 2, "accumulate_steps": 2}, "batch of at least 2 images: aspp_image_bn"),
         ("segnet_aspp", {"batch_size": 1}, "batch of at least 2 images: aspp_image_bn"),
@@ -389,7 +393,7 @@ def test_bad_settings(settings, message):
             "needs a model with an auxiliary head",
         ),
         ("unet", {"encoder_lr_multiplier": 0.1, "model_options": {"base_filters": 1}}, "'unet' has no encoder"),
-        ("segnet", {"init_from": "a", "model_options": {"encoder_weights": "b"}}, "two sources of the same weights"),
+        ("segnet", {"init_from": "a", "model_options": {"encoder_weights": "b"}}, "both set the encoder's weights"),
     ],
 )
 def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):
@@ -400,7 +404,7 @@ def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):
 
 def test_a_workdir_of_something_else_is_refused(records, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match="holds files but no run"):
+    with pytest.raises(ValueError, match="holds files but no kseg run"):
         kseg.train(tiny.build_tiny, records, tmp_path, **tiny.SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

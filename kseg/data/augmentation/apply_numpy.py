@@ -32,7 +32,7 @@ def nearest_label(label, height, width):
 
 
 def smooth_label(label, height, width):
-    """Resize a map of raw ids as if they were grey levels (bilinear, antialiased), which makes ids that are not there.
+    """Resize a map of raw ids as if they were grey levels (bilinear, antialiased), which makes false ids.
 
     What the paper's authors did to the labels (Fischer and Malhotra 2021, their code); Pillow rounds to whole ids.
     """

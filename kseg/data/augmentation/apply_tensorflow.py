@@ -1,4 +1,4 @@
-"""The same in tf.data."""
+"""A row of the plan, executed by TensorFlow in tf.data."""
 
 import tensorflow as tf
 

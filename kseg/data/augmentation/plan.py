@@ -1,7 +1,7 @@
 """The epoch plan: every random choice of an epoch, made in NumPy before a pixel is read.
 
 From (seed, epoch) comes one row for each position of each step: which record, how it is scaled, cropped, mirrored and
-coloured. Whoever executes rows (tf.data here, NumPy under another backend) has nothing left to draw, so neither the
+coloured. Whoever executes rows (tf.data here, NumPy under another backend) has no random choice left, so neither the
 number of parallel calls nor a restart in the middle changes a single byte.
 """
 
@@ -28,8 +28,8 @@ def epoch_plan(records, batch_size, seed, epoch, augmentation):
 
     Args:
         records: how many records the split has.
-        batch_size: rows of a step. The records beyond the last whole step rest for this epoch; the order is new in
-            each, so over epochs all take part alike.
+        batch_size: rows of a step. The records beyond the last full batch are left out of this epoch. The order is new
+            in each epoch, so over many epochs all are used equally.
         seed, epoch: non-negative ints; the same pair gives the same plan.
         augmentation: Augmentation.
     Returns:

@@ -1,4 +1,4 @@
-"""Labels that read without an error and yet are not what the class list says, told from ids and edges alone."""
+"""Labels that can be read but are not what the class list says, recognised from ids and edges alone."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def looks_like_training_ids(counts, info):
 
     All ids lie below the number of classes n (or are 255) while some classes have raw ids from n on, at least a third
     of 0..n-1 is there, two void ids besides the lowest among them, and a third of the pixels would be void. Labels of
-    raw ids fail one of these, but for a dataset made to pass.
+    raw ids fail at least one of these conditions, except in a dataset made to meet them.
 
     Args:
         counts: (256,), pixels by id, of one label or of many. info: DatasetInfo, which says what ids mean.
@@ -34,7 +34,7 @@ def looks_like_training_ids(counts, info):
 def looks_like_label_ids(counts, info):
     """Return whether labels that should hold Cityscapes' 19 training ids hold its 34 regular ids instead.
 
-    A tenth of the pixels have ids of 19..33, which such a class list does not know. Arguments as above.
+    At least a tenth of the pixels have ids of 19..33, which such a class list lacks. Arguments as above.
     """
     label_set = info.label_set()
     counts = np.asarray(counts)

@@ -29,7 +29,7 @@ def difference_hash(thumbnails):
 
 
 def near_duplicates(first, second):
-    """Return the pairs of nearly equal images between two stacks of thumbnails, each at most once.
+    """Return the pairs of nearly equal images between two stacks of thumbnails, each image at most once.
 
     Args:
         first, second: uint8 (n, h, w) and (m, h, w) of `thumbnail`.

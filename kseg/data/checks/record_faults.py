@@ -1,4 +1,4 @@
-"""What is wrong with a record folder: every record looked at once, or, before training, what the manifest shows."""
+"""What is wrong with a record folder: every record read once, or, before training, what the manifest shows."""
 
 import collections
 import functools
@@ -22,26 +22,26 @@ from kseg.io.tfrecord import parse_example
 _listed = functools.partial(first_names, most=6)  # of one kind of finding
 _LOOKS = 4  # labels of a split that the quick check reads
 _TRAINING_IDS = (
-    "hold training ids, not the dataset's own: prepare them again from labels of its own ids (Cityscapes: "
-    "*_labelIds.png, where road is 7); for records without dataset.json say label_space train_ids"
+    "hold training ids, not the dataset's own ids: prepare them again from labels with its own ids (Cityscapes: "
+    "*_labelIds.png, where road is 7); for records without dataset.json, set label_space to train_ids"
 )
 _LABEL_IDS = (
     "hold Cityscapes' regular ids (0..33), not training ids: list those ids in classes.json; for records without "
-    "dataset.json say label_space label_ids"
+    "dataset.json, set label_space to label_ids"
 )
 _SMOOTHED = "resize labels by nearest neighbour, from the originals, and prepare them again"
 _KINDS = {
     "broken": "cannot be read as stated: copy or prepare them again",
     "training_ids": _TRAINING_IDS,
     "label_ids": _LABEL_IDS,
-    "smoothed": f"have labels blended by a smoothing filter, which makes ids that are not there: {_SMOOTHED}",
+    "smoothed": f"have labels blended by a smoothing filter, which makes false ids: {_SMOOTHED}",
 }
 _BLANK = "have a blank label, one id everywhere"
 
 
 _WARNED = {  # kinds of fault that may be as intended
-    "turned": "hold a photograph that its EXIF orientation would turn; it counts as stored. If the labels are drawn on "
-    "the turned one, prepare them again",
+    "turned": "hold a photograph whose EXIF orientation was not applied; its pixels are used as stored. If the labels "
+    "are drawn on the rotated photograph, prepare them again",
 }
 
 
@@ -99,7 +99,7 @@ def check_records(manifest, workers=None, progress=False):
             held.update(records.shards[i] for i in records.shard)
         whole = list(pool.map(_is_whole, shards, "checksums", held.__getitem__))
     problems = [
-        f"Shard {shard} is corrupt, its sha256 is not the manifest's: copy it again or prepare the records again."
+        f"Shard {shard} is corrupt (its sha256 differs from the manifest): copy it again or prepare the records again."
         for shard, is_whole in zip(shards, whole, strict=True)
         if not is_whole
     ]
@@ -157,7 +157,7 @@ def _judge_split(manifest, split, found):
     problems = _fault_lines(split, found, len(records), _KINDS)
     if len(found.faults.get("blank", ())) == len(records):
         problems.append(
-            f"{split}: all {len(records)} records {_BLANK}: draw them, or prepare them from the right files."
+            f"{split}: all {len(records)} records {_BLANK}: draw them, or prepare the records from the right files."
         )
     counted = records.pixel_counts and "broken" not in found.faults
     if counted and (found.pixels != _counted(records)).any():
@@ -178,7 +178,9 @@ def _blank_warnings(manifest, split, found):
     count = len(manifest.splits[split])
     if not names or len(names) == count:
         return []
-    return [f"{split}: {len(names)} of {count} records {_BLANK}: {_listed(names)}. Fine where nothing is to be found."]
+    return [
+        f"{split}: {len(names)} of {count} records {_BLANK}: {_listed(names)}. That is fine for images without objects."
+    ]
 
 
 def mistaken_void(split, pixels, info):
@@ -198,7 +200,7 @@ def mistaken_void(split, pixels, info):
         return []
     return [
         f"{split}: 255 is void here; did you mean class {absent[0]} ({info.id_names[absent[0]]}), which no pixel has? "
-        "Then give it as id 255 in classes.json and prepare the records again."
+        "Then give that class id 255 in classes.json and prepare the records again."
     ]
 
 
@@ -210,8 +212,8 @@ def _illegal_ids(split, pixels, info, smoothed=False):
     shown = _listed([f"{i} in {count_text(pixels[i], 'pixel')}" for i in wrong])
     mark = "the labels were smoothed" if smoothed else "if few pixels along edges have them, the labels were smoothed"
     return [
-        f"{split}: ids that {info.name} does not have: {shown}; {mark}: {_SMOOTHED}. Else correct the labels, or name "
-        "the ids in the class list."
+        f"{split}: ids that {info.name} does not have: {shown}; {mark}: {_SMOOTHED}. Otherwise correct the labels, or "
+        "name the ids in the class list."
     ]
 
 
@@ -228,25 +230,25 @@ def _class_warnings(pixels, label_set):
         lines.append(f"No split has a pixel of {of}: {_listed(nowhere)}. {they} no score.")
     for split, there in present.items() if train is not None else ():
         if unlearnt := [name for i, name in names if i in there - train]:
-            lines.append(f"{split} has classes that train lacks, they cannot be learnt: {_listed(unlearnt)}.")
+            lines.append(f"{split} has classes that train lacks, so they cannot be learnt: {_listed(unlearnt)}.")
         if unscored := [name for i, name in names if i in train - there]:
-            lines.append(f"{split} lacks classes that train has, they get no score: {_listed(unscored)}.")
+            lines.append(f"{split} lacks classes that train has, so they get no score: {_listed(unscored)}.")
     return lines
 
 
 def _void_warnings(split, pixels, label_set):
     void = pixels[label_set.table >= INVALID_LABEL].sum() / max(1, pixels.sum())
     question = "do the labels hold the ids that the class list names?"
-    return [f"{void:.0%} of the pixels of {split} are of no class: {question}"] if void > 0.5 else []
+    return [f"{void:.0%} of the pixels of {split} belong to no class: {question}"] if void > 0.5 else []
 
 
 def _judge_pair(split, found, second_split, found_there):
-    """Return a warning, or none, about images that two splits share: what is learnt by heart scores well."""
+    """Return a warning, or none, about images that two splits share: images learnt by heart score well."""
     if not (found.names and found_there.names):
         return []
     pairs = near_duplicates(np.stack(found.thumbnails), np.stack(found_there.thumbnails))
     shown = _listed([f"{found.names[i]} and {found_there.names[j]}" for i, j, _ in pairs])
-    advice = "leave them out of one, or scores of one flatter what was trained on the other"
+    advice = "leave them out of one split, or a model trained on one scores too well on the other"
     if not pairs:
         return []
     count = count_text(len(pairs), "pair")
@@ -277,7 +279,7 @@ def quick_check(train, val):
                 raise InputError(f"The labels of split {split.name} {what}.")
         if split.pixel_counts:
             if not counts[label_set.table < INVALID_LABEL].any():
-                raise InputError(f"No pixel of split {split.name} is of a class of label set {label_set.name}.")
+                raise InputError(f"No pixel of split {split.name} belongs to a class of label set {label_set.name}.")
             pixels[split.name] = counts
         warnings += _illegal_ids(split.name, counts, info) + _void_warnings(split.name, counts, label_set)
         warnings += mistaken_void(split.name, dict(enumerate(counts.tolist())), info) if split.pixel_counts else []

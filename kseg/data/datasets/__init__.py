@@ -1,4 +1,4 @@
-"""The datasets by name. Nothing is imported until one is read, so that every --help is quick."""
+"""The datasets by name. Nothing is imported until one is read, so that every --help starts fast."""
 
 import pkgutil
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from typing import NamedTuple
 class Dataset(NamedTuple):
     """A dataset of `--dataset`.
 
-    reader: "module:function", (folder) -> `listing.Source`, whose info holds ids and label sets. download: what to get,
-    from where, as in "Download ... into one folder"; empty where streets are drawn instead, in the reader's layout.
+    reader: "module:function", (folder) -> `listing.Source`, whose info holds ids and label sets. download: what to get
+    from where, as in "Put into one folder: ..."; empty if streets are drawn instead, in the reader's layout.
     """
 
     reader: str
@@ -32,7 +32,7 @@ DATASETS = {
     ),
     "folder": Dataset(
         "kseg.data.datasets.image_folders:read",
-        "nothing: arrange your images as {train,val}/{images,labels} beside a classes.json",
+        "your images and labels as {train,val}/{images,labels}, and a classes.json",
     ),
     "synthetic": Dataset("kseg.data.datasets.cityscapes:read"),
 }

@@ -126,7 +126,7 @@ def read(source) -> Source:
         match = _FILE.match(relative)
         if match is None:
             if _IMAGE.match(relative):
-                line = f"no Cityscapes name (CITY_SEQUENCE_FRAME_leftImg8bit.png): {relative}"
+                line = f"not a Cityscapes name (CITY_SEQUENCE_FRAME_leftImg8bit.png): {relative}"
                 problems.append(Problem("name", line))
             continue
         table = {"leftImg8bit": images, "gtFine_labelIds": labels, "gtFine_instanceIds": instances}[match["what"]]
@@ -144,7 +144,7 @@ def _files(root: str):
     if os.path.isdir(os.path.join(root, "leftImg8bit")) or os.path.isdir(os.path.join(root, "gtFine")):
         for part in ("leftImg8bit", "gtFine"):
             if not os.path.isdir(os.path.join(root, part)):
-                raise MissingFileError(f"{root} has no {part}/ beside the other folder of Cityscapes.")
+                raise MissingFileError(f"{root} holds only one of leftImg8bit/ and gtFine/: {part}/ is missing.")
             for folder, _, files in os.walk(os.path.join(root, part)):
                 for file in files:
                     path = os.path.join(folder, file)

@@ -1,4 +1,4 @@
-"""One's own data without code: images/ and labels/ per split and a classes.json."""
+"""Your own data without code: images/ and labels/ per split and a classes.json."""
 
 import collections
 import functools
@@ -22,7 +22,7 @@ _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 _EXTENSIONS = {"images": IMAGE_EXTENSIONS, "labels": LABEL_EXTENSIONS}
 _ADVICE = {
-    "images": dict.fromkeys((".heic", ".heif"), "HEIC photographs are not read; convert to JPEG"),
+    "images": dict.fromkeys((".heic", ".heif"), "HEIC is not supported; convert to JPEG"),
     "labels": dict.fromkeys((".jpg", ".jpeg"), "labels are JPEG, which changes ids; export them as PNG")
     | {".webp": "labels are WebP, which changes ids; export them as PNG"},
 }
@@ -118,7 +118,7 @@ def _holds_files(folder: str | None, extensions: tuple[str, ...] = ("",)) -> boo
 
 
 def _choose(split: str, kind: str, folders: list[str], show, notes: list[str]) -> str | None:
-    """Return the one folder that is a split's images or labels, None where there is none; say what is passed over."""
+    """Return the one folder that holds a split's images or labels, None if there is none; note what is ignored."""
     if len(folders) > 1:  # Annotations/ of .xml beside SegmentationClass/ of .png
         wanted = (_EXTENSIONS[kind], tuple(_ADVICE[kind]))
         folders = next((some for e in wanted if (some := [f for f in folders if _holds_files(f, e)])), folders[:1])
@@ -128,16 +128,16 @@ def _choose(split: str, kind: str, folders: list[str], show, notes: list[str]) -
     shown = " and ".join(map(show, folders))
     if len(chosen) != 1 or len(set(map(os.path.dirname, folders))) > 1:
         raise InputError(f"{shown} could both be the {kind} of split {split}. Keep one, or rename the other.")
-    notes.append(f"{split}: the {kind} are those of {show(chosen[0])}; of {shown} no other is read.")
+    notes.append(f"{split}: the {kind} are read from {show(chosen[0])}; of {shown}, the others are not read.")
     return chosen[0]
 
 
 def _names_note(split: str, folders: dict[str, str | None], show) -> list[str]:
-    """Return a line on what was taken for a split's images and labels, none where the names are kseg's own."""
+    """Return a line on which folders hold a split's images and labels, none if the names are kseg's own."""
     there = {kind: show(folder) for kind, folder in folders.items() if folder}
     if all(f in (os.path.join(split, kind), os.path.join(kind, split)) for kind, f in there.items()):
         return []
-    return [f"{split}: {' and '.join(f'the {kind} are those of {f}' for kind, f in there.items())}."]
+    return [f"{split}: {' and '.join(f'the {kind} are read from {f}' for kind, f in there.items())}."]
 
 
 def _unlabelled_note(split: str, count: int, folder: str) -> str:
@@ -185,13 +185,13 @@ def _no_split(root: str, split: str) -> str:
     there = ", ".join(e.name + "/" for e in _subfolders(root)[:8]) or "no folder"
     known = "; ".join(f"{name}: {', '.join(names)}" for name, names in (_SPLITS | _KINDS).items())
     return (
-        f"{root} has no {split}/images (or images/{split}), it holds {there}. Folders may be called so, in any case: "
+        f"{root} has no {split}/images (or images/{split}), it holds {there}. These folder names work, in any case: "
         f"{known}."
     )
 
 
 def read(source, classes: str | None = None) -> Source:
-    """List a dataset of one's own.
+    """List a dataset of your own.
 
     The folder holds SPLIT/images and SPLIT/labels (or images/SPLIT and labels/SPLIT) for train and, if there,
     val and test; sub-folders are walked. Images are files of IMAGE_EXTENSIONS, labels files of LABEL_EXTENSIONS
@@ -226,7 +226,7 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
     try:
         data = json.loads(content)  # bytes: UTF-8 or UTF-16, with or without a byte-order mark
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: it is not JSON: {error}.") from None
+        raise InputError(f"{path}: not JSON: {error}.") from None
     try:
         return _parse(data, name)
     except InputError as error:
@@ -234,7 +234,7 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
 
 
 def _parse(data, name: str):
-    """Return what `read_classes` does; InputError for any JSON value that is no list of classes."""
+    """Return what `read_classes` does; InputError for any JSON value that is not a list of classes."""
     if not isinstance(data, dict):
         raise InputError('it must be {"classes": [...]}, a JSON object.')
     unknown = set(data) - {"name", "classes", "void", "labels"}
@@ -282,7 +282,7 @@ def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple]
     train = [k for k, r in enumerate(rows) if not r.get("void") and ids[k] not in void]
     names = [rows[k]["name"] for k in train]
     if twice := [n for n, count in collections.Counter(names).items() if count > 1]:
-        raise InputError(f"each class needs a name of its own, {twice[0]!r} is there {names.count(twice[0])} times.")
+        raise InputError(f"each class needs its own name, {twice[0]!r} is there {names.count(twice[0])} times.")
     if len(train) < 2:
         raise InputError(
             f"there must be at least 2 classes that are not void, got {len(train)}. "

@@ -43,8 +43,8 @@ class Source:
         splits: split -> frames in file-name order.
         problems: what the listing alone shows (image without label, ...), one line for each cause.
         colours: packed colour (r << 16 | g << 8 | b) -> raw id, where labels are colour-coded; else None.
-        notes: what was taken for what and what was left out, one line each.
-        unlabelled: split -> its images, where the split has no label at all; it is none of `splits`.
+        notes: which folders were read as what, and what was left out, one line each.
+        unlabelled: split -> its images, if the split has no label at all; such a split is not in `splits`.
         drawn: raw id -> the colour that classes.json gives it, where labels hold ids; no palette may contradict it.
     """
 
@@ -91,7 +91,7 @@ class Source:
             owners = [i for i, own in self.drawn.items() if own == colour]
             if owners and index not in owners and colour not in padding:
                 raise InputError(
-                    f"{what}: index {index} is drawn {colour}, which classes.json gives to "
+                    f"{what}: index {index} is drawn in {colour}, which classes.json gives to "
                     f'{self.info.id_names[owners[0]]} (id {owners[0]}); use "labels": "color", or export label ids'
                 )
 
@@ -104,7 +104,7 @@ class Problem(NamedTuple):
 
 
 def one_line_each(problems: Iterable[Problem]) -> list[str]:
-    """Return a line for each cause, in the order in which the causes came: its first problem, and how many more."""
+    """Return a line for each cause, in order of first occurrence: its first problem, and how many more."""
     of_cause: dict[str, list[str]] = {}
     for cause, line in problems:
         of_cause.setdefault(cause, []).append(line)
@@ -112,7 +112,7 @@ def one_line_each(problems: Iterable[Problem]) -> list[str]:
 
 
 def _archive(path: str) -> zipfile.ZipFile:
-    """Return a zip, opened; one that was replaced since is opened anew."""
+    """Return a zip, opened; if the file was replaced since, it is opened again."""
     with reading(path):
         status = os.stat(path)
     return _opened(path, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -126,11 +126,11 @@ def _opened(path: str, *_identity: int) -> zipfile.ZipFile:
     except InputError:
         raise
     except DAMAGED as error:
-        raise InputError(f"{path} is no usable zip file ({error}). Download it again.") from None
+        raise InputError(f"{path} is not a usable zip file ({error}). Download it again.") from None
 
 
 def archive_names(path: str) -> list[str]:
-    """Return the member files of a zip; ValueError where it is damaged (a torn download)."""
+    """Return the member files of a zip; ValueError if it is damaged (a torn download)."""
     return [n for n in _archive(path).namelist() if not n.endswith("/")]
 
 
@@ -153,7 +153,7 @@ def read_bytes(reference: Reference, most: int = MAX_BYTES) -> bytes:
     with reading(reference), open(reference, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise InputError(f"{reference} has {size:,} bytes, and at most {most:,} are read")
+            raise InputError(f"{reference} has {size:,} bytes, but at most {most:,} are read")
         return file.read()
 
 
@@ -189,14 +189,14 @@ def list_stems(folder: str, extensions: tuple[str, ...], show, advice: Mapping[s
             continue
         if not os.path.isfile(path):
             unusable.add(name)
-            problems.append(Problem("no file", f"no file that can be read: {show(path)}"))
+            problems.append(Problem("no file", f"cannot be read: {show(path)}"))
         elif extension.lower() not in extensions:
             unusable.add(name)
             why = (advice or {}).get(extension.lower(), f"not {' or '.join(extensions)}")
             problems.append(Problem(why, f"{why}: {show(path)}"))
         elif name in found:
             alike = os.path.splitext(found[name])[0] == os.path.splitext(path)[0]
-            why = "two files of one name" + ("" if alike else ", its letters in two Unicode forms")
+            why = "two files with one name" + ("" if alike else ", its letters in two Unicode forms")
             problems.append(Problem(why, f"{why}: {show(found[name])}, {show(path)}"))
         else:
             found[name] = path
@@ -211,7 +211,7 @@ def is_left_out(path: str) -> bool:
 
 
 def walk_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the paths of all files below a folder, links followed but for one that leads back."""
+    """Yield the paths of all files below a folder, following links, except those that lead back."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -243,7 +243,7 @@ def pair(split: str, images: Mapping, labels: Mapping, show, instances: Mapping 
 def same_in_two_splits(splits: Mapping[str, tuple[Frame, ...]]) -> list[Problem]:
     """Return a problem for every image that two splits have under one name with the same content.
 
-    One name alone is no fault: each split may count from 0000. Equal images of other names are `--check`'s to find.
+    The same name alone is fine: each split may count from 0000. `--check` finds equal images with different names.
     """
     where: dict[str, list[tuple[str, Reference]]] = {}
     for split, frames in splits.items():

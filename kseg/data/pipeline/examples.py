@@ -53,10 +53,10 @@ class Examples:
         listed = self.split.heights[index], self.split.widths[index]
         if not tuple(image) == tuple(label) == listed:
             shown = ", ".join(f"{w}x{h}" for h, w in (image, label, listed))
-            raise InputError(f"image, label and the records' listing must be of one size, got {shown}")
+            raise InputError(f"image, label and the records' listing must have the same size, got {shown}")
 
     def scene(self, index):
-        """Return (image, raw label, uint16 instance map (H, W)) of one record; None where it has no such map."""
+        """Return (image, raw label, uint16 instance map (H, W)) of one record; None if it has no such map."""
         serialized = self.split.read(index)
         image, label = self._decoded(index, serialized)
         encoded = tfrecord.parse_example(serialized).get(INSTANCES)
@@ -94,7 +94,9 @@ class Examples:
     def pixel_counts(self):
         """Return how many pixels each class of the label set has in the split: int64 (classes,)."""
         if not self.split.pixel_counts:
-            raise InputError("These records have no dataset.json, so no pixel counts: class weights need those.")
+            raise InputError(
+                "These records have no dataset.json and so no pixel counts. Give the class weights as numbers: 1,2,0.5."
+            )
         counts = np.zeros(256, np.int64)
         for raw_id, pixels in self.split.pixel_counts.items():
             counts[self.label_set.table[raw_id]] += pixels
@@ -126,7 +128,7 @@ class Examples:
         return self.label_set.table[smooth_label(label, height, width)]
 
     def readable_errors(self):
-        """A context in which an error of reading is one clear line; here it is so anyway."""
+        """A context in which an error of reading is one clear line; here it already is."""
         return contextlib.nullcontext()
 
 

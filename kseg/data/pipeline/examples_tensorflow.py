@@ -72,9 +72,9 @@ class RecordSource(Examples):
         return decode_image(tf.ensure_shape(image, ())), self._decode_label(tf.ensure_shape(label, ()))
 
     def _encoded(self, index):
-        """The bytes of image and label, checked by their headers: TensorFlow decodes whatever size they claim.
+        """The bytes of image and label. Their headers are checked first: TensorFlow decodes whatever size they claim.
 
-        An image that it would decode to other pixels than Pillow (records of other tools) is written anew.
+        An image that TensorFlow would decode to other pixels than Pillow (records of other tools) is encoded again.
         """
         name, image, label = manifest.encoded(self.split.read(int(index)))
         what = f"image of record {name}"

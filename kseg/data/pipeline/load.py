@@ -33,10 +33,10 @@ def load_dataset(
             keeps the images' sizes, which must then agree within a batch.
         batch_size: images of a batch. Evaluation (training=False) gives every image once, in file-name order, with a
             smaller last batch; nothing is dropped or padded.
-        training: give the rows of `augment.epoch_plan`: shuffled whole batches, augmented. Each pass over the dataset
+        training: give the rows of `epoch_plan`: shuffled full batches, augmented. Each pass over the dataset
             is the next epoch of the plan, so `model.fit(dataset, epochs=n)` sees n different ones.
-        seed: seed of order and augmentation. augmentation: augment.Augmentation; None changes nothing.
-        label_space: what ids the labels of records without dataset.json hold: "train_ids" or "label_ids".
+        seed: seed of order and augmentation. augmentation: kseg.settings.Augmentation; None changes nothing.
+        label_space: which ids the labels hold in records without dataset.json: "train_ids" or "label_ids".
     Returns:
         tf.data.Dataset; the same bytes whatever the parallelism.
     Raises:
@@ -58,9 +58,7 @@ def load_dataset(
         if value is not None:
             check_whole(name, value, least)
     if not isinstance(augmentation, (Augmentation, type(None))):
-        raise InputError(
-            f"augmentation must be a kseg.data.augmentation.plan.Augmentation or None, got {augmentation!r}."
-        )
+        raise InputError(f"augmentation must be a kseg.settings.Augmentation or None, got {augmentation!r}.")
     source = RecordSource(data_dir, split, label_set=label_set, label_space=label_space)
     if training:
         epochs = itertools.count()

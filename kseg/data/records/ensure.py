@@ -1,4 +1,4 @@
-"""Where a missing record folder comes from: streets are drawn, real datasets are a download away."""
+"""What to do about a missing record folder: draw the streets, or say what to download."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ def draw_streets(source, *, workers=None, **drawing):
 
 
 def ensure_records(dataset, data_dir):
-    """Draw the streets where they are missing; for a real dataset say in three lines how to get it.
+    """Draw the streets if they are missing; for a real dataset, say in three lines how to get it.
 
     Args:
         dataset: a name of DATASETS: what `data_dir` should hold.
@@ -40,7 +40,7 @@ def ensure_records(dataset, data_dir):
             prepare_dataset("cityscapes", folder / "source", folder)
     elif not (folder / MANIFEST).exists() and not (folder.is_dir() and any("-of-" in f for f in os.listdir(folder))):
         raise MissingFileError(
-            f"No records in {data_dir} yet. Download {DATASETS[dataset].download}\n"
-            "into one folder, then prepare the records and start again:\n"
+            f"No records in {data_dir} yet. Put into one folder: {DATASETS[dataset].download}.\n"
+            "Then prepare the records and start again:\n"
             f"python scripts/prepare_data.py --dataset={dataset} --source=THAT_FOLDER --output={data_dir}"
         )

@@ -85,7 +85,7 @@ class Manifest:
         return self.splits[name]
 
     def verify(self) -> None:
-        """Read all shards whole; ValueError names one whose sha256 is not the manifest's."""
+        """Read all shards whole; ValueError names a shard whose sha256 is not the manifest's."""
         for path, wanted in self.checksums.items():
             found = sha256_of(path)
             if found != wanted:
@@ -98,7 +98,7 @@ def decode(payload: bytes) -> tuple[str, np.ndarray, np.ndarray]:
     The pixels are those that are stored: an EXIF orientation in the image does not turn them.
 
     Raises:
-        ValueError: the bytes are no record of an image and a label, or either does not decode.
+        ValueError: the bytes are not a record of an image and a label, or one of them does not decode.
     """
     name, image, label = encoded(payload)
     pixels = decode_image(image, f"image of record {name}", upright=False)[0]
@@ -106,12 +106,12 @@ def decode(payload: bytes) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 def encoded(payload: bytes) -> tuple[str, bytes, bytes]:
-    """Return (name, image, label) of a record, both as the bytes of a file; ValueError where it has no such bytes."""
+    """Return (name, image, label) of a record, both as the bytes of a file; ValueError if it has no such bytes."""
     example = parse_example(payload)
     keys = ("image/encoded", "image/segmentation/class/encoded")
     missing = [key for key in keys if not isinstance(example.get(key), bytes)]
     if missing:
-        raise InputError(f"The record is no image with a label: it lacks {', '.join(missing)}.")
+        raise InputError(f"The record is not an image with a label: it lacks {', '.join(missing)}.")
     return _text(example.get("image/filename")), *(example[key] for key in keys)
 
 
@@ -121,7 +121,7 @@ def _text(value) -> str:
 
 
 def record_files(data_dir) -> list[str]:
-    """Return the paths in a local record folder that no output may touch; none where it is a URL or not there."""
+    """Return the paths in a local record folder that no output may touch; none if it is a URL or does not exist."""
     if is_url(data_dir) or not os.path.isdir(data_dir):
         return []
     shards = [name for name in list_files(data_dir) if SHARD_NAME.match(name)]
@@ -203,7 +203,7 @@ def _parsed(content: bytes) -> dict:
     try:
         data = json.loads(content, object_hook=with_current_names)
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, brackets without end
-        raise InputError(f"it is no JSON ({error})") from None
+        raise InputError(f"it is not JSON ({error})") from None
     if not isinstance(data, dict) or "format_version" not in data:
         raise InputError("lacks 'format_version'")
     if data["format_version"] != FORMAT_VERSION:
@@ -246,7 +246,7 @@ def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split
         if sizes[file["file"]] != file["bytes"]:
             raise InputError(f"shard {file['file']} has {sizes[file['file']]} bytes instead of {file['bytes']}")
     if not data["records"]:
-        raise InputError(f"split {name} has no record")
+        raise InputError(f"split {name} has no records")
     shard, offset, length, names, heights, widths = zip(*data["records"], strict=True)
     ids = {str(i): i for i in range(256)}
     if not all(i in ids and n >= 0 for i, n in data["pixel_counts"].items()):
@@ -255,7 +255,7 @@ def _split(data_dir: str, name: str, data: dict, sizes: dict[str, int]) -> Split
     limits = [(shard, len(files)), (heights, 2**31), (widths, 2**31)]
     limits += [(numbers, 2**62) for numbers in (offset, length, counts.values())]
     if any(not 0 <= n < limit for numbers, limit in limits for n in numbers):
-        raise InputError(f"split {name} has a shard, offset, size or pixel count that cannot be")
+        raise InputError(f"split {name} has an impossible shard, offset, size or pixel count")
     check_layout(zip(shard, offset, length, strict=True), [file["bytes"] for file in files])
     return Split(
         name=name,
@@ -275,12 +275,12 @@ def _index_foreign(data_dir: str, sizes: dict[str, int], label_space: str | None
     for file in sizes:
         if match := SHARD_NAME.match(file):
             groups.setdefault(match["split"], {})[int(match["i"])] = (file, int(match["n"]))
-    unfinished = f"{data_dir} is not a finished record folder: it has no {MANIFEST}, run scripts/prepare_data.py"
+    unfinished = f"{data_dir} is not a finished record folder, it has no {MANIFEST}: run scripts/prepare_data.py"
     if not groups:
         raise InputError(f"{unfinished}.")
     if label_space is None:
         raise InputError(
-            f"{unfinished}; for shards of DeepLab's converter say which ids they hold: label_space "
+            f"{unfinished}; for shards of DeepLab's converter, say which ids they hold with label_space "
             f"{' or '.join(LABEL_SPACES)}."
         )
     splits = {}
@@ -300,13 +300,13 @@ def _scan_split(data_dir: str, name: str, files: list[str], unfinished: str) -> 
     for i, file in enumerate(files):
         for position, (offset, _, small) in enumerate(scan(join(data_dir, file))):
             if "image/segmentation/class/label_space" in small:
-                raise InputError(f"{unfinished} again: the shards there are of a preparation that did not end.")
+                raise InputError(f"{unfinished} again: the shards there are from a preparation that did not finish.")
             height, width = small.get("image/height"), small.get("image/width")
             if not isinstance(height, int) or not isinstance(width, int):
                 raise InputError(f"Record {position} of shard {file} in {data_dir} lacks image/height or image/width.")
             rows.append((i, offset, _text(small.get("image/filename")) or f"{file}/{position}", height, width))
     if not rows:
-        raise InputError(f"{data_dir}: split {name!r} has no record.")
+        raise InputError(f"{data_dir}: split {name!r} has no records.")
     shard, offset, names, heights, widths = zip(*rows, strict=True)
     paths = tuple(join(data_dir, f) for f in files)
     numbers = [np.array(v, np.int64) for v in (shard, offset, heights, widths)]

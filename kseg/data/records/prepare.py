@@ -46,17 +46,17 @@ def prepare_dataset(
     workers: int | None = None,
     progress: bool = True,
 ) -> records.Manifest:
-    """Check a dataset and write it as a record folder; a second call goes on where a killed one stopped.
+    """Check a dataset and write it as a record folder; a second call continues where a killed one stopped.
 
     Args:
-        dataset: a name of `kseg.data.datasets.DATASETS` but for "synthetic". source: its folder. output: the record
+        dataset: a name of `kseg.data.datasets.DATASETS` except "synthetic". source: its folder. output: the record
             folder to make.
         store_size: (height, width) in pixels of the training images and labels; None keeps their own.
             Other splits are never resized, so that scores are those of the labels' size.
         image_format: "png" or "jpeg" (quality 95) to convert images; None stores the files' own bytes.
         shards: number of shards of each split, at most one a frame; None is one per 128 frames.
-        workers: processes; None is one per core. progress: show bars on stderr, and say what was taken for what,
-            which splits have no labels, that there is no validation split, and where 255 may be meant as a class.
+        workers: processes; None is one per core. progress: show bars on stderr, and say which folders were read as
+            what, which splits have no labels, that there is no validation split, and where 255 may be meant as a class.
 
     Returns:
         The manifest of the record folder.
@@ -126,7 +126,7 @@ def _check_options(dataset, store_size, image_format, count, workers) -> None:
     if store_size is not None and not (pair and all(type(s) is int and s > 0 for s in store_size)):
         raise InputError(f"The store size must be a height and a width in pixels, got {store_size!r}.")
     if image_format not in (None, "png", "jpeg"):
-        raise InputError(f'The image format must be "png" or "jpeg" (or none: as they came), got {image_format!r}.')
+        raise InputError(f'The image format must be "png" or "jpeg" (or None: as they are), got {image_format!r}.')
     for name, value in (("shards", count), ("workers", workers)):
         if value is not None:
             check_whole(name, value, 1)
@@ -149,12 +149,12 @@ def _file_digests(listed: Source) -> dict[str, str]:
 
 
 def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | None:
-    """Return the manifest of a finished folder of the same origin, None if there is work to do."""
+    """Return the manifest of a finished folder from the same source, None if there is work to do."""
     files = list_files(output) if os.path.isdir(output) else {}
     if records.ORIGIN not in files:
         foreign = [f for f in files if f == records.MANIFEST or SHARD_NAME.match(f)]
         if foreign:
-            raise InputError(f"{output} holds records of another origin ({foreign[0]}). Choose an empty folder.")
+            raise InputError(f"{output} holds records from another source ({foreign[0]}). Choose an empty folder.")
         return None
     path = os.path.join(output, records.ORIGIN)
     with reading(path), open(path, "rb") as file:
@@ -164,7 +164,7 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
     except (ValueError, RecursionError):  # no JSON, no UTF-8, brackets without end
         before = None
     if not isinstance(before, dict) or not all(isinstance(before.get(part), dict) for part in origin):
-        raise InputError(f"{path} is damaged, or not kseg's. Choose another folder or delete this one.")
+        raise InputError(f"{path} is damaged, or not from kseg. Choose another folder or delete this one.")
     changes = _differences(before, origin)
     if records.MANIFEST not in files:
         return None

@@ -61,8 +61,8 @@ def _turned(data: bytes, sizes: dict) -> str:
     if "image" not in sizes or sizes.get("label") != sizes["image"][::-1] or images.orientation(data, "image") == 1:
         return ""
     return (
-        "; its EXIF orientation turns the photograph, the label is drawn on the unturned one. "
-        "Turn the label, or remove the orientation from the photograph"
+        "; its EXIF orientation rotates the photograph, but the label is drawn on the unrotated one. "
+        "Rotate the label, or remove the orientation from the photograph"
     )
 
 
@@ -82,7 +82,7 @@ def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[Problem]:
 
 @contextlib.contextmanager
 def _noting(problems: list[Problem], source: Source, reference: Reference):
-    """A block whose InputError is a problem; of one cause are those that say the same but for file and numbers."""
+    """A block whose InputError becomes a problem; errors that differ only in file and numbers have one cause."""
     try:
         yield
     except InputError as error:
@@ -140,9 +140,9 @@ def finished_stats(task: ShardTask) -> dict | None:
 
 
 def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndarray]:
-    """Return (Example values, uint8 raw ids) of a frame, upright; bytes as they came where nothing changes.
+    """Return (Example values, uint8 raw ids) of a frame, upright; the files' own bytes if nothing changes.
 
-    A photograph that TensorFlow would decode to other pixels (turned by EXIF, CMYK, WebP, TIFF, BMP) is written anew:
+    A photograph that TensorFlow would decode to other pixels (rotated by EXIF, CMYK, WebP, TIFF, BMP) is encoded again:
     as PNG, but a JPEG that is resized too stays one.
     """
     image_bytes = read_bytes(item.image)

@@ -137,7 +137,7 @@ def _words(drawing):
 
 def _check_int(name, value, least):
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}. Pass one.")
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def _cores():

@@ -29,7 +29,9 @@ def draw_street(seed, height, width):
         ValueError: a smaller picture.
     """
     if height < 48 or width < 64:
-        raise InputError(f"Streets are at least 48 high and 64 wide, got {height}x{width}. Ask for a larger picture.")
+        raise InputError(
+            f"Streets must be at least 48 high and 64 wide, got {height}x{width}. Ask for a larger picture."
+        )
     rng = np.random.default_rng(seed)
     camera = Camera(
         focal=width * rng.uniform(0.7, 0.95),

@@ -49,7 +49,7 @@ def vgg16(x, base_filters, *, output_stride=32, initializer):
 
 
 def _dilated_pool(x, dilation, name):
-    """Maxima over 2x2 cells that are `dilation` apart, at stride 1; zeros beyond the edge, for x is not negative."""
+    """Maxima over 2x2 cells that are `dilation` apart, at stride 1; zeros beyond the edge, as x is not negative."""
     if dilation == 1:
         return keras.layers.MaxPooling2D(2, strides=1, padding="same", name=name)(x)
     x = keras.layers.ZeroPadding2D(((0, dilation), (0, dilation)), name=f"{name}_pad")(x)

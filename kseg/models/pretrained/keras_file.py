@@ -22,7 +22,7 @@ def read_arrays(path):
 
     Args: `path`: of Keras' .h5 (weights or a whole model) or .weights.h5.
     Returns: (arrays, titles): dicts from the path in the file to the array, and from a group to the name it carries.
-    Raises: ValueError where the file cannot be read.
+    Raises: ValueError if the file cannot be read.
     """
     try:
         with h5py.File(path) as file:
@@ -36,7 +36,7 @@ def read_arrays(path):
                     claimed.append(item.nbytes if item.size else 0)
                     if sum(claimed) > most:  # a few bytes can claim an array of any size
                         raise InputError(
-                            f"{path} says that it holds {sum(claimed):,} bytes, and at most {most:,} are read."
+                            f"{path} claims to hold {sum(claimed):,} bytes, but at most {most:,} are read."
                         )
                     arrays[name] = item[()]
                 elif "name" in item.attrs:
@@ -54,7 +54,7 @@ def find_variables(arrays, titles, layers, *, in_order=False):
     Args: `arrays`, `titles`: of `read_arrays`. `layers`: {name in the file: (kind, variables)}, kind being "conv",
         "norm" or "dense". `in_order`: where a .weights.h5 lacks the layers' names, take its groups in order: right
         for a plain chain of layers only.
-    Returns: {layer: {variable: path}}; for what the file has not, the path that it would have.
+    Returns: {layer: {variable: path}}; for what the file lacks, the path that it would have.
     """
     if any(re.search(r"/vars/\d+$", path) for path in arrays):
         groups = _groups(arrays, titles, layers, in_order)

@@ -1,4 +1,4 @@
-"""Reads the tensors of a PyTorch checkpoint without PyTorch, and without running what a pickle may ask for.
+"""Reads the tensors of a PyTorch checkpoint without PyTorch, and without running code from its pickle.
 
 Two formats are read: the zip file of PyTorch 1.6 and later, and the stream of pickles before it (as in
 torchvision's older files). The unpickler knows the names that a state dict needs; any other is an error.
@@ -73,7 +73,7 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid):
         kind, dtype, key, _, count, *view = pid
         if kind != "storage" or not isinstance(dtype, np.dtype) or (view and view[0] is not None):
-            raise pickle.UnpicklingError("it holds a storage of a kind that is not read here")
+            raise pickle.UnpicklingError("it holds a storage of a type that is not supported")
         return self._storage(str(key), dtype, int(count))
 
 
@@ -128,7 +128,7 @@ def read_state_dict(path):
 
     Args: `path`: pathlib.Path of a .pth file. Nothing in it is executed, and PyTorch is not needed.
     Returns: dict from name to numpy array.
-    Raises: ValueError where the file is damaged or anything else than a state dict of dense tensors.
+    Raises: ValueError if the file is damaged or anything else than a state dict of dense tensors.
     """
     try:
         state = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)

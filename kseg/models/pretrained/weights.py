@@ -115,7 +115,7 @@ def load_encoder_weights(model, architecture, source, *, keep_preprocess=False):
 def encoder_layers(model):
     """The layers of a model that `load_encoder_weights` fills, from the image on.
 
-    Batch norms that a model (SegNet) puts between VGG16's convolutions are none of them.
+    Batch norms that a model (SegNet) puts between VGG16's convolutions are not included.
     Returns: list of keras.layers.Layer. Raises: ValueError for a model without an encoder of `ARCHITECTURES`.
     """
     for architecture in ("vgg16", "resnet101", "resnet50"):  # ResNet-101 has all layers of ResNet-50
@@ -124,7 +124,7 @@ def encoder_layers(model):
         except InputError:
             continue
     raise InputError(
-        f"Model '{model.name}' has no encoder ({', '.join(ARCHITECTURES)}) to freeze or to give a rate of its own. "
+        f"Model '{model.name}' has no encoder ({', '.join(ARCHITECTURES)}) to freeze or to give its own learning rate. "
         "Leave freeze_encoder_epochs and encoder_lr_multiplier out."
     )
 
@@ -163,7 +163,7 @@ def _download(place, md5):
         reason = str(error).strip().partition("\n")[0]
         raise MissingFileError(
             f"Cannot download the encoder weights {name} ({reason}).\n"
-            f"Download {url} (md5 {md5}) where there is a network and put it at\n"
+            f"Download {url} (md5 {md5}) on a machine with a network and put it at\n"
             f"{home / 'models' / name}, or start with --encoder_weights=PATH (without weights: '')."
         ) from error
 

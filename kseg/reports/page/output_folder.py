@@ -1,4 +1,4 @@
-"""The folder of a page: what kseg wrote there is replaced when the new page is whole; nothing else is touched."""
+"""The folder of a page: what kseg wrote there is replaced when the new page is complete; nothing else is touched."""
 
 import contextlib
 import pathlib

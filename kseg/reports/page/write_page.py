@@ -15,8 +15,8 @@ _PROGRAM = ("elements.js", "tables.js", "gallery.js", "viewer.js")
 def write_page(folder, table):
     """Write index.html and comparison.json into a folder that has the pictures (`kseg.reports.page.pictures.Pictures`).
 
-    The page opens from a disk: a browser fetches no file for a page it has not from a server, so all but the pictures
-    is in it. Its security policy forbids everything that comes from elsewhere.
+    The page is opened from a disk, where a browser fetches no other files, so everything except the pictures is inside
+    it. Its security policy forbids loading anything from elsewhere.
 
     Args:
         folder: exists. table: what `kseg.reports.comparison.compare` found, JSON types; nan becomes null.

@@ -20,7 +20,8 @@ def read_group():
     """Return the Group that the environment variable TF_CONFIG describes.
 
     Raises:
-        ValueError: it is not set, is no JSON, names tasks that are neither chief nor worker, or none for this process.
+        ValueError: it is not set, is not JSON, names tasks that are neither chief nor worker, or has none for this
+        process.
     """
     config = _config()
     cluster = config.get("cluster", {})
@@ -45,12 +46,12 @@ def leads(strategy):
 
 
 def check_alone(what):
-    """Raise ValueError if TF_CONFIG names a group: workers that each train alone would look like one and be none."""
+    """Raise ValueError if TF_CONFIG names a group: workers that each train alone would only look like a group."""
     cluster = _config().get("cluster", {})
     workers = sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
     if workers > 1:
         raise InputError(
-            f"Training runs on one machine ({what}), but TF_CONFIG names {workers} workers. Unset it, or take "
+            f"Training runs on one machine ({what}), but TF_CONFIG names {workers} workers. Unset it, or use "
             "strategy multiworker."
         )
 

@@ -62,7 +62,7 @@ class WorkerGroup:
             reason = str(error.message).strip().split("\n")[0][:300]
             raise LostProcessError(
                 f"Another worker of the group is gone ({reason}). Start all of them again, with the same command: they "
-                "go on from the last checkpoint."
+                "continue from the last checkpoint."
             ) from error
 
 
@@ -73,13 +73,13 @@ def join_group(images):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise InputError(
-            f"strategy multiworker must be the first that TensorFlow does in a process ({error}). Call kseg.train "
-            "before anything else runs there."
+            f"strategy multiworker must be the first thing that TensorFlow does in a process ({error}). Call "
+            "kseg.train before anything else runs there."
         ) from error
     if images % strategy.num_replicas_in_sync:
         raise InputError(
-            f"A batch (of one pass, if accumulated) must divide by the {strategy.num_replicas_in_sync} devices of the "
-            f"{group.workers} workers, got {images} images."
+            f"A batch (of one pass, if accumulated) must be divisible by the {strategy.num_replicas_in_sync} devices "
+            f"of the {group.workers} workers, got {images} images."
         )
     return WorkerGroup(strategy, group.index, group.workers)
 

@@ -24,7 +24,7 @@ def make_trainer(strategy, batch_size, deterministic=False, accumulate_steps=1):
         raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
     if batch_size % accumulate_steps:
         raise InputError(
-            f"batch_size must divide by accumulate_steps, got {batch_size} and {accumulate_steps}. "
+            f"batch_size must be a multiple of accumulate_steps, got {batch_size} and {accumulate_steps}. "
             f"Take {-(-batch_size // accumulate_steps) * accumulate_steps}."
         )
     backend = keras.backend.backend()

@@ -1,4 +1,4 @@
-"""What training needs of a backend: build in a scope, give batches, run steps, tell when something is not finite."""
+"""What training needs from a backend: build in a scope, give batches, run steps, say when something is not finite."""
 
 import contextlib
 import math
@@ -51,7 +51,7 @@ class Trainer:
         return variables
 
     def restart(self, loss_sum=0.0, steps=0, matrix=None):
-        """Begin an epoch, or go on in the middle of one with what it had added up."""
+        """Begin an epoch, or continue in the middle of one with its sums so far."""
         self.metric.reset_state()
         self._matrix_before = 0 if matrix is None else np.asarray(matrix, np.int64)
         self.loss_sum = loss_sum
@@ -76,7 +76,7 @@ class Trainer:
         return {"loss": self.loss_sum / max(self.steps, 1), "mean_iou": five_scores(self.matrix, "macro")["jaccard"]}
 
     def peak_memory(self):
-        """Return (bytes, of what): the most memory of this process so far, or of a device where the backend tells."""
+        """Return (bytes, of what): the most memory of this process so far, or of a device if the backend reports it."""
         status = pathlib.Path("/proc/self/status")
         if status.exists():  # Linux hands ru_maxrss on from parent to child
             return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[1]) * 1024, "memory"
@@ -136,7 +136,7 @@ def choose_devices(strategy, batch_size, accelerators, others):
         return devices[: max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)]
     if batch_size % len(devices):
         raise InputError(
-            f"A batch (of one pass, if accumulated) must divide by the {len(devices)} devices, got {batch_size} "
+            f"A batch (of one pass, if accumulated) must be divisible by the {len(devices)} devices, got {batch_size} "
             f"images. Take {-(-batch_size // len(devices)) * len(devices)}, or strategy auto."
         )
     return devices

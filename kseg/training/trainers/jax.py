@@ -23,7 +23,9 @@ class JaxTrainer(Trainer):
             what = "strategy multiworker" if strategy == "multiworker" else "accumulate_steps"
             raise InputError(f"{what} needs KERAS_BACKEND=tensorflow, got jax. Leave it out, or change the backend.")
         if deterministic:
-            raise InputError("deterministic is TensorFlow's; under JAX set XLA_FLAGS=--xla_gpu_deterministic_ops=true.")
+            raise InputError(
+                "deterministic works under TensorFlow only; under JAX set XLA_FLAGS=--xla_gpu_deterministic_ops=true."
+            )
         present = jax.local_devices()
         accelerators = [device for device in present if device.platform != "cpu"]
         devices = choose_devices(strategy, batch_size, accelerators, present)

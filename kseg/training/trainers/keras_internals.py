@@ -32,7 +32,7 @@ def graph_of(model):
 
 
 def takes_training(operation):
-    """Whether a layer is told by its call that it is training; other operations take no such argument."""
+    """Whether a layer's call takes `training`; other operations take no such argument."""
     return "training" in getattr(operation, "_call_context_args", ())
 
 

@@ -59,7 +59,7 @@ class _Segment:
         self._variables = list({id(v): v for layer in layers for v in layer.variables}.values())
 
     def recomputed(self, values):
-        """Values by tensor that later segments need, from those that came so far."""
+        """Values by tensor that later segments need, from the values so far."""
         changed = []  # variables that the segment assigns, known once it has been traced
 
         @tf.custom_gradient

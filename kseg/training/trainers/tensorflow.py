@@ -211,7 +211,7 @@ class TensorFlowTrainer(Trainer):
     def synchronize_batch_norm(self, synchronized):
         """Unsynchronised, Keras 3 keeps moving statistics of its own on each replica and saves the first's.
 
-        A saved file has it off, for it loads under TensorFlow only otherwise.
+        A saved file has it off, because otherwise it loads only under TensorFlow.
         """
         for layer in every_layer(self.trained):
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -235,7 +235,7 @@ def _without_gaps(gradients, variables):
     """Return the gradients, zeros where the loss does not depend on a variable, as on JAX and under accumulation."""
     missing = [v.path for v, gradient in zip(variables, gradients, strict=True) if gradient is None]
     if len(missing) == len(gradients):
-        raise InputError("The loss depends on no weight of the model. Give it a path from its weights to the logits.")
+        raise InputError("The loss depends on no weight of the model. Connect its weights to the logits.")
     if missing:
         # Said once, when the step is traced.
         warnings.warn(f"The loss does not depend on {', '.join(missing)}: not trained.", stacklevel=2)

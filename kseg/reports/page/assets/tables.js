@@ -78,15 +78,15 @@ function showScores() {
   const found = (row) => row.differences[state.other];
   showTable("scores-table", [words("score", (r) => r.title), ...values, ...differenceColumns(rows, found)], rows);
   const { resamples, cities } = data.bootstrap;
-  const few = cities.length < 10 ? ` With ${cities.length} cities that interval says little.` : "";
-  const byCity = cities.length ? ` By city: whole cities were drawn (${cities.join(", ")}).${few}` : "";
+  const few = cities.length < 10 ? ` With only ${cities.length} cities, that interval says little.` : "";
+  const byCity = cities.length ? ` By city: whole cities were resampled (${cities.join(", ")}).${few}` : "";
   byId("meaning").textContent =
     `Means are over ${countOfClasses()}: those of the truth, the same for all models. A class that a model predicts ` +
-    "where the truth has none is in no mean here; kseg.evaluate counts it as IoU 0. " +
-    `The interval: ${count(resamples)} times the ${data.images.length} images were drawn again with replacement and ` +
-    "the models scored on the same ones; 95 % of the differences lie in it. It tells how far the difference hangs on " +
-    "which images are in the split. No model was trained again, so it says nothing of another seed, and frames that " +
-    `are alike (of one drive) make it too narrow.${byCity}`;
+    "but the truth lacks is left out of the means here; kseg.evaluate counts it as IoU 0. " +
+    `The interval: the ${data.images.length} images were resampled ${count(resamples)} times with replacement, and all ` +
+    "models scored on the same samples; 95 % of the differences lie in it. It shows how much the difference depends on " +
+    "which images were sampled. No model was trained again, so it says nothing about other seeds. Similar frames (of " +
+    `one drive) make it too narrow.${byCity}`;
 }
 
 function showClasses() {
