@@ -132,7 +132,9 @@ def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, s
             all_drawn = drawn[name][:, model]
             columns = zip(np.atleast_1d(values), all_drawn.reshape(len(all_drawn), -1).T, strict=True)
             intervals = [Interval.of(value, column, level) for value, column in columns]
-            result[name] = intervals if name == "per_class" else intervals[0]
+            result[name] = intervals
+            if name != "per_class":
+                result[name] = intervals[0]
         results.append(result)
     return results
 

@@ -25,7 +25,8 @@ def checked_pair(truth, prediction, num_classes, ignore_label=255):
     Raises:
         ValueError: no integers, no (H, W), different shapes, or more than 254 classes.
     """
-    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    truth = np.asarray(truth)
+    prediction = np.asarray(prediction)
     if truth.ndim != 2 or truth.shape != prediction.shape or not truth.size:
         raise InputError(f"Need truth and prediction (H, W) of one size, got {truth.shape} and {prediction.shape}.")
     if truth.dtype.kind not in "iu" or prediction.dtype.kind not in "iu":
@@ -157,8 +158,10 @@ class BoundaryScores:
         classes = len(self.classes)
         pair = checked_pair(truth, prediction, classes, self.ignore_label)
         diagonal = math.hypot(*pair[0].shape)
-        tolerance = F1_TOLERANCE * diagonal if self.tolerance is None else self.tolerance
-        distance = max(1, round(IOU_DISTANCE * diagonal)) if self.distance is None else int(self.distance)
+        tolerance = self.tolerance
+        if tolerance is None:
+            tolerance = F1_TOLERANCE * diagonal
+        distance = int(self.distance or max(1, round(IOU_DISTANCE * diagonal)))
         f1 = _image_f1(match_boundaries(*pair, classes, tolerance))
         present = np.bincount(pair[0][pair[2]], minlength=classes) > 0
         scored = present & ~np.isnan(f1)
@@ -174,12 +177,17 @@ class BoundaryScores:
             f1 = self._f1[0] / self._f1[1]
             iou = self._bands[0] / self._bands[1]
             mean_f1 = float(self._mean_f1[0] / self._mean_f1[1])
+            known = iou[~np.isnan(iou)]
+            mean_iou = float(known.sum() / len(known))
+        tolerance = self.tolerance
+        if tolerance is None:
+            tolerance = f"{100 * F1_TOLERANCE:g} % of the diagonal"
         rows = zip(self.classes, f1.tolist(), iou.tolist(), strict=True)
         return {
             "boundary_f1": mean_f1,
-            "boundary_iou": float(iou[~np.isnan(iou)].mean()) if (~np.isnan(iou)).any() else math.nan,
-            "tolerance": f"{100 * F1_TOLERANCE:g} % of the diagonal" if self.tolerance is None else self.tolerance,
-            "distance": f"{100 * IOU_DISTANCE:g} % of the diagonal" if self.distance is None else self.distance,
+            "boundary_iou": mean_iou,
+            "tolerance": tolerance,
+            "distance": self.distance or f"{100 * IOU_DISTANCE:g} % of the diagonal",
             "images": self.images,
             "per_class": {name: {"boundary_f1": a, "boundary_iou": b} for name, a, b in rows},
         }
@@ -189,7 +197,7 @@ class BoundaryScores:
         width = max(len(name) for name in (*self.classes, "mean"))
         lines = [f"{'':<{width}}  boundary F1  boundary IoU"]
         for name, row in {"mean": found, **found["per_class"]}.items():
-            f1, iou = ("-" if math.isnan(row[k]) else f"{row[k]:.4f}" for k in ("boundary_f1", "boundary_iou"))
+            f1, iou = (f"{row[k]:.4f}".replace("nan", "-") for k in ("boundary_f1", "boundary_iou"))
             lines.append(f"{name:<{width}}{f1:>13}{iou:>14}")
         units = [f if isinstance(f, str) else f"{f:g} pixels" for f in (found["tolerance"], found["distance"])]
         lines.append(f"{self.images} images; F1 within {units[0]}, IoU within {units[1]} of another class")

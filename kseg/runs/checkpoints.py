@@ -103,7 +103,9 @@ def restore_checkpoint(path, variables):
     """
     path = pathlib.Path(path)
     earlier = [other.name for other in list_checkpoints(path.parent) if other.name < path.name]
-    way_out = f"Delete it to go on from {earlier[-1]}." if earlier else "There is no earlier one: use a new workdir."
+    way_out = "There is no earlier one: use a new workdir."
+    if earlier:
+        way_out = f"Delete it to go on from {earlier[-1]}."
     try:
         header, arrays = _read(path)
     except _BROKEN as error:
