@@ -161,7 +161,10 @@ def start(run, flag_values, takes_arguments=False):
         else:
             run(flag_values)
     except (flags.Error, InputError) as error:
-        _stop(program, error)
+        if os.environ.get("KSEG_TRACEBACK"):
+            traceback.print_exc()
+        print(f"{program}: error: {shown(error)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted. The same command goes on from what is finished.", file=sys.stderr)
         sys.exit(130)
@@ -174,13 +177,6 @@ def _show_log():
     log = logging.getLogger("kseg")
     log.setLevel(logging.INFO)
     log.addHandler(handler)
-
-
-def _stop(program, error):
-    if os.environ.get("KSEG_TRACEBACK"):
-        traceback.print_exc()
-    print(f"{program}: error: {shown(error)}", file=sys.stderr)
-    sys.exit(2)
 
 
 def shown(error):

@@ -217,12 +217,9 @@ def clear_unfinished(folder: pathlib.Path, *patterns: str) -> None:
     """
     for path in folder.glob(".tmp-*"):
         name = _TEMPORARY.fullmatch(path.name)
-        if name and any(fnmatch.fnmatchcase(name[1], pattern) for pattern in patterns) and _is_plain_file(path):
+        ours = name and any(fnmatch.fnmatchcase(name[1], pattern) for pattern in patterns)
+        if ours and path.is_file() and not path.is_symlink():
             path.unlink()
-
-
-def _is_plain_file(path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 @contextlib.contextmanager

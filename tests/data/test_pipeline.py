@@ -18,11 +18,9 @@ from kseg.settings import Augmentation, Resize
 WILD = Augmentation(scale_min=0.5, scale_max=2.0, flip=True, brightness=0.1, contrast=0.2, saturation=0.2, hue=0.05)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pipeline")
-    tiny.write_records(root)
-    return root
+@pytest.fixture
+def data(records):
+    return records.parent
 
 
 def arrays(dataset):

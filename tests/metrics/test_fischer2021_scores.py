@@ -23,11 +23,6 @@ NAMES = ("image 0", "image 1")
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    return tiny.write_records(tmp_path_factory.mktemp("fischer2021"))
-
-
-@pytest.fixture(scope="module")
 def stateful():
     """A model whose training mode differs: batch norm with statistics of its own, and dropout."""
     image = keras.Input((16, 32, 3))
@@ -139,11 +134,7 @@ def test_scores_are_taken_at_the_networks_size(records):
     from tiny import brightness_model
 
     model = brightness_model((16, 32, 3), classes=5)  # two outputs more than classes
-    model.layers[1].label_set = {
-        "name": "train_ids",
-        "classes": ["road", "car", "sky"],
-        "palette": [[0, 0, 0]] * 3,
-    }
+    model.layers[1].label_set = tiny.LABELS
     found = kseg.evaluate(model, records, protocol="fischer2021", batch_size=2)
     sums = Fischer2021Sums(3)
     source = kseg.data.pipeline.load.open_split(records, "val")

@@ -79,7 +79,8 @@ def prepare_dataset(
         "image_format": image_format,
     }
     options["shards"] = {split: _shard_count(frames, shards) for split, frames in listed.splits.items()}
-    origin = {"options": options, "classes": listed.info.to_json(), "files": _file_digests(listed)}
+    digests = {split: _digest([_stamps(item) for item in frames]) for split, frames in listed.splits.items()}
+    origin = {"options": options, "classes": listed.info.to_json(), "files": digests}
     if not listed.problems and (finished := _finished(output, origin, progress)):
         return finished
     tasks = _plan(listed, output, options, origin)
@@ -144,10 +145,6 @@ def _digest(value) -> str:
 
 def _stamps(item) -> list:
     return [item.name, *(r and stamp(r) for r in (item.image, item.label, item.instance))]
-
-
-def _file_digests(listed: Source) -> dict[str, str]:
-    return {split: _digest([_stamps(item) for item in frames]) for split, frames in listed.splits.items()}
 
 
 def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | None:
