@@ -150,13 +150,6 @@ def test_fit_takes_the_dataset_as_it_is(data):
     assert np.isfinite(history.history["val_mean_iou"]).all() and len(history.history["loss"]) == 2
 
 
-def test_unknown_split_and_label_set(data):
-    with pytest.raises(ValueError, match="no split 'test'.*train, val"):
-        kseg.load_dataset(data / "records", "test")
-    with pytest.raises(ValueError, match="train_ids"):
-        kseg.load_dataset(data / "records", "val", label_set="all")
-
-
 def test_class_pixel_counts_follow_the_label_set(data):
     source = examples_tensorflow.RecordSource(data / "records", "train")
     labels = np.stack([read(data, f"train_{i}")[1] for i in range(7)])

@@ -147,18 +147,6 @@ def test_store_size_is_for_training_only(tmp_path):
     assert sum(train.pixel_counts.values()) == 3 * 8 * 12 and sum(val.pixel_counts.values()) == 2 * H * W
 
 
-def test_labels_of_other_kinds_are_stored_as_grey_png(tmp_path):
-    root = make_folder(tmp_path / "own", splits=("train",))
-    ids = label(0, (3, 7, 9))
-    palette = Image.fromarray(ids, "P")
-    palette.putpalette(bytes(range(30)))
-    palette.save(root / "train/labels/train0.png")
-    split = prepare("folder", root, tmp_path / "out").split("train")
-    png = tfrecord.parse_example(split.read(0))["image/segmentation/class/encoded"]
-    assert Image.open(io.BytesIO(png)).mode == "L"
-    np.testing.assert_array_equal(records.decode(split.read(0))[2], ids)
-
-
 def test_processes_and_shards_change_no_record(tmp_path):
     root = make_camvid(tmp_path / "camvid")
     one = prepare("camvid", root, tmp_path / "one", shards=3)
