@@ -16,12 +16,11 @@ F1_TOLERANCE = 0.0075  # of the image's diagonal, as SegNet
 IOU_DISTANCE = 0.005  # of the diagonal: 2 % (46 pixels at 2048x1024), meant for instance masks, swallows poles whole
 
 
-def checked_pair(truth, prediction, num_classes, ignore_label=255):
+def checked_pair(truth, prediction, num_classes):
     """Return (truth, prediction, valid) of one image: uint8 (H, W) twice, bool (H, W); what is no class is C.
 
     Args:
-        truth, prediction: integer class ids (H, W). num_classes: C, at most 254.
-        ignore_label: void in the truth. A truth outside the classes is left out too.
+        truth, prediction: integer class ids (H, W); a truth outside the classes is void. num_classes: C, at most 254.
     Raises:
         ValueError: no integers, no (H, W), different shapes, or more than 254 classes.
     """
@@ -33,7 +32,7 @@ def checked_pair(truth, prediction, num_classes, ignore_label=255):
         raise InputError(f"Class ids must be integers, got {truth.dtype} and {prediction.dtype}. Cast them.")
     if not 1 <= num_classes <= 254:
         raise InputError(f"Between 1 and 254 classes can be scored, got {num_classes}.")
-    valid = (truth >= 0) & (truth < num_classes) & (truth != ignore_label)
+    valid = (truth >= 0) & (truth < num_classes)
     inside = (prediction >= 0) & (prediction < num_classes)
     truth = np.where(valid, truth, num_classes).astype(np.uint8)
     return truth, np.where(inside, prediction, num_classes).astype(np.uint8), valid
@@ -130,14 +129,14 @@ class BoundaryScores:
     void are no boundary.
 
     Args:
-        classes: C different names. ignore_label: void in the truth.
+        classes: C different names.
         tolerance: pixels (Euclidean) of F1; None is 0.75 % of each image's diagonal.
         distance: pixels (chessboard) of IoU, a whole number; None is 0.5 % of each image's diagonal, at least 1.
     Raises:
         ValueError: names that repeat, a tolerance below 0, a distance that is no whole number above 0.
     """
 
-    def __init__(self, classes, *, tolerance=None, distance=None, ignore_label=255):
+    def __init__(self, classes, *, tolerance=None, distance=None):
         self.classes = tuple(classes)
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise InputError(f"Class names must be different and at least one, got {self.classes}.")
@@ -147,7 +146,6 @@ class BoundaryScores:
             raise InputError(f"distance must be a whole number of pixels, 1 or more, got {distance}.")
         self.tolerance = tolerance
         self.distance = distance
-        self.ignore_label = ignore_label
         self.images = 0
         self._f1 = np.zeros((2, len(self.classes)))  # sum and number of the images' F1, by class
         self._mean_f1 = np.zeros(2)  # the same of their means
@@ -156,7 +154,7 @@ class BoundaryScores:
     def update(self, truth, prediction):
         """Add an image: integer class ids (H, W) twice; ValueError for other arrays."""
         classes = len(self.classes)
-        pair = checked_pair(truth, prediction, classes, self.ignore_label)
+        pair = checked_pair(truth, prediction, classes)
         diagonal = math.hypot(*pair[0].shape)
         tolerance = self.tolerance
         if tolerance is None:

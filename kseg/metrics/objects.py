@@ -57,15 +57,13 @@ class ObjectScores:
         classes: C different names. overlap: share of the pixels, above 0 and at most 1.
         size_edges: pixels that divide the objects into bins; one of exactly an edge is in the larger bin.
         distance_edges: pixels that divide the distances; one of exactly an edge is in the nearer bin.
-        ignore_label: void in the truth.
     Raises:
         ValueError: names that repeat, an overlap out of range, edges that do not grow.
     """
 
-    def __init__(self, classes, *, overlap=0.5, size_edges=SIZE_EDGES, distance_edges=DISTANCE_EDGES, ignore_label=255):
+    def __init__(self, classes, *, overlap=0.5, size_edges=SIZE_EDGES, distance_edges=DISTANCE_EDGES):
         self.classes = tuple(classes)
         self.overlap = overlap
-        self.ignore_label = ignore_label
         self.size_edges = tuple(size_edges)
         self.distance_edges = tuple(distance_edges)
         count = len(self.classes)
@@ -90,7 +88,7 @@ class ObjectScores:
         Raises:
             ValueError: other arrays, or an instance map for some of the images only.
         """
-        truth, prediction, valid = checked_pair(truth, prediction, len(self.classes), self.ignore_label)
+        truth, prediction, valid = checked_pair(truth, prediction, len(self.classes))
         if instances is not None:
             instances = np.asarray(instances)
             if instances.shape != truth.shape or instances.dtype.kind not in "iu":

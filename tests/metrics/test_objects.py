@@ -74,22 +74,6 @@ def test_void_is_no_object_and_parts_what_it_lies_between():
     assert regions(labels, labels < 3).tolist() == [[0, -1, 1, 1], [0, -1, 2, -1]]
 
 
-def test_a_spiral_and_a_comb_are_one_component_each():
-    spiral = np.zeros((41, 41), np.uint8)
-    y = x = 20
-    for leg in range(1, 20):
-        for _ in range(2 * leg):
-            spiral[y, x] = 1
-            y += (1, 0, -1, 0)[leg % 4]
-            x += (0, 1, 0, -1)[leg % 4]
-    comb = np.zeros((30, 41), np.uint8)
-    comb[:, ::2] = 1  # teeth that only the last row joins
-    comb[-1] = 1
-    for labels in (spiral, comb, np.kron(comb, np.ones((2, 1), np.uint8))):
-        np.testing.assert_array_equal(regions(labels, np.ones(labels.shape, bool)), flood(labels))
-    assert len(np.unique(regions(comb, comb < 2)[comb == 1])) == 1
-
-
 def test_instances_found_and_swallowed_by_hand():
     truth, instances = scene()
     prediction = truth.copy()

@@ -114,15 +114,6 @@ def test_frequency_weighted_iou_by_hand():
     assert np.isnan(nothing.frequency_weighted_iou)
 
 
-def test_frequency_weighted_iou_agrees_with_scikit_learn():
-    sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
-    labels, predictions = np.random.default_rng(4).integers(0, 5, (2, 500)) ** 2 // 4
-    matrix, _ = metrics.confusion_matrix(labels, predictions, 5)
-    scores = metrics.Scores.from_confusion_matrix(matrix, "abcde", 1)
-    weighted = sk.jaccard_score(labels, predictions, average="weighted")
-    assert scores.frequency_weighted_iou == pytest.approx(weighted, rel=1e-12)
-
-
 def test_scores_hold_more_pixels_than_int32():
     # Twice Cityscapes' training set in one cell: 1.2e10 pixels.
     scores = metrics.Scores.from_confusion_matrix(np.array([[12 * 10**9, 0], [1, 1]]), ["a", "b"], images=5950)
