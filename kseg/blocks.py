@@ -170,4 +170,6 @@ def aspp(x, filters=256, rates=(6, 12, 18), *, dropout=0.5, initializer=HE_NORMA
     x = keras.layers.Add(name=f"{name}_projection")(parts)
     x = BatchNormalization(name=f"{name}_projection_bn")(x)
     x = keras.layers.ReLU(name=f"{name}_projection_relu")(x)
-    return keras.layers.Dropout(dropout, seed=seed, name=f"{name}_dropout")(x) if dropout else x
+    if dropout:
+        x = keras.layers.Dropout(dropout, seed=seed, name=f"{name}_dropout")(x)
+    return x

@@ -11,6 +11,13 @@ from collections.abc import Callable
 SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
 
 
+def ratio(part, whole):
+    """Return part / whole of two numbers; nan where the whole is 0: there is nothing to score."""
+    if not whole:
+        return math.nan
+    return part / whole
+
+
 def five_of_counts(tp, fn, fp, tn, average=None, xp=None, present=None):
     """`kseg.metrics.five_scores` of counts (..., C), floats: arrays (..., C), or (...) with an average.
 
@@ -19,7 +26,8 @@ def five_of_counts(tp, fn, fp, tn, average=None, xp=None, present=None):
     if xp is None:
         import numpy as xp
     # A class absent from truth and prediction has nothing to score: its accuracy of 1 must not lift a mean.
-    present = (tp + fn + fp) > 0 if present is None else present
+    if present is None:
+        present = (tp + fn + fp) > 0
     if average == "micro":
         tp, fn, fp, tn = (xp.sum(n, axis=-1) for n in (tp, fn, fp, tn))
     five = {

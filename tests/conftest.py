@@ -58,6 +58,14 @@ def root():
 
 
 @pytest.fixture(scope="session")
+def records(tmp_path_factory):
+    """Records of `tiny.write_folder`, which is the folder source beside them; no test writes there."""
+    import tiny
+
+    return tiny.write_records(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
 def camvid():
     """The folder of the real CamVid scenes, or a skip that says where they were looked for."""
     folder = pathlib.Path(os.environ.get("KSEG_CAMVID", ROOT.parent / "shared" / "data" / "camvid"))

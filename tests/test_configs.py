@@ -20,6 +20,7 @@ from kseg.training.trainers import make_trainer
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.flags") if path.parent.name != "shared")
 COMPARED = [name for name in MODELS if not name.endswith("_fischer2021")]  # those are the paper's own
+NARROW = {"base_filters": 4}
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def parse():
         forget()
         train_command.FLAGS(["train.py", *command_line.expand_flagfiles([f"--flagfile={CONFIGS / name}"])])
         given = types.SimpleNamespace(**{flag: train_command.FLAGS[flag].value for flag in train_command.FLAGS})
-        settings = make_settings(**{field: getattr(given, field) for field in Settings.__dataclass_fields__})
+        assert given.data_dir and given.workdir
+        values = {field: getattr(given, field) for field in Settings.__dataclass_fields__}
+        settings = make_settings(**values)
         options = json.loads(given.model_options)
         if given.base_filters:
             options["base_filters"] = given.base_filters
@@ -62,11 +65,11 @@ def test_config_builds_and_takes_a_step(name, parse, eagerly):
     model, options, settings, dataset = parse(name)
     outputs = settings.num_outputs or _classes(settings, dataset)
     size = (None, None) if settings.crop else (settings.height, settings.width)
-    full = build_model(model, (*size, 3), outputs, **{**options, "initializer": "zeros"})  # zeros are fast to draw
+    full = build_model(model, (*size, 3), outputs, **(options | {"initializer": "zeros"}))  # zeros are fast to draw
     assert full.output_shape == (None, *size, outputs)
 
     seed = {"seed": 0} if "seed" in options_of(model) else {}
-    narrow = build_model(model, (64, 64, 3), outputs, **{**options, **seed, "base_filters": 4})
+    narrow = build_model(model, (64, 64, 3), outputs, **(options | seed | NARROW))
     before = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]
     trainer = make_trainer("one", settings.batch_size)
     trainer.build(narrow, build_optimizer(settings, 10), outputs, loss_terms(settings.loss))
@@ -107,14 +110,14 @@ def test_the_paper_s_own_recipes_are_what_its_authors_did(parse):
     assert model == "r2unet_fischer2021"
     assert (settings.label_set, settings.num_outputs, settings.batch_size) == ("fischer2021_r2unet", 34, 1)
     assert (settings.height, settings.width, settings.label_resize, settings.keep) == (512, 512, "smooth", "last")
-    built = build_model(model, (64, 64, 3), 34, **{**options, "base_filters": 4})
+    built = build_model(model, (64, 64, 3), 34, **(options | NARROW))
     applied = {layer["config"]["name"]: len(layer["inbound_nodes"]) for layer in built.get_config()["layers"]}
     assert applied["encoder1_conv1_bn"] == 3  # one batch norm for all steps
     model, options, settings, _ = parse("fischer2021/segnet_aspp.flags")
     assert (settings.label_set, settings.num_outputs, settings.batch_size) == ("all_ids", 35, 3)
     assert (settings.height, settings.width, settings.label_resize) == (256, 512, "nearest")
     assert settings.keep == "lowest_loss"
-    built = build_model(model, (64, 64, 3), 35, **{**options, "base_filters": 4})
+    built = build_model(model, (64, 64, 3), 35, **(options | NARROW))
     applied = {layer["config"]["name"]: len(layer["inbound_nodes"]) for layer in built.get_config()["layers"]}
     # By width (here 32, 16, 8, 4 for 512, 256, 128, 64): encoder 6 + 3 + 2 + 2, decoder 5 + 3 + 2 + 2 convolutions.
     assert [applied[f"norm_{width}"] for width in (32, 16, 8, 4)] == [11, 6, 4, 4]
@@ -123,7 +126,7 @@ def test_the_paper_s_own_recipes_are_what_its_authors_did(parse):
     kernel = np.array(built.get_layer("decoder5_conv1").kernel)  # 3x3, 32 channels: uniform within 1 / sqrt(9 * 32)
     assert 0.9 < np.abs(kernel).max() * np.sqrt(9 * 32) <= 1
     options = parse("fischer2021/segnet_aspp_as_written.flags")[1]
-    built = build_model(model, (64, 64, 3), 34, **{**options, "base_filters": 4})
+    built = build_model(model, (64, 64, 3), 34, **(options | NARROW))
     transposed = [layer for layer in built.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
     assert len(transposed) == 13 and "tail" not in [layer.name for layer in built.layers]
     model, options, settings, _ = parse("fischer2021/r2unet_as_written.flags")

@@ -108,7 +108,7 @@ class Subclassed(keras.Model):
 @functools.cache
 def labelled():
     made = tiny.build_tiny()
-    made.get_layer("preprocess").label_set = {"name": "n", "classes": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3}
+    made.get_layer("preprocess").label_set = tiny.LABELS
     return made
 
 
@@ -241,7 +241,7 @@ def test_a_wrong_option_of_a_builder_is_an_input_error(name):
     for option in options_of(name):
         for value in (["x"], 1j, -1, "x"):
             with pytest.raises(InputError):
-                kseg.build_model(name, (32, 32, 3), 3, **{"base_filters": 2, option: value})
+                kseg.build_model(name, (32, 32, 3), 3, **({"base_filters": 2} | {option: value}))
 
 
 def planted(*_, **__):

@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 import kseg
-from kseg.metrics import Scores, five_scores
-from kseg.score_table import SCORES, ClassCounts, Score
+from kseg.metrics import Scores
+from kseg.score_table import SCORES, Score
 from kseg.settings import Settings
 
 
@@ -56,17 +56,3 @@ def test_an_added_score_is_everywhere(balanced_accuracy, tmp_path):
 def test_best_by_names_the_scores():
     with pytest.raises(ValueError, match=f"best_by must be one of {', '.join(SCORES)}, got 'loss'"):
         Settings(best_by="loss")
-
-
-def test_counts_of_a_matrix_give_the_five_scores():
-    random = np.random.default_rng(0)
-    for classes in (2, 5, 19):
-        matrix = random.integers(0, 50, (classes, classes + 1)) * (random.random((classes, classes + 1)) < 0.5)
-        counts = ClassCounts.of_matrix(matrix)
-        for average in ("macro", "micro"):
-            np.testing.assert_equal(counts.five(average), five_scores(matrix, average))
-        iou = counts.five()["jaccard"]
-        kept = ~np.isnan(iou)
-        # the sum over classes of (n_c / N) * IoU_c
-        expected = sum(n / matrix.sum() * i for n, i in zip(matrix.sum(axis=1)[kept], iou[kept], strict=True))
-        assert SCORES["frequency_weighted_iou"].of(counts) == pytest.approx(expected)

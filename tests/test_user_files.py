@@ -25,8 +25,6 @@ from kseg.reports.page.output_folder import replaced_folder
 from kseg.runs.workdir import FLAGS_FILE, RunFolder, describe
 from kseg.settings import flag_line, make_settings, read_flag_line
 
-LABELS = {"name": "train_ids", "classes": ["road", "car", "sky"], "palette": [[9, 0, 0], [0, 9, 0], [0, 0, 9]]}
-
 
 def snapshot(folder):
     """{path: (kind, bytes or target)} of all that a folder holds, links not followed."""
@@ -131,7 +129,7 @@ def stage(tmp_path_factory):
     """A run with real weights, records, and photographs."""
     root = tmp_path_factory.mktemp("stage")
     model = tiny.build_tiny()
-    model.get_layer("preprocess").label_set = LABELS
+    model.get_layer("preprocess").label_set = tiny.LABELS
     (root / "run").mkdir()
     model.save(root / "run" / "best.keras")
     for name in ("flags.txt", "confusion.png", "scores.json"):
@@ -240,29 +238,6 @@ def as_one(name):
     import unicodedata
 
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def test_a_photograph_and_one_named_like_its_colours_both_get_theirs(stage, tmp_path):
-    import kseg
-    from kseg.inference.predict import predict_files
-
-    random = np.random.default_rng(1)
-    model = kseg.load_model(stage / "run")
-    (tmp_path / "p").mkdir()
-    paths = [tmp_path / "p" / name for name in ("x.png", "x_color.png")]
-    for path in paths:
-        Image.fromarray(random.integers(0, 256, (20, 30, 3), np.uint8)).save(path)
-    before = snapshot(tmp_path / "p")
-    for _ in range(2):  # what kseg wrote is replaced
-        assert predict_files(model, paths, tmp_path / "out") == [tmp_path / "out" / path.name for path in paths]
-    assert snapshot(tmp_path / "p") == before
-    expected = [kseg.predict(model, path) for path in paths]
-    assert (expected[0] != expected[1]).any()  # else this shows nothing
-    for path, ids in zip(paths, expected, strict=True):
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / path.name)), ids)
-        colours = np.asarray(Image.open(tmp_path / "out" / "color" / path.name))
-        np.testing.assert_array_equal(colours, np.array(LABELS["palette"], np.uint8)[ids])
-    assert sorted(snapshot(tmp_path / "out")) == ["color", "color/x.png", "color/x_color.png", "x.png", "x_color.png"]
 
 
 @pytest.mark.parametrize("kind", ["mask", "text", "link", "dangling link", "colours"])
@@ -413,21 +388,21 @@ def test_an_export_replaces_only_what_kseg_exported(tmp_path):
     with pytest.raises(
         InputError, match="holds saved_model.pb but no classes.json from kseg, so kseg did not write it"
     ):
-        kseg.export_saved_model(model, saved, label_set=LABELS)
+        kseg.export_saved_model(model, saved, label_set=tiny.LABELS)
     assert snapshot(tmp_path) == before
     (saved / "saved_model.pb").unlink()
     (tmp_path / "link").symlink_to("saved_model")
     for name in ("first", "second"):
-        kseg.export_saved_model(model, tmp_path / "link", label_set={**LABELS, "name": name})
+        kseg.export_saved_model(model, tmp_path / "link", label_set={**tiny.LABELS, "name": name})
         assert json.loads((saved / "classes.json").read_text())["name"] == name
     assert (tmp_path / "link").is_symlink() and kseg.load_model(tmp_path / "link").num_classes == 3
     (saved / "variables" / "notes").symlink_to(tmp_path)
     (tmp_path / "full").mkdir()
     before = snapshot(tmp_path)
     with pytest.raises(InputError, match="saved_model holds the link variables/notes, which kseg did not write"):
-        kseg.export_saved_model(model, saved, label_set=LABELS)
+        kseg.export_saved_model(model, saved, label_set=tiny.LABELS)
     with files.locked(tmp_path / "full"), pytest.raises(InputError, match="full is in use by process"):
-        kseg.export_saved_model(model, tmp_path / "full", label_set=LABELS)
+        kseg.export_saved_model(model, tmp_path / "full", label_set=tiny.LABELS)
     assert snapshot(tmp_path) == before
 
 

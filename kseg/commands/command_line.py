@@ -54,7 +54,9 @@ def _flagfile_path(argument, following):
         return None
     if not equals and not following:
         raise flags.Error("--flagfile needs a path.")
-    return path if equals else following.pop(0)
+    if equals:
+        return path
+    return following.pop(0)
 
 
 def _read_flagfile(path, folder, opened):
@@ -64,7 +66,10 @@ def _read_flagfile(path, folder, opened):
     result = []
     for line in _flagfile_lines(file, path):
         nested = _flagfile_path(line, [])
-        result += [line] if nested is None else _read_flagfile(nested, file.parent, (*opened, file))
+        if nested is None:
+            result.append(line)
+        else:
+            result += _read_flagfile(nested, file.parent, (*opened, file))
     return result
 
 
@@ -156,7 +161,10 @@ def start(run, flag_values, takes_arguments=False):
         else:
             run(flag_values)
     except (flags.Error, InputError) as error:
-        _stop(program, error)
+        if os.environ.get("KSEG_TRACEBACK"):
+            traceback.print_exc()
+        print(f"{program}: error: {shown(error)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(130)
@@ -169,13 +177,6 @@ def _show_log():
     log = logging.getLogger("kseg")
     log.setLevel(logging.INFO)
     log.addHandler(handler)
-
-
-def _stop(program, error):
-    if os.environ.get("KSEG_TRACEBACK"):
-        traceback.print_exc()
-    print(f"{program}: error: {shown(error)}", file=sys.stderr)
-    sys.exit(2)
 
 
 def shown(error):

@@ -23,7 +23,7 @@ flags.DEFINE_enum(
 def run(args):
     """Export the model."""
     command_line.require(args, "model", "output")
-    print(EXPORTERS[args.format].function(args.model, args.output))
+    print(EXPORTERS[args.format].write(args.model, args.output))
 
 
 def main():

@@ -78,14 +78,19 @@ def check(values):
     from kseg.reports.dataset_report import check_dataset
 
     folder = values.check.rstrip("/")
-    sheet = values.output or f"{os.path.basename(folder) if '://' in folder else folder}.check.png"
+    place = folder
+    if "://" in folder:
+        place = os.path.basename(folder)
+    sheet = values.output or f"{place}.check.png"
     report = check_dataset(folder, sheet, label_space=values.label_space, workers=values.workers, progress=True)
     print(report)
     if report.sheet:
         print(f"{report.sheet}  samples of the training split, as they are and augmented")
     if report.problems:
         raise flags.Error("\n".join([f"{count_text(len(report.problems), 'problem')} in {folder}:", *report.problems]))
-    warnings = f", {count_text(len(report.warnings), 'warning')}" if report.warnings else ""
+    warnings = ""
+    if report.warnings:
+        warnings = f", {count_text(len(report.warnings), 'warning')}"
     print(f"{folder}: nothing is wrong{warnings}.")
 
 
@@ -119,11 +124,14 @@ def run(values):
             workers=values.workers,
         )
 
+    store_size = None
+    if values.store_height:
+        store_size = (values.store_height, values.store_width)
     manifest = prepare_dataset(
         dataset,
         source,
         values.output,
-        store_size=(values.store_height, values.store_width) if values.store_height else None,
+        store_size=store_size,
         image_format=values.image_format,
         shards=values.shards,
         workers=values.workers,

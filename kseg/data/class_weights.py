@@ -22,7 +22,9 @@ def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
     Raises: ValueError for counts that are negative, all zero, or of different lengths.
     """
     counts = np.asarray(pixel_counts, np.float64)
-    totals = np.full_like(counts, counts.sum()) if present_pixels is None else np.asarray(present_pixels, float)
+    totals = np.full_like(counts, counts.sum())
+    if present_pixels is not None:
+        totals = np.asarray(present_pixels, float)
     if counts.ndim != 1 or counts.shape != totals.shape or not (counts >= 0).all() or not counts.any():
         given = f"{counts.tolist()} of {totals.tolist()}"
         raise InputError(f"Pixel counts must be one per class, >= 0 and not all 0, got {given}.")
@@ -49,12 +51,16 @@ def class_weights(kind, pixel_counts, num_classes, present_pixels=None):
     kind = parse_class_weights(kind)
     if kind == "none":
         return None
-    given = not isinstance(kind, str)
-    numbers = kind if given else pixel_counts
+    if isinstance(kind, str):
+        _check_number("pixel count", "the data", pixel_counts, num_classes)
+        return median_frequency_weights(pixel_counts, present_pixels, _EXPONENTS[kind])
+    _check_number("weight", "class_weights", kind, num_classes)
+    return np.asarray(kind, "float32")
+
+
+def _check_number(what, whose, numbers, num_classes):
     if len(numbers) != num_classes:
         raise InputError(
-            f"Class weights need one {'weight' if given else 'pixel count'} per class: the model has {num_classes} "
-            f"classes, {'class_weights' if given else 'the data'} {len(numbers)}. "
+            f"Class weights need one {what} per class: the model has {num_classes} classes, {whose} {len(numbers)}. "
             "Use the label set that the model was built for."
         )
-    return np.asarray(kind, "float32") if given else median_frequency_weights(numbers, present_pixels, _EXPONENTS[kind])

@@ -113,7 +113,8 @@ class DatasetInfo:
 
     def label_set(self, name: str | None = None) -> LabelSet:
         """Return the label set of that name (None: "train_ids"); ValueError if it is unknown."""
-        name = "train_ids" if name is None else name
+        if name is None:
+            name = "train_ids"
         if not isinstance(name, str) or name not in self.label_sets:
             known = ", ".join(self.label_sets)
             raise InputError(f"Dataset {self.name} has no label set {name!r}. Choose one of: {known}.")
@@ -180,7 +181,9 @@ def label_set_of(name: str, ids: Sequence[int], classes: Sequence[str], palette:
 
 
 def _colour(value) -> Colour:
-    colour = tuple(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else ()
+    colour = ()
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        colour = tuple(value)
     if len(colour) != 3 or not all(isinstance(v, int | np.integer) and 0 <= v <= 255 for v in colour):
         raise InputError(f"A colour is three whole numbers of 0..255 (red, green, blue), got {value!r}.")
     return tuple(int(v) for v in colour)

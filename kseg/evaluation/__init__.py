@@ -1,48 +1,39 @@
 """A model and data in, scores out. A protocol is one entry of PROTOCOLS, from which --protocol and its help follow."""
 
-import dataclasses
-from collections.abc import Callable
+import pkgutil
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Protocol:
+class Protocol(NamedTuple):
     """How scores are taken.
 
-    function: f(model, data, *, batch_size, progress, ...) -> scores; data is a split of
-    `kseg.data.pipeline.load.open_split`, or pairs (image, label) where `takes_pairs`. help: for --protocol.
-    options: the keywords that it alone takes.
+    function: "module:function", imported when it is called: it needs Keras, while --help does not. help: for
+    --protocol. takes_pairs: whether data may be pairs (image, label), not only a split. options: the keywords that it
+    alone takes.
     """
 
-    function: Callable
+    function: str
     help: str
     takes_pairs: bool = True
     options: tuple = ()
 
-
-# Imported when they are called: they need Keras, while --help does not.
-def _standard(model, data, **options):
-    from kseg.evaluation.standard_protocol import evaluate_standard
-
-    return evaluate_standard(model, data, **options)
-
-
-def _cityscapes(model, data, **options):
-    from kseg.evaluation.cityscapes_protocol import evaluate_cityscapes
-
-    return evaluate_cityscapes(model, data, **options)
-
-
-def _fischer2021(model, data, **options):
-    from kseg.evaluation.fischer2021_protocol import evaluate_fischer2021
-
-    return evaluate_fischer2021(model, data, **options)
+    def score(self, model, data, **options):
+        """Return the scores; data: a split of `kseg.data.pipeline.load.open_split`, or pairs (image, label)."""
+        return pkgutil.resolve_name(self.function)(model, data, **options)
 
 
 PROTOCOLS = {
-    "standard": Protocol(_standard, "one confusion matrix over all images, at the labels' size"),
-    "cityscapes": Protocol(_cityscapes, "the benchmark's own, equal to cityscapesScripts'", takes_pairs=False),
+    "standard": Protocol(
+        "kseg.evaluation.standard_protocol:evaluate_standard",
+        "one confusion matrix over all images, at the labels' size",
+    ),
+    "cityscapes": Protocol(
+        "kseg.evaluation.cityscapes_protocol:evaluate_cityscapes",
+        "the benchmark's own, equal to cityscapesScripts'",
+        takes_pairs=False,
+    ),
     "fischer2021": Protocol(
-        _fischer2021,
+        "kseg.evaluation.fischer2021_protocol:evaluate_fischer2021",
         "as in the code of the paper's authors, at network size and per image",
         options=("label_resize", "train_mode_statistics"),
     ),

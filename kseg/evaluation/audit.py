@@ -44,8 +44,11 @@ class Interval:
         return tuple(range(low, math.floor(min(self.high, _LARGEST) + _SLACK) + 1))
 
     def __str__(self):
-        digits = 4 if self.high <= 1 else 2
-        return f"{self.low:.{digits}f} to {self.high:.{digits}f}" if self.high < math.inf else f"over {self.low:.2f}"
+        if self.high == math.inf:
+            return f"over {self.low:.2f}"
+        if self.high > 1:
+            return f"{self.low:.2f} to {self.high:.2f}"
+        return f"{self.low:.4f} to {self.high:.4f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +180,10 @@ def _checked(row, digits):
 
 def _quotient(p, score, factor, shift):
     """shift + factor (1-p) / (1-score) over two intervals."""
-    low = shift + factor * (1 - p.high) / (1 - score.low) if score.low < 1 else math.inf
-    high = shift + factor * (1 - p.low) / (1 - score.high) if score.high < 1 else math.inf
+    low = math.inf
+    high = math.inf
+    if score.low < 1:
+        low = shift + factor * (1 - p.high) / (1 - score.low)
+    if score.high < 1:
+        high = shift + factor * (1 - p.low) / (1 - score.high)
     return Interval(low, high)

@@ -65,10 +65,10 @@ def evaluate(
         options.setdefault("label_resize", stored_label_resize(model))
     model = as_model(model)
     if not of_records:
-        return chosen.function(model, _pairs(data), batch_size=batch_size, progress=progress, **options)
+        return chosen.score(model, _pairs(data), batch_size=batch_size, progress=progress, **options)
     source = open_for(model, data, split, label_set, label_space)
     with source.readable_errors():
-        return chosen.function(model, source, batch_size=batch_size, progress=progress, **options)
+        return chosen.score(model, source, batch_size=batch_size, progress=progress, **options)
 
 
 def _chosen(protocol, options):

@@ -10,9 +10,9 @@ from PIL import Image
 from kseg.data.augmentation.apply_numpy import nearest_label
 from kseg.data.augmentation.plan import ROW
 from kseg.data.pipeline.examples import Examples
-from kseg.inference.compatibility import check_batch_norm, class_count
+from kseg.inference.compatibility import check_batch_norm, class_names
 from kseg.inference.finite import check_logits, image_names
-from kseg.inference.loading import SavedModel, label_set_of
+from kseg.inference.loading import SavedModel
 from kseg.inference.predict import classes_and_finite, predictor
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar
@@ -47,19 +47,24 @@ def evaluate_fischer2021(
     """
     height, width = network_size(model)
     batches, num_classes, expected = _batches(model, data, batch_size, (height, width), label_resize)
-    whole = batch_size if isinstance(data, Examples) else None  # an iterable's first batch says what is a whole one
-    sums = Fischer2021Sums(num_classes)
+    whole = None  # an iterable's first batch says what is a whole one
+    all_names = ()
+    if isinstance(data, Examples):
+        whole = batch_size
+        all_names = data.split.names
     predict = None
+    if not train_mode_statistics:
+        predict = predictor(model)
+    sums = Fischer2021Sums(num_classes)
     seen = 0
     with progress_bar("evaluate", expected, shown=progress) as bar:
         for images, labels in batches:
             images = np.asarray(images)
-            names = image_names(data.split.names if isinstance(data, Examples) else (), seen, len(images))
+            names = image_names(all_names, seen, len(images))
             seen += len(images)
             whole = whole or len(images)
             if len(images) >= whole or not train_mode_statistics:
-                if predict is None:
-                    predict = training_predictor(model, whole) if train_mode_statistics else predictor(model)
+                predict = predict or training_predictor(model, whole)
                 for truth, guess in zip(np.asarray(labels), predict(images, height, width, names), strict=True):
                     sums.update(truth, guess)
             bar.update(len(images))
@@ -86,8 +91,7 @@ def _batches(model, data, batch_size, size, label_resize):
         return record_batches(data, *size, batch_size, label_resize), data.label_set.num_classes, len(data)
     if label_resize == "smooth":
         raise InputError('label_resize="smooth" mixes the dataset\'s own ids, so it needs a record folder.')
-    known = label_set_of(model)
-    return resized_batches(data, *size), len(known["classes"]) if known else class_count(model), None
+    return resized_batches(data, *size), len(class_names(model)), None
 
 
 def network_size(model):
@@ -95,9 +99,8 @@ def network_size(model):
     if isinstance(model, SavedModel):
         raise InputError("The fischer2021 protocol needs the network itself: give the run folder or its .keras file.")
     size = tuple(model.input_shape[1:3])
-    layer = preprocess_layer(model)
     if None in size:
-        size = layer.size if layer else None
+        size = getattr(preprocess_layer(model), "size", None)
     if not size:
         raise InputError(
             f"The fischer2021 protocol scores at the network's size, but {model.name} takes any size. Build it for "
@@ -134,9 +137,11 @@ def record_batches(source, height, width, batch_size, label_resize):
 def resized_batches(data, height, width):
     """Bring an iterable of (image, label), single or batched, to a size: images bilinear, labels nearest."""
     for image, label in data:
-        image, label = np.asarray(image), np.asarray(label)
+        image = np.asarray(image)
+        label = np.asarray(label)
         if image.ndim == 3:
-            image, label = image[None], label[None]
+            image = image[None]
+            label = label[None]
         if image.ndim != 4 or label.shape != image.shape[:3] or image.dtype != np.uint8:
             raise InputError(
                 "Data must be pairs of uint8 images (B, H, W, 3) and labels (B, H, W), "

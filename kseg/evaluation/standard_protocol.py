@@ -2,8 +2,7 @@
 
 from kseg.data.pipeline.examples import Examples
 from kseg.evaluation.one_pass import batches_pass
-from kseg.inference.compatibility import class_count
-from kseg.inference.loading import label_set_of
+from kseg.inference.compatibility import class_names
 from kseg.inference.predict import predictor
 from kseg.metrics.scores import ScoreCounts
 
@@ -25,9 +24,7 @@ def evaluate_standard(model, data, *, batch_size=1, progress=False):
     if isinstance(data, Examples):
         batches = data.batches(batch_size)
         return score_batches(predict, batches, data.label_set.classes, len(data), progress, data.split.names)
-    known = label_set_of(model)
-    classes = known["classes"] if known else [str(i) for i in range(class_count(model))]
-    return score_batches(predict, data, classes, None, progress)
+    return score_batches(predict, data, class_names(model), None, progress)
 
 
 def score_batches(predict, batches, classes, expected=None, progress=False, names=()):

@@ -1,22 +1,23 @@
 """A model as other programs take it. A format is one entry of EXPORTERS, from which --format and its help follow."""
 
-import dataclasses
-from collections.abc import Callable
+import pkgutil
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Exporter:
-    """A format: f(model, path) -> the path written; model is a keras.Model, a run folder or a .keras file."""
+class Exporter(NamedTuple):
+    """A format. function: "module:function", imported when it is called: it needs Keras, while --help does not."""
 
-    function: Callable
+    function: str
     help: str
 
-
-# Imported when it is called: it needs Keras, while --help does not.
-def _savedmodel(model, path):
-    from kseg.export.savedmodel import export_saved_model
-
-    return export_saved_model(model, path)
+    def write(self, model, path):
+        """Write a model (keras.Model, run folder or .keras file) and return the path written."""
+        return pkgutil.resolve_name(self.function)(model, path)
 
 
-EXPORTERS = {"savedmodel": Exporter(_savedmodel, "TensorFlow's SavedModel, a folder that needs no kseg")}
+EXPORTERS = {
+    "savedmodel": Exporter(
+        "kseg.export.savedmodel:export_saved_model",
+        "TensorFlow's SavedModel, a folder that needs no kseg",
+    )
+}

@@ -69,11 +69,10 @@ def export_saved_model(model, path, *, label_set=None):
     label_set = label_set or label_set_of(model)
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
-    layer = preprocess_layer(model)
     facts = {
         **label_set,
         "ignore_label": 255,
-        "size": layer.size if layer else None,
+        "size": getattr(preprocess_layer(model), "size", None),
         "kseg_version": kseg.__version__,
     }
     with replacing_content(path, _OWN, _CLASSES, _GRAPH) as folder, writing(path):

@@ -73,10 +73,10 @@ def write_submission(model, source, output, progress=False):
 
 def _regular_ids(model):
     """Return the table from the model's ids to regular ids, by the label set that it carries, else by its outputs."""
-    known = label_set_of(model)
     sets = cityscapes.info().label_sets
-    name = known["name"] if known else {s.num_classes: s.name for s in sets.values()}.get(class_count(model))
-    label_set = sets.get(name, sets["train_ids"])
+    names = {label_set.num_classes: label_set.name for label_set in sets.values()}
+    known = label_set_of(model) or {"name": names.get(class_count(model))}
+    label_set = sets.get(known["name"], sets["train_ids"])
     check_classes(model, label_set, "Cityscapes")
     return regular_id_table(label_set, class_count(model))
 

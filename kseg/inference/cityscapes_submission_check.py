@@ -47,7 +47,9 @@ def check_submission(path, source=None, progress=False):
             damaged files, another size or pixel format, training ids, unknown ids, blank maps.
     """
     files = _files(path)
-    expected = list(cityscapes.list_test_images(source)) if source else None
+    expected = None
+    if source:
+        expected = list(cityscapes.list_test_images(source))
     maps, problems = _judge_names(files, expected)
     findings = collections.defaultdict(list)
     with progress_bar("check", len(maps), shown=progress) as bar:
@@ -55,8 +57,9 @@ def check_submission(path, source=None, progress=False):
             for kind, detail in found:
                 findings[kind].append(f"{name}{detail}")
             bar.update(1)
-    void = findings.pop(_NOTE, None)
-    notes = [_line(_NOTE, void, len(maps))] if void else []
+    notes = []
+    if _NOTE in findings:
+        notes.append(_line(_NOTE, findings.pop(_NOTE), len(maps)))
     problems += [_line(kind, names, len(maps)) for kind, names in findings.items()]
     if problems:
         raise InputError("\n".join([f"{path} cannot be submitted:", *problems, *notes]))
@@ -129,7 +132,9 @@ def _judge(name, reference):
     found = []
     if unknown := [i for i in present if i >= len(NAMES)]:
         found.append((f"have ids that do not exist (regular ids are 0..{len(NAMES) - 1})", f" ({listed(unknown)})"))
-    return [*found, (_NOTE, f" ({', '.join(void)})")] if void else found
+    if void:
+        found.append((_NOTE, f" ({', '.join(void)})"))
+    return found
 
 
 def _line(kind, names, total):

@@ -32,11 +32,15 @@ def check_classes(model, label_set, data, outputs=None):
     """
     known = label_set_of(model)
     channels = class_count(model)
-    count = len(known["classes"]) if known else channels
+    count = channels
+    trained_on = ""
+    if known:
+        count = len(known["classes"])
+        trained_on = f": {known['name']}"
     if count != label_set.num_classes:
         raise InputError(
             f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
-            f"Choose the label set that the model was trained on{': ' + known['name'] if known else ''}."
+            f"Choose the label set that the model was trained on{trained_on}."
         )
     if known and list(known["classes"]) != list(label_set.classes):
         first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)
@@ -62,6 +66,14 @@ def class_count(model):
     return model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
 
 
+def class_names(model):
+    """Return the names of a model's classes, their numbers where it carries none."""
+    known = label_set_of(model)
+    if known:
+        return known["classes"]
+    return [str(i) for i in range(class_count(model))]
+
+
 def check_outputs(model):
     """Raise InputError for a model with more classes than an 8-bit label map can hold beside void (255)."""
     outputs = class_count(model)
@@ -80,7 +92,7 @@ def check_input(model, size, crop=None):
     check_shapes(model)
     wanted = tuple(model.inputs[0].shape[1:3])
     layer = preprocess_layer(model)
-    multiple = layer.multiple if layer else 1
+    multiple = getattr(layer, "multiple", 1)
     if crop:
         if layer is None or wanted != (None, None):
             raise InputError(

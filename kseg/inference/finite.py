@@ -31,9 +31,9 @@ def check_logits(finite, names, model):
     if finite.all():
         return
     weight = first_not_finite(model.weights)
-    cause = (
-        f"its weight {weight} is not finite" if weight else "its weights are finite, but too large for its arithmetic"
-    )
+    cause = "its weights are finite, but too large for its arithmetic"
+    if weight:
+        cause = f"its weight {weight} is not finite"
     raise NotFiniteError(
         f"The model's scores for {names[int(np.argmin(finite))]} are not finite: {cause}. Use the weights of an "
         "earlier step, or train again with a lower learning rate."
@@ -43,4 +43,6 @@ def check_logits(finite, names, model):
 def image_names(names, first, count):
     """Return what errors call the `count` images from number `first` on: by `names` if there are any, else numbers."""
     numbers = range(first, first + count)
-    return [f"image {names[i]}" if names else f"image {i} (counted from 0)" for i in numbers]
+    if names:
+        return [f"image {names[i]}" for i in numbers]
+    return [f"image {i} (counted from 0)" for i in numbers]

@@ -41,8 +41,7 @@ def list_images(patterns):
             folders.append(pattern)
             found = _in_folder(pattern)
         else:
-            paths = [pattern] if os.path.isfile(pattern) else _matches(pattern)
-            found = {path: pathlib.Path(path).stem for path in paths}
+            found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
         if not found:
             unmatched.append(pattern)
         for path, name in found.items():
@@ -66,6 +65,8 @@ def _in_folder(folder):
 
 
 def _matches(pattern):
+    if os.path.isfile(pattern):
+        return [pattern]
     above = pathlib.Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pathlib.Path(pattern).parts))
     paths = [path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
     return [path for path in paths if not is_left_out(os.path.relpath(path, above))]

@@ -121,7 +121,9 @@ def model_files(model):
     path = pathlib.Path(checked_path(model, "model"))
     runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
     parts = [part for folder in runs for part in RunFolder(folder).parts]
-    return parts if path in runs else [path, *parts]
+    if path in runs:
+        return parts
+    return [path, *parts]
 
 
 class SavedModel:
@@ -137,7 +139,9 @@ class SavedModel:
             self.label_set = json.loads((path / "classes.json").read_bytes())
         except (OSError, ValueError, KeyError, TypeError, RecursionError, tf.errors.OpError) as error:
             raise InputError(f"{path} is not a SavedModel from kseg: {error}") from error
-        known = self.label_set if isinstance(self.label_set, dict) else {}
+        known = self.label_set
+        if not isinstance(known, dict):
+            known = {}
         if not isinstance(known.get("classes"), list) or not isinstance(known.get("palette"), list):
             raise InputError(f"{path} is not a SavedModel from kseg: its classes.json has no classes and palette.")
         self.num_classes = len(known["classes"])
@@ -157,5 +161,4 @@ def label_set_of(model):
     """Return the dict of name, classes and palette that the model carries, or None."""
     if isinstance(model, SavedModel):
         return model.label_set
-    layer = preprocess_layer(model)
-    return layer.label_set if layer else None
+    return getattr(preprocess_layer(model), "label_set", None)

@@ -32,8 +32,10 @@ def checked_path(path, what: str) -> str:
     Args:
         path: as the user gave it. what: names it in the message ("data_dir").
     """
-    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    text = path
     why = ""
+    if isinstance(path, os.PathLike):
+        text = os.fspath(path)
     if not isinstance(text, str) or not text or "\0" in text:
         raise InputError(f"{what} must be the path of a file or folder, got {path!r}.")
     try:
@@ -41,7 +43,8 @@ def checked_path(path, what: str) -> str:
     except UnicodeEncodeError:
         why = "it has characters that a file name cannot have"
     except OSError as error:  # missing or forbidden is for whoever opens it
-        why = error.strerror if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else ""
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            why = error.strerror
     if why:
         raise InputError(f"{what} must be the path of a file or folder, got {text[:200]!r}: {why}.")
     return text
@@ -76,7 +79,9 @@ def list_files(folder: str) -> dict[str, int]:
 
 def join(folder: str, name: str) -> str:
     """Return the path of a file in a folder, absolute unless the folder is a URL."""
-    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(os.path.abspath(folder), name)
+    if is_url(folder):
+        return f"{folder.rstrip('/')}/{name}"
+    return os.path.join(os.path.abspath(folder), name)
 
 
 def sha256_of(path: str) -> str:
@@ -100,7 +105,9 @@ def replacing(path):
     Raises:
         OSError: the file could not be written (a full disk, a read-only folder); the message names `path`.
     """
-    place = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+    place = os.fspath(path)
+    if os.path.islink(path):
+        place = os.path.realpath(path)
     folder, name = os.path.split(place)
     temporary = os.path.join(folder, f".tmp-{os.getpid()}-{name}")
     try:
@@ -138,7 +145,9 @@ def writing(path):
     except OSError as error:
         why = error.strerror or str(error).strip().partition("\n")[0]
         text = f"Cannot write {path}: {why}. Earlier files are intact: fix this and run the same again."
-        raise (FileAccessError(error.errno, text) if error.errno else FileAccessError(text)) from error
+        if error.errno:
+            raise FileAccessError(error.errno, text) from error
+        raise FileAccessError(text) from error
 
 
 def write_atomic(path: str, content: bytes) -> None:
@@ -179,7 +188,9 @@ def refuse_inputs(outputs, inputs):
         ):
             other = next((table[key] for key in keys if key in table), None)
             if other is not None:
-                what = "Outputs must differ" if table is written else "Inputs must stay as they are"
+                what = "Inputs must stay as they are"
+                if table is written:
+                    what = "Outputs must differ"
                 raise InputError(f"{what}, but the output {path} {relation} {other}. Choose another output.")
         written |= dict.fromkeys(same, path)
 
@@ -189,7 +200,8 @@ def _identities(path) -> tuple:
     keys = (os.path.normcase(os.path.realpath(path)),)
     with contextlib.suppress(OSError):
         status = os.stat(path)
-        keys += ((status.st_dev, status.st_ino),) if status.st_ino else ()
+        if status.st_ino:
+            keys += ((status.st_dev, status.st_ino),)
     return keys
 
 
@@ -207,12 +219,9 @@ def clear_unfinished(folder: pathlib.Path, *patterns: str) -> None:
     """
     for path in folder.glob(".tmp-*"):
         name = _TEMPORARY.fullmatch(path.name)
-        if name and any(fnmatch.fnmatchcase(name[1], pattern) for pattern in patterns) and _is_plain_file(path):
+        ours = name and any(fnmatch.fnmatchcase(name[1], pattern) for pattern in patterns)
+        if ours and path.is_file() and not path.is_symlink():
             path.unlink()
-
-
-def _is_plain_file(path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 @contextlib.contextmanager
@@ -316,7 +325,9 @@ def _swap(folder, new, old, marker, last):
 def json_text(table, indent: int | None = None) -> str:
     """Return JSON types as text that every JSON reader accepts: nan becomes null."""
     table = json.loads(json.dumps(table), parse_constant=lambda nan: None)
-    return json.dumps(table, indent=indent, separators=None if indent else (",", ":"))
+    if indent:
+        return json.dumps(table, indent=indent)
+    return json.dumps(table, separators=(",", ":"))
 
 
 def write_json(path, table, indent: int | None = 1) -> None:

@@ -71,13 +71,15 @@ def _header(data: bytes, what: str) -> Image.Image:
         if data[8:12] == b"WEBP":
             _check_size(_webp_size(data), what)  # before Pillow, which allocates the canvas when it opens one
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        tile = [image.tag_v2.get(tag, 0) for tag in _TIFF_TILE] if image.format == "TIFF" else (0, 0)
+        tile = [_tiff(image, tag, 0) for tag in _TIFF_TILE]
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit is higher
         raise InputError(f"{what}: {_LIMIT}") from None
     except _BROKEN:
-        why = "truncated or damaged" if data.startswith(_SIGNATURES) else "not a PNG, JPEG, WebP, TIFF or BMP file"
+        why = "not a PNG, JPEG, WebP, TIFF or BMP file"
+        if data.startswith(_SIGNATURES):
+            why = "truncated or damaged"
         raise InputError(f"{what}: {why} ({len(data)} bytes)") from None
     _check_size(image.size, what)
     _check_size(tile, what)
@@ -108,7 +110,7 @@ def _open(data: bytes, what: str) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=("PNG",))
         elif _is_jpeg(image) and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # of the last scan
             raise InputError("the end marker is missing")
-        elif image.format == "TIFF" and image.tag_v2.get(_TIFF_SUBFILE, 0) & 1:  # raw files of cameras, too
+        elif _tiff(image, _TIFF_SUBFILE, 0) & 1:  # raw files of cameras, too
             raise InputError("its first picture is a thumbnail. Save the full picture alone")
         image.load()
     except InputError as error:
@@ -132,9 +134,11 @@ def _orientation(image: Image.Image, data: bytes) -> int:
         return 1
 
 
-def _upright(image: Image.Image, data: bytes) -> Image.Image:
-    turn = _TURNS.get(_orientation(image, data))
-    return image if turn is None else image.transpose(turn)
+def _upright(image: Image.Image, data: bytes, upright: bool = True) -> Image.Image:
+    value = upright and _orientation(image, data)
+    if value in _TURNS:
+        return image.transpose(_TURNS[value])
+    return image
 
 
 def orientation(data: bytes, what: str) -> int:
@@ -155,7 +159,7 @@ def decode_image(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarr
         ValueError: "WHAT: why" if it cannot be read.
     """
     image = _open(data, what)
-    turned = _upright(image, data) if upright else image
+    turned = _upright(image, data, upright)
     if image.mode in _GREY_16 and _tiff(image, _TIFF_PHOTOMETRIC, 1) == 1:
         grey = (np.asarray(turned) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2), _kept_format(image)
@@ -184,18 +188,22 @@ def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarr
         ValueError: not a lossless file with one picture; values outside 0..255; colours.
     """
     image, bits = _open_label(data, what, "ids")
-    mode = image.mode if bits < 16 or image.mode in ("I", "F", *_GREY_16) else f"{image.mode} of {bits} bits"
-    turned = _upright(image, data) if upright else image
+    mode = image.mode
+    if bits >= 16 and mode not in ("I", "F", *_GREY_16):
+        mode = f"{mode} of {bits} bits"
+    turned = _upright(image, data, upright)
     numbers = np.asarray(turned)
     if mode in ("LA", "PA"):
         numbers = numbers[..., 0]
     elif mode in ("RGB", "RGBA") and (numbers[..., :1] == numbers[..., 1:3]).all():
         numbers = numbers[..., 0]
     elif mode not in ("L", "P", "1", "I", "F", *_GREY_16):
-        hint = '; colour-coded labels need "labels": "color" in classes.json' if "RGB" in mode else ""
+        hint = ""
+        if "RGB" in mode:
+            hint = '; colour-coded labels need "labels": "color" in classes.json'
         raise InputError(f"{what}: labels must be 8-bit ids, got mode {mode}{hint}")
-    wrong = ~((numbers >= 0) & (numbers <= 255) & (numbers == np.trunc(numbers))) if numbers.dtype != bool else False
-    if np.any(wrong):
+    wrong = ~np.isin(numbers, range(256))
+    if wrong.any():
         raise InputError(f"{what}: labels must be ids of 0..255, got {numbers[wrong][0]} in {wrong.sum()} pixels")
     ids = numbers.astype(np.uint8)
     if mode == "L" and bits in (2, 4) and image.format != "BMP":
@@ -258,15 +266,18 @@ def upright_png(data: bytes, what: str) -> tuple[bytes, tuple[int, int]]:
     """Return a PNG of numbers and its (height, width), decoded fully: its own bytes, or new ones where it is turned."""
     image = _open(data, what)
     turned = _upright(image, data)
-    return data if turned is image else encode(np.asarray(turned)), turned.size[::-1]
+    if turned is not image:
+        data = encode(np.asarray(turned))
+    return data, turned.size[::-1]
 
 
 def header(data: bytes, what: str, upright: bool = True) -> tuple[tuple[int, int], str]:
     """Return ((height, width), format) of what `decode_image` gives, from the first bytes where that is enough."""
     image = _header(data, what)
-    width, height = image.size
-    turned = upright and _orientation(image, data) in (5, 6, 7, 8)
-    return (width, height) if turned else (height, width), _kept_format(image)
+    size = image.size[::-1]
+    if upright and _orientation(image, data) in (5, 6, 7, 8):
+        size = image.size
+    return size, _kept_format(image)
 
 
 def is_plain(data: bytes, what: str, upright: bool = True) -> bool:
@@ -282,8 +293,7 @@ def is_plain(data: bytes, what: str, upright: bool = True) -> bool:
 def encode(array: np.ndarray, image_format: str = "png") -> bytes:
     """Return PNG bytes (lossless), or JPEG of quality 95 without chroma subsampling."""
     buffer = io.BytesIO()
-    options = {"quality": 95, "subsampling": 0} if image_format == "jpeg" else {}
-    Image.fromarray(array).save(buffer, image_format.upper(), **options)
+    Image.fromarray(array).save(buffer, image_format.upper(), quality=95, subsampling=0)  # PNG has neither
     return buffer.getvalue()
 
 
@@ -296,8 +306,10 @@ def resize(array: np.ndarray, size: tuple[int, int], nearest: bool = False) -> n
 def resize_png(data: bytes, size: tuple[int, int]) -> bytes:
     """Return a PNG of numbers (8 or 16 bits) at size (height, width), nearest."""
     numbers = np.asarray(Image.open(io.BytesIO(data)))
+    if numbers.dtype != np.uint8:
+        numbers = numbers.astype(np.uint16)
     rows, columns = (
         np.minimum(((np.arange(n) + 0.5) * m / n).astype(np.int64), m - 1)
         for n, m in zip(size, numbers.shape, strict=True)
     )
-    return encode(numbers[rows][:, columns].astype(np.uint16 if numbers.dtype != np.uint8 else np.uint8))
+    return encode(numbers[rows][:, columns])

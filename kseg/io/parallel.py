@@ -90,8 +90,8 @@ class Workers:
 
 def _start_pool(source, count: int):
     """Return a pool whose processes start with its first work, or None if this system allows none."""
-    why = "this process is a worker of another pool" if multiprocessing.current_process().daemon else None
-    if why is None:
+    why = "this process is a worker of another pool"
+    if not multiprocessing.current_process().daemon:
         try:
             context = multiprocessing.get_context("spawn")
             return concurrent.futures.ProcessPoolExecutor(count, context, _start_worker, (source,))

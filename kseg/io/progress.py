@@ -41,7 +41,7 @@ class ProgressLines:
 
     def __exit__(self, kind, *error):
         if kind is None and self.n > self._first:
-            self._write(f"{tqdm.format_interval(self._clock() - self._begin)} in all")
+            self._write(f", {tqdm.format_interval(self._clock() - self._begin)} in all")
 
     def set_postfix(self, values, refresh=True):
         """Take texts or numbers by name for the lines to come; `refresh` is tqdm's."""
@@ -53,13 +53,18 @@ class ProgressLines:
         now = self._clock()
         if now - self._written >= LINE_SECONDS:
             self._written = now
-            rest = (self.total - self.n) * (now - self._begin) / (self.n - self._first) if self.total else None
-            self._write("" if rest is None else f"{tqdm.format_interval(rest)} left")
+            rest = ""
+            if self.total:
+                seconds = (self.total - self.n) * (now - self._begin) / (self.n - self._first)
+                rest = f", {tqdm.format_interval(seconds)} left"
+            self._write(rest)
 
     def _write(self, time_text):
         seconds = self._clock() - self._begin
-        rate = f", {(self.n - self._first) / seconds:.3g}/s" if seconds > 0 else ""
-        count = f"{self.n}/{self.total}" if self.total else self.n
-        time_text = f", {time_text}" if time_text else ""
-        text = f"{self._description}: {count} {self._unit}{rate}{time_text}{self._postfix}"
-        print(text, file=sys.stderr, flush=True)
+        text = f"{self._description}: {self.n}"
+        if self.total:
+            text += f"/{self.total}"
+        text += f" {self._unit}"
+        if seconds > 0:
+            text += f", {(self.n - self._first) / seconds:.3g}/s"
+        print(text + time_text + self._postfix, file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # Networks of so many base filters or fewer gain from oneDNN where TensorFlow leaves it off: on an AMD EPYC without
 # AVX-512 it takes 0.75 of the time at 8 and 1.48 at 64, which makes 1 near 19 (benchmarks/RESULTS.md).
 NARROW = 16
+_FLAG = {"on": "1", "off": "0"}  # what ONEDNN holds
 _OWN_LIMIT = 1 << 16  # MB that TensorFlow's allocator hands out at most, where nothing is said
 
 
@@ -48,11 +49,14 @@ def choose_kernels(setting, stored, base_filters):
     """
     if "tensorflow" in sys.modules:
         return
-    decided = stored or "auto" if setting == "auto" else setting
-    if decided == "auto" and stored is None and base_filters is not None and base_filters <= NARROW:
-        decided = "auto" if ONEDNN in os.environ else "on"
+    decided = setting
+    if setting == "auto":
+        decided = stored or "auto"
+    narrow = base_filters is not None and base_filters <= NARROW
+    if decided == "auto" and stored is None and narrow and ONEDNN not in os.environ:
+        decided = "on"
     if decided != "auto":
-        os.environ[ONEDNN] = {"on": "1", "off": "0"}[decided]
+        os.environ[ONEDNN] = _FLAG[decided]
 
 
 def check_kernels(setting, stored):
@@ -79,13 +83,15 @@ def settle_kernels(setting, stored):
         return setting
     check_kernels(setting, stored)
     wanted = stored or setting
-    running = "on" if runs_onednn() else "off"
+    running = _running()
     if wanted not in ("auto", running):
-        whose = "the run in the workdir was trained" if stored else "onednn asks for a run"
+        whose = "onednn asks for a run"
+        if stored:
+            whose = "the run in the workdir was trained"
         raise InputError(
             f"This process runs TensorFlow with oneDNN {running}, but {whose} with oneDNN {wanted}. That is decided "
             f"when TensorFlow is imported. Start a new process that calls kseg.train first, or that has "
-            f"{ONEDNN}={'1' if wanted == 'on' else '0'}."
+            f"{ONEDNN}={_FLAG[wanted]}."
         )
     return running
 
@@ -95,6 +101,10 @@ def runs_onednn():
     from tensorflow.python.util import _pywrap_util_port  # nothing public says it
 
     return _pywrap_util_port.IsMklEnabled()
+
+
+def _running():
+    return "on" if runs_onednn() else "off"
 
 
 def allocator():
@@ -121,10 +131,10 @@ def describe_kernels():
     The warning says that TensorFlow ran before kseg could set the allocator, and what that costs.
     """
     kind = allocator()
-    words = f"oneDNN {'on' if runs_onednn() else 'off'}, {kind} allocator"
-    late = kind == "system" and os.environ.get(ALLOCATOR, "").lower() in ("1", "true")
-    warning = (
+    words = f"oneDNN {_running()}, {kind} allocator"
+    if kind != "system" or os.environ.get(ALLOCATOR, "").lower() not in ("1", "true"):
+        return words, None
+    return words, (
         "TensorFlow ran before kseg was imported, so it returns the buffers of each step to the system: steps of a "
         f"narrow network take up to twice as long. Import kseg first, or start Python with {ALLOCATOR}=true."
     )
-    return words, warning if late else None

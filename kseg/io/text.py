@@ -9,10 +9,14 @@ def size_text(array_or_size) -> str:
 
 def count_text(count: int, one: str, many: str | None = None) -> str:
     """Return "1 image", "2 images"; `many` is the plural where it is more than an s."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
+    if count == 1:
+        return f"1 {one}"
+    return f"{count} {many or one + 's'}"
 
 
 def first_names(names, most) -> str:
     """Return names as text, the first `most` of them where there are more."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more
+    shown = ", ".join(map(str, names[:most]))
+    if len(names) > most:
+        shown += f" and {len(names) - most} more"
+    return shown

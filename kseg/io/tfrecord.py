@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator, Mapping
 
 import google_crc32c
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 
 from kseg.io.errors import InputError
 from kseg.io.files import open_binary
@@ -69,53 +69,39 @@ def read_record(path: str, offset: int, position: int | None = None) -> bytes:
     return payload
 
 
+_PROTO = """
+name: "kseg_example.proto" package: "kseg" syntax: "proto3"
+message_type { name: "BytesList" field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED } }
+message_type { name: "FloatList" field { name: "value" number: 1 type: TYPE_FLOAT label: LABEL_REPEATED } }
+message_type { name: "Int64List" field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED } }
+message_type {
+  name: "Feature"
+  oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 type_name: ".kseg.BytesList" type: TYPE_MESSAGE oneof_index: 0 }
+  field { name: "float_list" number: 2 type_name: ".kseg.FloatList" type: TYPE_MESSAGE oneof_index: 0 }
+  field { name: "int64_list" number: 3 type_name: ".kseg.Int64List" type: TYPE_MESSAGE oneof_index: 0 }
+}
+message_type {
+  name: "Features"
+  nested_type {
+    name: "FeatureEntry"
+    field { name: "key" number: 1 type: TYPE_STRING }
+    field { name: "value" number: 2 type_name: ".kseg.Feature" type: TYPE_MESSAGE }
+    options { map_entry: true }
+  }
+  field { name: "feature" number: 1 type_name: ".kseg.Features.FeatureEntry" type: TYPE_MESSAGE label: LABEL_REPEATED }
+}
+message_type {
+  name: "Example"
+  field { name: "features" number: 1 type_name: ".kseg.Features" type: TYPE_MESSAGE }
+}
+"""  # tf.train.Example
+
+
 def _messages():
     """Build tf.train.Example in a pool of our own: TensorFlow in the same process has its own copy."""
-    file = descriptor_pb2.FileDescriptorProto(name="kseg_example.proto", package="kseg", syntax="proto3")
-    field = descriptor_pb2.FieldDescriptorProto
-    for name, kind in (
-        ("BytesList", field.TYPE_BYTES),
-        ("FloatList", field.TYPE_FLOAT),
-        ("Int64List", field.TYPE_INT64),
-    ):
-        file.message_type.add(name=name).field.add(name="value", number=1, type=kind, label=field.LABEL_REPEATED)
-    feature = file.message_type.add(name="Feature")
-    feature.oneof_decl.add(name="kind")
-    for i, (name, kind) in enumerate(
-        (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List"))
-    ):
-        feature.field.add(
-            name=name,
-            number=i + 1,
-            type=field.TYPE_MESSAGE,
-            type_name=f".kseg.{kind}",
-            label=field.LABEL_OPTIONAL,
-            oneof_index=0,
-        )
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    entry.field.add(
-        name="value", number=2, type=field.TYPE_MESSAGE, type_name=".kseg.Feature", label=field.LABEL_OPTIONAL
-    )
-    features.field.add(
-        name="feature",
-        number=1,
-        type=field.TYPE_MESSAGE,
-        type_name=".kseg.Features.FeatureEntry",
-        label=field.LABEL_REPEATED,
-    )
-    example = file.message_type.add(name="Example")
-    example.field.add(
-        name="features",
-        number=1,
-        type=field.TYPE_MESSAGE,
-        type_name=".kseg.Features",
-        label=field.LABEL_OPTIONAL,
-    )
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
     return [message_factory.GetMessageClass(pool.FindMessageTypeByName(f"kseg.{n}")) for n in ("Example", "Features")]
 
 
@@ -127,10 +113,12 @@ def serialize_example(values: Mapping[str, bytes | str | int]) -> bytes:
     example = _Example()
     for key, value in values.items():
         feature = example.features.feature[key]
+        if isinstance(value, str):
+            value = value.encode()
         if isinstance(value, int):
             feature.int64_list.value.append(value)
         else:
-            feature.bytes_list.value.append(value.encode() if isinstance(value, str) else value)
+            feature.bytes_list.value.append(value)
     return example.SerializeToString(deterministic=True)
 
 
@@ -138,8 +126,12 @@ def _values(features) -> dict:
     found = {}
     for key, feature in features.feature.items():
         kind = feature.WhichOneof("kind")
-        values = list(getattr(feature, kind).value) if kind else []
-        found[key] = values[0] if len(values) == 1 else values
+        values = []
+        if kind:
+            values = list(getattr(feature, kind).value)
+        found[key] = values
+        if len(values) == 1:
+            found[key] = values[0]
     return found
 
 
@@ -173,7 +165,9 @@ def _small_features(file, start: int, end: int) -> dict:
     head = file.read(16)
     if end > start and (not head or head[0] != 0x0A):  # field 1 of Example, length-delimited
         raise InputError("the record is not a tf.train.Example")
-    at = start + (_varint(head, 1)[1] if head else 0)
+    at = start
+    if head:
+        at += _varint(head, 1)[1]
     while at < end:
         file.seek(at)
         head = file.read(16)

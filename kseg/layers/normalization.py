@@ -29,7 +29,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 f"Layer '{self.name}' would normalise over one value per channel, got a batch of shape "
                 f"{tuple(inputs.shape)}. Train with a batch of at least 2 images per device."
             )
-        return self._fused(inputs) if self._can_fuse(inputs) else super().call(inputs, training=training)
+        if self._can_fuse(inputs):
+            return self._fused(inputs)
+        return super().call(inputs, training=training)
 
     def _can_fuse(self, inputs):
         return (

@@ -25,7 +25,9 @@ class MaxPooling2DWithArgmax(keras.layers.Layer):
 
     def call(self, x, training=None):
         halved(x.shape)
-        return pool_compiled(x) if compiles(training, x.shape) else pool(x)
+        if compiles(training, x.shape):
+            return pool_compiled(x)
+        return pool(x)
 
     def compute_output_spec(self, x, training=None):
         shape = halved(x.shape)
@@ -43,8 +45,9 @@ class MaxUnpooling2D(keras.layers.Layer):
     def call(self, inputs, training=None):
         pooled, indices = inputs
         self.compute_output_shape([pooled.shape, indices.shape])
-        run = unpool_compiled if compiles(training, pooled.shape) else unpool
-        return run(pooled, indices)
+        if compiles(training, pooled.shape):
+            return unpool_compiled(pooled, indices)
+        return unpool(pooled, indices)
 
     def compute_output_shape(self, input_shape):
         pooled, indices = (tuple(shape) for shape in input_shape)

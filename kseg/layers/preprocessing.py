@@ -52,7 +52,7 @@ class Preprocess(keras.layers.Layer):
             raise InputError(f"size must be (height, width) in pixels, or None, got {size!r}.")
         for value in size or ():
             check_whole("size", value, 1)
-        self.size = None if size is None else tuple(int(value) for value in size)
+        self.size = size and tuple(int(value) for value in size)
         self.label_set = label_set
 
     @property

@@ -8,7 +8,7 @@ from kseg.io.errors import InputError
 from kseg.score_table import MICRO_SCORES, SCORES, ClassCounts
 
 RESAMPLES = 10_000
-LEVEL = 0.95
+LEVEL = 0.95  # share of the resamples in an interval
 _CHUNK = 500  # resamples at a time: their weights are 8 bytes an image each
 
 
@@ -49,12 +49,12 @@ class Interval:
     above: float
 
     @classmethod
-    def of(cls, difference, resampled, level=LEVEL):
+    def of(cls, difference, resampled):
         """The interval of a difference from an array of resampled ones."""
         known = resampled[~np.isnan(resampled)]
         if not len(known) or np.isnan(difference):
             return cls(*[float("nan")] * 4)
-        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         above = np.mean(known > 0) + np.mean(known == 0) / 2
         return cls(float(difference), float(low), float(high), float(above))
 
@@ -95,7 +95,7 @@ def resampled_sums(counts, resamples=RESAMPLES, seed=0):
         yield (weights.astype(float) @ flat).reshape(size, *counts.shape[1:])
 
 
-def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, seed=0):
+def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, seed=0):
     """Compare every model with the first on resampled images: each resample is the same images for all models.
 
     Percentile intervals (Efron 1979). The models are not trained again: the intervals show how much a difference
@@ -104,7 +104,7 @@ def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, s
 
     Args:
         counts: int64 (n, 1 + 2 M, C) of `ImageCounts`. groups: n names; images with one name are sampled together (a
-            cluster bootstrap); None: each image alone. level: share of the resamples in an interval.
+            cluster bootstrap); None: each image alone.
     Returns:
         list of M - 1 dicts by score, as `scores_of_counts` names them: Interval of model minus first model; "per_class"
         is a list of C.
@@ -132,8 +132,10 @@ def paired_bootstrap(counts, groups=None, *, resamples=RESAMPLES, level=LEVEL, s
             values = found[name][0, model]
             all_drawn = drawn[name][:, model]
             columns = zip(np.atleast_1d(values), all_drawn.reshape(len(all_drawn), -1).T, strict=True)
-            intervals = [Interval.of(value, column, level) for value, column in columns]
-            result[name] = intervals if name == "per_class" else intervals[0]
+            intervals = [Interval.of(value, column) for value, column in columns]
+            result[name] = intervals
+            if name != "per_class":
+                result[name] = intervals[0]
         results.append(result)
     return results
 

@@ -16,23 +16,23 @@ F1_TOLERANCE = 0.0075  # of the image's diagonal, as SegNet
 IOU_DISTANCE = 0.005  # of the diagonal: 2 % (46 pixels at 2048x1024), meant for instance masks, swallows poles whole
 
 
-def checked_pair(truth, prediction, num_classes, ignore_label=255):
+def checked_pair(truth, prediction, num_classes):
     """Return (truth, prediction, valid) of one image: uint8 (H, W) twice, bool (H, W); other ids become C.
 
     Args:
-        truth, prediction: integer class ids (H, W). num_classes: C, at most 254.
-        ignore_label: void in the truth. A truth outside the classes is left out too.
+        truth, prediction: integer class ids (H, W); a truth outside the classes is void. num_classes: C, at most 254.
     Raises:
         ValueError: no integers, no (H, W), different shapes, or more than 254 classes.
     """
-    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    truth = np.asarray(truth)
+    prediction = np.asarray(prediction)
     if truth.ndim != 2 or truth.shape != prediction.shape or not truth.size:
         raise InputError(f"Need truth and prediction (H, W) of one size, got {truth.shape} and {prediction.shape}.")
     if truth.dtype.kind not in "iu" or prediction.dtype.kind not in "iu":
         raise InputError(f"Class ids must be integers, got {truth.dtype} and {prediction.dtype}. Cast them.")
     if not 1 <= num_classes <= 254:
         raise InputError(f"Between 1 and 254 classes can be scored, got {num_classes}.")
-    valid = (truth >= 0) & (truth < num_classes) & (truth != ignore_label)
+    valid = (truth >= 0) & (truth < num_classes)
     inside = (prediction >= 0) & (prediction < num_classes)
     truth = np.where(valid, truth, num_classes).astype(np.uint8)
     return truth, np.where(inside, prediction, num_classes).astype(np.uint8), valid
@@ -129,14 +129,14 @@ class BoundaryScores:
     void are not boundaries.
 
     Args:
-        classes: C different names. ignore_label: void in the truth.
+        classes: C different names.
         tolerance: pixels (Euclidean) of F1; None is 0.75 % of each image's diagonal.
         distance: pixels (chessboard) of IoU, a whole number; None is 0.5 % of each image's diagonal, at least 1.
     Raises:
         ValueError: names that repeat, a tolerance below 0, a distance that is not a whole number above 0.
     """
 
-    def __init__(self, classes, *, tolerance=None, distance=None, ignore_label=255):
+    def __init__(self, classes, *, tolerance=None, distance=None):
         self.classes = tuple(classes)
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise InputError(f"Class names must be different and at least one, got {self.classes}.")
@@ -146,7 +146,6 @@ class BoundaryScores:
             raise InputError(f"distance must be a whole number of pixels, 1 or more, got {distance}.")
         self.tolerance = tolerance
         self.distance = distance
-        self.ignore_label = ignore_label
         self.images = 0
         self._f1 = np.zeros((2, len(self.classes)))  # sum and number of the images' F1, by class
         self._mean_f1 = np.zeros(2)  # the same of their means
@@ -155,10 +154,12 @@ class BoundaryScores:
     def update(self, truth, prediction):
         """Add an image: integer class ids (H, W) twice; ValueError for other arrays."""
         classes = len(self.classes)
-        pair = checked_pair(truth, prediction, classes, self.ignore_label)
+        pair = checked_pair(truth, prediction, classes)
         diagonal = math.hypot(*pair[0].shape)
-        tolerance = F1_TOLERANCE * diagonal if self.tolerance is None else self.tolerance
-        distance = max(1, round(IOU_DISTANCE * diagonal)) if self.distance is None else int(self.distance)
+        tolerance = self.tolerance
+        if tolerance is None:
+            tolerance = F1_TOLERANCE * diagonal
+        distance = int(self.distance or max(1, round(IOU_DISTANCE * diagonal)))
         f1 = _image_f1(match_boundaries(*pair, classes, tolerance))
         present = np.bincount(pair[0][pair[2]], minlength=classes) > 0
         scored = present & ~np.isnan(f1)
@@ -174,12 +175,17 @@ class BoundaryScores:
             f1 = self._f1[0] / self._f1[1]
             iou = self._bands[0] / self._bands[1]
             mean_f1 = float(self._mean_f1[0] / self._mean_f1[1])
+            known = iou[~np.isnan(iou)]
+            mean_iou = float(known.sum() / len(known))
+        tolerance = self.tolerance
+        if tolerance is None:
+            tolerance = f"{100 * F1_TOLERANCE:g} % of the diagonal"
         rows = zip(self.classes, f1.tolist(), iou.tolist(), strict=True)
         return {
             "boundary_f1": mean_f1,
-            "boundary_iou": float(iou[~np.isnan(iou)].mean()) if (~np.isnan(iou)).any() else math.nan,
-            "tolerance": f"{100 * F1_TOLERANCE:g} % of the diagonal" if self.tolerance is None else self.tolerance,
-            "distance": f"{100 * IOU_DISTANCE:g} % of the diagonal" if self.distance is None else self.distance,
+            "boundary_iou": mean_iou,
+            "tolerance": tolerance,
+            "distance": self.distance or f"{100 * IOU_DISTANCE:g} % of the diagonal",
             "images": self.images,
             "per_class": {name: {"boundary_f1": a, "boundary_iou": b} for name, a, b in rows},
         }
@@ -189,7 +195,7 @@ class BoundaryScores:
         width = max(len(name) for name in (*self.classes, "mean"))
         lines = [f"{'':<{width}}  boundary F1  boundary IoU"]
         for name, row in {"mean": found, **found["per_class"]}.items():
-            f1, iou = ("-" if math.isnan(row[k]) else f"{row[k]:.4f}" for k in ("boundary_f1", "boundary_iou"))
+            f1, iou = (f"{row[k]:.4f}".replace("nan", "-") for k in ("boundary_f1", "boundary_iou"))
             lines.append(f"{name:<{width}}{f1:>13}{iou:>14}")
         units = [f if isinstance(f, str) else f"{f:g} pixels" for f in (found["tolerance"], found["distance"])]
         lines.append(f"{self.images} images; F1 within {units[0]}, IoU within {units[1]} of another class")

@@ -15,6 +15,7 @@ from kseg.data.datasets import cityscapes
 from kseg.io.errors import InputError
 from kseg.io.files import write_atomic
 from kseg.metrics.scores import check_complete
+from kseg.score_table import ratio
 
 _INFO = cityscapes.info()
 NAMES = tuple(_INFO.id_names[i] for i in range(34))  # by regular id
@@ -167,8 +168,7 @@ def _joint_counts(rows, predicted, pixels, count):
 
 
 def _ratio(hits, false_positives, missed):
-    total = hits + false_positives + missed  # in this order: two of them are floats in iIoU
-    return hits / total if total else math.nan
+    return ratio(hits, hits + false_positives + missed)  # in this order: two of them are floats in iIoU
 
 
 def _average(scores):
@@ -177,7 +177,7 @@ def _average(scores):
     valid = [score for score in scores.values() if not math.isnan(score)]
     for score in valid:
         total += score
-    return total / len(valid) if valid else math.nan
+    return ratio(total, len(valid))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -249,7 +249,7 @@ class CityscapesScores:
         ):
             lines.append(f"{title:<14}{'IoU':>9}{'iIoU':>9}")
             for name, pair in (rows | {"mean": means}).items():
-                shown = ["        -" if math.isnan(score) else f"{score:9.4f}" for score in pair]
+                shown = [f"{score:9.4f}".replace("nan", "  -") for score in pair]
                 lines.append(f"{name:<14}{''.join(shown)}")
             iou, iiou = (sum(not math.isnan(pair[i]) for pair in rows.values()) for i in (0, 1))
             lines += [f"IoU over {iou} of {len(rows)}, iIoU over {iiou}", ""]

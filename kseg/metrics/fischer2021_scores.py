@@ -10,7 +10,7 @@ import numpy as np
 
 from kseg.data.labels import IGNORE_LABEL
 from kseg.io.files import write_json
-from kseg.score_table import SCORE_NAMES
+from kseg.score_table import SCORE_NAMES, ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,8 @@ def image_scores(truth, prediction):
         dict of the sums over those ids "tp", "tn", "fp", "fn", their number "classes", and the image's micro "f1" and
         frequency-weighted "jaccard", the sum over true classes of (n_c / N) * IoU_c; both nan without a pixel.
     """
-    truth, prediction = np.ravel(truth).astype(np.int64), np.ravel(prediction).astype(np.int64)
+    truth = np.ravel(truth).astype(np.int64)
+    prediction = np.ravel(prediction).astype(np.int64)
     size = 1 + max(truth.max(initial=0), prediction.max(initial=0))
     pairs = np.bincount(truth * size + prediction, minlength=size * size).reshape(size, size)
     rows = pairs.sum(axis=1)
@@ -86,7 +87,7 @@ def image_scores(truth, prediction):
         "fp": int(pixels - tp),
         "fn": int(pixels - tp),
         "classes": int(present.sum()),
-        "f1": float(tp / pixels) if pixels else np.nan,
+        "f1": float(ratio(tp, pixels)),
         "jaccard": float((rows / pixels * right / union).sum()) if pixels else np.nan,
     }
 
@@ -122,14 +123,10 @@ class Fischer2021Sums:
         s = self._sums
         images = self._scored
         return {
-            "accuracy": _ratio(s["tp"] + s["tn"], s["tp"] + s["tn"] + s["fp"] + s["fn"]),
-            "sensitivity": _ratio(s["tp"], s["tp"] + s["fn"]),
-            "specificity": _ratio(s["tn"], s["tn"] + s["fp"]),
-            "f1": _ratio(s["f1"], images),
-            "jaccard": _ratio(s["jaccard"], images),
-            "classes_per_image": _ratio(s["classes"], images),
+            "accuracy": ratio(s["tp"] + s["tn"], s["tp"] + s["tn"] + s["fp"] + s["fn"]),
+            "sensitivity": ratio(s["tp"], s["tp"] + s["fn"]),
+            "specificity": ratio(s["tn"], s["tn"] + s["fp"]),
+            "f1": ratio(s["f1"], images),
+            "jaccard": ratio(s["jaccard"], images),
+            "classes_per_image": ratio(s["classes"], images),
         }
-
-
-def _ratio(part, whole):
-    return part / whole if whole else float("nan")

@@ -25,15 +25,18 @@ def batch_confusion_matrix(labels, predictions, num_classes, ignore_label=255):
     predictions = ops.convert_to_tensor(predictions)
     is_logits = len(predictions.shape) == len(labels.shape) + 1
     wanted = tuple(labels.shape)
-    given = tuple(predictions.shape)[: -1 if is_logits else None]
+    given = tuple(predictions.shape)
+    if is_logits:
+        given = given[:-1]
     if len(wanted) != len(given) or any(a != b for a, b in zip(wanted, given, strict=True) if a and b):
         raise InputError(f"Need labels (B, H, W), logits (B, H, W, C) or ids, got {wanted}, {(*predictions.shape,)}.")
     if is_logits and keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # Keras' argmax tells -0.0 from 0.0, at four times the price without XLA
 
         predictions = tf.argmax(predictions, axis=-1, output_type=tf.int32)
-        is_logits = False
-    predicted = ops.cast(ops.argmax(predictions, axis=-1) if is_logits else predictions, "int32")
+    elif is_logits:
+        predictions = ops.argmax(predictions, axis=-1)
+    predicted = ops.cast(predictions, "int32")
     size = num_classes + 1  # the last row and column: outside the classes
     truth = ops.where((labels >= 0) & (labels < num_classes), labels, num_classes)
     predicted = ops.where((predicted >= 0) & (predicted < num_classes), predicted, num_classes)

@@ -1,13 +1,12 @@
 """Does a model swallow objects? Objects found by class and size, what swallowed the others, errors near boundaries."""
 
-import math
-
 import numpy as np
 from scipy import ndimage
 
 from kseg.io.errors import InputError
 from kseg.io.files import write_json
 from kseg.metrics.boundaries import boundary_pixels, checked_pair
+from kseg.score_table import ratio
 
 OUTSIDE = "outside the classes"
 SIZE_EDGES = (100, 1000, 10000)  # pixels
@@ -58,15 +57,13 @@ class ObjectScores:
         classes: C different names. overlap: share of the pixels, above 0 and at most 1.
         size_edges: pixels that divide the objects into bins; one of exactly an edge is in the larger bin.
         distance_edges: pixels that divide the distances; one of exactly an edge is in the nearer bin.
-        ignore_label: void in the truth.
     Raises:
         ValueError: names that repeat, an overlap out of range, edges that do not grow.
     """
 
-    def __init__(self, classes, *, overlap=0.5, size_edges=SIZE_EDGES, distance_edges=DISTANCE_EDGES, ignore_label=255):
+    def __init__(self, classes, *, overlap=0.5, size_edges=SIZE_EDGES, distance_edges=DISTANCE_EDGES):
         self.classes = tuple(classes)
         self.overlap = overlap
-        self.ignore_label = ignore_label
         self.size_edges = tuple(size_edges)
         self.distance_edges = tuple(distance_edges)
         count = len(self.classes)
@@ -91,7 +88,7 @@ class ObjectScores:
         Raises:
             ValueError: other arrays, or an instance map for some of the images only.
         """
-        truth, prediction, valid = checked_pair(truth, prediction, len(self.classes), self.ignore_label)
+        truth, prediction, valid = checked_pair(truth, prediction, len(self.classes))
         if instances is not None:
             instances = np.asarray(instances)
             if instances.shape != truth.shape or instances.dtype.kind not in "iu":
@@ -158,10 +155,10 @@ class ObjectScores:
             "overlap": self.overlap,
             "images": self.images,
             **_found(objects.sum(axis=(1, 2))),
-            "mean_found": sum(shares) / len(shares) if shares else math.nan,
+            "mean_found": ratio(sum(shares), len(shares)),
             "by_size": {size: _found(objects[:, :, i].sum(axis=1)) for i, size in enumerate(sizes)},
             "error_by_distance": {
-                name: {"pixels": pixels, "error_rate": wrong / pixels if pixels else math.nan}
+                name: {"pixels": pixels, "error_rate": ratio(wrong, pixels)}
                 for name, pixels, wrong in zip(distances, *self._distance.tolist(), strict=True)
             },
             "per_class": per_class,
@@ -176,7 +173,9 @@ class ObjectScores:
         lines = [f"{'found':<{width}}{head}  {'objects':<10}  most often swallowed by"]
         for name, row in {"all classes": found, **found["per_class"]}.items():
             cells = "".join(f"{_shown(part):>{step}}" for part in (row, *row["by_size"].values()))
-            source = row.get("objects_from", "") if row["objects"] else ""
+            source = ""
+            if row["objects"]:
+                source = row.get("objects_from", "")
             first = next((f"{into} ({n})" for into, n in row.get("swallowed_by", {}).items()), "")
             lines.append(f"{name:<{width}}{cells}  {source:<10}  {first}".rstrip())
         rule = f"found: at least {100 * self.overlap:g} % of the pixels predicted as the object's class"
@@ -192,7 +191,7 @@ class ObjectScores:
 
 def _found(pair):
     objects, found = (int(n) for n in pair)
-    return {"objects": objects, "found": found / objects if objects else math.nan}
+    return {"objects": objects, "found": ratio(found, objects)}
 
 
 def _shown(row):
@@ -203,7 +202,7 @@ def _bin_names(edges, closed_above):
     """Names of the bins between edges: "< 100", "100 to < 1000", ">= 1000", or "<= 2", "> 2 to 4", "> 4"."""
     if not edges:
         return ["all"]
-    first, last = ("<=", ">") if closed_above else ("<", ">=")
     between = zip(edges[:-1], edges[1:], strict=True)
-    inner = [f"> {a:g} to {b:g}" if closed_above else f"{a:g} to < {b:g}" for a, b in between]
-    return [f"{first} {edges[0]:g}", *inner, f"{last} {edges[-1]:g}"]
+    if closed_above:
+        return [f"<= {edges[0]:g}", *(f"> {a:g} to {b:g}" for a, b in between), f"> {edges[-1]:g}"]
+    return [f"< {edges[0]:g}", *(f"{a:g} to < {b:g}" for a, b in between), f">= {edges[-1]:g}"]

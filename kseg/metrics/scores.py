@@ -53,7 +53,9 @@ def five_scores(matrix, average=None):
     if average not in (None, "macro", "micro"):
         raise InputError(f'average must be None, "macro" or "micro", got {average!r}.')
     scores = ClassCounts.of_matrix(_checked(matrix)).five(average)
-    return {name: float(score) for name, score in scores.items()} if average else scores
+    if average is None:
+        return scores
+    return {name: float(score) for name, score in scores.items()}
 
 
 def _checked(matrix):
@@ -72,7 +74,9 @@ def count_of_classes(some, classes):
     without = [name for name in classes if name not in some]
     if not without:
         return f"all {len(classes)} classes"
-    names = f"without {', '.join(without)}" if len(without) <= len(some) else ", ".join(some)
+    names = ", ".join(some)
+    if len(without) <= len(some):
+        names = f"without {', '.join(without)}"
     return f"{len(some)} of {len(classes)} classes ({names or 'none'})"
 
 
@@ -111,6 +115,8 @@ class Scores:
         classes = tuple(classes)
         if not len(set(classes)) == len(classes) == len(matrix):
             raise InputError(f"{len(matrix)} classes need as many different names, got {classes}.")
+        if expected_images is None:
+            expected_images = images
         counts = ClassCounts.of_matrix(matrix)
         each = counts.five()
         return cls(
@@ -123,7 +129,7 @@ class Scores:
             per_image=per_image or {},
             confusion_matrix=matrix,
             images=int(images),
-            expected_images=int(images if expected_images is None else expected_images),
+            expected_images=int(expected_images),
             out_of_range=int(out_of_range),
             classes=classes,
         )
@@ -142,7 +148,8 @@ class Scores:
 
     def __str__(self):
         rows = {"macro": {name: getattr(self, name) for name in SCORE_NAMES}, "micro": self.micro}
-        rows |= {"per image": self.per_image} if self.per_image else {}
+        if self.per_image:
+            rows["per image"] = self.per_image
         width = max(len(name) for name in (*rows, *self.classes))
         lines = [" " * width + "".join(f"{name:>13}" for name in SCORE_NAMES)]
         for title, row in [*rows.items(), *self.per_class.items()]:
@@ -157,8 +164,9 @@ class Scores:
         labelled = dict(zip(self.classes, self.confusion_matrix.sum(axis=1), strict=True))
         if predicted_alone := [name for name in self.scored_classes if not labelled[name]]:
             lines.append(f"Predicted but in no label, so IoU 0: {', '.join(predicted_alone)}")
-        warning = f"WARNING: {self.out_of_range} pixels have a label that is neither a class nor void."
-        return "\n".join([*lines, warning] if self.out_of_range else lines)
+        if self.out_of_range:
+            lines.append(f"WARNING: {self.out_of_range} pixels have a label that is neither a class nor void.")
+        return "\n".join(lines)
 
     def to_json(self, path):
         """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
@@ -179,7 +187,8 @@ class Scores:
             table = json.loads(content, object_hook=lambda d: {k: nan if d[k] is None else d[k] for k in d})
         except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, brackets without end
             raise InputError(f"{must}: {error}.") from error
-        table = table if isinstance(table, dict) else {}
+        if not isinstance(table, dict):
+            table = {}
         table.pop("scored_classes", None)  # older files lack it; the matrix says it
         known = {field.name for field in dataclasses.fields(cls)}
         table = {name: value for name, value in table.items() if name in known or name not in SCORES}

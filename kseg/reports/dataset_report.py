@@ -69,11 +69,13 @@ def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progr
         FileNotFoundError, ValueError: no record folder, a manifest or shards that cannot be read at all, or a sheet
             that would be one of these files.
     """
-    refuse_inputs([sheet] if sheet else [], record_files(data_dir))
+    refuse_inputs(filter(None, [sheet]), record_files(data_dir))
     manifest = load_manifest(data_dir, label_space=label_space)
     findings, problems, warnings = check_records(manifest, workers, progress)
     label_set = manifest.info.label_set()
-    name = "train" if "train" in findings else next(iter(findings))
+    name = next(iter(findings))
+    if "train" in findings:
+        name = "train"
     counts = np.bincount(label_set.table, weights=findings[name].pixels, minlength=256)[: label_set.num_classes]
     weights = {}
     if counts.any():
@@ -81,9 +83,11 @@ def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progr
     else:
         problems.append(f"{name}: no pixel belongs to a class, so there is nothing to learn.")
     readable = set(findings[name].names)
+    drawn = None
     if sheet and readable:
         draw_samples(Examples(data_dir, name, label_space=label_space), sheet, readable)
-    return DatasetReport(label_set, findings, weights, problems, warnings, str(sheet) if sheet and readable else None)
+        drawn = str(sheet)
+    return DatasetReport(label_set, findings, weights, problems, warnings, drawn)
 
 
 def draw_samples(examples, path, names=None):

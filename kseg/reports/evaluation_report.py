@@ -68,7 +68,9 @@ def write_report(
     refuse_inputs(paths, [*model_files(model), *record_files(data_dir)])
     model = as_model(model)
     source = open_for(model, data_dir, split, label_set, label_space)
-    official = SceneCounts(source, class_count(model)) if cityscapes else None
+    official = None
+    if cityscapes:
+        official = SceneCounts(source, class_count(model))
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     classes = source.label_set.classes
@@ -88,4 +90,4 @@ def write_report(
     draw_confusion_matrix(scores, paths[1])
     objects.to_json(paths[2])
     boundaries.to_json(paths[3])
-    return Report(scores, objects, boundaries, official.scores() if official else None)
+    return Report(scores, objects, boundaries, official and official.scores())

@@ -54,14 +54,13 @@ UNKNOWN = "unknown"
 _NAMES = {"sums": "epoch"}  # of what a file calls otherwise
 
 
-def save_checkpoint(folder, state, variables, keep=2):
-    """Write the state of a run and its variables, then delete all but the `keep` newest checkpoints.
+def save_checkpoint(folder, state, variables):
+    """Write the state of a run and its variables, then delete all but the two newest checkpoints.
 
     Args:
         folder: the run's checkpoints folder, made if missing.
         state: TrainState, JSON types in all its fields; its step names the file.
         variables: dict of lists of keras.Variable, by what they belong to ("model", "optimizer", ...).
-        keep: how many of the newest stay.
     Returns:
         pathlib.Path of the checkpoint.
     Raises:
@@ -79,7 +78,7 @@ def save_checkpoint(folder, state, variables, keep=2):
     path = folder / f"step-{state.step:08}.npz"
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
-    for old in list_checkpoints(folder)[:-keep]:
+    for old in list_checkpoints(folder)[:-2]:
         old.unlink()
     return path
 
@@ -103,7 +102,9 @@ def restore_checkpoint(path, variables):
     """
     path = pathlib.Path(path)
     earlier = [other.name for other in list_checkpoints(path.parent) if other.name < path.name]
-    way_out = f"Delete it to continue from {earlier[-1]}." if earlier else "There is no earlier one: use a new workdir."
+    way_out = "There is no earlier one: use a new workdir."
+    if earlier:
+        way_out = f"Delete it to continue from {earlier[-1]}."
     try:
         header, arrays = _read(path)
     except _BROKEN as error:

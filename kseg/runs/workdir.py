@@ -1,5 +1,6 @@
 """The folder of a training run: its settings, history, and how to tell a finished run from a broken one."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -38,8 +39,10 @@ _UNTIL = re.compile(r"# until step (\d+): (.*)")
 
 def describe(model, data_dir, model_options, strategy, settings, records):
     """Return a run's settings as {flag: text}, None and empty ones left out; `records` is the manifest's digest."""
+    if not isinstance(model, str):
+        model = getattr(model, "__name__", type(model).__name__)
     values = {
-        "model": model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__),
+        "model": model,
         "data_dir": data_dir,
         "model_options": json.dumps(model_options, sort_keys=True),
         "strategy": strategy,
@@ -52,11 +55,16 @@ def describe(model, data_dir, model_options, strategy, settings, records):
 def _comparable(values, name):
     """A flag's value in {flag: text}, or its default (of runs of older kseg); numbers as such: 1 is 1.0."""
     field = Settings.__dataclass_fields__.get(name)
-    text = values.get(name, "" if field is None or field.default is None else str(field.default))
-    try:
-        return float(text) if field is not None and field.type.startswith(("int", "float")) else text
-    except ValueError:
-        return text
+    if field is None:
+        return values.get(name, "")
+    default = field.default
+    if default is None:
+        default = ""
+    text = values.get(name, str(default))
+    with contextlib.suppress(ValueError):
+        if field.type.startswith(("int", "float")):
+            return float(text)
+    return text
 
 
 def _total_steps(values, images):
@@ -144,7 +152,9 @@ class RunFolder:
         if stored is None:
             return False
         before, now = (_total_steps(values, images) for values in (stored, wanted))
-        free = _NOT_COMPARED + (_NOTED if now >= before else _NOTED[len(_LENGTH) :])
+        free = {*_NOT_COMPARED, *_NOTED}
+        if now < before:
+            free.difference_update(_LENGTH)
         names = sorted((set(stored) | set(wanted)).difference(free))
         different = [name for name in names if _comparable(stored, name) != _comparable(wanted, name)]
         if not different:
@@ -203,7 +213,7 @@ class RunFolder:
 
     def kept_model(self, keep):
         """Return the path of the weights that the setting `keep` chooses."""
-        return self.workdir / ("last.keras" if keep == "last" else "best.keras")
+        return self.workdir / {"last": "last.keras"}.get(keep, "best.keras")
 
     def read_history(self):
         """Return the rows of history.csv, numbers as floats, missing ones left out."""

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kseg.io.files import write_atomic
 
-_CELL, _GAP = 34, 10  # pixels
+_CELL = 34  # pixels
+_GAP = 10
 _FULL = np.array([8, 60, 125])  # the colour of 100 %
 _WRONG = np.array([150, 25, 20])  # of 100 % off the diagonal
 _NO_TRUTH = (225, 225, 225)
@@ -61,7 +62,10 @@ def draw_confusion_matrix(scores, path):
         draw.text((margin - _GAP, y + _CELL // 2), name, fill="black", font=font, anchor="rm")
         for c, count in enumerate(row.tolist()):
             box = (margin + c * _CELL, y, margin + (c + 1) * _CELL, y + _CELL)
-            _cell(draw, box, count / row.sum() if row.any() else None, r == c, small)
+            if row.any():
+                _cell(draw, box, count / row.sum(), r == c, small)
+            else:
+                draw.rectangle(box, fill=_NO_TRUTH, outline="lightgray")
     picture = io.BytesIO()
     page.save(picture, "PNG")
     write_atomic(os.fspath(path), picture.getvalue())
@@ -76,10 +80,7 @@ def _write_upright(page, names, left, top, height, font):
 
 
 def _cell(draw, box, share, right, font):
-    """Fill a cell; `share` in 0..1, None for a row without truth."""
-    if share is None:
-        draw.rectangle(box, fill=_NO_TRUTH, outline="lightgray")
-        return
+    """Fill a cell; `share` in 0..1."""
     colour = 255 + share**0.6 * ((_FULL if right else _WRONG) - 255)  # bends so that a few per cent are seen
     draw.rectangle(box, fill=tuple(np.rint(colour).astype(int).tolist()), outline="lightgray")
     if round(100 * share):

@@ -10,7 +10,8 @@ from kseg.io.files import replacing
 
 VOID_COLOUR = (0, 0, 0)
 UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
-_GAP, _SWATCH = 8, 18  # pixels
+_GAP = 8  # pixels
+_SWATCH = 18
 
 
 def colorize(label, palette, ignore_label=255):
@@ -118,7 +119,8 @@ def _legend(names, colours, width, font):
     legend = Image.new("RGB", (width, lines * line + _GAP), "white")
     draw = ImageDraw.Draw(legend)
     for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        x, y = _GAP + i % columns * step, i // columns * line
+        x = _GAP + i % columns * step
+        y = i // columns * line
         draw.rectangle((x, y, x + _SWATCH, y + _SWATCH), fill=tuple(map(int, colour)), outline="gray")
         draw.text((x + _SWATCH + _GAP, y + _SWATCH // 2), name, fill="black", font=font, anchor="lm")
     return legend

@@ -47,20 +47,6 @@ def test_every_script_is_the_command_of_its_name(root):
         assert start == ['if __name__ == "__main__":\n    main()\n']  # guarded: prepare_data.py spawns processes
 
 
-def test_every_config_parses(root):
-    from kseg.settings import Settings
-
-    configs = sorted((root / "configs").rglob("*.flags"))
-    assert len(configs) >= 3
-    for config in configs:
-        names = {flag[2:].partition("=")[0].removeprefix("no") for flag in expand_flagfiles([f"--flagfile={config}"])}
-        known = set(Settings.__dataclass_fields__) | {
-            *("model", "dataset", "data_dir", "workdir", "base_filters", "encoder_weights", "model_options", "strategy")
-        }
-        complete = config.parent.name != "shared"  # there lie parts that others name
-        assert names <= known and (not complete or {"model", "data_dir", "workdir"} <= names), config
-
-
 def test_the_command_line_wins_in_any_order(tmp_path):
     (tmp_path / "nested").mkdir()
     (tmp_path / "a.flags").write_text("# a comment\n\n--rate=1\n--flagfile=nested/b.flags\n")

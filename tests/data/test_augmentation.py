@@ -110,7 +110,8 @@ def test_flip_mirrors_image_and_label_together():
 
 def test_a_crop_is_a_window_of_the_whole():
     random = np.random.default_rng(2)
-    image, label = random.integers(0, 256, (16, 24, 3), np.uint8), random.integers(0, 3, (16, 24), np.uint8)
+    image = random.integers(0, 256, (16, 24, 3), np.uint8)
+    label = random.integers(0, 3, (16, 24), np.uint8)
     whole = apply_row(image, label, row(), 8, 12)
     got = apply_row(image, label, row(top=0.5, left=0.999), 8, 12, crop=(4, 6))
     for part, expected in zip(got, whole, strict=True):

@@ -13,11 +13,6 @@ from kseg.io.errors import InputError, NotFiniteError
 from kseg.layers import Preprocess
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    return tiny.write_records(tmp_path_factory.mktemp("finite"))
-
-
 @keras.saving.register_keras_serializable("tests")
 class Overflowing(keras.layers.Layer):
     """Infinite where an image has a white pixel; else 1."""
@@ -34,11 +29,7 @@ def build(bad=None, overflowing=False):
     if overflowing:
         x = keras.layers.Multiply()([x, Overflowing()(image)])
     model = keras.Model(image, x)
-    model.get_layer("preprocess").label_set = {
-        "name": "train_ids",
-        "classes": ["road", "car", "sky"],
-        "palette": [[0, 0, 0]] * 3,
-    }
+    model.get_layer("preprocess").label_set = tiny.LABELS
     if bad is not None:
         model.get_layer("logits").bias.assign([0.0, bad, 0.0])
     return model

@@ -169,19 +169,10 @@ def test_fused_batch_norm_equals_keras(dtype_policy, tolerance, options, jit):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5)  # a variance over n - 1 would be 1.7% off
 
 
-def test_batch_norm_takes_the_fused_kernel_only_where_it_should():
-    def kernels(layer, shape, **call):
-        layer.build(shape)
-        function = tf.function(lambda x: layer(x, **call)).get_concrete_function(tf.TensorSpec(shape))
-        return "FusedBatchNormV3" in {op.type for op in function.graph.get_operations()}
-
-    shape = (2, 4, 4, 3)
-    assert kernels(layers.BatchNormalization(), shape, training=True)
-    assert not kernels(layers.BatchNormalization(), shape, training=False)
-    assert not kernels(layers.BatchNormalization(trainable=False), shape, training=True)
-    assert not kernels(layers.BatchNormalization(axis=1), shape, training=True)
-    assert not kernels(layers.BatchNormalization(), (4, 3), training=True)
-    assert not kernels(layers.BatchNormalization(), shape, training=True, mask=tf.ones((2, 4, 4), bool))
+def test_batch_norm_trains_by_the_fused_kernel():
+    layer = layers.BatchNormalization()
+    function = tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.TensorSpec((2, 4, 4, 3)))
+    assert "FusedBatchNormV3" in {op.type for op in function.graph.get_operations()}
 
 
 @pytest.mark.parametrize("case", ["frozen", "axis", "rank 2", "mask", "inference"])

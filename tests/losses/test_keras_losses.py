@@ -92,20 +92,6 @@ def test_loss_of_a_batch_without_a_valid_pixel_is_zero_and_so_is_its_gradient():
     np.testing.assert_array_equal(tape.gradient(value, logits), np.zeros_like(logits))
 
 
-def test_uneven_parts_add_up_to_the_global_mean():
-    # One part holds 20 valid pixels, the other one: the mean of the parts' means is not the whole's loss.
-    _, logits = _example()
-    labels = np.full((2, 4, 5), 255, np.uint8)
-    labels[0] = 0
-    labels[1, 0, 0] = 2
-    parts = [losses.cross_entropy(labels[i : i + 1], logits[i : i + 1]) for i in range(2)]
-    total, count = (sum(float(part[i]) for part in parts) for i in range(2))
-    expected = _expected(labels, logits)
-    assert count == 21 and total / count == pytest.approx(expected[0] / 21, rel=1e-6)
-    assert float(losses.CrossEntropy()(labels, logits)) == pytest.approx(total / count, rel=1e-6)
-    assert np.mean([float(s / n) for s, n in parts]) != pytest.approx(total / count, rel=0.01)
-
-
 def test_compiles_into_a_model_and_keeps_its_configuration(tmp_path):
     labels, _ = _example()
     images = np.random.default_rng(3).normal(size=(2, 4, 5, 2)).astype(np.float32)

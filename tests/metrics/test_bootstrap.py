@@ -80,30 +80,6 @@ def test_against_a_naive_loop(groups):
             assert interval.above == pytest.approx((np.sign(kept).mean() + 1) / 2)
 
 
-def test_images_of_equal_size_have_the_normal_interval():
-    """Pixel accuracy over images of N pixels is a mean over images: its resampled mean is nearly normal.
-
-    By the central limit theorem 95 % of the resampled means of d lie within 1.96 sd(d) / sqrt(n) of mean(d).
-    """
-    random = np.random.default_rng(0)
-    images = 200
-    pixels = 1000
-    right = random.binomial(pixels, random.uniform(0.5, 0.9, (images, 1)) + [[0, 0.02]])  # both follow the image
-    counts = ImageCounts()
-    for pair in right:
-        counts.add([[[n, pixels - n, 0], [0, 0, 0]] for n in pair])
-    (found,) = paired_bootstrap(counts.array(), resamples=8000)
-    difference = (right[:, 1] - right[:, 0]) / pixels
-    half = 1.96 * difference.std() / np.sqrt(images)
-    interval = found["pixel_accuracy"]
-    assert interval.difference == pytest.approx(difference.mean())
-    assert interval.low == pytest.approx(difference.mean() - half, abs=0.05 * half)
-    assert interval.high == pytest.approx(difference.mean() + half, abs=0.05 * half)
-    assert interval.above == 1  # mean(d) is far more than three standard errors above 0
-    # Without the pairing the spread of the images would swamp it: the accuracies' own is ten times that of d.
-    assert (right / pixels).std() > 5 * difference.std()
-
-
 def test_two_groups_give_three_values():
     """Of two groups a resample has two of the first, one of each, or two of the second: shares 1/4, 1/2, 1/4."""
     counts = ImageCounts()

@@ -60,18 +60,6 @@ def test_matches_equal_brute_force(classes):
         np.testing.assert_array_equal(match_boundaries(truth, prediction, valid, classes, tolerance), expected)
 
 
-def test_no_other_class_matches():
-    # 40 stripes of 3 x 2 pixels, all on a boundary; moved by two columns (the last one twice) every one misses itself.
-    truth = np.kron(np.arange(40), np.ones((3, 2), int)).astype(np.uint8)
-    moved = np.minimum(truth + 1, 39)
-    pair = checked_pair(truth, truth, 40)
-    expected = np.full(40, 6)
-    expected[[0, 39]] = 3  # at the borders of the image only one of two columns touches another class
-    np.testing.assert_array_equal(match_boundaries(*pair, 40, 0), [expected] * 4)
-    found = match_boundaries(*checked_pair(truth, moved, 40), 40, 0)
-    assert found[0].tolist() == expected.tolist() and not found[1].any() and not found[3].any()
-
-
 def test_bands_equal_brute_force():
     for seed, distance in enumerate((1, 2, 4, 30)):
         truth, prediction, valid = checked_pair(*blobs(seed, 4), 4)

@@ -200,7 +200,7 @@ def test_bad_maps_are_refused_and_not_counted(changes, message):
     good = {name: np.zeros((4, 4), int) for name in ("prediction", "label", "instances")}
     counts = CityscapesCounts()
     with pytest.raises(ValueError, match=message):
-        counts.add(**{**good, **changes})
+        counts.add(**(good | changes))
     with pytest.raises(ValueError, match="expected at least 1, got 0"):
         counts.scores()
     counts.add(**good)

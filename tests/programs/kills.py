@@ -109,7 +109,7 @@ class Stage:
                 setattr(owner, attribute, marking(byte, NAMES.index(name), getattr(owner, attribute)))
             if prepare:
                 prepare()
-            kseg.train(tiny.build_tiny, self.records, workdir, callbacks=callbacks, **{**SETTINGS, **settings})
+            kseg.train(tiny.build_tiny, self.records, workdir, callbacks=callbacks, **(SETTINGS | settings))
 
         return self.fork(train), byte
 

@@ -12,7 +12,9 @@ from PIL import Image
 import kseg
 from kseg.data.records.prepare import prepare_dataset
 
-IMAGES, ROUND, CAR = 66, 60, 1  # images, cards that come at a time, the class that some lack
+IMAGES = 66
+ROUND = 60  # cards that come at a time
+CAR = 1  # the class that some lack
 
 
 @pytest.fixture(scope="module")

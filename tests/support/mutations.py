@@ -77,8 +77,8 @@ def _token(data, at, length, random):
     """For text: put something in the place of a number or a word, or between them."""
     places = [match.span() for match in re.finditer(rb"[\w.+-]+", data[max(0, at - 200) : at + 200])]
     start, end = places[random.integers(len(places))] if places and random.random() < 0.8 else (min(at, 200),) * 2
-    start, end = start + max(0, at - 200), end + max(0, at - 200)
-    return data[:start] + _TOKENS[random.integers(len(_TOKENS))] + data[end:]
+    before = max(0, at - 200)
+    return data[: before + start] + _TOKENS[random.integers(len(_TOKENS))] + data[before + end :]
 
 
 CHANGES = (_flip, _flip, _overwrite, _number, _delete, _insert, _repeat, _move, _zero, _cut, _token, _token)

@@ -7,7 +7,8 @@ import zlib
 import numpy as np
 from PIL import Image, ImageOps
 
-H, W = 23, 37  # odd: bits of a row do not fill its last byte
+H = 23  # odd, as W: bits of a row do not fill its last byte
+W = 37
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (H, W), np.uint8)
 ALPHA = RANDOM.integers(0, 256, (H, W), np.uint8)

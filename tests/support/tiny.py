@@ -6,6 +6,11 @@ import numpy as np
 from PIL import Image
 
 CLASSES = [{"id": i, "name": name, "color": [90 * i, 50, 20]} for i, name in enumerate(("road", "car", "sky"))]
+LABELS = {  # as a model carries them
+    "name": "train_ids",
+    "classes": [row["name"] for row in CLASSES],
+    "palette": [row["color"] for row in CLASSES],
+}
 SETTINGS = {
     "epochs": 3,
     "batch_size": 2,
@@ -80,7 +85,9 @@ def brightness_model(input_shape=(None, None, 3), classes=3, multiple=1):
     model = keras.Model(image, layer(x))
     kernel = np.zeros((1, 1, 3, classes), np.float32)
     bias = np.zeros(classes, np.float32)
-    kernel[..., :, 1], bias[1] = 1 / 3, -89.9  # m - 89.9; means are thirds, so there are no ties
-    kernel[..., :, 2], bias[2] = 2 / 3, -249.8  # 2m - 249.8 overtakes it at 159.9
+    kernel[..., :, 1] = 1 / 3  # m - 89.9; means are thirds, so there are no ties
+    bias[1] = -89.9
+    kernel[..., :, 2] = 2 / 3  # 2m - 249.8 overtakes it at 159.9
+    bias[2] = -249.8
     layer.set_weights([kernel, bias])
     return model

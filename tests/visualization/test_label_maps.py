@@ -25,7 +25,8 @@ def _has(picture, colour):
 
 def test_gallery_has_columns_in_order_and_a_legend(tmp_path):
     image = np.full((40, 100, 3), (10, 200, 30), np.uint8)
-    prediction, truth = np.zeros((40, 100), np.uint8), np.full((40, 100), 255, np.uint8)
+    prediction = np.zeros((40, 100), np.uint8)
+    truth = np.full((40, 100), 255, np.uint8)
     path = visualization.prediction_gallery(
         [(image, prediction, truth)], CLASSES, PALETTE, tmp_path / "p.png", width=100
     )
@@ -54,7 +55,8 @@ def test_gallery_without_photographs_shrinks_labels_without_new_colours(tmp_path
 
 
 def test_gallery_leaves_a_missing_image_blank(tmp_path):
-    image, label = np.zeros((40, 100, 3), np.uint8), np.zeros((40, 100), np.uint8)
+    image = np.zeros((40, 100, 3), np.uint8)
+    label = np.zeros((40, 100), np.uint8)
     rows = [(image, label, label), (None, label, label)]
     path = visualization.prediction_gallery(rows, CLASSES, PALETTE, tmp_path / "p.png", width=100)
     picture = np.asarray(Image.open(path))

@@ -21,7 +21,8 @@ def apply_row(image, label, row, height, width, crop=None, resize_label=nearest_
     image = _resize_float(image, scaled_height, scaled_width)[top : top + rows, left : left + columns]
     label = resize_label(label, scaled_height, scaled_width)[top : top + rows, left : left + columns]
     if row["flip"]:
-        image, label = image[:, ::-1], label[:, ::-1]
+        image = image[:, ::-1]
+        label = label[:, ::-1]
     image = tf.round(image)
     image = tf.linalg.matmul(tf.reshape(image, (-1, 3)), row["color"][:, :3], transpose_b=True)
     image = tf.reshape(image + row["color"][:, 3], (rows, columns, 3))

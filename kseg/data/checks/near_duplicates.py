@@ -25,7 +25,7 @@ def difference_hash(thumbnails):
     down, across = _HASH
     grids = [np.asarray(Image.fromarray(t).resize((across + 1, down), Image.Resampling.BOX), int) for t in thumbnails]
     bits = np.array([grid[:, 1:] > grid[:, :-1] for grid in grids], np.uint8).reshape(len(grids), down * across)
-    return np.packbits(bits, axis=1).view(np.uint64)[:, 0] if len(grids) else np.zeros(0, np.uint64)
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
 def near_duplicates(first, second):

@@ -103,7 +103,9 @@ def check_records(manifest, workers=None, progress=False):
         for shard, is_whole in zip(shards, whole, strict=True)
         if not is_whole
     ]
-    warnings = [] if shards else ["Without dataset.json there are no checksums and pixel counts to compare with."]
+    warnings = []
+    if not shards:
+        warnings.append("Without dataset.json there are no checksums and pixel counts to compare with.")
     if "train" in findings and "val" not in findings:
         warnings.append(f"{NO_VALIDATION}.")
     for split, found in findings.items():
@@ -210,7 +212,9 @@ def _illegal_ids(split, pixels, info, smoothed=False):
     if not wrong:
         return []
     shown = _listed([f"{i} in {count_text(pixels[i], 'pixel')}" for i in wrong])
-    mark = "the labels were smoothed" if smoothed else "if few pixels along edges have them, the labels were smoothed"
+    mark = "the labels were smoothed"
+    if not smoothed:
+        mark = f"if few pixels along edges have them, {mark}"
     return [
         f"{split}: ids that {info.name} does not have: {shown}; {mark}: {_SMOOTHED}. Otherwise correct the labels, or "
         "name the ids in the class list."
@@ -228,7 +232,9 @@ def _class_warnings(pixels, label_set):
         of = count_text(len(nowhere), "class", "classes")
         they = "It gets" if len(nowhere) == 1 else "They get"
         lines.append(f"No split has a pixel of {of}: {_listed(nowhere)}. {they} no score.")
-    for split, there in present.items() if train is not None else ():
+    if train is None:
+        return lines
+    for split, there in present.items():
         if unlearnt := [name for i, name in names if i in there - train]:
             lines.append(f"{split} has classes that train lacks, so they cannot be learnt: {_listed(unlearnt)}.")
         if unscored := [name for i, name in names if i in train - there]:
@@ -238,8 +244,10 @@ def _class_warnings(pixels, label_set):
 
 def _void_warnings(split, pixels, label_set):
     void = pixels[label_set.table >= INVALID_LABEL].sum() / max(1, pixels.sum())
+    if void <= 0.5:
+        return []
     question = "do the labels hold the ids that the class list names?"
-    return [f"{void:.0%} of the pixels of {split} belong to no class: {question}"] if void > 0.5 else []
+    return [f"{void:.0%} of the pixels of {split} belong to no class: {question}"]
 
 
 def _judge_pair(split, found, second_split, found_there):
@@ -273,17 +281,21 @@ def quick_check(train, val):
         info = examples.manifest.info
         label_set = examples.label_set
         labels = [np.bincount(label.ravel(), minlength=256) for label in _look(examples)]
-        counts = _counted(split) if split.pixel_counts else sum(labels)
+        counts = sum(labels)
+        if split.pixel_counts:
+            counts = _counted(split)
         for suspect, what in ((looks_like_training_ids, _TRAINING_IDS), (looks_like_label_ids, _LABEL_IDS)):
             if suspect(counts, info) or sum(suspect(label, info) for label in labels) > len(labels) / 2:
                 raise InputError(f"The labels of split {split.name} {what}.")
+        warnings += _illegal_ids(split.name, counts, info) + _void_warnings(split.name, counts, label_set)
         if split.pixel_counts:
             if not counts[label_set.table < INVALID_LABEL].any():
                 raise InputError(f"No pixel of split {split.name} belongs to a class of label set {label_set.name}.")
             pixels[split.name] = counts
-        warnings += _illegal_ids(split.name, counts, info) + _void_warnings(split.name, counts, label_set)
-        warnings += mistaken_void(split.name, dict(enumerate(counts.tolist())), info) if split.pixel_counts else []
-    return warnings + (_class_warnings(pixels, train.label_set) if len(pixels) == 2 else [])
+            warnings += mistaken_void(split.name, dict(enumerate(counts.tolist())), info)
+    if len(pixels) == 2:
+        warnings += _class_warnings(pixels, train.label_set)
+    return warnings
 
 
 def _look(examples):

@@ -83,7 +83,9 @@ class Examples:
     def check_batches(self, batch_size):
         """Raise ValueError if a batch of consecutive images would hold different sizes, or none at all."""
         check_whole("batch_size", batch_size, 1)
-        for start in range(0, len(self) if batch_size > 1 else 0, batch_size):
+        if batch_size == 1:
+            return
+        for start in range(0, len(self), batch_size):
             batch = slice(start, start + batch_size)
             if np.ptp(self.split.heights[batch]) or np.ptp(self.split.widths[batch]):
                 raise InputError(
@@ -133,11 +135,5 @@ class Examples:
 
 
 def _stacked(examples, batch_size):
-    batch = []
-    for example in examples:
-        batch.append(example)
-        if len(batch) == batch_size:
-            yield tuple(np.stack(part) for part in zip(*batch, strict=True))
-            batch = []
-    if batch:
+    while batch := list(itertools.islice(examples, batch_size)):
         yield tuple(np.stack(part) for part in zip(*batch, strict=True))

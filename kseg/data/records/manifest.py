@@ -289,7 +289,7 @@ def _index_foreign(data_dir: str, sizes: dict[str, int], label_space: str | None
         if missing:
             raise InputError(f"{data_dir}: shards {missing} of split {name!r} are missing.")
         splits[name] = _scan_split(data_dir, name, [files[i][0] for i in sorted(files)], unfinished)
-    info = cityscapes.info() if label_space == "label_ids" else _train_ids_info()
+    info = {"train_ids": _train_ids_info, "label_ids": cityscapes.info}[label_space]()
     listing = json.dumps([label_space, sorted((f, n) for f, n in sizes.items() if SHARD_NAME.match(f))])
     digest = hashlib.sha256(listing.encode()).hexdigest()
     return Manifest(data_dir, info, splits, f"cityscapes/{label_space}", "", digest)
@@ -301,7 +301,8 @@ def _scan_split(data_dir: str, name: str, files: list[str], unfinished: str) -> 
         for position, (offset, _, small) in enumerate(scan(join(data_dir, file))):
             if "image/segmentation/class/label_space" in small:
                 raise InputError(f"{unfinished} again: the shards there are from a preparation that did not finish.")
-            height, width = small.get("image/height"), small.get("image/width")
+            height = small.get("image/height")
+            width = small.get("image/width")
             if not isinstance(height, int) or not isinstance(width, int):
                 raise InputError(f"Record {position} of shard {file} in {data_dir} lacks image/height or image/width.")
             rows.append((i, offset, _text(small.get("image/filename")) or f"{file}/{position}", height, width))

@@ -70,17 +70,18 @@ def prepare_dataset(
     source = checked_path(source, "source")
     output = os.path.abspath(checked_path(output, "output"))
     listed = DATASETS[dataset].read(source)
-    for note in listed.notes if progress else ():
-        tqdm.tqdm.write(note)
+    if progress:
+        for note in listed.notes:
+            tqdm.tqdm.write(note)
     options = {
         "dataset": dataset,
         "store_size": store_size and list(store_size),
         "image_format": image_format,
     }
     options["shards"] = {split: _shard_count(frames, shards) for split, frames in listed.splits.items()}
-    origin = {"options": options, "classes": listed.info.to_json(), "files": _file_digests(listed)}
-    finished = None if listed.problems else _finished(output, origin, progress)
-    if finished is not None:
+    digests = {split: _digest([_stamps(item) for item in frames]) for split, frames in listed.splits.items()}
+    origin = {"options": options, "classes": listed.info.to_json(), "files": digests}
+    if not listed.problems and (finished := _finished(output, origin, progress)):
         return finished
     tasks = _plan(listed, output, options, origin)
     written = [os.path.join(output, name) for name in (records.MANIFEST, records.ORIGIN)]
@@ -88,9 +89,11 @@ def prepare_dataset(
     with locked(pathlib.Path(output)):
         _write(listed, output, options, origin, tasks, workers, progress)
     manifest = records.load_manifest(output)
-    if progress and "val" not in manifest.splits:
+    if not progress:
+        return manifest
+    if "val" not in manifest.splits:
         tqdm.tqdm.write(f"WARNING: {records.NO_VALIDATION}.")
-    for name, split in manifest.splits.items() if progress else ():
+    for name, split in manifest.splits.items():
         for warning in mistaken_void(name, split.pixel_counts, manifest.info):
             tqdm.tqdm.write(f"WARNING: {warning}")
     return manifest
@@ -144,13 +147,11 @@ def _stamps(item) -> list:
     return [item.name, *(r and stamp(r) for r in (item.image, item.label, item.instance))]
 
 
-def _file_digests(listed: Source) -> dict[str, str]:
-    return {split: _digest([_stamps(item) for item in frames]) for split, frames in listed.splits.items()}
-
-
 def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | None:
     """Return the manifest of a finished folder from the same source, None if there is work to do."""
-    files = list_files(output) if os.path.isdir(output) else {}
+    files = {}
+    if os.path.isdir(output):
+        files = list_files(output)
     if records.ORIGIN not in files:
         foreign = [f for f in files if f == records.MANIFEST or SHARD_NAME.match(f)]
         if foreign:
@@ -197,11 +198,13 @@ def _plan(listed: Source, output: str, options: dict, origin: dict) -> list[writ
     tasks = []
     for split, frames in listed.splits.items():
         count = options["shards"][split]
+        size = None
+        if split == "train" and options["store_size"]:
+            size = tuple(options["store_size"])
         for i in range(count):
             part = frames[i * len(frames) // count : (i + 1) * len(frames) // count]
             path = os.path.join(output, f"{split}-{i:05}-of-{count:05}.tfrecord")
             fingerprint = _digest([origin["options"], origin["classes"], [_stamps(item) for item in part]])
-            size = tuple(options["store_size"]) if split == "train" and options["store_size"] else None
             tasks.append(writer.ShardTask(path, split, part, fingerprint, size, options["image_format"]))
     return tasks
 
@@ -232,7 +235,9 @@ def _clear(output: str, origin: dict, keep: dict) -> None:
         os.remove(os.path.join(output, records.MANIFEST))
     for file in files:
         unfinished = _UNFINISHED.fullmatch(file)
-        base = unfinished[1] if unfinished else file.removesuffix(writer.STATS)
+        base = file.removesuffix(writer.STATS)
+        if unfinished:
+            base = unfinished[1]
         if SHARD_NAME.match(base) and (unfinished or base not in kept):
             os.remove(os.path.join(output, file))
 

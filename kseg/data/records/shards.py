@@ -72,7 +72,9 @@ def unknown_ids(source: Source, item: Frame, ids: np.ndarray) -> list[Problem]:
     wrong = [i for i in np.flatnonzero(counts).tolist() if i not in source.info.known_ids]
     if not wrong:
         return []
-    shown = ", ".join(f"{i} in {count_text(counts[i], 'pixel')}" for i in wrong[:5]) + (", ..." if wrong[5:] else "")
+    shown = ", ".join(f"{i} in {count_text(counts[i], 'pixel')}" for i in wrong[:5])
+    if wrong[5:]:
+        shown += ", ..."
     line = f"{source.shown(item.label)}: ids that {source.info.name} does not have: {shown}"
     if images.is_one_bit(read_bytes(item.label), source.shown(item.label)):
         line += "; a 1-bit image holds 0 and 1, not 0 and 255: export 8-bit masks, or list those ids in classes.json"
@@ -130,13 +132,12 @@ def write_shard(source: Source, task: ShardTask) -> dict:
 
 def finished_stats(task: ShardTask) -> dict | None:
     """Return the sidecar of a shard that an earlier run finished from the same origin, else None."""
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         with open(task.path + STATS, encoding="utf-8") as file:
             stats = json.load(file)
-        whole = stats["fingerprint"] == task.fingerprint and os.path.getsize(task.path) == stats["bytes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # no shard, or not ours: it is written again
-    return stats if whole else None
+        if stats["fingerprint"] == task.fingerprint and os.path.getsize(task.path) == stats["bytes"]:
+            return stats
+    return None  # no shard, or not ours: it is written again
 
 
 def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndarray]:
@@ -150,12 +151,18 @@ def _record(source: Source, task: ShardTask, item: Frame) -> tuple[dict, np.ndar
     shown = source.shown(item.image)
     (height, width), image_format = images.header(image_bytes, shown)
     instance = item.instance and images.upright_png(read_bytes(item.instance), source.shown(item.instance))[0]
-    size = task.store_size if task.store_size not in (None, (height, width)) else None
+    size = task.store_size
+    if size == (height, width):
+        size = None
     plain = images.is_plain(image_bytes, shown)
     if size or not plain or task.image_format not in (None, image_format):
         image = images.decode_image(image_bytes, shown)[0]
-        image_format = task.image_format or (image_format if size else "png")
-        image_bytes = images.encode(images.resize(image, size) if size else image, image_format)
+        if size:
+            image = images.resize(image, size)
+        else:
+            image_format = "png"
+        image_format = task.image_format or image_format
+        image_bytes = images.encode(image, image_format)
     if size:
         height, width = size
         ids = images.resize(ids, size, nearest=True)

@@ -95,8 +95,8 @@ class _Street:
         """A distance (m) between low and high at which x lies within the picture."""
         camera = self.camera
         width = self.canvas.width
-        room = (width - camera.centre if x > 0 else camera.centre) - 0.04 * width
-        nearest = max(low, abs(x) * camera.focal / room)
+        side = width - camera.centre if x > 0 else camera.centre
+        nearest = max(low, abs(x) * camera.focal / (side - 0.04 * width))
         return self.rng.uniform(nearest, max(high, nearest + 2))
 
     def cast(self, footprint, high):
@@ -140,8 +140,8 @@ class _Street:
         while z < FAR:
             garden = not last_garden and rng.uniform() < 0.6
             front = self.fronts[side] + sign * rng.uniform(0, 1.5)
-            deep = rng.uniform(6, 11) if garden else rng.uniform(7, 16)
             if garden:
+                deep = rng.uniform(6, 11)
                 ends = (front + sign * 0.6, z + deep), (front + sign * 0.6, z + 0.5)
                 shape = rng.uniform(1.0, 2.2), self.leaf()
                 self.lots.append(functools.partial(objects.hedge, canvas, *ends, rng, *shape))
@@ -150,6 +150,7 @@ class _Street:
                     x = front + sign * rng.uniform(1, 4)
                     self.lots.append(functools.partial(objects.tree, canvas, x, place, rng, *shape))
             else:
+                deep = rng.uniform(7, 16)
                 high = rng.uniform(4.5, 15)
                 corner = (front, z)
                 for end in ((front + sign * 14, z), (front, z + deep)):
@@ -211,8 +212,9 @@ class _Street:
                     plate = x, min(high, rng.uniform(2.3, 3.0)) - size / 2 + 0.1, z, rng, size
                     self.things.append((z - 0.05, functools.partial(objects.sign, canvas, *plate)))
             for _ in range(rng.integers(2, 5)):
-                walk = kerb + (front - kerb) * rng.uniform(0.2, 0.9)
-                x = walk if rng.uniform() < 0.75 else rng.uniform(*self.edges)
+                x = kerb + (front - kerb) * rng.uniform(0.2, 0.9)
+                if rng.uniform() >= 0.75:
+                    x = rng.uniform(*self.edges)
                 z = self.inside(x, 5, 9.5)
                 self.things.append((z, functools.partial(objects.person, canvas, x, z, rng)))
                 self.cast([(x - 0.25, z), (x + 0.25, z)], 1.7)

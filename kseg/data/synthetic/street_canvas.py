@@ -75,7 +75,8 @@ class Canvas:
         self.rng = rng
         self.camera = camera
         self.light = light
-        self.height, self.width = height, width
+        self.height = height
+        self.width = width
         self.image = np.zeros((height, width, 3), np.float32)
         self.labels = np.zeros((height, width), np.uint8)
         self.instances = np.zeros((height, width), np.uint16)
@@ -84,7 +85,8 @@ class Canvas:
 
     def clip(self, left, top, right, bottom):
         """The part of a rectangle in pixels that lies in the picture, as slices; None if none is free."""
-        left, top = max(0, math.floor(left)), max(0, math.floor(top))
+        left = max(0, math.floor(left))
+        top = max(0, math.floor(top))
         right = min(self.width, math.ceil(right))
         bottom = min(self.height, math.ceil(bottom))
         if right <= left or bottom <= top or not self.free[top:bottom, left:right].any():
@@ -109,7 +111,8 @@ class Canvas:
         box = self.clip(*every.min(0).tolist(), *(every.max(0) + 1).tolist())
         if box is None:
             return
-        top, left = box[0].start, box[1].start
+        top = box[0].start
+        left = box[1].start
         size = (box[1].stop - left, box[0].stop - top)
         picture = Image.new("RGBA", size)
         pen = ImageDraw.Draw(picture)

@@ -71,7 +71,8 @@ def _strip(start, end, width):
 
 def _panel(along, middle, half, low, high):
     """An upright rectangle across a car's end."""
-    left, right = middle - half, middle + half
+    left = middle - half
+    right = middle + half
     return np.array([(along, left, low), (along, right, low), (along, right, high), (along, left, high)])
 
 

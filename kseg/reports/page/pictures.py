@@ -5,7 +5,8 @@ import os
 import numpy as np
 from PIL import Image
 
-FIRST_COLOUR, OTHER_COLOUR = (37, 99, 235), (234, 88, 12)  # blue and orange: also told apart by the colour-blind
+FIRST_COLOUR = (37, 99, 235)  # blue, and orange below: also told apart by the colour-blind
+OTHER_COLOUR = (234, 88, 12)
 _BOTH_WRONG = (30, 30, 36)
 _UNKNOWN = (255, 255, 255)  # predicted outside the classes
 _THUMBNAIL = 320  # pixels of width
