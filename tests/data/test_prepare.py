@@ -210,7 +210,7 @@ def test_the_script_prepares_with_several_processes(tmp_path, script):
     ("arguments", "message"),
     [
         ((), "--dataset and --output must be given"),
-        (("--dataset=kitti", "--output=x"), "cityscapes|camvid|folder|synthetic"),
+        (("--dataset=photos", "--output=x"), "cityscapes|camvid|"),
         (("--dataset=camvid", "--output=x"), "--source must be given"),
         (("--dataset=camvid", "--output=x", "--source=nowhere"), "There is no source folder"),
         (("--dataset=camvid", "--output=x", "--source=y", "--store_width=3"), "go together"),
