@@ -39,7 +39,7 @@ def _length(file, path, offset, position) -> int:
     if crc != _masked_crc(header[:8]):
         raise _corrupt(path, offset, position, f"length checksum {_masked_crc(header[:8]):08x}, stored {crc:08x}")
     if length > MAX_BYTES:
-        raise _corrupt(path, offset, position, f"it claims {length:,} bytes, and at most {MAX_BYTES:,} are read")
+        raise _corrupt(path, offset, position, f"it claims {length:,} bytes, but at most {MAX_BYTES:,} are read")
     return length
 
 

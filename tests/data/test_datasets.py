@@ -156,7 +156,7 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ('{"classes": [{"id": 1, "name": "a"}], "void": 1}', "whole numbers of 0..255"),
         ('{"classes": [{"id": 1, "name": "a"}], "labels": ["ids"]}', '"ids" or "color"'),
         ('{"classes": [{"id": 1, "name": "a"}], "name": 3}', '"name" must be text'),
-        ("[" * 100_000, "it is not JSON"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_bad_classes_file(tmp_path, content, message):
@@ -197,7 +197,7 @@ def test_missing_sources(tmp_path):
     with pytest.raises(FileNotFoundError, match="no train/images"):
         folder.read(tmp_path)
     (tmp_path / "leftImg8bit").mkdir()
-    with pytest.raises(FileNotFoundError, match="no gtFine/"):
+    with pytest.raises(FileNotFoundError, match="gtFine/ is missing"):
         cityscapes.read(tmp_path)
 
 

@@ -389,10 +389,10 @@ PALETTES = {
     "as given": ([BLACK, ROAD, CAR], DRAWN, None),
     "other colours": ([[1, 1, 1], [2, 2, 2], [3, 3, 3]], DRAWN, None),
     "filled up with black": ([BLACK, ROAD, *[BLACK] * 254], DRAWN, None),
-    "sorted by frequency": ([ROAD, BLACK, CAR], DRAWN, "index 0 is drawn (128, 64, 128), {} road (id 1)"),
+    "sorted by frequency": ([ROAD, BLACK, CAR], DRAWN, "index 0 is drawn in (128, 64, 128), {} road (id 1)"),
     "two turned round": ([BLACK, CAR, ROAD], DRAWN, "index 1 is drawn in (0, 0, 142), {} car (id 2)"),
     "nobody's index": ([[9, 9, 9], BLACK, [8, 8, 8]], DRAWN, "index 1 is drawn in (0, 0, 0), {} background (id 0)"),
-    "a class without a colour": ([ROAD, BLACK, CAR], NO_COLOUR, "index 0 is drawn (128, 64, 128), {} road (id 1)"),
+    "a class without a colour": ([ROAD, BLACK, CAR], NO_COLOUR, "index 0 is drawn in (128, 64, 128), {} road (id 1)"),
     "no colours at all": ([ROAD, BLACK, CAR], [{"id": i, "name": f"class {i}"} for i in range(3)], None),
 }
 

@@ -154,3 +154,12 @@ def test_class_pixel_counts_follow_the_label_set(data):
     source = examples_tensorflow.RecordSource(data / "records", "train")
     labels = np.stack([read(data, f"train_{i}")[1] for i in range(7)])
     assert source.pixel_counts().tolist() == [int((labels == c).sum()) for c in range(3)]
+
+
+def test_a_plan_reaches_tf_data_with_all_its_columns():
+    """A new augmentation is a column of ROW; none may get lost, or change its type, on the way to `apply_row`."""
+    rows = augment.epoch_plan(4, 4, 0, 0, Augmentation())[0]
+    expected = {}
+    for name in augment.ROW.names:
+        expected[name] = examples_tensorflow.tf.TensorSpec((None, *rows[name].shape[1:]), rows[name].dtype)
+    assert expected == examples_tensorflow._ROW_SIGNATURE

@@ -141,7 +141,7 @@ def test_deeplab_records(tmp_path, tf, suffix):
 def test_foreign_folders_are_errors(tmp_path, tf):
     with pytest.raises(FileNotFoundError, match="no record folder"):
         records.load_manifest(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="not a finished record folder: it has no dataset.json"):
+    with pytest.raises(ValueError, match="not a finished record folder, it has no dataset.json"):
         records.load_manifest(tmp_path)
     with pytest.raises(ValueError, match="label_space must be one of train_ids, label_ids, got 'ids'"):
         records.load_manifest(tmp_path, label_space="ids")

@@ -39,9 +39,9 @@ def test_every_image_must_come(records):
     from kseg.inference.predict import predictor
 
     pairs = list(kseg.load_dataset(records, "val"))
-    with pytest.raises(ValueError, match="only 4 of 5"):
+    with pytest.raises(ValueError, match="expected 5, got 4"):
         score_batches(predictor(brightness_model()), pairs[:4], ("a", "b", "c"), expected=5)
-    with pytest.raises(ValueError, match="only 0"):
+    with pytest.raises(ValueError, match="got 0"):
         kseg.evaluate(brightness_model(), [])
 
 

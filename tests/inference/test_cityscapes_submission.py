@@ -252,7 +252,7 @@ def test_void_is_legal_but_noted(maps, call_script):
     save(path, label)
     code, out, error = call_script("predict", f"--check={maps}")
     assert code == 0, error
-    assert f"ids that are not scored; each such pixel counts as a miss:  berlin/{NAMES[0]}_mine.png (static)" in out
+    assert f"ids that are not scored; each such pixel counts as a miss: berlin/{NAMES[0]}_mine.png (static)" in out
     assert "5/5 label maps can be submitted" in out
 
 

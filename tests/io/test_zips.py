@@ -113,7 +113,7 @@ def test_a_file_by_its_size(tmp_path):
     with open(path, "wb") as file:
         file.truncate(listing.MAX_BYTES + 1)  # takes no room on the disk
     assert listing.MAX_BYTES == 8 * 8192 * 8192
-    with pytest.raises(InputError, match="x.png has 536,870,913 bytes, and at most 536,870,912 are read"):
+    with pytest.raises(InputError, match="x.png has 536,870,913 bytes, but at most 536,870,912 are read"):
         read_bytes(str(path))
 
 
@@ -140,7 +140,7 @@ def test_a_submission_of_bombs(tmp_path, little_memory):
     del big
     tracemalloc.reset_peak()
     with pytest.raises(
-        InputError, match=r"1 of 1 label maps cannot be read: .*40,000,000 bytes, and at most 16,777,216"
+        InputError, match=r"1 of 1 label maps cannot be read: .*40,000,000 bytes, but at most 16,777,216"
     ):
         cityscapes_submission_check.check_submission(path)
     with pytest.raises(
@@ -204,7 +204,7 @@ def test_a_record_that_claims_more_than_is_read(tmp_path):
     length = struct.pack("<Q", 2**40)
     path = tmp_path / "train-00000-of-00001"
     path.write_bytes(length + struct.pack("<I", tfrecord._masked_crc(length)) + bytes(100))
-    says = "Record 0 of shard .* is corrupt .it claims 1,099,511,627,776 bytes, and at most 1,073,741,824 are read"
+    says = "Record 0 of shard .* is corrupt .it claims 1,099,511,627,776 bytes, but at most 1,073,741,824 are read"
     with pytest.raises(InputError, match=says):
         tfrecord.read_record(str(path), 0, 0)
     with pytest.raises(InputError, match=says):

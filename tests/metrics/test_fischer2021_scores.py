@@ -293,7 +293,7 @@ def test_what_cannot_be_scored_is_said(records, stateful, tmp_path):
         (lambda: evaluate(records, label_resize="cubic"), "one of nearest, smooth"),
         (lambda: evaluate(list(source), label_resize="smooth"), "a record folder"),
         (lambda: evaluate(records, brightness_model()), "takes any"),
-        (lambda: evaluate([]), "only 0"),
+        (lambda: evaluate([]), "got 0"),
         (lambda: evaluate(floats), "pairs of uint8"),
         (lambda: evaluate(records, batch_size=6, train_mode_statistics=True), "5 images do not fill one batch of 6"),
     ):

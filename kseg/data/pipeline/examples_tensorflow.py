@@ -11,14 +11,7 @@ from kseg.data.pipeline.examples import Examples
 from kseg.data.records import manifest
 from kseg.io import images
 
-_ROW_SIGNATURE = {
-    "record": tf.TensorSpec((None,), tf.int64),
-    "scale": tf.TensorSpec((None,), tf.float32),
-    "top": tf.TensorSpec((None,), tf.float32),
-    "left": tf.TensorSpec((None,), tf.float32),
-    "flip": tf.TensorSpec((None,), tf.bool),
-    "color": tf.TensorSpec((None, 3, 4), tf.float32),
-}
+_ROW_SIGNATURE = {name: tf.TensorSpec((None, *ROW[name].shape), ROW[name].base) for name in ROW.names}
 
 
 class RecordSource(Examples):
