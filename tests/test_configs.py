@@ -68,6 +68,8 @@ def test_config_builds_and_takes_a_step(name, parse, eagerly):
     full = build_model(model, (*size, 3), outputs, **(options | {"initializer": "zeros"}))  # zeros are fast to draw
     assert full.output_shape == (None, *size, outputs)
 
+    if name.startswith("camvid/") and not options.keys() - NARROW.keys():
+        return  # its narrow copy took a step in the config of its name, its recipe in camvid/segnet_aspp.flags
     seed = {"seed": 0} if "seed" in options_of(model) else {}
     narrow = build_model(model, (64, 64, 3), outputs, **(options | seed | NARROW))
     before = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]

@@ -33,28 +33,31 @@ assert "kseg" not in sys.modules, "kseg must not be needed"
 """
 
 
-SIZES = {"fixed": (32, 64), "free": (None, None)}
+MODELS = {  # pooling with positions in both; a small one where the size is fixed, for writing one takes a while
+    "fixed": tiny.build_tiny,
+    "free": lambda: build_model("segnet_aspp", (None, None, 3), 3, base_filters=2),
+}
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """For each of SIZES what `export` gives, and what one process of TensorFlow alone gives for the images of both."""
-    exports = {name: export(tmp_path_factory.mktemp(name), size) for name, size in SIZES.items()}
+    """For each of MODELS what `export` gives, and what one process of TensorFlow alone gives for the images of both."""
+    exports = {name: export(tmp_path_factory.mktemp(name), build) for name, build in MODELS.items()}
     command = [sys.executable, "-c", ALONE, *(str(folder) for _, folder, _ in exports.values())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return {name: (*parts, dict(np.load(parts[1] / "out.npz"))) for name, parts in exports.items()}
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture(params=MODELS)
 def exported(request, both):
     return both[request.param]
 
 
-def export(folder, size):
-    """A SegNet-ASPP with uneven weights, its folder with the SavedModel, and images that it was given."""
+def export(folder, build):
+    """A model with uneven weights, its folder with the SavedModel, and images that it was given."""
     keras.utils.set_random_seed(1)
-    model = build_model("segnet_aspp", (*size, 3), 3, base_filters=2)
+    model = build()
     random = np.random.default_rng(0)
     for variable in model.trainable_variables:  # zero biases and unit scales would leave much untested
         variable.assign(variable + random.normal(0, 0.1, variable.shape))
