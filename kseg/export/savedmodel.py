@@ -6,11 +6,11 @@ import re
 import keras
 
 import kseg
-from kseg.inference.compatibility import check_outputs
+from kseg.inference.compatibility import check_outputs, warn_of_probabilities
 from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.predict import first_maximum, logits_at
-from kseg.io.errors import FileAccessError, InputError, NotFiniteError
+from kseg.io.errors import FileAccessError, InputError, NotFiniteError, is_whole
 from kseg.io.files import checked_path, refuse_inputs, replacing_content, write_json, writing
 from kseg.layers.preprocessing import preprocess_layer
 
@@ -70,6 +70,9 @@ def export_saved_model(model, path, *, label_set=None):
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
     layer = preprocess_layer(model)
+    size = model.input_shape[1:3] if None not in model.input_shape[1:3] else layer and layer.size
+    if size:
+        warn_of_probabilities(model, size)
     facts = {
         **label_set,
         "ignore_label": 255,
@@ -95,7 +98,7 @@ def _check_label_set(label_set, outputs):
 
 
 def _is_byte(value):
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+    return is_whole(value) and 0 <= value <= 255
 
 
 def _write(model, folder):

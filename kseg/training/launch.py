@@ -2,6 +2,7 @@
 
 import pathlib
 
+from kseg.io.errors import is_whole
 from kseg.io.files import checked_path
 from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder
@@ -19,7 +20,9 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         data_dir: record folder with the splits train and val.
         workdir: the run's folder. The same call with the same workdir goes on where a killed run stopped, to
             bit-identical weights; a finished run is loaded and said to be finished. With more epochs or train_steps it
-            goes on too, finished or not. What the run began with (init_from, encoder_weights) is not needed again.
+            goes on too, finished or not. What the run began with (init_from, encoder_weights) is not needed again. A
+            function that builds other layers, or another Keras backend, is another run; one that failed before its
+            first checkpoint begins again with the settings given now.
         model_options: of the model's builder, JSON types.
         strategy: `training.trainers.make_trainer`'s; in a group of workers each calls this with the same arguments
             and a workdir that all see, and the chief alone writes.
@@ -62,5 +65,5 @@ def choose_for_run(model, workdir, model_options, onednn):
     choose_kernels(
         onednn,
         None if stored is None else stored.get("onednn", ""),
-        width if isinstance(model, str) and isinstance(width, int) else None,
+        width if isinstance(model, str) and is_whole(width) else None,
     )

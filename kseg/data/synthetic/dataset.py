@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from kseg.data.synthetic.scene import draw_street
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, check_whole
 from kseg.io.files import locked, write_atomic, writing
 from kseg.io.parallel import Workers
 
@@ -43,10 +43,10 @@ def draw_cityscapes(root, *, train=240, val=60, height=128, width=256, seed=0, w
         ("seed", seed, 0),
         ("height", height, 48),
     ):
-        _check_int(name, value, least)
-    _check_int("width", width, 64)
+        check_whole(name, value, least)
+    check_whole("width", width, 64)
     workers = min(_cores(), 8) if workers is None else workers
-    _check_int("workers", workers, 1)
+    check_whole("workers", workers, 1)
     root = pathlib.Path(root)
     seed, height, width, train, val = (int(v) for v in (seed, height, width, train, val))
     drawing = {
@@ -133,11 +133,6 @@ def _claim(root, drawing):
 
 def _words(drawing):
     return " ".join(f"{key}={value}" for key, value in drawing.items()) if isinstance(drawing, dict) else "no drawing"
-
-
-def _check_int(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}. Pass one.")
 
 
 def _cores():
