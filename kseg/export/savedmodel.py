@@ -6,7 +6,7 @@ import re
 import keras
 
 import kseg
-from kseg.inference.compatibility import check_outputs, warn_of_probabilities
+from kseg.inference.compatibility import check_outputs, noise, warn_of_probabilities
 from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.predict import first_maximum, logits_at
@@ -70,9 +70,8 @@ def export_saved_model(model, path, *, label_set=None):
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
     layer = preprocess_layer(model)
-    size = model.input_shape[1:3] if None not in model.input_shape[1:3] else layer and layer.size
-    if size:
-        warn_of_probabilities(model, size)
+    if layer or None not in model.input_shape[1:3]:  # else there is no telling which sizes it takes
+        warn_of_probabilities(model, logits_at(model, noise((64, 64)), 64, 64))
     facts = {
         **label_set,
         "ignore_label": 255,

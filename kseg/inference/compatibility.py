@@ -75,7 +75,8 @@ def check_graph(model):
     """Raise ValueError unless what a function gave is a keras.Model from images to logits."""
     inputs = getattr(model, "inputs", None) or ()  # none of a subclassed model, or of one that is not built
     outputs = getattr(model, "outputs", None) or ()
-    if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
+    named = isinstance(getattr(model, "output", None), dict)
+    if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1 or named:
         raise InputError(
             "The function must give a functional keras.Model of one input (images) and one output (logits)."
         )
@@ -114,35 +115,30 @@ def check_output(model, size):
 
     size: (height, width) in pixels of the images that it is trained on.
     """
-    scores = _scores_of_noise(model, size)
-    given = scores.shape[1:3]
+    scores = model(keras.ops.convert_to_tensor(noise(size)), training=False)
+    given = tuple(scores.shape[1:3])
     if given != tuple(size):
         raise InputError(
             f"{model.name} must give logits of its images' size, {tuple(size)} (height, width), but gives {given}. End "
             "it with a layer such as keras.layers.UpSampling2D, or kseg.layers.UpSampling2D."
         )
-    _warn_of_probabilities(model, scores)
+    warn_of_probabilities(model, scores)
 
 
-def warn_of_probabilities(model, size):
-    """Warn, once in a process, if a model that takes images of `size` ends in a softmax: kseg takes logits."""
-    _warn_of_probabilities(model, _scores_of_noise(model, size))
+def noise(size):
+    """Return an image of (height, width) to try a model on, uint8 (1, h, w, 3), always the same."""
+    return np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
 
 
-def _warn_of_probabilities(model, scores):
+def warn_of_probabilities(model, scores):
+    """Warn, once in a process, if what a model gives, (B, H, W, C), is of a softmax: kseg takes logits."""
+    scores = keras.ops.convert_to_numpy(keras.ops.cast(scores, "float32"))
     if (scores >= 0).all() and np.allclose(scores.sum(-1), 1, atol=0.02):  # bfloat16 has three digits
         warnings.warn(
             f"{model.name} ends in a softmax, but kseg's losses and exports take logits and apply the softmax "
             "themselves. Leave it out of the last layer: with it learning is slow and confidences are wrong.",
             stacklevel=1,  # one place for all callers: Python shows a warning once for each place
         )
-
-
-def _scores_of_noise(model, size):
-    """Return what a model gives for an image of noise of (height, width), float32 (1, h, w, C)."""
-    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-    scores = model(keras.ops.convert_to_tensor(image), training=False)
-    return keras.ops.convert_to_numpy(keras.ops.cast(scores, "float32"))
 
 
 def check_batch_norm(model, batch_size, crop=None):

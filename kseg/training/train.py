@@ -125,8 +125,9 @@ class _Epochs:
         found = checkpoints.list_checkpoints(self.folder.checkpoints)
         keras.utils.set_random_seed(settings.seed)
         with trainer.scope(), precision(settings.mixed_precision):
-            made = model if isinstance(model, str) else model()
-            if not isinstance(made, str):
+            made = model
+            if not isinstance(model, str):
+                made = model()
                 self.architecture = own_architecture(made)  # as it is built, before the run tells it anything
                 self.folder.check_architecture(self.architecture)
             built = build_for_run(made, model_options, settings, self.train_split, self.size, resumed=bool(found))

@@ -64,6 +64,7 @@ def test_an_image_of_a_list_is_named_by_its_number():
     for bad in (b"no image", image[..., 0], image / 255, [[1, 2], [3]]):
         with pytest.raises(kseg.InputError, match=r"image 1 \(counted from 0\)"):
             kseg.predict(brightness_model(), [image, bad, image])
+    for bad in (b"no image", image[..., 0], image / 255):
         with pytest.raises(kseg.InputError, match="the image"):
             kseg.predict(brightness_model(), bad)
 

@@ -373,6 +373,11 @@ def plain(**options):
     return keras.Sequential([keras.Input((32, 64, 3)), *layers])
 
 
+def named_output():
+    image = keras.Input((32, 64, 3))
+    return keras.Model(image, {"logits": keras.layers.Conv2D(3, 1)(image)})
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -431,6 +436,8 @@ def test_logits_are_no_probabilities(records, tmp_path):
         ),
         ("unet", {"encoder_lr_multiplier": 0.1, "model_options": {"base_filters": 1}}, "'unet' has no encoder"),
         ("segnet", {"init_from": "a", "model_options": {"encoder_weights": "b"}}, "two sources of the same weights"),
+        (lambda: "unet", {}, "The function must give a functional keras.Model of one input"),
+        (lambda: named_output(), {}, "The function must give a functional keras.Model of one input"),
         # Strides of 2 without an upsampling; all frozen; a weight that is nan from the start.
         (
             lambda: plain(strides=2),
