@@ -1,7 +1,10 @@
 """SavedModel: from an image's bytes or pixels to labels of its own size, where no kseg is installed."""
 
+import contextlib
 import pathlib
 import re
+import signal
+import threading
 
 import keras
 
@@ -46,7 +49,7 @@ def export_saved_model(model, path, *, label_set=None):
     Raises:
         ValueError: no class names; a backend other than TensorFlow; a folder that holds something else; one that
             another process fills, or that is, holds or lies in what is read.
-        OSError: it could not be written; what was there stays.
+        OSError: it could not be written; what was there stays. KeyboardInterrupt: after Ctrl-C, likewise.
         FloatingPointError: a weight is nan or infinite; it names the weight.
     """
     if keras.backend.backend() != "tensorflow":
@@ -78,10 +81,35 @@ def export_saved_model(model, path, *, label_set=None):
         "size": layer.size if layer else None,
         "kseg_version": kseg.__version__,
     }
-    with replacing_content(path, _OWN, _CLASSES, _GRAPH) as folder, writing(path):
+    with replacing_content(path, _OWN, _CLASSES, _GRAPH) as folder, writing(path), _ctrl_c_kept():
         _write(model, folder)
         write_json(folder / _CLASSES, facts)
     return path
+
+
+@contextlib.contextmanager
+def _ctrl_c_kept():
+    """A block that ends with KeyboardInterrupt after a Ctrl-C, also where a callback of TensorFlow's swallowed it.
+
+    Python ignores what is raised in a callback. Another handler than Python's own (that of a training run) is left.
+    """
+    own = signal.getsignal(signal.SIGINT)
+    if own is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+
+    def note(number, frame):
+        came.append(number)
+        own(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _check_label_set(label_set, outputs):

@@ -1,5 +1,7 @@
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ import tiny
 from PIL import Image
 
 import kseg
-from kseg.export import EXPORTERS, Exporter
+from kseg.export import EXPORTERS, Exporter, savedmodel
 from kseg.inference.predict import predict_files
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.models import build_model
@@ -71,6 +73,30 @@ def test_a_softmax_is_told_by_the_export(tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1, activation="softmax")])
     with pytest.warns(UserWarning, match="ends in a softmax, but kseg's losses and exports take logits"):
         kseg.export_saved_model(model, tmp_path / "out", label_set=LABELS)
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_ctrl_c_ends_an_export_and_leaves_nothing(swallowed, tmp_path, monkeypatch):
+    """Also where it lands in a callback, whose exceptions Python ignores; what was exported before stays."""
+    write = savedmodel._write
+
+    def interrupted(model, folder):
+        write(model, folder)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            if not swallowed:
+                raise
+
+    model = tiny.brightness_model((8, 8, 3))
+    kseg.export_saved_model(model, tmp_path / "old", label_set=LABELS)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(savedmodel, "_write", interrupted)
+    for name in ("old", "new"):
+        with pytest.raises(KeyboardInterrupt):
+            kseg.export_saved_model(model, tmp_path / name, label_set=LABELS)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "new").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 SIZES = {"fixed": (32, 64), "free": (None, None)}
