@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, check_whole
 from kseg.layers.normalization import BatchNormalization
 
 HE_NORMAL = "he_normal"
@@ -67,15 +67,11 @@ def recurrent_conv(x, *, steps=2, recurrence="shared", norm="per_step", initiali
         `norm`: "per_step" or "shared". Returns: (B, H, W, C).
     Raises: ValueError for other options or a negative number of steps.
     """
-    if (
-        not isinstance(steps, int)
-        or steps < 0
-        or recurrence not in ("shared", "separate")
-        or norm not in ("per_step", "shared")
-    ):
+    steps = check_whole("steps", steps, 0)
+    if recurrence not in ("shared", "separate") or norm not in ("per_step", "shared"):
         raise InputError(
-            "A recurrent convolution needs steps (a whole number >= 0), recurrence 'shared' or 'separate' and norm "
-            f"'per_step' or 'shared', got {steps}, {recurrence!r} and {norm!r}."
+            "recurrence must be 'shared' or 'separate' and norm 'per_step' or 'shared', got "
+            f"{recurrence!r} and {norm!r}."
         )
     filters = x.shape[-1]
     convolution = functools.partial(keras.layers.Conv2D, filters, 3, padding="same", kernel_initializer=initializer)

@@ -10,7 +10,7 @@ import numbers
 import os
 from typing import NamedTuple
 
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, plain
 from kseg.score_table import SCORES
 
 
@@ -141,19 +141,23 @@ _KINDS = {"bool": "True or False", "int": "a whole number", "float": "a finite n
 
 
 def _setting(default, help, **options):
+    """A field of Settings.
+
+    Options: `choices`; `lower` and `upper`, bounds; `form`, an example of a text that has to be of some form; `needs`,
+    (another setting, the values of it under which this one has an effect).
+    """
     return dataclasses.field(default=default, metadata={"help": help, **options})
 
 
-def _typed(name, annotation, value):
+def _typed(field, value):
     """Return a field's value in the Python type of its annotation; NumPy scalars and path objects are accepted.
 
     Raises:
         ValueError: it has another type (True is not a number, 2.0 is not a whole number), or is not finite.
     """
-    kind, _, optional = annotation.partition(" | ")
+    kind, _, optional = field.type.partition(" | ")
     given = value
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a scalar of NumPy's
-        value = value.item()
+    value = plain(value)
     if kind == "str" and isinstance(value, os.PathLike):
         value = os.fspath(value)
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
@@ -161,7 +165,12 @@ def _typed(name, annotation, value):
     fits = type(value).__name__ == kind or (kind == "str" and isinstance(value, str))
     if (optional and value is None) or (fits and (kind != "float" or math.isfinite(value))):
         return value
-    raise InputError(f"{name} must be {_KINDS[kind]}{' or None' if optional else ''}, got {given!r}.")
+    form = ""
+    if "form" in field.metadata:
+        form = f" such as {field.metadata['form']!r}"
+    if optional:
+        form += " or None"
+    raise InputError(f"{field.name} must be {_KINDS[kind]}{form}, got {given!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,11 +255,18 @@ class Settings:
         choices=("constant", "poly", "cosine", "steps"),
     )
     lr_drop_epochs: str = _setting(
-        "", "For --lr_schedule=steps: drop the rate after these epochs, in rising order, e.g. 30,60,90 (or 2.5)."
+        "",
+        "For --lr_schedule=steps: drop the rate after these epochs, in rising order, e.g. 30,60,90 (or 2.5).",
+        form="30,60,90",
     )
-    lr_drop_factor: float = _setting(0.1, "Multiply the learning rate by this at each drop.", lower=0.0)
+    lr_drop_factor: float = _setting(
+        0.1,
+        "For --lr_schedule=steps: multiply the learning rate by this at each drop.",
+        lower=0.0,
+        needs=("lr_schedule", ("steps",)),
+    )
     warmup_steps: int = _setting(0, "Raise the learning rate linearly from 0 over this many steps.", lower=0)
-    momentum: float = _setting(0.9, "Momentum for --optimizer=sgd.", lower=0.0)
+    momentum: float = _setting(0.9, "Momentum for --optimizer=sgd.", lower=0.0, needs=("optimizer", ("sgd",)))
     weight_decay: float = _setting(
         0.0,
         "Decoupled: each step subtracts rate x decay of each kernel, with every optimizer. For SGD, papers add decay "
@@ -281,11 +297,13 @@ class Settings:
     loss: str = _setting(
         "cross_entropy",
         f"Loss over the valid pixels: one of {', '.join(LOSSES)}, or a sum such as cross_entropy+0.5*dice.",
+        form="cross_entropy+0.5*dice",
     )
     class_weights: str = _setting(
         "none",
         f"Weights of the classes in {', '.join(_TAKING_WEIGHTS)}. One of {', '.join(CLASS_WEIGHTS)}, computed from the "
         "training pixels (1 for the median class), or a number for each class, such as 1,2,0.5.",
+        form="1,2,0.5",
     )
     focal_gamma: float = _setting(FOCAL_GAMMA, "Exponent of the focal loss; 0 gives cross entropy.", lower=0.0)
     top_k_share: float = _setting(
@@ -337,8 +355,9 @@ class Settings:
     )
     best_by: str = _setting(
         "mean_iou",
-        "Validation score that decides which epoch is best (macro means).",
+        "Validation score that decides which epoch is best (macro means); not with --keep=lowest_loss.",
         choices=SCORES,
+        needs=("keep", ("best", "last")),
     )
     patience: int = _setting(
         0,
@@ -348,7 +367,7 @@ class Settings:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = _typed(field.name, field.type, getattr(self, field.name))
+            value = _typed(field, getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # frozen for everyone else
             choices = field.metadata.get("choices")
             lower = field.metadata.get("lower")
@@ -382,6 +401,12 @@ class Settings:
         if (self.lr_schedule == "steps") != bool(self.drop_epochs):
             raise InputError(
                 f"lr_schedule steps and lr_drop_epochs go together, got {self.lr_schedule} and {self.lr_drop_epochs!r}."
+            )
+        for name in without_effect(vars(self)):
+            other, values = self.__dataclass_fields__[name].metadata["needs"]
+            raise InputError(
+                f"{name} has no effect with {other} {getattr(self, other)}, got {getattr(self, name)}: leave it out, "
+                f"or choose {other} {' or '.join(values)}."
             )
         if self.optimizer == "adamw" and not self.weight_decay:
             raise InputError("adamw needs a weight_decay above 0, got 0. Set one (.01 is common), or use adam.")
@@ -435,6 +460,22 @@ class Settings:
     def crop(self):
         """(height, width) of the random crops, or None."""
         return (self.crop_height, self.crop_width) if self.crop_height else None
+
+
+def without_effect(values):
+    """Return the names of the settings that are not at their defaults and have no effect under the others.
+
+    Args:
+        values: {name: value}, in Python's types or as text; a name that is missing has its default.
+    """
+    found = []
+    for field in dataclasses.fields(Settings):
+        if "needs" not in field.metadata or str(values.get(field.name, field.default)) == str(field.default):
+            continue
+        other, wanted = field.metadata["needs"]
+        if values.get(other, Settings.__dataclass_fields__[other].default) not in wanted:
+            found.append(field.name)
+    return found
 
 
 def make_settings(**values):

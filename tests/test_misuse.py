@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import sys
 
 import keras
@@ -164,6 +165,10 @@ CALLS = [
     lambda root: kseg.evaluate(model(), root / "records", split=0),
     lambda root: kseg.evaluate(model(), root / "records", batch_size=0),
     lambda root: kseg.evaluate(model(), root / "records", batch_size=1.5),
+    lambda root: kseg.evaluate(model(), [(root / "image.png", root / "image.png")], batch_size=2),
+    lambda root: kseg.load_dataset(root / "records", "train", height=32, width=64, batch_size=99, training=True),
+    lambda root: kseg.load_dataset(root / "records", "val", augmentation=kseg.settings.Augmentation(flip=True)),
+    lambda root: kseg.load_dataset(root / "records", "val", seed=3),
     lambda root: kseg.evaluate(model(), [(root / "broken.png", root / "image.png")]),
     lambda root: kseg.predict(model(), None),
     lambda root: kseg.predict(model(), [[[1, 2, 3], [4]]]),
@@ -242,6 +247,40 @@ def test_a_wrong_option_of_a_builder_is_an_input_error(name):
         for value in (["x"], 1j, -1, "x"):
             with pytest.raises(InputError):
                 kseg.build_model(name, (32, 32, 3), 3, **({"base_filters": 2} | {option: value}))
+
+
+@pytest.mark.parametrize("name", COVERING)
+def test_whole_numbers_of_numpy_are_whole_numbers(name):
+    """Of every option that is one: the model is that of Python's numbers, its configuration too."""
+    options = {"base_filters": 2, "seed": 1, "steps": 1, "depth": 2, "output_stride": 16}
+    options = {option: value for option, value in options.items() if option in options_of(name)}
+    shape = (32, 32, 3)
+    if "rates" in options_of(name):
+        options["rates"] = [1, 2]
+    numpy = {
+        option: np.array(value) if isinstance(value, list) else np.int64(value) for option, value in options.items()
+    }
+    numpy = {option: list(value) if value.ndim else value for option, value in numpy.items()}
+    expected = kseg.build_model(name, shape, 3, **options)
+    found = kseg.build_model(name, tuple(map(np.int32, shape)), np.uint8(3), **numpy)
+    assert [w.shape for w in found.weights] == [w.shape for w in expected.weights]
+    text = [re.sub(r"_\d+", "", made.to_json()) for made in (found, expected)]
+    assert text[0] == text[1]
+
+
+def test_records_are_the_same_of_numpys_whole_numbers(place, tmp_path):
+    """The options are in the manifest, as JSON."""
+    options = {"store_size": (16, 24), "shards": 2, "workers": 1}
+    numpy = {"store_size": (np.int64(16), np.uint8(24)), "shards": np.int32(2), "workers": np.int64(1)}
+    for name, values in {"python": options, "numpy": numpy}.items():
+        prepare_dataset("folder", place / "source", tmp_path / name, progress=False, **values)
+    for path in (tmp_path / "python").iterdir():
+        assert (tmp_path / "numpy" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_builders_take_numpys_whole_numbers_by_themselves():
+    made = MODELS["r2unet"]((32, 32, 3), 3, base_filters=np.int64(2), depth=np.int32(2), steps=np.int16(1))
+    assert made.get_layer("logits").filters == 3 and made.count_params() > 0
 
 
 def planted(*_, **__):

@@ -1,5 +1,6 @@
 """What a setting may be: the type of its field, finite, in Python as on the command line."""
 
+import functools
 import math
 import pathlib
 
@@ -8,7 +9,8 @@ import pytest
 import tiny
 
 import kseg
-from kseg.settings import Augmentation, Resize, Settings, make_settings
+from kseg.settings import Augmentation, Resize, Settings, make_settings, without_effect
+from kseg.training.build import check_model
 from kseg.training.schedules import Schedule, learning_rate
 
 
@@ -30,8 +32,9 @@ from kseg.training.schedules import Schedule, learning_rate
         ("learning_rate", 10**400, "learning_rate must be a finite number, got 1000"),
         ("learning_rate", "0.1", "learning_rate must be a finite number, got '0.1'"),
         ("clip_norm", True, "clip_norm must be a finite number, got True"),
-        ("lr_drop_epochs", [30, 60], r"lr_drop_epochs must be text, got \[30, 60\]"),
-        ("class_weights", (1, 2), r"class_weights must be text, got \(1, 2\)"),
+        ("lr_drop_epochs", [30, 60], r"lr_drop_epochs must be text such as '30,60,90', got \[30, 60\]"),
+        ("class_weights", (1, 2), r"class_weights must be text such as '1,2,0.5', got \(1, 2\)"),
+        ("loss", ["dice"], r"loss must be text such as 'cross_entropy\+0.5\*dice', got \['dice'\]"),
         ("label_set", None, "label_set must be text, got None"),
         ("optimizer", ["adam"], r"optimizer must be text, got \['adam'\]"),
     ],
@@ -62,6 +65,50 @@ def test_a_size_that_makes_no_sense_is_refused(values, message):
         make_settings(**{"epochs": 1, **values})
 
 
+@pytest.mark.parametrize(
+    ("values", "others", "message"),
+    [
+        (
+            {"momentum": 0.8},
+            {"optimizer": "sgd"},
+            "momentum has no effect with optimizer adam, got 0.8: leave it out, ",
+        ),
+        (
+            {"lr_drop_factor": 0.5},
+            {"lr_schedule": "steps", "lr_drop_epochs": "1"},
+            "lr_drop_factor has no effect with ",
+        ),
+        ({"keep": "lowest_loss", "best_by": "f1"}, {"keep": "last"}, "best_by has no effect with keep lowest_loss, "),
+        ({"focal_gamma": 1.0}, {"loss": "focal"}, "focal_gamma has no meaning with loss cross_entropy: add focal, or "),
+        ({"top_k_share": 0.5}, {"loss": "top_k_cross_entropy"}, "top_k_share has no meaning with loss cross_entropy: "),
+        ({"class_weights": "1,2", "loss": "dice"}, {"loss": "focal"}, "class_weights has no meaning with loss dice: "),
+        ({"lr_drop_epochs": "1"}, {"lr_schedule": "steps"}, "lr_schedule steps and lr_drop_epochs go together, got "),
+    ],
+)
+def test_a_setting_without_an_effect_is_refused(values, others, message):
+    """Each is taken beside the setting that gives it one, and its default everywhere."""
+    with pytest.raises(kseg.InputError, match=f"^{message}"):
+        make_settings(epochs=2, **values)
+    make_settings(epochs=2, **{**values, **others})
+    for name, value in values.items():
+        default = Settings.__dataclass_fields__[name].default
+        assert value != default and getattr(make_settings(epochs=2), name) == default
+
+
+def test_the_settings_that_need_another_name_one_and_its_values():
+    needs = {
+        name: field.metadata["needs"]
+        for name, field in Settings.__dataclass_fields__.items()
+        if "needs" in field.metadata
+    }
+    assert set(needs) == {"momentum", "lr_drop_factor", "best_by"}
+    for other, values in needs.values():
+        assert set(values) <= set(Settings.__dataclass_fields__[other].metadata["choices"])
+    # As text, as flags.txt has them.
+    assert without_effect({"momentum": "0.8", "optimizer": "adam"}) == ["momentum"]
+    assert without_effect({"momentum": "0.8", "optimizer": "sgd"}) == without_effect({"momentum": "0.9"}) == []
+
+
 def test_the_largest_sizes_are_taken():
     largest = {"height": 8192, "width": 8192, "batch_size": 2**16, "scale_min": 16, "scale_max": 16, "seed": 2**32 - 1}
     settings = make_settings(epochs=2**31 - 1, **largest)
@@ -88,6 +135,14 @@ def test_scalars_of_numpy_and_paths_are_taken_as_what_they_are():
     found = (settings.epochs, settings.height, settings.learning_rate, settings.clip_norm, settings.flip)
     assert found == (3, 32, 0.5, 1.0, False) and settings.init_from == str(pathlib.Path("runs", "a"))
     assert [type(value) for value in found] == [int, int, float, float, bool]  # flags.txt reads the same from both
+
+
+def test_options_of_a_model_may_be_of_numpy(tmp_path):
+    """They get as far as the records, which are not there."""
+    options = {"base_filters": np.int64(8), "rates": [np.int32(2), 4], "dropout": np.float32(0.5)}
+    assert check_model("segnet_aspp", options) == {"base_filters": 8, "rates": [2, 4], "dropout": 0.5}
+    with pytest.raises(kseg.InputError, match="There is no record folder"):
+        kseg.train("segnet_aspp", tmp_path / "none", tmp_path / "run", epochs=1, model_options=options)
 
 
 def test_the_length_of_a_run():
@@ -130,6 +185,9 @@ def test_the_parts_that_settings_hand_out():
         ({"callbacks": print}, "callbacks must be a list of keras.callbacks.Callback objects, got <built-in"),
         ({"callbacks": [print]}, "callbacks must hold keras.callbacks.Callback objects, got <built-in"),
         ({"model": 3}, "model must be a name of kseg.MODELS or a function"),
+        ({"model": lambda classes: None}, "model must be a function without arguments, but <lambda> needs some"),
+        ({"model": kseg.MODELS["unet"]}, "but unet needs some .missing a required argument: 'input_shape'."),
+        ({"model": functools.partial(kseg.build_model, "unet")}, "but partial needs some .* 'input_shape'"),
         (
             {"model": "unet", "model_options": [1]},
             r"model_options must be a dict of the builder's options by name, got \[1\]",
@@ -160,6 +218,10 @@ def test_an_argument_of_another_kind_is_refused(arguments, message, tmp_path, mo
         ("--batch_size=2.0", "batch_size"),
         ("--epochs=2.5", "epochs"),
         ("--scale_max=1e9", "scale_max must be at most 16.0, got 1000000000.0"),
+        (
+            "--momentum=0.8",
+            "momentum has no effect with optimizer adam, got 0.8: leave it out, or choose optimizer sgd",
+        ),
         ("--flip=maybe", "flip"),
         ('--model_options={"depth": NaN}', "model_options must hold finite numbers"),
         ("--train_steps=3", "Give either epochs or train_steps"),

@@ -121,6 +121,23 @@ def define_fields(dataclass, flag_values):
             flags.DEFINE_string(name, default, explained, flag_values=flag_values)
 
 
+def define_scored_data(flag_values, module_name):
+    """Define the flags that say which images are scored, under the heading of a command's module in --help."""
+    here = {"flag_values": flag_values, "module_name": module_name}
+    flags.DEFINE_string(
+        "data_dir", None, "Record folder with the images to score (scripts/prepare_data.py writes one).", **here
+    )
+    flags.DEFINE_string("split", "val", "Split of the records to score.", **here)
+    flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", **here)
+    flags.DEFINE_string(
+        "label_space",
+        None,
+        "Which ids the labels hold, if the records lack dataset.json: train_ids or label_ids.",
+        **here,
+    )
+    flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, **here)
+
+
 def require(flag_values, *names):
     """Stop with one line if a flag that has no sensible default was not given."""
     missing = [f"--{name}" for name in names if not flag_values[name].value]

@@ -8,24 +8,13 @@ from absl import flags
 from kseg.commands import command_line
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "data_dir", None, "Record folder with the images to score (scripts/prepare_data.py writes one).", flag_values=FLAGS
-)
+command_line.define_scored_data(FLAGS, __name__)
 flags.DEFINE_string(
     "output",
     None,
     "Folder for index.html, comparison.json and pictures; replaces an earlier page.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
-flags.DEFINE_string("label_set", None, "Label set to score; empty: the training classes.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "label_space",
-    None,
-    "Which ids the labels hold, if the records lack dataset.json: train_ids or label_ids.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, flag_values=FLAGS)
 
 
 def run(args, models):

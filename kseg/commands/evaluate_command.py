@@ -11,18 +11,8 @@ from kseg.commands import command_line
 from kseg.evaluation import PROTOCOLS
 
 FLAGS = flags.FlagValues()
+command_line.define_scored_data(FLAGS, __name__)
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "data_dir", None, "Record folder with the images to score (scripts/prepare_data.py writes one).", flag_values=FLAGS
-)
-flags.DEFINE_string("split", "val", "Split of the records to score.", flag_values=FLAGS)
-flags.DEFINE_string("label_set", None, "Label set to score; empty: the training classes.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "label_space",
-    None,
-    "Which ids the labels hold, if the records lack dataset.json: train_ids or label_ids.",
-    flag_values=FLAGS,
-)
 flags.DEFINE_enum(
     "protocol",
     "standard",
@@ -53,7 +43,6 @@ flags.DEFINE_multi_string(
     "For --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_string("output", None, "JSON file to write the scores to; empty: beside the model.", flag_values=FLAGS)
 flags.DEFINE_string(
     "report_dir",

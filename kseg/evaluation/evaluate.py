@@ -1,6 +1,7 @@
 """`kseg.evaluate`: open the data, run the protocol."""
 
 import collections.abc
+import inspect
 import os
 import pathlib
 
@@ -43,7 +44,7 @@ def evaluate(
             file, decoded as `prepare_dataset` does. A label file holds training ids too, as `predict` writes them: a
             model does not carry the table from the dataset's own ids. Make records for labels of those.
         protocol: of `kseg.evaluation.PROTOCOLS`. label_set: of a record folder; None is its training classes.
-        split, batch_size, label_space: of a record folder, as in `kseg.load_dataset`.
+        split, batch_size, label_space: of a record folder, as in `kseg.load_dataset`; refused with an iterable.
         progress: show a bar of images.
         label_resize, train_mode_statistics: of protocol "fischer2021", as in `evaluate_fischer2021`; label_resize None
             is what a run folder was trained with, "nearest" for any other model.
@@ -59,13 +60,15 @@ def evaluate(
     options = {"label_resize": label_resize, "train_mode_statistics": train_mode_statistics}
     chosen, options = _chosen(protocol, {name: value for name, value in options.items() if value})
     of_records = isinstance(data, (str, os.PathLike))
+    if not of_records:
+        _refuse_of_records(label_set=label_set, split=split, batch_size=batch_size, label_space=label_space)
     if not of_records and not chosen.takes_pairs:
         raise InputError(f'Protocol "{protocol}" needs a record folder: pairs lack regular ids and instance maps.')
     if of_records and "label_resize" in chosen.options:
         options.setdefault("label_resize", stored_label_resize(model))
     model = as_model(model)
     if not of_records:
-        return chosen.score(model, _pairs(data), batch_size=batch_size, progress=progress, **options)
+        return chosen.score(model, _pairs(data), progress=progress, **options)
     source = open_for(model, data, split, label_set, label_space)
     with source.readable_errors():
         return chosen.score(model, source, batch_size=batch_size, progress=progress, **options)
@@ -81,6 +84,17 @@ def _chosen(protocol, options):
             takers = [taker for taker, entry in PROTOCOLS.items() if name in entry.options]
             raise InputError(f'{name} needs protocol "{" or ".join(takers)}", got {protocol!r}.')
     return chosen, options
+
+
+def _refuse_of_records(**options):
+    """Refuse what says something about a record folder where the data is none."""
+    for name, value in options.items():
+        default = inspect.signature(evaluate).parameters[name].default
+        if value is not default and value != default:
+            raise InputError(
+                f"{name} is of a record folder, got {name}={value!r} with pairs (image, label), which are scored as "
+                "they come, single or batched. Leave it out."
+            )
 
 
 def open_for(model, data_dir, split="val", label_set=None, label_space=None):
@@ -101,10 +115,15 @@ def _pairs(data):
     """Give the pairs (image, label) of an iterable, files decoded."""
     if not isinstance(data, collections.abc.Iterable) or isinstance(data, (bytes, bytearray)):
         raise InputError(f"data must be a record folder or an iterable of (image, label), got {data!r}.")
-    for pair in data:
+    if hasattr(data, "cardinality") and int(data.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+        raise InputError("data must end, but this dataset repeats for ever. Leave out its repeat(), or take(n) of it.")
+    for number, pair in enumerate(data):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             given = f"{len(pair)} things" if isinstance(pair, (tuple, list)) else type(pair).__name__
-            raise InputError(f"Data must be pairs (image, label), arrays or paths of files, got {given} for a pair.")
+            raise InputError(
+                f"Data must be pairs (image, label), arrays or paths of files, got {given} for image {number} (counted "
+                "from 0)."
+            )
         image, label = pair
         if isinstance(image, (str, os.PathLike)):
             image = read_image(image)

@@ -51,7 +51,7 @@ def batches_pass(batches, predictors, *, names=(), expected=None, progress=False
     index = 0
     with progress_bar(title, expected, shown=progress) as bar:
         for batch in batches:
-            images, truths, *stored = _checked_batch(*batch)
+            images, truths, *stored = _checked_batch(index, *batch)
             count = len(images)
             called = image_names(names, index, count)
             predictions = [predict(images, *truths.shape[1:], called) for predict in predictors]
@@ -61,7 +61,8 @@ def batches_pass(batches, predictors, *, names=(), expected=None, progress=False
             bar.update(count)
 
 
-def _checked_batch(images, truths, *stored):
+def _checked_batch(index, images, truths, *stored):
+    """Return a batch as arrays of a leading axis; index: of its first image."""
     images = np.asarray(images)
     truths = np.asarray(truths)
     if images.ndim == 3:
@@ -69,8 +70,12 @@ def _checked_batch(images, truths, *stored):
         truths = truths[None]
     if images.ndim != 4 or images.shape[3] != 3 or truths.ndim != 3 or len(images) != len(truths) or not images.size:
         raise InputError(
-            f"Data must be pairs of images (B, H, W, 3) and labels (B, H, W), got {images.shape} and {truths.shape}."
+            f"Data must be pairs of images (B, H, W, 3) and labels (B, H, W), got {images.shape} and {truths.shape} "
+            f"from image {index} (counted from 0) on."
         )
     if images.dtype != np.uint8:
-        raise InputError(f"Images must be uint8 RGB (models normalise inside), got {images.dtype}.")
+        raise InputError(
+            f"Images must be uint8 RGB (models normalise inside), got {images.dtype} from image {index} (counted from "
+            "0) on."
+        )
     return images, truths, *stored

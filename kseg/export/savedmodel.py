@@ -1,16 +1,19 @@
 """SavedModel: from an image's bytes or pixels to labels of its own size, where no kseg is installed."""
 
+import contextlib
 import pathlib
 import re
+import signal
+import threading
 
 import keras
 
 import kseg
-from kseg.inference.compatibility import check_outputs
+from kseg.inference.compatibility import check_outputs, noise, warn_of_probabilities
 from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.predict import first_maximum, logits_at
-from kseg.io.errors import FileAccessError, InputError, NotFiniteError
+from kseg.io.errors import FileAccessError, InputError, NotFiniteError, is_whole
 from kseg.io.files import checked_path, refuse_inputs, replacing_content, write_json, writing
 from kseg.layers.preprocessing import preprocess_layer
 
@@ -46,7 +49,7 @@ def export_saved_model(model, path, *, label_set=None):
     Raises:
         ValueError: no class names; a backend other than TensorFlow; a folder that holds something else; one that
             another process fills, or that is, holds or lies in what is read.
-        OSError: it could not be written; what was there stays.
+        OSError: it could not be written; what was there stays. KeyboardInterrupt: after Ctrl-C, likewise.
         FloatingPointError: a weight is nan or infinite; it names the weight.
     """
     if keras.backend.backend() != "tensorflow":
@@ -69,16 +72,44 @@ def export_saved_model(model, path, *, label_set=None):
     label_set = label_set or label_set_of(model)
     if not label_set:
         raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
+    layer = preprocess_layer(model)
+    if layer or None not in model.input_shape[1:3]:  # otherwise nothing says which sizes the model takes
+        warn_of_probabilities(model, logits_at(model, noise((64, 64)), 64, 64))
     facts = {
         **label_set,
         "ignore_label": 255,
         "size": getattr(preprocess_layer(model), "size", None),
         "kseg_version": kseg.__version__,
     }
-    with replacing_content(path, _OWN, _CLASSES, _GRAPH) as folder, writing(path):
+    with replacing_content(path, _OWN, _CLASSES, _GRAPH) as folder, writing(path), _ctrl_c_kept():
         _write(model, folder)
         write_json(folder / _CLASSES, facts)
     return path
+
+
+@contextlib.contextmanager
+def _ctrl_c_kept():
+    """A block that ends with KeyboardInterrupt after a Ctrl-C, also where a callback of TensorFlow's swallowed it.
+
+    Python ignores what is raised in a callback. Another handler than Python's own (that of a training run) is left.
+    """
+    own = signal.getsignal(signal.SIGINT)
+    if own is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+
+    def note(number, frame):
+        came.append(number)
+        own(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _check_label_set(label_set, outputs):
@@ -94,7 +125,7 @@ def _check_label_set(label_set, outputs):
 
 
 def _is_byte(value):
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+    return is_whole(value) and 0 <= value <= 255
 
 
 def _write(model, folder):

@@ -4,7 +4,9 @@ import os
 import warnings
 
 import keras
+import numpy as np
 
+from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import SavedModel, check_shapes, label_set_of
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import check_divides, preprocess_layer
@@ -81,15 +83,21 @@ def check_outputs(model):
         raise InputError(f"A label map of 8 bits holds at most {MAX_CLASSES} classes, but the model gives {outputs}.")
 
 
-def check_input(model, size, crop=None):
-    """Raise ValueError unless a model takes images of `size`, or crops out of it, both (height, width) in pixels."""
+def check_graph(model):
+    """Raise ValueError unless what a function gave is a keras.Model from images to logits."""
     inputs = getattr(model, "inputs", None) or ()  # none of a subclassed model, or of one that is not built
     outputs = getattr(model, "outputs", None) or ()
-    if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
+    named = isinstance(getattr(model, "output", None), dict)
+    if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1 or named:
         raise InputError(
             "The function must return a functional keras.Model with one input (images) and one output (logits)."
         )
     check_shapes(model)
+
+
+def check_input(model, size, crop=None):
+    """Raise ValueError unless a model takes images of `size`, or crops out of it, both (height, width) in pixels."""
+    check_graph(model)
     wanted = tuple(model.inputs[0].shape[1:3])
     layer = preprocess_layer(model)
     multiple = getattr(layer, "multiple", 1)
@@ -103,6 +111,45 @@ def check_input(model, size, crop=None):
     elif any(a not in (None, b) or b % multiple for a, b in zip(wanted, size, strict=True)):
         raise InputError(
             f"{model.name} takes images of {wanted} (height, width; multiples of {multiple}), but the run's are {size}."
+        )
+
+
+def check_weights(model):
+    """Raise ValueError unless a model that is to be trained has weights to train, and all of them are finite."""
+    if not model.trainable_variables:
+        raise InputError(f"{model.name} has no weights to train. Set trainable=True in the layers that are to learn.")
+    if weight := first_not_finite(model.weights):
+        raise InputError(f"All weights must be finite before the first step, but {weight} of {model.name} is not.")
+
+
+def check_output(model, size):
+    """Raise ValueError unless a model gives logits of the size of its images; a warning tells of probabilities.
+
+    size: (height, width) in pixels of the images that it is trained on.
+    """
+    scores = model(keras.ops.convert_to_tensor(noise(size)), training=False)
+    given = tuple(scores.shape[1:3])
+    if given != tuple(size):
+        raise InputError(
+            f"{model.name} must give logits of its images' size, {tuple(size)} (height, width), but gives {given}. End "
+            "it with a layer such as keras.layers.UpSampling2D, or kseg.layers.UpSampling2D."
+        )
+    warn_of_probabilities(model, scores)
+
+
+def noise(size):
+    """Return an image of (height, width) to try a model on, uint8 (1, h, w, 3), always the same."""
+    return np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+
+
+def warn_of_probabilities(model, scores):
+    """Warn, once in a process, if what a model gives, (B, H, W, C), is of a softmax: kseg takes logits."""
+    scores = keras.ops.convert_to_numpy(keras.ops.cast(scores, "float32"))
+    if (scores >= 0).all() and np.allclose(scores.sum(-1), 1, atol=0.02):  # bfloat16 has three digits
+        warnings.warn(
+            f"{model.name} ends in a softmax, but kseg's losses and exports take logits and apply the softmax "
+            "themselves. Leave it out of the last layer: with it learning is slow and confidences are wrong.",
+            stacklevel=1,  # one place for all callers: Python shows a warning once for each place
         )
 
 

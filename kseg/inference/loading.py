@@ -14,7 +14,7 @@ from keras import ops
 
 from kseg.inference.finite import all_finite
 from kseg.io.errors import InputError, MissingFileError
-from kseg.io.files import checked_path
+from kseg.io.files import checked_path, reading
 from kseg.io.zips import check_unpacked
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
@@ -23,6 +23,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 # What Keras may raise about a file of arbitrary bytes, or a user's own layers.
 DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
 DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 _UNREGISTERED = re.compile(r"Could not locate (class|function) '([^']+)'")
 REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
@@ -41,6 +42,11 @@ def load_model(path):
     if not path.exists():
         raise MissingFileError(f"No model at {path}: give a run folder, a .keras file or a SavedModel folder.")
     if (path / "saved_model.pb").exists():
+        if keras.backend.backend() != "tensorflow":
+            raise InputError(
+                f"{path} is a SavedModel, which needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}. Give "
+                "the run folder or the .keras file that it was exported from."
+            )
         return SavedModel(path)
     if path.is_dir():
         folder = RunFolder(path)
@@ -50,6 +56,13 @@ def load_model(path):
                 f"{path} holds neither saved_model.pb nor {kept.name}: it is neither a model nor a scored run."
             )
         path = kept
+    with reading(path), open(path, "rb") as file:
+        if file.read(len(_HDF5)) == _HDF5:
+            raise InputError(
+                f"{path} is an HDF5 file, as Keras wrote before .keras. Load it with Keras and save it as a .keras "
+                "file: keras.models.load_model(PATH).save('model.keras'). If it holds weights alone, build the model "
+                "and call load_weights first."
+            )
     try:
         with zipfile.ZipFile(path) as archive:
             check_unpacked(archive, path)

@@ -93,7 +93,7 @@ def predict(model, image):
 
 
 def _predict_one(predict_batch, image, name):
-    pixels = read_image(image)
+    pixels = read_image(image, name)
     name = image if isinstance(image, (str, pathlib.Path)) else name
     return predict_batch(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
 
@@ -233,19 +233,24 @@ def _jax_predictor(model, predict):
     return lambda images, height, width: compiled([v.value for v in model.variables], images, int(height), int(width))
 
 
-def read_image(image):
-    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError for anything else."""
+def read_image(image, name="the image"):
+    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError for anything else.
+
+    name: what errors call an array or bytes.
+    """
     if isinstance(image, (str, os.PathLike)):
         image = checked_path(image, "image")
         with reading(image):
             encoded = pathlib.Path(image).read_bytes()
         return decode_image(encoded, str(image))[0]
     if isinstance(image, (bytes, bytearray)):
-        return decode_image(bytes(image), "image")[0]
+        return decode_image(bytes(image), name)[0]
     try:
         image = np.asarray(image)
     except ValueError as error:  # NumPy's own, of lists of several lengths
-        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {type(image).__name__}: {error}.") from error
+        raise InputError(
+            f"An image must be uint8 (H, W, 3) RGB, got {type(image).__name__} for {name}: {error}."
+        ) from error
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape}.")
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape} for {name}.")
     return image

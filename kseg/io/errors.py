@@ -24,6 +24,24 @@ class LostProcessError(ConnectionError, ChildProcessError, InputError):
 
 
 def check_whole(name, value, least):
-    """Raise InputError unless a value is a whole number (no bool, no 2.0) of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    """Return a whole number as an int; InputError unless it is one (no bool, no 2.0) of at least `least`.
+
+    NumPy's whole numbers are taken.
+    """
+    if not is_whole(value) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    return int(value)
+
+
+def plain(value):
+    """Return NumPy's scalars, alone or in lists, tuples and dicts, as Python's numbers; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def is_whole(value):
+    """Whether a value is a whole number, of Python's or NumPy's; True and 2.0 are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -350,17 +350,19 @@ def locked(folder):
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / LOCK
     held = False
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    file = None
     try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         held = _lock(file, path)
         yield
     finally:
         if held:  # while it is: whoever opened it meanwhile sees that it is gone
             with contextlib.suppress(OSError):
                 os.remove(path)
-        os.close(file)
+        if file is not None:
+            os.close(file)
         for path in missing:
             with contextlib.suppress(OSError):
                 path.rmdir()

@@ -10,8 +10,10 @@ from kseg.io.errors import InputError, check_whole
 
 
 def preprocess_layer(model):
-    """Return the model's Preprocess layer, or None for a model that kseg did not build."""
-    return next((layer for layer in model.layers if isinstance(layer, Preprocess)), None)
+    """Return the Preprocess layer of a model, or the first of the models nested in it; None where there is none."""
+    own = next((layer for layer in model.layers if isinstance(layer, Preprocess)), None)
+    nested = (preprocess_layer(layer) for layer in model.layers if isinstance(layer, keras.Model))
+    return own or next(filter(None, nested), None)
 
 
 def check_divides(height, width, multiple):

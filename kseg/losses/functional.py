@@ -108,7 +108,10 @@ def _checked(labels, logits, ignore_label):
     logits = ops.cast(logits, "float32")
     shapes = tuple(labels.shape), tuple(logits.shape)
     if len(shapes[0]) + 1 != len(shapes[1]) or any(a != b for a, b in zip(*shapes, strict=False) if a and b):
-        raise InputError(f"Need labels (B, H, W) and logits (B, H, W, C), got {shapes[0]} and {shapes[1]}.")
+        raise InputError(
+            f"Need labels (B, H, W) and logits (B, H, W, C), got {shapes[0]} and {shapes[1]}. Labels are class ids "
+            "without a last axis: give labels[..., 0] of (B, H, W, 1), or the argmax of one-hot classes."
+        )
     valid = _valid(labels, shapes[1][-1], ignore_label)
     return ops.where(valid, labels, 0), logits, valid  # TensorFlow answers nan to a label that is no class
 

@@ -59,7 +59,7 @@ class SegmentationScores(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         if average not in ("macro", "micro"):
             raise InputError(f'average must be "macro" or "micro", got {average!r}.')
-        check_whole("num_classes", num_classes, 1)
+        num_classes = check_whole("num_classes", num_classes, 1)
         self.num_classes = num_classes
         self.average = average
         self.ignore_label = ignore_label

@@ -6,7 +6,7 @@ import os
 
 import keras
 
-from kseg.io.errors import InputError, check_whole
+from kseg.io.errors import InputError, check_whole, is_whole, plain
 from kseg.models import deeplabv3, fcn, segnet, unet
 
 MODELS = {
@@ -46,12 +46,13 @@ def build_model(name, input_shape, num_classes, **options):
     """
     if not isinstance(name, str) or name not in MODELS:
         raise InputError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(MODELS))}.")
+    input_shape, num_classes, options = plain((input_shape, num_classes, options))
     known = options_of(name)
     unknown = [option for option in options if option not in known]
     if unknown:
         raise InputError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
     sizes = tuple(input_shape)[:2] if isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 else (0, 0)
-    if any(size is not None and not _is_whole(size, 1) for size in sizes) or input_shape[2] != 3:
+    if any(size is not None and not (is_whole(size) and size >= 1) for size in sizes) or input_shape[2] != 3:
         raise InputError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape!r}.")
     if (sizes[0] is None) != (sizes[1] is None):
         raise InputError(f"Height and width must both be given or both be None, got {input_shape}.")
@@ -59,10 +60,6 @@ def build_model(name, input_shape, num_classes, **options):
     for option, value in options.items():
         _check_option(option, value, inspect.signature(MODELS[name]).parameters[option].default)
     return MODELS[name](tuple(input_shape), num_classes, **options)
-
-
-def _is_whole(value, least):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
 
 
 def _check_option(option, value, default):
@@ -76,7 +73,7 @@ def _check_option(option, value, default):
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
             raise InputError(f"{option} must be at least 0 and below 1, got {value!r}.")
     elif option in ("rates", "multi_grid"):
-        whole = isinstance(value, (tuple, list)) and value and all(_is_whole(one, 1) for one in value)
+        whole = isinstance(value, (tuple, list)) and value and all(is_whole(one) and one >= 1 for one in value)
         if not whole and value is not default:
             raise InputError(f"{option} must be a list of whole numbers of at least 1, got {value!r}.")
     elif option == "encoder_weights":

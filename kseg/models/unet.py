@@ -5,7 +5,7 @@ import functools
 import keras
 
 from kseg import blocks
-from kseg.io.errors import InputError
+from kseg.io.errors import check_whole
 from kseg.models import common
 
 UPSAMPLINGS = ("nearest", "transposed")
@@ -246,10 +246,8 @@ def _unet(
     up = _upsampling(upsampling, initializer)
     common.choose("skip", skip, SKIPS)
     common.choose("head_activation", head_activation, HEAD_ACTIVATIONS)
-    if not all(isinstance(value, int) and value >= 1 for value in (depth, base_filters)):
-        raise InputError(
-            f"depth and base_filters must be whole numbers of at least 1, got {depth!r}, {base_filters!r}."
-        )
+    depth = check_whole("depth", depth, 1)
+    base_filters = check_whole("base_filters", base_filters, 1)
     join = {"concat": keras.layers.Concatenate, "add": keras.layers.Add}[skip]
     image, x = common.image_input(input_shape, 2 ** (depth - 1))
     skips = {}

@@ -11,10 +11,12 @@ import re
 
 import kseg
 from kseg.io.errors import InputError
-from kseg.io.files import clear_unfinished, locked, replacing, write_atomic
-from kseg.settings import Settings, flag_line, read_flag_line
+from kseg.io.files import clear_unfinished, locked, reading, replacing, write_atomic, write_json
+from kseg.runs.architecture import difference
+from kseg.settings import Settings, flag_line, read_flag_line, without_effect
 
 FLAGS_FILE = "flags.txt"
+ARCHITECTURE_FILE = "model.json"
 _CONTENTS = {
     "scores.json": "the five scores, macro, micro and per class",
     "predictions.png": "image | prediction | truth",
@@ -24,12 +26,15 @@ _CONTENTS = {
     "last.keras": "the weights of the last step",
     "history.csv": "loss and scores of each epoch",
     "logs": "the same for TensorBoard",
+    "model.json": "the layers of your own model, by which the run knows it again",
 }
-_NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", "records")  # what else flags.txt holds
+_COMMENTS = ("records", "backend", "builder")  # what flags.txt holds beside flags, in comments
+_NO_SETTINGS = ("model", "data_dir", "model_options", "strategy", *_COMMENTS)
+_SHOWN_AS = {"backend": "KERAS_BACKEND", "builder": "a function that builds the model"}  # others: --NAME
 _RENAMED_VALUES = {"seed_r2unet": "fischer2021_r2unet"}  # the paper's label set, as runs of earlier days call it
 _REMOVED = ("on_conflict", "keep_checkpoints", "log_every_steps")  # earlier flags that say nothing about a run
-# They change no result; `kseg.io.runtime.settle_kernels` compares onednn.
-_NOT_COMPARED = ("data_dir", "checkpoint_every_steps", "onednn")
+# They change no result; `kseg.io.runtime.settle_kernels` compares onednn, `check_architecture` what a function builds.
+_NOT_COMPARED = ("data_dir", "checkpoint_every_steps", "onednn", "builder")
 # What may change in a run: its length, which may only grow, and which epochs are scored. flags.txt keeps, above
 # --epochs, a comment line of what held until which step.
 _LENGTH = ("epochs", "train_steps")
@@ -37,9 +42,16 @@ _NOTED = (*_LENGTH, "validate_every_epochs")
 _UNTIL = re.compile(r"# until step (\d+): (.*)")
 
 
-def describe(model, data_dir, model_options, strategy, settings, records):
-    """Return a run's settings as {flag: text}, None and empty ones left out; `records` is the manifest's digest."""
+def describe(model, data_dir, model_options, strategy, settings, records, backend=""):
+    """Return a run's settings as {flag: text}, None and empty ones left out.
+
+    Args: `records`: the manifest's digest. `backend`: Keras'. The rest as in `kseg.train`.
+    """
+    builder = None
     if not isinstance(model, str):
+        function = getattr(model, "func", model)  # of a functools.partial
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        builder = f"{getattr(function, '__module__', '')}.{name}"
         model = getattr(model, "__name__", type(model).__name__)
     values = {
         "model": model,
@@ -48,6 +60,8 @@ def describe(model, data_dir, model_options, strategy, settings, records):
         "strategy": strategy,
         **dataclasses.asdict(settings),
         "records": records,
+        "backend": backend,
+        "builder": builder,
     }
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
@@ -79,7 +93,7 @@ def _total_steps(values, images):
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run under its workdir; `check` compares what is asked for with what is stored there."""
+    """Paths of a run under its workdir; `check` and `check_architecture` compare what is wanted with what is there."""
 
     workdir: pathlib.Path
 
@@ -96,6 +110,18 @@ class RunFolder:
     def finished(self):
         """Whether the run was trained, scored and exported to its end (scores.json comes last)."""
         return (self.workdir / "scores.json").exists()
+
+    @property
+    def never_saved(self):
+        """Whether nothing of the training is in the folder: a run that failed before its first checkpoint, or none."""
+        names = ("best.keras", "last.keras", "history.csv", "scores.json", "saved_model")
+        return not any((self.workdir / name).exists() for name in names) and not any(self.checkpoints.glob("step-*"))
+
+    def _way_out(self, stored):
+        """What to do about a run that is another one."""
+        if self.kept_model(stored.get("keep", "best")).exists():
+            return f"Use another --workdir, or --init_from={self.workdir} there, which begins with this run's weights."
+        return "Use another --workdir."
 
     def alone(self):
         """A context in which no other process can train in this folder (`kseg.io.files.locked`)."""
@@ -133,13 +159,16 @@ class RunFolder:
             return None
         lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a path may hold other ends of lines
         try:
-            pairs = [read_flag_line(line.removeprefix("# ")) for line in lines if line.startswith(("--", "# records="))]
+            kept = ("--", *(f"# {name}=" for name in _COMMENTS))
+            pairs = [read_flag_line(line.removeprefix("# ")) for line in lines if line.startswith(kept)]
         except InputError as error:
             raise InputError(f"{path} is damaged. {error}") from error
         return {name: _RENAMED_VALUES.get(value, value) for name, value in pairs if name not in _REMOVED}
 
     def check(self, wanted, images):
         """Compare what is asked for with the run in the folder, if there is one.
+
+        A run that failed before its first checkpoint is none: it begins again, and a printed line says so.
 
         Args:
             wanted: of `describe`. images: of the training split.
@@ -152,20 +181,63 @@ class RunFolder:
         if stored is None:
             return False
         before, now = (_total_steps(values, images) for values in (stored, wanted))
-        free = {*_NOT_COMPARED, *_NOTED}
+        free = {*_NOT_COMPARED, *_NOTED, *without_effect(stored)}  # earlier versions took settings without an effect
         if now < before:
             free.difference_update(_LENGTH)
+        if "backend" not in stored:  # nor did they store it
+            free.add("backend")
         names = sorted((set(stored) | set(wanted)).difference(free))
         different = [name for name in names if _comparable(stored, name) != _comparable(wanted, name)]
+        if "backend" in stored and ("builder" in stored) != ("builder" in wanted):
+            different.append("builder")  # a model of kseg's, and a function of that name
+        if different and self.never_saved:
+            print(f"The run in {self.workdir} made no checkpoint: it begins again, with the settings given now.")
+            return False
         if not different:
+            if stored.get("builder", wanted.get("builder")) != wanted.get("builder"):
+                print(f"The function of the run was {stored['builder']}, is {wanted['builder']}: its layers count.")
             return now > before
-        way_out = f"Use another --workdir, and --init_from={self.workdir} to start it from this run's weights."
+        raise InputError(self._refusal(stored, wanted, different, before, now))
+
+    def _refusal(self, stored, wanted, different, before, now):
+        """Return the differences in words and what to do; before, now: steps of the stored run and the wanted one."""
+        way_out = self._way_out(stored)
         if different == ["records"]:
-            raise InputError(f"{self.workdir} was trained on different records. {way_out}")
-        rows = [f"  --{name}: stored {stored.get(name)!r}, now {wanted.get(name)!r}" for name in different]
+            return f"{self.workdir} was trained on different records. {way_out}"
+        if different == ["backend"]:
+            return (
+                f"{self.workdir} was trained with KERAS_BACKEND={stored['backend']}, now it is {wanted['backend']}. "
+                "Different backends give different bits, so it would be another run. Set "
+                f"KERAS_BACKEND={stored['backend']} to continue. {way_out}"
+            )
+        shown = {name: _SHOWN_AS.get(name, f"--{name}") for name in different}
+        rows = [f"  {shown[name]}: stored {stored.get(name)!r}, now {wanted.get(name)!r}" for name in different]
         if now < before:
             rows.append(f"A run can be extended but not shortened: it has {before} steps, got {now}.")
-        raise InputError("\n".join([f"{self.workdir} holds a run with other settings:", *rows, way_out]))
+        return "\n".join([f"{self.workdir} holds a run with other settings:", *rows, way_out])
+
+    def check_architecture(self, found):
+        """Compare what the user's function has built with the model that the run in the folder started with.
+
+        Args:
+            found: of `kseg.runs.architecture.architecture`.
+        Raises:
+            ValueError: another model, with the first difference; or model.json is damaged.
+        """
+        path = self.workdir / ARCHITECTURE_FILE
+        if self.never_saved or not path.exists():  # an earlier version did not write it
+            return
+        with reading(path):
+            text = path.read_bytes()
+        try:
+            changed = difference(json.loads(text), found)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise InputError(f"{path} is damaged ({error}). Use a new workdir.") from error
+        if changed:
+            raise InputError(
+                f"{self.workdir} holds a run of a different model than the function builds now: {changed}. "
+                f"{self._way_out(self.stored())}"
+            )
 
     def _past(self, wanted, step):
         """The comment lines for settings that differed from `wanted` up to `step`: (step, flags)."""
@@ -187,11 +259,11 @@ class RunFolder:
             reached = until
         return lines
 
-    def open(self, wanted, step=0):
+    def open(self, wanted, step=0, architecture=None):
         """Make the folder, clear what a killed run left half-written, and store the settings as a flagfile.
 
         Args:
-            wanted: of `describe`. step: from which the run continues.
+            wanted: of `describe`. step: from which the run continues. architecture: of a model of the user's function.
         """
         past = self._past(wanted, step)
         self.workdir.mkdir(parents=True, exist_ok=True)
@@ -199,11 +271,14 @@ class RunFolder:
         clear_unfinished(self.checkpoints, "step-*.npz")
         (self.workdir / "scores.json").unlink(missing_ok=True)  # from here on the run is not finished
         header = f"# kseg {kseg.__version__}. scripts/train.py --flagfile=THIS --workdir=NEW repeats this run."
-        # The digest of the records is no flag, so it stands in a comment.
-        lines = [f"# {n}={value}" if n == "records" else flag_line(n, value) for n, value in wanted.items()]
+        lines = [f"# {n}={value}" if n in _COMMENTS else flag_line(n, value) for n, value in wanted.items()]
         place = lines.index(flag_line("epochs", wanted["epochs"]))
         lines = [header, *lines[:place], *past, *lines[place:]]
         write_atomic(str(self.workdir / FLAGS_FILE), ("\n".join(lines) + "\n").encode())
+        if architecture is None:
+            (self.workdir / ARCHITECTURE_FILE).unlink(missing_ok=True)  # of a run that made no checkpoint
+        else:
+            write_json(self.workdir / ARCHITECTURE_FILE, architecture)
 
     def print_contents(self):
         """Print where everything is."""

@@ -1,6 +1,7 @@
 """The model of a training run: built for the run's sizes and classes, given what it must carry, and checked."""
 
 import contextlib
+import inspect
 import json
 
 import keras
@@ -8,13 +9,14 @@ import numpy as np
 
 from kseg import losses
 from kseg.export.savedmodel import carried
-from kseg.inference.compatibility import check_classes, check_input
+from kseg.inference.compatibility import check_classes, check_graph, check_input, check_weights
 from kseg.inference.loading import DAMAGED, why_not_loaded
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, plain
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.models import MODELS, build_model, options_of
 from kseg.models.auxiliary_head import add_auxiliary_head
 from kseg.models.pretrained.weights import encoder_layers
+from kseg.runs.architecture import architecture
 from kseg.settings import CLASS_WEIGHTS
 from kseg.training.finetuning import start_from
 from kseg.training.optimizers import make_optimizer
@@ -56,11 +58,14 @@ _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_
 
 
 def check_model(model, options):
-    """Raise ValueError unless `build_for_run` takes these as its first two arguments."""
+    """Return the options as JSON types; ValueError unless `build_for_run` takes these as its first two arguments."""
     if isinstance(model, keras.Model) or not (isinstance(model, str) or callable(model)):
         raise InputError(
             "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
         )
+    if not isinstance(model, str):
+        _check_no_arguments(model)
+    options = plain(options)
     if not isinstance(options, (dict, type(None))) or not all(isinstance(name, str) for name in options or ()):
         raise InputError(f"model_options must be a dict of the builder's options by name, got {options!r}.")
     try:
@@ -74,13 +79,28 @@ def check_model(model, options):
         raise InputError(f"The run itself sets {', '.join(sorted(taken))}. Leave it out of model_options.")
     if options and not isinstance(model, str):
         raise InputError(f"model_options are for a model given by name, got {options} with a function.")
+    return options or {}
+
+
+def _check_no_arguments(function):
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:  # Python's own of an argument that is missing
+        name = getattr(function, "__name__", type(function).__name__)
+        raise InputError(
+            f"model must be a function without arguments, but {name} needs some ({error}). Give one that calls it, "
+            f"such as lambda: {name}(...), or for a model of kseg its name."
+        ) from error
+    except ValueError:  # a callable that does not say what it takes
+        return
 
 
 def build_for_run(model, options, settings, split, size, resumed=False):
     """Build the model of a run; the strategy's scope and the precision policy are the caller's.
 
     Args:
-        model, options: a name of MODELS and its builder's options, or a function without arguments and nothing.
+        model, options: a name of MODELS and its builder's options; or a keras.Model that a user's function built, or
+            that function, and nothing.
         settings: `kseg.settings.Settings`. split: the training examples, whose label set the model learns.
         size: (height, width) that images are brought to. Training on crops makes a model of free size, whose Preprocess
             layer carries this, as does that of a free model trained at a size of the settings: whole images are then
@@ -107,7 +127,7 @@ def build_for_run(model, options, settings, split, size, resumed=False):
             options = {"seed": settings.seed, **options}
         built = build_model(model, (None, None, 3) if settings.crop else (*size, 3), outputs, **options)
     else:
-        built = model()
+        built = model if isinstance(model, keras.Model) else model()
     check_input(built, size, settings.crop)
     layer = preprocess_layer(built)
     if layer is not None:
@@ -117,7 +137,17 @@ def build_for_run(model, options, settings, split, size, resumed=False):
     check_classes(built, split.label_set, "the records", outputs)
     if settings.init_from and not resumed:
         print(start_from(built, settings.init_from))
+    check_weights(built)
     return built
+
+
+def own_architecture(model):
+    """Return what a user's function has built as `RunFolder.check_architecture` takes it; ValueError for no model."""
+    check_graph(model)
+    found = architecture(model)
+    if found is None:
+        check_loads(model)  # which says why
+    return found
 
 
 def check_loads(model):

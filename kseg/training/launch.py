@@ -2,6 +2,7 @@
 
 import pathlib
 
+from kseg.io.errors import is_whole
 from kseg.io.files import checked_path
 from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder
@@ -20,7 +21,8 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
         workdir: the run's folder. The same call with the same workdir continues where a killed run stopped, to
             bit-identical weights. A finished run is loaded, and a line says that it is finished. With more epochs or
             train_steps it continues too, finished or not. The files it started from (init_from, encoder_weights) are
-            not needed again.
+            not needed again. A function that builds other layers, or another Keras backend, is another run. A run
+            that failed before its first checkpoint starts again with the settings given now.
         model_options: of the model's builder, JSON types.
         strategy: `training.trainers.make_trainer`'s; in a group of workers each calls this with the same arguments
             and a workdir that all see, and the chief alone writes.
@@ -63,5 +65,5 @@ def choose_for_run(model, workdir, model_options, onednn):
     choose_kernels(
         onednn,
         None if stored is None else stored.get("onednn", ""),
-        width if isinstance(model, str) and isinstance(width, int) else None,
+        width if isinstance(model, str) and is_whole(width) else None,
     )

@@ -68,4 +68,5 @@ class Interruption:
 
     def leave(self):
         """Raise what the signal means: SystemExit with code 143 for SIGTERM, KeyboardInterrupt for Ctrl-C."""
-        raise KeyboardInterrupt if self.requested is signal.SIGINT else SystemExit(128 + self.requested)
+        interrupted = self.requested is signal.SIGINT
+        raise (KeyboardInterrupt if interrupted else SystemExit(128 + self.requested)) from None

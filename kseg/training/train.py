@@ -10,7 +10,7 @@ from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.checks.record_faults import quick_check
 from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import NO_VALIDATION
-from kseg.inference.compatibility import check_arguments, check_batch_norm
+from kseg.inference.compatibility import check_arguments, check_batch_norm, check_output
 from kseg.inference.loading import load_model
 from kseg.inference.predict import predictor
 from kseg.io.errors import InputError
@@ -28,6 +28,7 @@ from kseg.training.build import (
     check_loads,
     check_model,
     make_terms,
+    own_architecture,
     precision,
     training_parts,
 )
@@ -45,7 +46,7 @@ def train(model, data_dir, workdir, *, model_options=None, strategy="auto", call
     """`kseg.train`, which says what the arguments are, where TensorFlow may be imported."""
     settings = make_settings(**settings)
     check_arguments(data_dir, workdir, callbacks)
-    check_model(model, model_options)
+    model_options = check_model(model, model_options)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
     with folder.alone() if leads(strategy) else contextlib.nullcontext():
         return _train(model, data_dir, folder, model_options, strategy, callbacks, settings)
@@ -58,11 +59,15 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
     if "val" not in train_split.manifest.splits:
         raise InputError(f"{data_dir}: {NO_VALIDATION}.")
     val_split = open_split(data_dir, "val", settings.label_set, settings.label_space)
-    wanted = describe(model, data_dir, model_options or {}, strategy, settings, train_split.manifest.digest)
+    digest = train_split.manifest.digest
+    wanted = describe(model, data_dir, model_options, strategy, settings, digest, keras.backend.backend())
     longer = folder.check(wanted, len(train_split))
-    stored = (folder.stored() or {}).get("onednn")
+    stored = None if folder.never_saved else (folder.stored() or {}).get("onednn")
     check_kernels(settings.onednn, stored)
     if folder.finished and not longer:
+        if not isinstance(model, str):
+            with trainer.scope(), precision(settings.mixed_precision):
+                folder.check_architecture(own_architecture(model()))
         print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
         return load_model(folder.kept_model(settings.keep)), folder.read_history()
     if folder.finished and not checkpoints.list_checkpoints(folder.checkpoints):
@@ -75,9 +80,9 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
         print(f"WARNING: {warning}")
     epochs = _Epochs(trainer, settings, folder, train_split, val_split)
     with _clear_if_a_worker_is_lost(trainer):
-        epochs.build(model, model_options or {})
+        epochs.build(model, model_options)
         if trainer.chief:
-            folder.open(wanted, epochs.state.step)
+            folder.open(wanted, epochs.state.step, epochs.architecture)
     # A worker that stops to save would wait for the others, which know nothing of its signal.
     with _clear_if_a_worker_is_lost(trainer), Interruption(noted=strategy != "multiworker") as interruption:
         try:
@@ -113,6 +118,7 @@ class _Epochs:
         self.epoch_steps = len(self._plan(0))
         self.state = TrainState(total_steps=settings.total_steps(len(train_split)))
         self.selection = Selection(settings.keep, settings.best_by, settings.patience)
+        self.architecture = None  # of a model of the user's function
 
     def build(self, model, model_options):
         """Build model and optimizer in the trainer; read the newest checkpoint, if there is any."""
@@ -121,7 +127,12 @@ class _Epochs:
         found = checkpoints.list_checkpoints(self.folder.checkpoints)
         keras.utils.set_random_seed(settings.seed)
         with trainer.scope(), precision(settings.mixed_precision):
-            built = build_for_run(model, model_options, settings, self.train_split, self.size, resumed=bool(found))
+            made = model
+            if not isinstance(model, str):
+                made = model()
+                self.architecture = own_architecture(made)  # as it is built, before the run tells it anything
+                self.folder.check_architecture(self.architecture)
+            built = build_for_run(made, model_options, settings, self.train_split, self.size, resumed=bool(found))
             check_batch_norm(built, settings.batch_size // settings.accumulate_steps, settings.crop)
             encoder, parts = training_parts(built, settings, self.epoch_steps)
             optimizer = build_optimizer(settings, self.state.total_steps, self.epoch_steps, encoder)
@@ -136,6 +147,7 @@ class _Epochs:
         trainer.build(built, optimizer, self.train_split.label_set.num_classes, terms, **parts)
         if not isinstance(model, str):
             check_loads(built)  # after all that draws from the seed
+            check_output(built, settings.crop or self.size)
         if settings.remat:
             trainer.rematerialize(settings.crop or self.size)
         if found:

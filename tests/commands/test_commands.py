@@ -9,7 +9,7 @@ import pytest
 import tiny
 from absl import flags
 
-from kseg.commands import command_line, train_command
+from kseg.commands import command_line, compare_command, evaluate_command, train_command
 from kseg.commands.command_line import expand_flagfiles
 
 SCRIPTS = ("prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py", "compare.py")
@@ -45,6 +45,14 @@ def test_every_script_is_the_command_of_its_name(root):
         module = script.removesuffix(".py").removesuffix("_data")
         assert imported == f"from kseg.commands.{module}_command import main"
         assert start == ['if __name__ == "__main__":\n    main()\n']  # guarded: prepare_data.py spawns processes
+
+
+@pytest.mark.parametrize("command", [compare_command, evaluate_command])
+def test_flags_that_commands_share_are_under_the_heading_of_each(command):
+    shared = {"data_dir", "split", "label_set", "label_space", "batch_size"}
+    headings = command.FLAGS.flags_by_module_dict()
+    assert list(headings) == [command.__name__]
+    assert shared <= {flag.name for flag in headings[command.__name__]}
 
 
 def test_the_command_line_wins_in_any_order(tmp_path):

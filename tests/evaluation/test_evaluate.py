@@ -26,6 +26,43 @@ def test_iterables_single_and_batched_agree_with_records(records):
     assert single.classes == ("0", "1", "2")  # this model carries no names
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"batch_size": 2}, "batch_size is of a record folder, got batch_size=2 with pairs"),
+        ({"split": "test"}, "split is of a record folder, got split='test' with pairs"),
+        ({"label_set": "train_ids"}, "label_set is of a record folder, got label_set='train_ids' with pairs"),
+        ({"label_space": "train_ids"}, "label_space is of a record folder, got label_space='train_ids' with pairs"),
+    ],
+)
+def test_what_a_record_folder_takes_is_refused_with_pairs(option, message):
+    pair = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
+    with pytest.raises(kseg.InputError, match=f"^{message}"):
+        kseg.evaluate(brightness_model(), [pair], **option)
+
+
+def test_a_bad_pair_is_named_by_its_number():
+    image, label = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
+    good = (image, label)
+    for bad, message in (
+        (image, "got ndarray for image 2 .counted from 0."),
+        ((image, label[..., None]), r"got \(1, 4, 4, 3\) and \(1, 4, 4, 1\) from image 2 .counted from 0. on"),
+        ((image / 255, label), "got float64 from image 2 .counted from 0. on"),
+    ):
+        with pytest.raises(kseg.InputError, match=message):
+            kseg.evaluate(brightness_model(), [good, good, bad])
+
+
+def test_an_image_of_a_list_is_named_by_its_number():
+    image = np.zeros((4, 4, 3), np.uint8)
+    for bad in (b"no image", image[..., 0], image / 255, [[1, 2], [3]]):
+        with pytest.raises(kseg.InputError, match=r"image 1 \(counted from 0\)"):
+            kseg.predict(brightness_model(), [image, bad, image])
+    for bad in (b"no image", image[..., 0], image / 255):
+        with pytest.raises(kseg.InputError, match="the image"):
+            kseg.predict(brightness_model(), bad)
+
+
 def test_labels_outside_the_classes_are_counted_not_dropped():
     image = np.zeros((4, 4, 3), np.uint8)
     label = np.array([[0, 0, 7, 255]] * 4, np.uint8)

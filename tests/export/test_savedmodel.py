@@ -1,5 +1,7 @@
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,7 +12,9 @@ import tiny
 from PIL import Image
 
 import kseg
-from kseg.export import EXPORTERS, Exporter
+from kseg.export import EXPORTERS, Exporter, savedmodel
+from kseg.inference.predict import predict_files
+from kseg.layers.preprocessing import preprocess_layer
 from kseg.models import build_model
 
 ALONE = """
@@ -31,6 +35,62 @@ for folder in sys.argv[1:]:
     np.savez(f"{folder}/out.npz", **out)
 assert "kseg" not in sys.modules, "kseg must not be needed"
 """
+
+
+def test_a_preprocess_layer_inside_of_a_nested_model_is_found(tmp_path):
+    """In a model in a model: its classes and colours are carried by predict and export."""
+    inner = tiny.brightness_model((32, 48, 3))
+    image = keras.Input((32, 48, 3))
+    model = keras.Sequential([keras.Input((32, 48, 3)), keras.Model(image, inner(image))])
+    assert preprocess_layer(model) is inner.layers[1] and preprocess_layer(keras.Sequential([image])) is None
+    preprocess_layer(model).label_set = tiny.LABELS
+    model.save(tmp_path / "nested.keras")
+    again = kseg.load_model(tmp_path / "nested.keras")
+    pixels = np.full((32, 48, 3), 200, np.uint8)  # brighter than 160: the third class
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    predict_files(again, [tmp_path / "a.png"], tmp_path / "labels")
+    assert (np.asarray(Image.open(tmp_path / "labels" / "color" / "a.png")) == tiny.LABELS["palette"][2]).all()
+    kseg.export_saved_model(again, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert facts["classes"] == tiny.LABELS["classes"] and (kseg.predict(tmp_path / "out", pixels) == 2).all()
+
+
+@pytest.mark.parametrize("name", ["old.h5", "named.keras"])
+def test_an_hdf5_file_is_told_as_what_it_is(name, tmp_path):
+    tiny.brightness_model((8, 8, 3)).save(tmp_path / "old.h5")
+    (tmp_path / "named.keras").write_bytes((tmp_path / "old.h5").read_bytes())
+    with pytest.raises(kseg.InputError, match=f"{name} is an HDF5 file.* save it as a .keras file: keras.models.load"):
+        kseg.load_model(tmp_path / name)
+
+
+def test_a_softmax_is_told_by_the_export(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1, activation="softmax")])
+    with pytest.warns(UserWarning, match="ends in a softmax, but kseg's losses and exports take logits"):
+        kseg.export_saved_model(model, tmp_path / "out", label_set=tiny.LABELS)
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_ctrl_c_ends_an_export_and_leaves_nothing(swallowed, tmp_path, monkeypatch):
+    """Also where it lands in a callback, whose exceptions Python ignores; what was exported before stays."""
+    write = savedmodel._write
+
+    def interrupted(model, folder):
+        write(model, folder)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            if not swallowed:
+                raise
+
+    model = tiny.brightness_model((8, 8, 3))
+    kseg.export_saved_model(model, tmp_path / "old", label_set=tiny.LABELS)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(savedmodel, "_write", interrupted)
+    for name in ("old", "new"):
+        with pytest.raises(KeyboardInterrupt):
+            kseg.export_saved_model(model, tmp_path / name, label_set=tiny.LABELS)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "new").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 MODELS = {  # pooling with positions in both; a small one where the size is fixed, for writing one takes a while

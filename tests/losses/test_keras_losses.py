@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from kseg import losses
+from kseg.io.errors import InputError
 
 WEIGHTS = [0.5, 2.0, 1.0]
 
@@ -222,3 +223,13 @@ def test_loss_and_metric_run_on_jax_without_tensorflow():
             value = losses.SegmentationLoss(name)(labels, logits)
         squares = float(tf.reduce_sum(tape.gradient(value, logits) ** 2))
         np.testing.assert_allclose([float(x) for x in line.split()], [float(value), squares], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("loss", [losses.CrossEntropy(), losses.SegmentationLoss("dice")])
+@pytest.mark.parametrize(("shape", "found"), [((2, 4, 4, 1), "4, 4, 1"), ((2, 4, 4, 3), "4, 4, 3")])
+def test_labels_with_a_last_axis_are_told_in_fit(loss, shape, found):
+    """As for Keras' own losses: (B, H, W, 1), and one-hot."""
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(3, 1)])
+    model.compile("sgd", loss=loss)
+    with pytest.raises(InputError, match=rf"got \(\w+, {found}\) and .*give labels\[..., 0\] of \(B, H, W, 1\)"):
+        model.fit(np.zeros((2, 4, 4, 3), np.uint8), np.zeros(shape, np.uint8), verbose=0)

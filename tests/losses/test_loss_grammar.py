@@ -44,7 +44,7 @@ def test_sums_are_read():
         ({"class_weights": "1,-2"}, "got '1,-2'"),
         ({"class_weights": "0,0"}, "not all 0"),
         ({"class_weights": "1,nan"}, "got '1,nan'"),
-        ({"class_weights": [1, 2]}, "class_weights must be text, got \\[1, 2\\]"),
+        ({"class_weights": [1, 2]}, "class_weights must be text such as '1,2,0.5', got \\[1, 2\\]"),
     ],
 )
 def test_what_has_no_meaning_is_one_clear_line(settings, message):

@@ -135,7 +135,7 @@ def test_options():
         unet((32, 32, 3), 5, skip="sum")
     with pytest.raises(ValueError, match="upsampling must be one of nearest, transposed, got 'bilinear'"):
         unet((32, 32, 3), 5, upsampling="bilinear")
-    with pytest.raises(ValueError, match="depth and base_filters must be whole numbers of at least 1, got 0, 64"):
+    with pytest.raises(ValueError, match="depth must be a whole number of at least 1, got 0"):
         unet((32, 32, 3), 5, depth=0)
     with pytest.raises(ValueError, match="multiples of 16, got 40x32. Pad or crop to 32x32"):
         unet((40, 32, 3), 5)

@@ -131,6 +131,13 @@ def main(source, records, output):
         kseg.export_saved_model(pathlib.Path(output, "whole"), pathlib.Path(output, "exported"))
     except ValueError as error:
         found["export"] = str(error)
+    exported = pathlib.Path(output, "from_tensorflow")
+    exported.mkdir()
+    (exported / "saved_model.pb").touch()
+    try:
+        kseg.load_model(exported)
+    except ValueError as error:
+        found["saved_model"] = str(error)
     os.environ["TF_CONFIG"] = '{"cluster": {"worker": ["a:1", "b:1", "c:1"]}}'
     try:
         make_trainer("auto", 6)

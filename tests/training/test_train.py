@@ -1,10 +1,12 @@
 import functools
 import json
+import math
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ import tiny
 import kseg
 from kseg.commands import train_command
 from kseg.data.pipeline.load import open_split
+from kseg.inference.compatibility import check_output
 from kseg.metrics import Scores
 from kseg.runs import checkpoints
 from kseg.runs.workdir import RunFolder
@@ -46,6 +49,7 @@ def test_a_run_leaves_what_the_design_says(whole):
     workdir, history = whole
     names = {path.name for path in workdir.iterdir()}
     files = {"best.keras", "last.keras", "flags.txt", "history.csv", "predictions.png", "confusion.png", "scores.json"}
+    files |= {"model.json"}  # the model is a function's
     assert names == files | {"checkpoints", "logs", "saved_model"}  # and no temporary file
     assert [row["step"] for row in history] == [3, 6, 9]  # 7 images, whole batches of 2
     assert list((workdir / "logs").glob("events*"))
@@ -363,6 +367,48 @@ def test_bad_settings(settings, message):
         make_settings(**settings)
 
 
+def plain(**options):
+    """A model of one convolution to the three classes."""
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(3, 1, **options)]
+    return keras.Sequential([keras.Input((32, 64, 3)), *layers])
+
+
+def named_output():
+    image = keras.Input((32, 64, 3))
+    return keras.Model(image, {"logits": keras.layers.Conv2D(3, 1)(image)})
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: plain(activation="softmax"),
+        lambda: keras.Sequential([plain(), keras.layers.Softmax(dtype="float32")]),
+        lambda: keras.Sequential([plain(strides=2, activation="softmax"), keras.layers.UpSampling2D(2)]),
+    ],
+    ids=["activation", "layer", "before upsampling"],
+)
+def test_a_model_that_ends_in_a_softmax_is_told_once(build, records, tmp_path):
+    with pytest.warns(UserWarning) as caught:
+        kseg.train(build, records, tmp_path / "run", **{**tiny.SETTINGS, "epochs": 0, "train_steps": 1})
+    told = [warning for warning in caught if "ends in a softmax" in str(warning.message)]
+    assert "Leave it out of the last layer" in str(told[0].message)
+    # One place, so that Python's default shows the second one, of the export, no more.
+    assert len({(warning.filename, warning.lineno) for warning in told}) == 1
+    assert len({str(warning.message) for warning in told}) == 1
+
+
+def test_logits_are_no_probabilities(records, tmp_path):
+    """Also where they add up to one, by weights of 1/3 a class each, but some are below 0."""
+    model = plain()
+    model.layers[-1].set_weights([np.zeros((1, 1, 3, 3), np.float32), np.array([-1, 1, 1], np.float32)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_output(model, (32, 64))
+    model.layers[-1].set_weights([np.zeros((1, 1, 3, 3), np.float32), np.array([0, 0.5, 0.5], np.float32)])
+    with pytest.warns(UserWarning, match="ends in a softmax"):
+        check_output(model, (32, 64))
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
@@ -394,6 +440,20 @@ def test_bad_settings(settings, message):
         ),
         ("unet", {"encoder_lr_multiplier": 0.1, "model_options": {"base_filters": 1}}, "'unet' has no encoder"),
         ("segnet", {"init_from": "a", "model_options": {"encoder_weights": "b"}}, "both set the encoder's weights"),
+        (lambda: "unet", {}, "The function must give a functional keras.Model of one input"),
+        (lambda: named_output(), {}, "The function must give a functional keras.Model of one input"),
+        # Strides of 2 without an upsampling; all frozen; a weight that is nan from the start.
+        (
+            lambda: plain(strides=2),
+            {},
+            r"logits of its images' size, \(32, 64\) \(height, width\), but gives \(16, 32\)",
+        ),
+        (lambda: plain(trainable=False), {}, "has no weights to train. Set trainable=True in the layers"),
+        (
+            lambda: plain(bias_initializer=keras.initializers.Constant(math.nan)),
+            {},
+            "All weights must be finite before the first step, but .*bias of .* is not",
+        ),
     ],
 )
 def test_bad_input_writes_nothing(model, settings, message, records, tmp_path):

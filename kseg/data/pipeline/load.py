@@ -35,7 +35,8 @@ def load_dataset(
             smaller last batch; nothing is dropped or padded.
         training: give the rows of `epoch_plan`: shuffled full batches, augmented. Each pass over the dataset
             is the next epoch of the plan, so `model.fit(dataset, epochs=n)` sees n different ones.
-        seed: seed of order and augmentation. augmentation: kseg.settings.Augmentation; None changes nothing.
+        seed: seed of order and augmentation. augmentation: kseg.settings.Augmentation; None changes nothing. Both are
+            for training=True.
         label_space: which ids the labels hold in records without dataset.json: "train_ids" or "label_ids".
     Returns:
         tf.data.Dataset; the same bytes whatever the parallelism.
@@ -60,7 +61,15 @@ def load_dataset(
     if not isinstance(augmentation, (Augmentation, type(None))):
         raise InputError(f"augmentation must be a kseg.settings.Augmentation or None, got {augmentation!r}.")
     source = RecordSource(data_dir, split, label_set=label_set, label_space=label_space)
+    if not training and (augmentation is not None or seed):
+        given = f"augmentation={augmentation!r}" if augmentation is not None else f"seed={seed!r}"
+        raise InputError(f"{given} has no effect with training=False, which gives every image as it is. Leave it out.")
     if training:
+        if batch_size > len(source):
+            raise InputError(
+                f"With training=True batches are whole: batch_size must be at most the {len(source)} images of split "
+                f"{split!r}, got {batch_size}."
+            )
         epochs = itertools.count()
 
         def plans():

@@ -16,7 +16,7 @@ from kseg.data.datasets.listing import Problem, Source, one_line_each, same_in_t
 from kseg.data.labels import with_current_names
 from kseg.data.records import manifest as records
 from kseg.data.records import shards as writer
-from kseg.io.errors import InputError, check_whole
+from kseg.io.errors import InputError, check_whole, is_whole, plain
 from kseg.io.files import (
     checked_path,
     clear_unfinished,
@@ -66,6 +66,7 @@ def prepare_dataset(
             output that holds something else or is in use by another process. OSError: a file or folder that cannot be
             read or written.
     """
+    store_size, shards, workers = plain((store_size, shards, workers))
     _check_options(dataset, store_size, image_format, shards, workers)
     source = checked_path(source, "source")
     output = os.path.abspath(checked_path(output, "output"))
@@ -126,7 +127,7 @@ def _check_options(dataset, store_size, image_format, count, workers) -> None:
     if dataset not in known:
         raise InputError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(known)}.")
     pair = isinstance(store_size, (tuple, list)) and len(store_size) == 2
-    if store_size is not None and not (pair and all(type(s) is int and s > 0 for s in store_size)):
+    if store_size is not None and not (pair and all(is_whole(s) and s > 0 for s in store_size)):
         raise InputError(f"The store size must be a height and a width in pixels, got {store_size!r}.")
     if image_format not in (None, "png", "jpeg"):
         raise InputError(f'The image format must be "png" or "jpeg" (or None: as they are), got {image_format!r}.')

@@ -3,7 +3,7 @@
 import keras
 
 from kseg import blocks
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, is_whole
 from kseg.layers.normalization import BatchNormalization
 from kseg.models import common
 
@@ -28,7 +28,7 @@ def resnet(x, backbone, base_filters, *, output_stride, multi_grid=(1, 1, 1), in
     """
     common.choose("backbone", backbone, BLOCKS)
     common.choose("output_stride", output_stride, OUTPUT_STRIDES)
-    if len(multi_grid) != 3 or any(not isinstance(rate, int) or rate < 1 for rate in multi_grid):
+    if len(multi_grid) != 3 or not all(is_whole(rate) and rate >= 1 for rate in multi_grid):
         raise InputError(f"multi_grid must be three positive dilation factors, got {multi_grid}. Try (1, 2, 4).")
     x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(x)
     x = _conv_bn(x, base_filters, 7, strides=2, initializer=initializer, name="conv1")
