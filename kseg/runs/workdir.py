@@ -11,7 +11,7 @@ import re
 import kseg
 from kseg.io.errors import InputError
 from kseg.io.files import clear_unfinished, locked, replacing, write_atomic
-from kseg.settings import Settings, flag_line, read_flag_line
+from kseg.settings import Settings, current_options, flag_line, read_flag_line
 
 FLAGS_FILE = "flags.txt"
 _CONTENTS = {
@@ -38,8 +38,10 @@ _UNTIL = re.compile(r"# until step (\d+): (.*)")
 
 def describe(model, data_dir, model_options, strategy, settings, records):
     """Return a run's settings as {flag: text}, None and empty ones left out; `records` is the manifest's digest."""
+    name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
+    model_options = current_options(name, model_options)
     values = {
-        "model": model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__),
+        "model": name,
         "data_dir": data_dir,
         "model_options": json.dumps(model_options, sort_keys=True),
         "strategy": strategy,
@@ -47,6 +49,21 @@ def describe(model, data_dir, model_options, strategy, settings, records):
         "records": records,
     }
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def _current(values):
+    """{flag: text} as a run of today would store it: values and options by the names of today."""
+    values = {name: _RENAMED_VALUES.get(value, value) for name, value in values.items() if name not in _REMOVED}
+    try:
+        options = json.loads(values["model_options"])
+    except (KeyError, ValueError):
+        return values  # damaged: `RunFolder.check` shows what is there
+    if not isinstance(options, dict):
+        return values
+    current = current_options(values.get("model"), options)
+    if current == options:
+        return values
+    return {**values, "model_options": json.dumps(current, sort_keys=True)}
 
 
 def _comparable(values, name):
@@ -128,7 +145,7 @@ class RunFolder:
             pairs = [read_flag_line(line.removeprefix("# ")) for line in lines if line.startswith(("--", "# records="))]
         except InputError as error:
             raise InputError(f"{path} is damaged. {error}") from error
-        return {name: _RENAMED_VALUES.get(value, value) for name, value in pairs if name not in _REMOVED}
+        return _current(dict(pairs))
 
     def check(self, wanted, images):
         """Compare what is asked for with the run in the folder, if there is one.
