@@ -34,8 +34,8 @@ def add_auxiliary_head(model, seed=0):
     preprocess = preprocess_layer(model)
     if not middles or preprocess is None or not isinstance(middles[-1].output, keras.KerasTensor):
         raise InputError(
-            "auxiliary_weight needs a model with a place for an auxiliary head, on VGG16 or a ResNet, got "
-            f"'{model.name}'. Leave it out."
+            f"auxiliary_weight needs a model with an auxiliary head, one on VGG16 or a ResNet, got '{model.name}'. "
+            "Leave it out."
         )
     x = middles[-1].output  # (B, H/16, W/16, C)
     x = keras.layers.Conv2D(

@@ -7,12 +7,7 @@ from kseg.models import common
 from kseg.models.backbones import resnet, vgg
 from kseg.models.pretrained import weights
 
-# By encoder: the layers that give the deepest map of each stride, where nothing is dilated.
-_VGG16 = {2: "block2_conv2_relu", 4: "block3_conv3_relu", 8: "block4_conv3_relu", 16: "block5_conv3_relu"}
-ENCODERS = {"vgg16": _VGG16 | {32: "block5_pool"}}
-for _name, _counts in resnet.BLOCKS.items():
-    ENCODERS[_name] = {2: "conv1_relu"}
-    ENCODERS[_name] |= {2**stage: f"conv{stage}_block{count}_out" for stage, count in enumerate(_counts, 2)}
+ENCODERS = {"vgg16": vgg.BLOCKS, **resnet.BLOCKS}
 
 
 def encode(encoder, input_shape, *, output_stride=32, base_filters=64, initializer=blocks.HE_NORMAL):
@@ -28,14 +23,14 @@ def encode(encoder, input_shape, *, output_stride=32, base_filters=64, initializ
     image, x = common.image_input(input_shape, output_stride)
     if encoder == "vgg16":
         x = vgg.vgg16(x, base_filters, output_stride=output_stride, initializer=initializer)["out"]
+        ends = {2: "block2_conv2_relu", 4: "block3_conv3_relu", 8: "block4_conv3_relu", 16: "block5_conv3_relu"}
     else:
         x = resnet.resnet(x, encoder, base_filters, output_stride=output_stride, initializer=initializer)
+        ends = {2: "conv1_relu"}
+        for stage, count in enumerate(resnet.BLOCKS[encoder], 2):
+            ends[2**stage] = f"conv{stage}_block{count}_out"
     model = keras.Model(image, x)
-    maps = {}
-    present = {layer.name: layer.output for layer in model.layers}
-    for stride, name in ENCODERS[encoder].items():
-        if stride < output_stride and name in present:
-            maps[stride] = present[name]
+    maps = {stride: model.get_layer(name).output for stride, name in ends.items() if stride < output_stride}
     return image, maps | {output_stride: x}
 
 
