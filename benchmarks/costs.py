@@ -13,30 +13,21 @@ def _at_outputs(layer, x, y):
     return math.prod(layer.kernel.shape) * math.prod(y.shape[1:-1])
 
 
-def _separable(layer, x, y):
-    kernels = layer.depthwise_kernel, layer.pointwise_kernel
-    return sum(math.prod(kernel.shape) for kernel in kernels) * math.prod(y.shape[1:-1])
-
-
 def _at_inputs(layer, x, y):
     return math.prod(layer.kernel.shape) * math.prod(x.shape[1:-1])
 
 
 COUNTED = {
     keras.layers.Conv2D: _at_outputs,
-    keras.layers.DepthwiseConv2D: _at_outputs,
-    keras.layers.SeparableConv2D: _separable,
-    keras.layers.Dense: _at_outputs,  # at every pixel
     keras.layers.Conv2DTranspose: _at_inputs,  # every input is spread by the whole kernel
 }
 
 
 def multiply_adds(model, input_shape=None):
-    """Multiply-adds of one image: convolutions, transposed ones and dense layers, borders as if inside.
+    """Multiply-adds of one image: convolutions and transposed convolutions, borders as if inside.
 
     The model is traced once, so every application counts (a shared layer as often as it is called), also those of
-    layers inside layers. Biases, normalisation, activations, pooling, interpolation and the products of
-    attention are left out.
+    layers inside layers. Biases, normalisation, activations, pooling and interpolation are left out.
 
     Args: `model`: keras.Model on TensorFlow. `input_shape`: (H, W, C), None for the model's own.
     Returns: int. Raises: ValueError where a size is free and `input_shape` does not give it.

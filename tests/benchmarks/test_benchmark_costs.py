@@ -35,15 +35,6 @@ CASES = {
     ),
     # each output channel sees one input channel
     "grouped": (keras.layers.Conv2D, {"filters": 6, "kernel_size": 3, "groups": 3, "padding": "same"}, 24 * 9 * 6),
-    # each channel has a kernel of its own
-    "depthwise": (keras.layers.DepthwiseConv2D, {"kernel_size": 3, "strides": 2, "padding": "same"}, 6 * 9 * 3),
-    # 3 channels of 3 * 3, then 3 to 5
-    "separable": (
-        keras.layers.SeparableConv2D,
-        {"filters": 5, "kernel_size": 3, "padding": "same"},
-        24 * (9 * 3 + 3 * 5),
-    ),
-    "dense": (keras.layers.Dense, {"units": 5}, 24 * 3 * 5),
     # each of the 6 * 4 inputs is spread over 4 * 4 outputs
     "transposed": (
         keras.layers.Conv2DTranspose,
