@@ -26,6 +26,7 @@ def unet(
     initializer=blocks.HE_NORMAL,
     encoder=None,
     encoder_weights=None,
+    decoder_filters=None,
     name="unet",
 ):
     """U-Net (Ronneberger, Fischer and Brox 2015, arXiv 1505.04597, section 2): two 3x3 convolutions a level.
@@ -35,15 +36,15 @@ def unet(
 
     With `encoder` there is another encoder instead of U-Net's: the decoder begins at its map of stride 32 and goes up
     to stride 1, with a skip at every stride where the encoder has a map. Its widths are then not the paper's but those
-    that are usual over such encoders: 4 * base_filters at stride 16, half as many at each level above (256, 128, 64,
-    32, 16).
+    that are usual over such encoders: 256 at stride 16, half as many at each level above (128, 64, 32, 16).
 
     Args: `input_shape`: (H, W, 3), multiples of 2^(depth - 1), of 32 with an `encoder`, or None. `num_classes`:
         channels of the scores. `base_filters`: of the first level, doubled at each; with an `encoder`, its width.
         `depth`: levels, None for the paper's 5; not with an `encoder`. `upsampling`: "nearest", followed by a 3x3
         convolution, or "transposed" (2x2, stride 2), both with batch norm and ReLU. `skip`: "concat" or "add", for
         which an encoder's map is projected to the decoder's width. `initializer`: of the kernels. `encoder`: None for
-        the paper's own, or one of `backbones.encode`. `encoder_weights`: for an `encoder`: None, "imagenet" or a file.
+        the paper's own, or one of `backbones.encode`. Only with an `encoder`: `encoder_weights`: None, "imagenet" or a
+        file (`backbones.load_encoder`); `decoder_filters`: at stride 16, None for 4 * base_filters.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for sizes that do not divide, another choice of an option, unfit weights.
     """
@@ -58,6 +59,7 @@ def unet(
         initializer=initializer,
         encoder=encoder,
         encoder_weights=encoder_weights,
+        decoder_filters=decoder_filters,
         name=name,
     )
 
@@ -73,14 +75,15 @@ def resunet(
     initializer=blocks.HE_NORMAL,
     encoder=None,
     encoder_weights=None,
+    decoder_filters=None,
     name="resunet",
 ):
     """ResU-Net: U-Net with residual units and no recurrence (Alom et al. 2018, arXiv 1802.06955, figure 4c).
 
     Every level projects to its width by a 1x1 convolution, whose result is added to that of its two convolutions.
 
-    Args: `base_filters`, `depth`, `upsampling`, `skip`, `initializer`, `encoder`, `encoder_weights`: as in `unet`.
-    Returns, Raises: as `unet`.
+    Args: `base_filters`, `depth`, `upsampling`, `skip`, `initializer`, `encoder`, `encoder_weights`, `decoder_filters`:
+        as in `unet`. Returns, Raises: as `unet`.
     """
     return _unet(
         input_shape,
@@ -93,6 +96,7 @@ def resunet(
         initializer=initializer,
         encoder=encoder,
         encoder_weights=encoder_weights,
+        decoder_filters=decoder_filters,
         name=name,
     )
 
@@ -110,12 +114,13 @@ def runet(
     initializer=blocks.HE_NORMAL,
     encoder=None,
     encoder_weights=None,
+    decoder_filters=None,
     name="runet",
 ):
     """RU-Net: U-Net with recurrent convolutions and no residual (Alom et al. 2018, arXiv 1802.06955, figure 4b).
 
     Args: `steps`, `recurrence`: of `blocks.recurrent_conv`; `base_filters`, `depth`, `upsampling`, `skip`,
-        `initializer`, `encoder`, `encoder_weights`: as in `unet`. Returns, Raises: as `unet`.
+        `initializer`, `encoder`, `encoder_weights`, `decoder_filters`: as in `unet`. Returns, Raises: as `unet`.
     """
     return _unet(
         input_shape,
@@ -128,6 +133,7 @@ def runet(
         initializer=initializer,
         encoder=encoder,
         encoder_weights=encoder_weights,
+        decoder_filters=decoder_filters,
         name=name,
     )
 
@@ -145,6 +151,7 @@ def r2unet(
     initializer=blocks.HE_NORMAL,
     encoder=None,
     encoder_weights=None,
+    decoder_filters=None,
     name="r2unet",
 ):
     """R2U-Net: recurrent residual U-Net (Alom et al. 2018, arXiv 1802.06955, section III, figures 3 and 4d).
@@ -155,7 +162,7 @@ def r2unet(
     (recurrence="separate"); those of `unet`.
 
     Args: `steps`, `recurrence`: of `blocks.recurrent_conv`; `base_filters`, `depth`, `upsampling`, `skip`,
-        `initializer`, `encoder`, `encoder_weights`: as in `unet`. Returns, Raises: as `unet`.
+        `initializer`, `encoder`, `encoder_weights`, `decoder_filters`: as in `unet`. Returns, Raises: as `unet`.
     """
     return _unet(
         input_shape,
@@ -168,6 +175,7 @@ def r2unet(
         initializer=initializer,
         encoder=encoder,
         encoder_weights=encoder_weights,
+        decoder_filters=decoder_filters,
         name=name,
     )
 
@@ -305,20 +313,23 @@ def _unet(
     initializer,
     encoder=None,
     encoder_weights=None,
+    decoder_filters=None,
     name,
 ):
     """The skeleton; `block`, (x, filters, name), makes the maps of a level of the decoder and of the own encoder."""
     up = _upsampling(upsampling, initializer)
     join = _join(skip, initializer)
     common.choose("head_activation", head_activation, HEAD_ACTIVATIONS)
-    if encoder is None and encoder_weights:
-        raise InputError(f"encoder_weights needs an encoder, such as resnet50, got {encoder_weights!r} alone.")
     if encoder is None:
+        for option, value in {"encoder_weights": encoder_weights, "decoder_filters": decoder_filters}.items():
+            if value:
+                raise InputError(f"{option} needs an encoder, such as resnet50, got {value!r} alone.")
         image, maps = _own_encoder(input_shape, block, base_filters, DEPTH if depth is None else depth)
         widths = {stride: base_filters * stride for stride in maps}
     else:
         image, maps = _other_encoder(encoder, input_shape, base_filters, depth, initializer)
-        widths = {2**i: max(base_filters * 2**i // 4, 1) for i in range(5)}
+        filters = decoder_filters or 4 * base_filters
+        widths = {2**i: max(filters * 2**i // 16, 1) for i in range(5)}
     stride = max(maps)
     x = maps[stride]
     while stride > 1:

@@ -198,6 +198,8 @@ def test_the_decoder_has_a_width_of_its_own():
     assert build("fpn", "vgg16", (32, 32), decoder_filters=6).get_layer("segmentation4_conv1").filters == 3
     assert build("segformer", "vgg16", (32, 32), decoder_filters=6).get_layer("fuse").filters == 6
     assert build("deeplabv3plus", "vgg16", (32, 32), decoder_filters=32).get_layer("low_level").filters == 6
+    unet = build("unet", "vgg16", (32, 32), decoder_filters=48)
+    assert [unet.get_layer(f"decoder{level}_conv2").filters for level in (5, 4, 3, 2, 1)] == [48, 24, 12, 6, 3]
     drop = build("segformer", "vgg16", (32, 32), dropout=0.3, seed=7).get_layer("fuse_dropout")
     assert (drop.rate, drop.seed) == (0.3, 7)
     drop = build("deeplabv3plus", "vgg16", (32, 32), dropout=0.3, seed=7).get_layer("aspp_dropout")
@@ -209,6 +211,7 @@ def test_the_decoder_has_a_width_of_its_own():
     [
         ("unet", {"encoder": "vgg16", "depth": 5}, "depth is of the U-Nets' own encoder, got 5 with encoder 'vgg16'"),
         ("r2unet", {"encoder_weights": "x.h5"}, "encoder_weights needs an encoder, such as resnet50, got 'x.h5' alone"),
+        ("unet", {"decoder_filters": 64}, "decoder_filters needs an encoder, such as resnet50, got 64 alone"),
         ("runet", {"encoder": "resnet18"}, "encoder must be one of .*got 'resnet18'"),
         ("unet", {"encoder": 3}, "encoder must be one of .*got 3"),
         ("unet", {"depth": True}, "depth must be a whole number of at least 1, got True"),
