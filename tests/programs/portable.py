@@ -121,8 +121,8 @@ def train_on_crops(records, output):
 
 
 def build_decoders(output):
-    """Writes the logits of every decoder that takes any encoder, and trains one with group norm."""
-    np.savez(output, **{name: decoders.logits(name) for name in decoders.DECODERS})
+    """Writes the logits of decoders that take any encoder, and trains one with group norm."""
+    np.savez(output, **{name: decoders.logits(name) for name in decoders.PORTABLE})
     keras.utils.set_random_seed(0)
     model = decoders.build("fpn", "vgg16", (32, 64))
     model.compile(keras.optimizers.Adam(0.01), loss=kseg.losses.CrossEntropy())

@@ -5,6 +5,7 @@ import numpy as np
 from kseg.models import build_model
 
 DECODERS = ("unet", "resunet", "runet", "r2unet", "deeplabv3plus", "fpn", "segformer")
+PORTABLE = ("unet", "r2unet", "deeplabv3plus", "fpn", "segformer")  # every block of theirs is in one of these
 
 
 def image(shape):
