@@ -46,13 +46,11 @@ def cost(decoder, encoder):
 
 
 def table(names, encoders):
-    """The lines of a Markdown table, a column per decoder, and why a cell is empty."""
-    rows = [
-        ["encoder", *(f"`{name}`" for name in names)],
-        ["---"] * (len(names) + 1),
-        ["output stride", *(str(output_stride(name)) for name in names)],
-        ["backends", *(backends(name) for name in names)],
-    ]
+    """Give the lines of a Markdown table, a column per decoder, as they are counted; then why a cell is empty."""
+    yield _line(["encoder", *(f"`{name}`" for name in names)])
+    yield _line(["---"] * (len(names) + 1))
+    yield _line(["output stride", *(str(output_stride(name)) for name in names)])
+    yield _line(["backends", *(backends(name) for name in names)])
     reasons = []
     for encoder in encoders:
         row = [f"`{encoder}`"]
@@ -62,10 +60,16 @@ def table(names, encoders):
             except InputError as error:
                 row.append("-")
                 reasons.append(f"- `{name}` on `{encoder}`: {error}")
-        rows.append(row)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [*lines, "", *reasons] if reasons else lines
+        yield _line(row)
+    if reasons:
+        yield ""
+    yield from reasons
+
+
+def _line(cells):
+    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
-    print("\n".join(table(decoders(), ENCODERS)))
+    for line in table(decoders(), ENCODERS):
+        print(line, flush=True)

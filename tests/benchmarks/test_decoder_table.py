@@ -21,7 +21,7 @@ def test_the_committed_table_has_every_decoder_and_encoder():
     head, _, strides, backends, *rows = CELLS
     names = [cell.strip("`") for cell in head[1:]]
     assert names == decoder_table.decoders() and len(names) >= 8
-    assert [row[0] for row in rows] == [f"`{encoder}`" for encoder in ENCODERS]
+    assert {f"`{encoder}`" for encoder in ENCODERS} <= {row[0] for row in rows}
     dilated = [name for name, stride in zip(names, strides[1:], strict=True) if stride == "16"]
     assert dilated == ["deeplabv3", "deeplabv3plus"] and set(strides[1:]) == {"16", "32"}
     assert [names[i] for i, cell in enumerate(backends[1:]) if "JAX" not in cell] == ["deeplabv3"]
@@ -62,7 +62,7 @@ def test_what_cannot_be_built_is_a_dash_and_a_reason(monkeypatch):
 
     monkeypatch.setattr(decoder_table, "cost", cost)
     lines = decoder_table.table(["fpn", "deeplabv3"], ["first", "second"])
-    assert lines == [
+    assert list(lines) == [
         "| encoder | `fpn` | `deeplabv3` |",
         "| --- | --- | --- |",
         "| output stride | 32 | 16 |",
