@@ -70,6 +70,24 @@ FOCAL_GAMMA = 2.0
 TOP_K_SHARE = 0.2
 
 
+# Options of builders by (model, name of earlier days): flag files, runs and calls of those days go on.
+_RENAMED_OPTIONS = {("deeplabv3", "backbone"): "encoder"}
+
+
+def current_options(model, options):
+    """Return a builder's options by the names of today; one that is given by both names keeps both.
+
+    Args: `model`: a name of `kseg.MODELS`. `options`: dict.
+    """
+    current = {}
+    for name, value in options.items():
+        new = _RENAMED_OPTIONS.get((model, name), name)
+        if new in options:
+            new = name
+        current[new] = value
+    return current
+
+
 def parse_loss(expression, weighted=False, focal_gamma=FOCAL_GAMMA, top_k_share=TOP_K_SHARE):
     """Read a sum of losses, "cross_entropy+0.5*dice", and check that it uses the other options.
 
@@ -282,7 +300,8 @@ class Settings:
     )
     auxiliary_weight: float = _setting(
         0.0,
-        "Weight of the loss at an auxiliary head, for DeepLabV3 and FCN (.4 in PSPNet), in training only; 0: no head.",
+        "Weight of the loss at an auxiliary head, for models on VGG16 or a ResNet (.4 in PSPNet), in training only; "
+        "0: no head.",
         lower=0.0,
     )
     init_from: str = _setting(

@@ -7,6 +7,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from scenes import make_cityscapes
 import kseg
 from kseg.data.records.manifest import load_manifest
 from kseg.data.records.prepare import prepare_dataset
+from kseg.runs.workdir import RunFolder
 
 SETTINGS = {
     "height": 32,
@@ -94,3 +96,47 @@ def test_a_finished_run_says_so_and_goes_on_from_its_checkpoint(files, expected,
     for row, other in zip(history, before, strict=True):
         assert row["loss"] == pytest.approx(float(other["loss"]), rel=0.02)
         assert row["val_mean_iou"] == pytest.approx(float(other["val_mean_iou"]), abs=0.02)
+
+
+OLD_OPTIONS = {"backbone": "vgg16", "base_filters": 2, "dropout": 0.0}
+NEW_OPTIONS = {"encoder": "vgg16", "base_filters": 2, "dropout": 0.0}
+
+
+def test_a_run_of_deeplabv3_goes_on_whatever_its_option_is_called(files, tmp_path, capsys):
+    """Its `encoder` was once its `backbone`: in flags.txt, in the command that is given again, and in a new run's."""
+    settings = {"height": 32, "width": 64, "batch_size": 2, "checkpoint_every_steps": 100}
+    run = tmp_path / "run"
+    kseg.train("deeplabv3", files / "records", run, model_options=NEW_OPTIONS, epochs=1, **settings)
+    flags = run / "flags.txt"
+    written = flags.read_text()
+    old = json.dumps(OLD_OPTIONS, sort_keys=True)
+    assert f"--model_options={json.dumps(NEW_OPTIONS, sort_keys=True)}\n" in written
+    flags.write_text(re.sub("--model_options=.*", f"--model_options={old}", written))
+    for options in (OLD_OPTIONS, NEW_OPTIONS):
+        capsys.readouterr()
+        kseg.train("deeplabv3", files / "records", run, model_options=options, epochs=1, **settings)
+        assert "is finished, nothing to train" in capsys.readouterr().out
+    with pytest.raises(kseg.InputError, match='--model_options: stored .*"encoder": "vgg16".*now .*"resnet50"'):
+        other = {**OLD_OPTIONS, "backbone": "resnet50"}
+        kseg.train("deeplabv3", files / "records", run, model_options=other, epochs=2, **settings)
+    _, history = kseg.train("deeplabv3", files / "records", run, model_options=OLD_OPTIONS, epochs=2, **settings)
+    assert "Going on from step 3 of 6" in capsys.readouterr().out and len(history) == 2
+    assert json.loads(RunFolder(run).stored()["model_options"]) == NEW_OPTIONS
+    assert "backbone" not in flags.read_text()  # written anew, by the names of today
+
+
+def test_options_of_earlier_names_build_what_they_built():
+    model = kseg.build_model("deeplabv3", (32, 32, 3), 3, **OLD_OPTIONS)
+    assert model.weights[0].path.startswith("block1_conv1")
+    with pytest.raises(kseg.InputError, match="'deeplabv3' has no option backbone. Its options are encoder,"):
+        kseg.build_model("deeplabv3", (32, 32, 3), 3, backbone="vgg16", encoder="vgg16")
+    with pytest.raises(kseg.InputError, match="'fpn' has no option backbone"):
+        kseg.build_model("fpn", (32, 32, 3), 3, backbone="vgg16")
+
+
+def test_a_damaged_record_of_options_is_shown_as_it_is(files):
+    flags = files / "run" / "flags.txt"
+    written = flags.read_text()
+    for damaged in ("{", "[1]", "3"):
+        flags.write_text(re.sub("--model_options=.*", f"--model_options={damaged}", written))
+        assert RunFolder(files / "run").stored()["model_options"] == damaged

@@ -236,6 +236,7 @@ COVERING = (
     "segnet_aspp",
     "segnet_aspp_fischer2021",
     "deeplabv3",
+    "segformer",
 )  # these have all options
 
 

@@ -527,7 +527,7 @@ def test_every_text_survives_the_settings_of_a_run(tmp_path):
     """flags.txt as training writes it is read back by a resumed run and by --flagfile alike."""
     texts = random_texts(1, 150)
     for i, text in enumerate(texts):
-        options = {"backbone": texts[i - 1]}
+        options = {"encoder": texts[i - 1]}
         settings = make_settings(epochs=3, init_from=texts[i - 2], label_space=texts[i - 3])
         wanted = describe("unet", text, options, "auto", settings, "0123")
         folder = RunFolder(tmp_path / "run")

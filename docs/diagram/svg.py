@@ -191,7 +191,7 @@ def _channels(canvas, boxes):
         for box in run:
             if last is None or box.column > last.column + 1:
                 place = box.unit.reduction, box.column
-                y = 13 + max(other.bottom for other in shown if (other.unit.reduction, other.column) == place)
+                y = 13 + max(other.bottom for other in boxes if (other.unit.reduction, other.column) == place)
                 x = box.left if box.lines else box.right  # an arrow comes to the middle of the last upsampling
                 _text(canvas, x, y, str(box.unit.shape[2]), "start", class_="channels", font_size="11")
             last = box

@@ -7,7 +7,9 @@ import os
 import keras
 
 from kseg.io.errors import InputError, check_whole, is_whole, plain
-from kseg.models import deeplabv3, fcn, segnet, unet
+from kseg.models import deeplabv3, deeplabv3plus, fcn, fpn, segformer, segnet, unet
+from kseg.models.backbones import ENCODERS
+from kseg.settings import current_options
 
 MODELS = {
     "unet": unet.unet,
@@ -23,6 +25,9 @@ MODELS = {
     "segnet_aspp": segnet.segnet_aspp,
     "segnet_aspp_fischer2021": segnet.segnet_aspp_fischer2021,
     "deeplabv3": deeplabv3.deeplabv3,
+    "deeplabv3plus": deeplabv3plus.deeplabv3plus,
+    "fpn": fpn.fpn,
+    "segformer": segformer.segformer,
 }
 
 
@@ -40,13 +45,14 @@ def build_model(name, input_shape, num_classes, **options):
     """Builds a model of `MODELS`.
 
     Args: `name`: a key of `MODELS`. `input_shape`: (H, W, 3), H and W None if the model takes any size.
-        `num_classes`: at least 2. `options`: the keyword arguments of that builder.
+        `num_classes`: at least 2. `options`: the keyword arguments of that builder, by their former names too.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for an unknown model or option (it lists them), a bad shape, class count or value of an option.
     """
     if not isinstance(name, str) or name not in MODELS:
         raise InputError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(MODELS))}.")
     input_shape, num_classes, options = plain((input_shape, num_classes, options))
+    options = current_options(name, options)
     known = options_of(name)
     unknown = [option for option in options if option not in known]
     if unknown:
@@ -72,6 +78,15 @@ def _check_option(option, value, default):
     elif isinstance(default, float):
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
             raise InputError(f"{option} must be at least 0 and below 1, got {value!r}.")
+    elif option in ("depth", "decoder_filters"):
+        if value is not default:
+            check_whole(option, value, 1)
+    elif option == "encoder":
+        if not isinstance(value, (str, keras.Model)) and value is not default:
+            raise InputError(
+                f"{option} must be one of {', '.join(ENCODERS)}, 'hub:PRESET' or a keras.Model with pyramid_outputs, "
+                f"got {value!r}."
+            )
     elif option in ("rates", "multi_grid"):
         whole = isinstance(value, (tuple, list)) and value and all(is_whole(one) and one >= 1 for one in value)
         if not whole and value is not default:

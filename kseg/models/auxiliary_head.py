@@ -23,7 +23,8 @@ def add_auxiliary_head(model, seed=0):
     resized bilinearly. The model itself stays as it is: what is saved and exported has no head.
 
     Args:
-        model: keras.Model: deeplabv3, fcn32s, fcn16s, fcn8s or parsenet. seed: of the head's dropout.
+        model: keras.Model on VGG16 or a ResNet: an FCN, parsenet, a DeepLab, FPN, SegFormer or U-Net with such an
+            encoder. seed: of the head's dropout.
     Returns:
         keras.Model: (B, H, W, 3) -> [logits, the head's], each float32 (B, H, W, C).
     Raises:
@@ -33,7 +34,7 @@ def add_auxiliary_head(model, seed=0):
     preprocess = preprocess_layer(model)
     if not middles or preprocess is None or not isinstance(middles[-1].output, keras.KerasTensor):
         raise InputError(
-            f"auxiliary_weight needs a model with an auxiliary head, deeplabv3 or an FCN, got '{model.name}'. "
+            f"auxiliary_weight needs a model with an auxiliary head, one on VGG16 or a ResNet, got '{model.name}'. "
             "Leave it out."
         )
     x = middles[-1].output  # (B, H/16, W/16, C)

@@ -4,6 +4,7 @@ import keras
 
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import Preprocess, check_divides
+from kseg.layers.upsampling import UpSampling2D
 from kseg.models.pretrained import weights
 
 # RGB mean and scale in units of 0..255. "imagenet" gives way to those of the encoder weights that are loaded.
@@ -46,6 +47,24 @@ def logits(x, num_classes, kernel_size=1, *, initializer, transposed=False, acti
 def dropout(x, rate, seed, name):
     """Dropout with a seed of its own, or nothing at rate 0."""
     return keras.layers.Dropout(rate, seed=seed, name=name)(x) if rate else x
+
+
+def at_strides(maps, strides, encoder):
+    """{stride: map}, the maps of an encoder at some strides; InputError where it has none there."""
+    missing = [stride for stride in strides if stride not in maps]
+    if missing:
+        raise InputError(
+            f"encoder must have maps of strides {', '.join(map(str, sorted(strides)))}, but "
+            f"{getattr(encoder, 'name', encoder)!r} has {', '.join(map(str, sorted(maps)))}. Choose another encoder."
+        )
+    return {stride: maps[stride] for stride in strides}
+
+
+def upsample(x, factor, name, dtype=None):
+    """Bilinear interpolation to `factor` times height and width, nothing at 1; `dtype`: float32 for scores."""
+    if factor == 1:
+        return x
+    return UpSampling2D(factor, interpolation="bilinear", dtype=dtype, name=name)(x)
 
 
 def choose(option, value, choices):

@@ -1,16 +1,13 @@
-"""DeepLabV3: a dilated backbone and keras-cv's atrous spatial pyramid pooling. The one model that needs TensorFlow."""
+"""DeepLabV3: a dilated encoder and keras-cv's atrous spatial pyramid pooling. The one model that needs TensorFlow."""
 
 import keras
 
 from kseg import blocks
 from kseg.io.errors import InputError
-from kseg.layers.upsampling import UpSampling2D
 from kseg.models import common
-from kseg.models.backbones import resnet, vgg
-from kseg.models.pretrained import weights
+from kseg.models.backbones import encode, load_encoder, resnet
 
-BACKBONES = (*resnet.BLOCKS, "vgg16")
-RATES = {16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride, in pixels of the backbone's map
+RATES = {16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride, in pixels of the encoder's map
 MULTI_GRID = (1, 2, 4)
 
 
@@ -18,7 +15,7 @@ def deeplabv3(
     input_shape,
     num_classes,
     *,
-    backbone="resnet50",
+    encoder="resnet50",
     output_stride=16,
     base_filters=64,
     multi_grid=None,
@@ -28,43 +25,51 @@ def deeplabv3(
     seed=0,
     name="deeplabv3",
 ):
-    """DeepLabV3 (Chen et al. 2017, arXiv 1706.05587, section 3): dilated backbone, ASPP, 1x1 scores, upsampled.
+    """DeepLabV3 (Chen et al. 2017, arXiv 1706.05587, section 3): dilated encoder, ASPP, 1x1 scores, upsampled.
 
     Deviations: ResNet's strides are where Keras has them, for its weights. ASPP is keras-cv's: its batch norms have
     momentum .99 and epsilon 1e-3, its kernels Glorot's initialiser; training it needs batches of 2.
 
     Args: `input_shape`: (H, W, 3), multiples of `output_stride` or None. `num_classes`: channels of the scores.
-        `backbone`: "resnet50", "resnet101" or "vgg16". `output_stride`: 16 or 8; ASPP's rates are 6, 12, 18 or twice
-        that. `base_filters`: of the backbone; ASPP has four times as many. `multi_grid`: dilation factors of the last
-        stage's three blocks, None for the paper's (1, 2, 4); ResNets only. `dropout`: rate after ASPP's projection (not
-        in the paper, .1 in the authors' code), 0 for none, drawn from `seed`. `initializer`: of kernels outside ASPP.
-        `encoder_weights`: None, "imagenet" or a file (`pretrained.weights.load_encoder_weights`).
+        `encoder`: one of `backbones.encode` that can be dilated. `output_stride`: 16 or 8; ASPP's rates are 6, 12, 18
+        or twice that. `base_filters`: of the encoder; ASPP has four times as many. `multi_grid`: dilation factors of
+        the last stage's three blocks, None for the paper's (1, 2, 4); ResNets only. `dropout`: rate after ASPP's
+        projection (not in the paper, .1 in the authors' code), 0 for none, drawn from `seed`. `initializer`: of kernels
+        outside ASPP. `encoder_weights`: None, "imagenet" or a file (`backbones.load_encoder`).
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for sizes that are not multiples, options or weights that do not fit, no TensorFlow or keras-cv.
     """
-    common.choose("backbone", backbone, BACKBONES)
     common.choose("output_stride", output_stride, RATES)
     pooling = _pyramid_pooling(RATES[output_stride], 4 * base_filters)
-    image, x = common.image_input(input_shape, output_stride)
-    if backbone != "vgg16":
+    if encoder in tuple(resnet.BLOCKS):
+        image, x = common.image_input(input_shape, output_stride)
         x = resnet.resnet(
             x,
-            backbone,
+            encoder,
             base_filters,
             output_stride=output_stride,
             multi_grid=multi_grid or MULTI_GRID,
             initializer=initializer,
         )
     elif multi_grid is None:
-        x = vgg.vgg16(x, base_filters, output_stride=output_stride, initializer=initializer)["out"]
+        image, maps = encode(
+            encoder,
+            input_shape,
+            output_stride=output_stride,
+            base_filters=base_filters,
+            initializer=initializer,
+        )
+        x = maps[output_stride]
     else:
-        raise InputError(f"multi_grid is an option of the ResNets, got {multi_grid} with backbone vgg16. Leave it out.")
+        raise InputError(
+            f"multi_grid is an option of the ResNets, got {multi_grid} with encoder {encoder}. Leave it out."
+        )
     x = common.dropout(pooling(x), dropout, seed, "aspp_dropout")
     x = common.logits(x, num_classes, initializer=initializer)
-    x = UpSampling2D(output_stride, interpolation="bilinear", dtype="float32", name="upsampling")(x)
+    x = common.upsample(x, output_stride, "upsampling", "float32")
     model = keras.Model(image, x, name=name)
     if encoder_weights:
-        weights.load_encoder_weights(model, backbone, encoder_weights)
+        load_encoder(model, encoder, encoder_weights)
     return model
 
 

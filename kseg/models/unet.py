@@ -1,13 +1,15 @@
-"""U-Net, RU-Net, ResU-Net and R2U-Net: one skeleton and four blocks."""
+"""U-Net, RU-Net, ResU-Net and R2U-Net: one skeleton and four blocks, on their own encoder or another."""
 
 import functools
 
 import keras
 
 from kseg import blocks
-from kseg.io.errors import check_whole
+from kseg.io.errors import InputError, check_whole
 from kseg.models import common
+from kseg.models.backbones import encode, load_encoder
 
+DEPTH = 5  # levels of the papers' own encoders
 UPSAMPLINGS = ("nearest", "transposed")
 SKIPS = ("concat", "add")
 HEAD_ACTIVATIONS = (None, "relu")
@@ -18,10 +20,13 @@ def unet(
     num_classes,
     *,
     base_filters=64,
-    depth=5,
+    depth=None,
     upsampling="nearest",
     skip="concat",
     initializer=blocks.HE_NORMAL,
+    encoder=None,
+    encoder_weights=None,
+    decoder_filters=None,
     name="unet",
 ):
     """U-Net (Ronneberger, Fischer and Brox 2015, arXiv 1505.04597, section 2): two 3x3 convolutions a level.
@@ -29,12 +34,19 @@ def unet(
     Deviations, as most implementations have them: padded convolutions with batch norm, so that the scores have the
     image's size; upsampling by the nearest neighbour and a 3x3 convolution.
 
-    Args: `input_shape`: (H, W, 3), multiples of 2^(depth - 1) or None. `num_classes`: channels of the scores.
-        `base_filters`: of the first level, doubled at each. `depth`: levels. `upsampling`: "nearest", followed by a
-        3x3 convolution, or "transposed" (2x2, stride 2), both with batch norm and ReLU. `skip`: "concat" or "add".
-        `initializer`: of the kernels.
+    With `encoder` there is another encoder instead of U-Net's: the decoder begins at its map of stride 32 and goes up
+    to stride 1, with a skip at every stride where the encoder has a map. Its widths are then not the paper's but those
+    that are usual over such encoders: 256 at stride 16, half as many at each level above (128, 64, 32, 16).
+
+    Args: `input_shape`: (H, W, 3), multiples of 2^(depth - 1), of 32 with an `encoder`, or None. `num_classes`:
+        channels of the scores. `base_filters`: of the first level, doubled at each; with an `encoder`, its width.
+        `depth`: levels, None for the paper's 5; not with an `encoder`. `upsampling`: "nearest", followed by a 3x3
+        convolution, or "transposed" (2x2, stride 2), both with batch norm and ReLU. `skip`: "concat" or "add", for
+        which an encoder's map is projected to the decoder's width. `initializer`: of the kernels. `encoder`: None for
+        the paper's own, or one of `backbones.encode`. Only with an `encoder`: `encoder_weights`: None, "imagenet" or a
+        file (`backbones.load_encoder`); `decoder_filters`: at stride 16, None for 4 * base_filters.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that are not such multiples or an option with another value.
+    Raises: ValueError for sizes that are not such multiples, an option with another value, unfit weights.
     """
     return _unet(
         input_shape,
@@ -45,6 +57,9 @@ def unet(
         upsampling=upsampling,
         skip=skip,
         initializer=initializer,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        decoder_filters=decoder_filters,
         name=name,
     )
 
@@ -54,17 +69,21 @@ def resunet(
     num_classes,
     *,
     base_filters=64,
-    depth=5,
+    depth=None,
     upsampling="nearest",
     skip="concat",
     initializer=blocks.HE_NORMAL,
+    encoder=None,
+    encoder_weights=None,
+    decoder_filters=None,
     name="resunet",
 ):
     """ResU-Net: U-Net with residual units and no recurrence (Alom et al. 2018, arXiv 1802.06955, figure 4c).
 
     Every level projects to its width by a 1x1 convolution, whose result is added to that of its two convolutions.
 
-    Args: `base_filters`, `depth`, `upsampling`, `skip`, `initializer`: as in `unet`. Returns, Raises: as `unet`.
+    Args: `base_filters`, `depth`, `upsampling`, `skip`, `initializer`, `encoder`, `encoder_weights`, `decoder_filters`:
+        as in `unet`. Returns, Raises: as `unet`.
     """
     return _unet(
         input_shape,
@@ -75,6 +94,9 @@ def resunet(
         upsampling=upsampling,
         skip=skip,
         initializer=initializer,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        decoder_filters=decoder_filters,
         name=name,
     )
 
@@ -84,18 +106,21 @@ def runet(
     num_classes,
     *,
     base_filters=64,
-    depth=5,
+    depth=None,
     steps=2,
     recurrence="shared",
     upsampling="nearest",
     skip="concat",
     initializer=blocks.HE_NORMAL,
+    encoder=None,
+    encoder_weights=None,
+    decoder_filters=None,
     name="runet",
 ):
     """RU-Net: U-Net with recurrent convolutions and no residual (Alom et al. 2018, arXiv 1802.06955, figure 4b).
 
     Args: `steps`, `recurrence`: of `blocks.recurrent_conv`; `base_filters`, `depth`, `upsampling`, `skip`,
-        `initializer`: as in `unet`. Returns, Raises: as `unet`.
+        `initializer`, `encoder`, `encoder_weights`, `decoder_filters`: as in `unet`. Returns, Raises: as `unet`.
     """
     return _unet(
         input_shape,
@@ -106,6 +131,9 @@ def runet(
         upsampling=upsampling,
         skip=skip,
         initializer=initializer,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        decoder_filters=decoder_filters,
         name=name,
     )
 
@@ -115,12 +143,15 @@ def r2unet(
     num_classes,
     *,
     base_filters=64,
-    depth=5,
+    depth=None,
     steps=2,
     recurrence="shared",
     upsampling="nearest",
     skip="concat",
     initializer=blocks.HE_NORMAL,
+    encoder=None,
+    encoder_weights=None,
+    decoder_filters=None,
     name="r2unet",
 ):
     """R2U-Net: recurrent residual U-Net (Alom et al. 2018, arXiv 1802.06955, section III, figures 3 and 4d).
@@ -131,7 +162,7 @@ def r2unet(
     (recurrence="separate"); and those of `unet`.
 
     Args: `steps`, `recurrence`: of `blocks.recurrent_conv`; `base_filters`, `depth`, `upsampling`, `skip`,
-        `initializer`: as in `unet`. Returns, Raises: as `unet`.
+        `initializer`, `encoder`, `encoder_weights`, `decoder_filters`: as in `unet`. Returns, Raises: as `unet`.
     """
     return _unet(
         input_shape,
@@ -142,6 +173,9 @@ def r2unet(
         upsampling=upsampling,
         skip=skip,
         initializer=initializer,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        decoder_filters=decoder_filters,
         name=name,
     )
 
@@ -151,7 +185,7 @@ def r2unet_fischer2021(
     num_classes,
     *,
     base_filters=64,
-    depth=5,
+    depth=DEPTH,
     steps=2,
     norm="shared",
     head_activation=None,
@@ -229,6 +263,41 @@ def _upsampling(choice, initializer):
     return nearest
 
 
+def _own_encoder(input_shape, block, base_filters, depth):
+    """The input, and the maps of the papers' encoder by stride: a block a level, each after a 2x2 pooling."""
+    depth = check_whole("depth", depth, 1)
+    base_filters = check_whole("base_filters", base_filters, 1)
+    image, x = common.image_input(input_shape, 2 ** (depth - 1))
+    maps = {}
+    for level in range(1, depth + 1):
+        x = block(x, base_filters * 2 ** (level - 1), name=f"encoder{level}")  # (B, H / 2^(level - 1), ...)
+        maps[2 ** (level - 1)] = x
+        if level < depth:
+            x = keras.layers.MaxPooling2D(2, name=f"encoder{level}_pool")(x)
+    return image, maps
+
+
+def _other_encoder(encoder, input_shape, base_filters, depth, initializer):
+    """The input and the maps of an encoder of `backbones`."""
+    if depth is not None:
+        raise InputError(f"depth is of the U-Nets' own encoder, got {depth} with encoder {encoder!r}. Leave it out.")
+    return encode(encoder, input_shape, base_filters=base_filters, initializer=initializer)
+
+
+def _join(choice, initializer):
+    """A function (skip, x, name) that joins an encoder's map with the map that came up; "add" projects to one width."""
+    common.choose("skip", choice, SKIPS)
+    if choice == "concat":
+        return lambda skip, x, *, name: keras.layers.Concatenate(name=name)([skip, x])
+
+    def add(skip, x, *, name):
+        if skip.shape[-1] != x.shape[-1]:
+            skip = blocks.project(skip, x.shape[-1], initializer=initializer, name=name)
+        return keras.layers.Add(name=name)([skip, x])
+
+    return add
+
+
 def _unet(
     input_shape,
     num_classes,
@@ -240,26 +309,36 @@ def _unet(
     skip,
     head_activation=None,
     initializer,
+    encoder=None,
+    encoder_weights=None,
+    decoder_filters=None,
     name,
 ):
-    """The skeleton; `block`, (x, filters, name), makes the maps of a level, on the way down and on the way up."""
+    """The skeleton; `block`, (x, filters, name), makes the maps of a level of the decoder and of the own encoder."""
     up = _upsampling(upsampling, initializer)
-    common.choose("skip", skip, SKIPS)
+    join = _join(skip, initializer)
     common.choose("head_activation", head_activation, HEAD_ACTIVATIONS)
-    depth = check_whole("depth", depth, 1)
-    base_filters = check_whole("base_filters", base_filters, 1)
-    join = {"concat": keras.layers.Concatenate, "add": keras.layers.Add}[skip]
-    image, x = common.image_input(input_shape, 2 ** (depth - 1))
-    skips = {}
-    for level in range(1, depth + 1):
-        x = block(x, base_filters * 2 ** (level - 1), name=f"encoder{level}")  # (B, H / 2^(level - 1), ...)
-        if level < depth:
-            skips[level] = x
-            x = keras.layers.MaxPooling2D(2, name=f"encoder{level}_pool")(x)
-    for level in range(depth - 1, 0, -1):
-        filters = base_filters * 2 ** (level - 1)
-        x = up(x, filters, name=f"decoder{level}_up")
-        x = join(name=f"decoder{level}_skip")([skips[level], x])
-        x = block(x, filters, name=f"decoder{level}")
+    if encoder is None:
+        for option, value in {"encoder_weights": encoder_weights, "decoder_filters": decoder_filters}.items():
+            if value:
+                raise InputError(f"{option} needs an encoder, such as resnet50, got {value!r} alone.")
+        image, maps = _own_encoder(input_shape, block, base_filters, DEPTH if depth is None else depth)
+        widths = {stride: base_filters * stride for stride in maps}
+    else:
+        image, maps = _other_encoder(encoder, input_shape, base_filters, depth, initializer)
+        filters = decoder_filters or 4 * base_filters
+        widths = {2**i: max(filters * 2**i // 16, 1) for i in range(5)}
+    stride = max(maps)
+    x = maps[stride]
+    while stride > 1:
+        stride //= 2
+        level = stride.bit_length()  # 1 at the image's resolution
+        x = up(x, widths[stride], name=f"decoder{level}_up")
+        if stride in maps:
+            x = join(maps[stride], x, name=f"decoder{level}_skip")
+        x = block(x, widths[stride], name=f"decoder{level}")
     x = common.logits(x, num_classes, initializer=initializer, activation=head_activation)
-    return keras.Model(image, x, name=name)
+    model = keras.Model(image, x, name=name)
+    if encoder_weights:
+        load_encoder(model, encoder, encoder_weights)
+    return model

@@ -13,7 +13,7 @@ import kseg
 from kseg.io.errors import InputError
 from kseg.io.files import clear_unfinished, locked, reading, replacing, write_atomic, write_json
 from kseg.runs.architecture import difference
-from kseg.settings import Settings, flag_line, read_flag_line, without_effect
+from kseg.settings import Settings, current_options, flag_line, read_flag_line, without_effect
 
 FLAGS_FILE = "flags.txt"
 ARCHITECTURE_FILE = "model.json"
@@ -48,7 +48,9 @@ def describe(model, data_dir, model_options, strategy, settings, records, backen
     Args: `records`: the manifest's digest. `backend`: Keras'. The rest as in `kseg.train`.
     """
     builder = None
-    if not isinstance(model, str):
+    if isinstance(model, str):
+        model_options = current_options(model, model_options)
+    else:
         function = getattr(model, "func", model)  # of a functools.partial
         name = getattr(function, "__qualname__", type(function).__qualname__)
         builder = f"{getattr(function, '__module__', '')}.{name}"
@@ -64,6 +66,21 @@ def describe(model, data_dir, model_options, strategy, settings, records, backen
         "builder": builder,
     }
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def _current(values):
+    """{flag: text} as a run of today would store it: values and options by the names of today."""
+    values = {name: _RENAMED_VALUES.get(value, value) for name, value in values.items() if name not in _REMOVED}
+    try:
+        options = json.loads(values["model_options"])
+    except (KeyError, ValueError):
+        return values  # damaged: `RunFolder.check` shows what is there
+    if not isinstance(options, dict):
+        return values
+    current = current_options(values.get("model"), options)
+    if current == options:
+        return values
+    return {**values, "model_options": json.dumps(current, sort_keys=True)}
 
 
 def _comparable(values, name):
@@ -163,7 +180,7 @@ class RunFolder:
             pairs = [read_flag_line(line.removeprefix("# ")) for line in lines if line.startswith(kept)]
         except InputError as error:
             raise InputError(f"{path} is damaged. {error}") from error
-        return {name: _RENAMED_VALUES.get(value, value) for name, value in pairs if name not in _REMOVED}
+        return _current(dict(pairs))
 
     def check(self, wanted, images):
         """Compare what is asked for with the run in the folder, if there is one.

@@ -114,7 +114,7 @@ def test_every_suite_asks_for_cases_that_its_modules_have(tmp_path):
     assert {each.case for each in cases["layers"]} == {"pool_pair", "batch_norm", "aspp"}
     assert [each.who for each in cases["train"]] == 2 * ["kseg", "Keras naive", "PyTorch"]
     models = [each.options["model"] for each in cases["models"]]
-    assert set(models) == set(kseg.MODELS) and len(models) == len(set(models)) + 2  # one with three backbones
+    assert set(models) == set(kseg.MODELS) and len(models) == len(set(models)) + 2  # one with three encoders
     assert [each.who for each in cases["memory"]] == ["all maps kept", "remat", "accumulate_steps=4"]
     kernels = [each for each in cases["kernels"] if each.case == "r2unet 2 filters 64x64, training_loop"]
     assert [each.who for each in kernels] == [

@@ -106,5 +106,5 @@ def test_deeplabv3_counts_what_is_inside_its_pyramid():
             channels = width
     branches = 8 * 32 * 16 + 3 * 8 * 9 * 32 * 16 + 1 * 32 * 16
     aspp = branches + 8 * 5 * 16 * 16
-    model = deeplabv3((64, 32, 3), 7, backbone="vgg16", base_filters=4)
+    model = deeplabv3((64, 32, 3), 7, encoder="vgg16", base_filters=4)
     assert costs.multiply_adds(model) == encoder + aspp + 8 * 16 * 7

@@ -153,7 +153,7 @@ def test_committed_pictures_are_what_their_commands_draw_now(root, tmp_path, mon
     text = (root / "docs" / "architectures.md").read_text(encoding="utf-8")
     commands = re.findall(r'^    python -c "(.*)"$', text, re.MULTILINE)
     pictures = re.findall(r"\]\((\w+\.svg)\)", text)
-    assert len(commands) == len(pictures) == 2
+    assert len(commands) == len(pictures) == 5
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
     for command in commands:

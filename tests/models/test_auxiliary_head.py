@@ -17,8 +17,8 @@ from kseg.training.trainers import make_trainer
 @pytest.mark.parametrize(
     ("name", "options", "layer", "size"),
     [
-        ("deeplabv3", {"backbone": "resnet50"}, "conv4_block6_out", 4),
-        ("deeplabv3", {"backbone": "vgg16", "output_stride": 8}, "block4_pool", 8),
+        ("deeplabv3", {"encoder": "resnet50"}, "conv4_block6_out", 4),
+        ("deeplabv3", {"encoder": "vgg16", "output_stride": 8}, "block4_pool", 8),
         ("fcn8s", {}, "block4_pool", 4),
     ],
 )
@@ -37,7 +37,7 @@ def test_the_head_is_on_the_map_that_the_paper_names(name, options, layer, size)
     assert (names[-1] == "fc7") == (name == "fcn8s") and not any(
         "logits" in n or "score" in n or "aspp" in n for n in names
     )
-    assert len(names) == {"resnet50": 106, "vgg16": 13}.get(options.get("backbone"), 15)
+    assert len(names) == {"resnet50": 106, "vgg16": 13}.get(options.get("encoder"), 15)
 
 
 def test_a_free_model_has_a_free_head():
@@ -50,7 +50,7 @@ def test_other_models_say_that_they_have_no_place_for_it_or_no_encoder():
     unet = build_model("unet", (32, 32, 3), 3, base_filters=1, depth=2)
     segnet = build_model("segnet", (32, 32, 3), 3, base_filters=1)
     for model in (unet, segnet):
-        with pytest.raises(ValueError, match=f"an auxiliary head, deeplabv3 or an FCN, got '{model.name}'"):
+        with pytest.raises(ValueError, match=f"an auxiliary head, one on VGG16 or a ResNet, got '{model.name}'"):
             add_auxiliary_head(model)
     with pytest.raises(ValueError, match="'unet' has no encoder"):
         encoder_layers(unet)

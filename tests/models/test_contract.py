@@ -13,9 +13,13 @@ from kseg.models import MODELS, build_model, common, options_of
 from kseg.models.backbones import resnet
 
 SIZE = (64, 64)
-# Every model by its name, and DeepLabV3 also with VGG16; two levels of the U-Nets, since XLA compiles each layer.
+# Every model by its name (two levels of the U-Nets, since XLA compiles each layer), and those that take any encoder on
+# VGG16 and on a ResNet.
 CASES = {name: {"depth": 2} if "depth" in options_of(name) else {} for name in MODELS}
-CASES["deeplabv3-vgg16"] = {"backbone": "vgg16"}
+for _name in [name for name in MODELS if "encoder" in options_of(name)]:
+    CASES[f"{_name}-vgg16"] = {"encoder": "vgg16"}
+    if "depth" in options_of(_name):  # those of the others is a ResNet by default
+        CASES[f"{_name}-resnet50"] = {"encoder": "resnet50"}
 # What compiles or exports takes long: by default for one, with `-m slow` (as .ci/run has it) for the others. A compiled
 # step of every model is in test_as_users.py, the export of SegNet-ASPP in test_export.py.
 the_others_slow = pytest.mark.parametrize(

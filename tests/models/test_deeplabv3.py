@@ -164,9 +164,9 @@ def _trainable(model):
 def test_parameter_counts(full):
     assert _resnet_count((3, 4, 6, 3)) == 23_534_592 and _resnet_count((3, 4, 23, 3)) == 42_552_832
     assert _trainable(full) == _resnet_count((3, 4, 6, 3)) + _aspp_count(2048) + HEAD == 39_078_434
-    model = deeplabv3((32, 32, 3), 34, backbone="resnet101", initializer="zeros")
+    model = deeplabv3((32, 32, 3), 34, encoder="resnet101", initializer="zeros")
     assert _trainable(model) == _resnet_count((3, 4, 23, 3)) + _aspp_count(2048) + HEAD == 58_096_674
-    model = deeplabv3((32, 32, 3), 34, backbone="vgg16", initializer="zeros")
+    model = deeplabv3((32, 32, 3), 34, encoder="vgg16", initializer="zeros")
     assert _trainable(model) == sum(_conv(3, i, o) - 2 * o for i, o in VGG) + _aspp_count(512) + HEAD == 18_855_266
 
 
@@ -177,7 +177,7 @@ def test_scores_are_upsampled_bilinearly(small):
 
 
 def test_options(small):
-    drop = deeplabv3((32, 32, 3), 5, base_filters=2, seed=7, backbone="vgg16").get_layer("aspp_dropout")
+    drop = deeplabv3((32, 32, 3), 5, base_filters=2, seed=7, encoder="vgg16").get_layer("aspp_dropout")
     assert (drop.rate, drop.seed) == (0.1, 7)
     assert "aspp_dropout" not in [layer.name for layer in small.layers]
     assert small.get_layer("aspp").dropout == 0  # which would have no seed
@@ -196,11 +196,11 @@ def test_sizes_are_multiples_of_the_output_stride(shallow):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"backbone": "resnet18"}, "backbone must be one of resnet50, resnet101, vgg16, got 'resnet18'"),
+        ({"encoder": "resnet18"}, "encoder must be one of .*got 'resnet18'"),
         ({"output_stride": 32}, "output_stride must be one of 16, 8, got 32"),
         ({"multi_grid": (1, 2)}, r"multi_grid must be three positive dilation factors, got \(1, 2\)"),
         ({"multi_grid": (1, 0, 2)}, "multi_grid must be three positive dilation factors"),
-        ({"backbone": "vgg16", "multi_grid": (1, 1, 1)}, "multi_grid is an option of the ResNets"),
+        ({"encoder": "vgg16", "multi_grid": (1, 1, 1)}, "multi_grid is an option of the ResNets"),
     ],
 )
 def test_unfit_options_are_errors(options, text):
@@ -271,7 +271,7 @@ def test_one_image_is_too_few_for_the_pooled_branch(small, tmp_path):
         check_batch_norm(small, 1)
     records = tiny.write_records(tmp_path)
     settings = {**tiny.SETTINGS, "batch_size": 1}
-    build = functools.partial(deeplabv3, (32, 64, 3), 3, base_filters=2, backbone="vgg16")
+    build = functools.partial(deeplabv3, (32, 64, 3), 3, base_filters=2, encoder="vgg16")
     with pytest.raises(ValueError, match="needs a batch of at least 2 images"):
         kseg.train(build, records, tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()

@@ -33,7 +33,8 @@ def build(name):
     """A narrow model, the same weights in every process."""
     keras.utils.set_random_seed(1)
     # A ResNet of two filters makes another gradient of each rounding.
-    return build_model(name, (*SIZE, 3), CLASSES, base_filters=8 if name == "deeplabv3" else 2)
+    on_resnet = name in ("deeplabv3", "deeplabv3plus", "fpn", "segformer")
+    return build_model(name, (*SIZE, 3), CLASSES, base_filters=8 if on_resnet else 2)
 
 
 def weights_of(model):

@@ -15,6 +15,7 @@ sys.modules["tensorflow"] = None  # importing it raises ImportError from here on
 import contextlib
 
 import averages
+import decoders
 import keras
 import numpy as np
 import tiny
@@ -119,6 +120,17 @@ def train_on_crops(records, output):
     return {"crops": [model.input_shape, model.output_shape, model.get_layer("preprocess").size]}
 
 
+def build_decoders(output):
+    """Writes the logits of decoders that take any encoder, and trains one with group norm."""
+    np.savez(output, **{name: decoders.logits(name) for name in decoders.PORTABLE})
+    keras.utils.set_random_seed(0)
+    model = decoders.build("fpn", "vgg16", (32, 64))
+    model.compile(keras.optimizers.Adam(0.01), loss=kseg.losses.CrossEntropy())
+    images = decoders.image((4, 32, 64, 3))
+    labels = np.digitize(images.mean(-1), [90, 160])
+    return {"fpn": [float(model.train_on_batch(images, labels)) for _ in range(8)]}
+
+
 def main(source, records, output):
     """Print what was found as JSON on the last line."""
     import jax
@@ -126,6 +138,7 @@ def main(source, records, output):
     found = {"devices": jax.device_count(), "backend": keras.backend.backend()}
     found |= fit_on_a_reader(source) | train_on_records(records, pathlib.Path(output))
     found |= train_on_crops(records, pathlib.Path(output, "crops")) | average()
+    found |= build_decoders(pathlib.Path(output, "decoders.npz"))
     found["files"] = sorted(path.name for path in pathlib.Path(output, "whole").iterdir())
     try:
         kseg.export_saved_model(pathlib.Path(output, "whole"), pathlib.Path(output, "exported"))

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import decoders
+import numpy as np
 import pytest
 import tiny
 
@@ -24,7 +26,7 @@ def found(root, tmp_path_factory):
     command = [sys.executable, str(root / "tests" / "programs" / "portable.py"), str(folder / "source"), str(records)]
     done = subprocess.run([*command, str(folder / "out")], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1]) | {"decoders": dict(np.load(folder / "out" / "decoders.npz"))}
 
 
 def test_fit_on_a_reader_and_the_plan_learns(found):
@@ -55,3 +57,14 @@ def test_what_this_backend_cannot_do_is_said(found):
     assert "runs on one machine (KERAS_BACKEND=jax), but TF_CONFIG names 3 workers" in found["group"]
     for what, message in zip(("strategy multiworker", "accumulate_steps", "remat"), found["refused"], strict=True):
         assert message.startswith(f"{what} needs KERAS_BACKEND=tensorflow, got jax")
+
+
+@pytest.mark.parametrize("name", decoders.PORTABLE)
+def test_decoders_give_what_they_give_on_tensorflow(found, name):
+    expected = decoders.logits(name)
+    assert found["decoders"][name].shape == (1, 32, 64, 3) and expected.std() > 0
+    np.testing.assert_allclose(found["decoders"][name], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_decoder_with_group_norm_learns(found):
+    assert found["fpn"][-1] < 0.9 * found["fpn"][0]

@@ -1,0 +1,75 @@
+"""benchmarks/decoder_table.py: what the table of docs/decoders.md says, counted anew for its cheapest column."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from benchmarks import decoder_table
+from kseg.io.errors import InputError
+from kseg.models import build_model
+from kseg.models.backbones import ENCODERS
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LINES = (ROOT / "docs" / "decoders.md").read_text(encoding="utf-8").splitlines()
+CELLS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in LINES if line.startswith("|")]
+
+
+def test_the_committed_table_has_every_decoder_and_encoder():
+    head, _, strides, backends, *rows = CELLS
+    names = [cell.strip("`") for cell in head[1:]]
+    assert names == decoder_table.decoders() and len(names) >= 8
+    assert {f"`{encoder}`" for encoder in ENCODERS} <= {row[0] for row in rows}
+    dilated = [name for name, stride in zip(names, strides[1:], strict=True) if stride == "16"]
+    assert dilated == ["deeplabv3", "deeplabv3plus"] and set(strides[1:]) == {"16", "32"}
+    assert [names[i] for i, cell in enumerate(backends[1:]) if "JAX" not in cell] == ["deeplabv3"]
+
+
+@pytest.mark.parametrize("name", ["fpn", "segformer", "deeplabv3plus"])
+def test_a_cell_is_what_is_counted_now(name):
+    column = CELLS[0].index(f"`{name}`")
+    (row,) = [row for row in CELLS if row[0] == "`vgg16`"]
+    assert row[column] == decoder_table.cost(name, "vgg16")
+
+
+def test_a_cell_is_parameters_and_multiply_adds(monkeypatch):
+    """SegFormer's head of 16 on VGG16 of 4 filters at 32x64: counted layer by layer."""
+    monkeypatch.setattr(decoder_table, "SHAPE", (32, 64, 3))
+    monkeypatch.setattr(decoder_table, "build_model", lambda *a, **options: build_model(*a, base_filters=4, **options))
+    adds = 0
+    parameters = 0
+    channels = 3
+    for places, widths in ((2048, (4, 4)), (512, (8, 8)), (128, (16,) * 3), (32, (32,) * 3), (8, (32,) * 3)):
+        for width in widths:
+            adds += places * 9 * channels * width
+            parameters += 9 * channels * width + width
+            channels = width
+    for places, width in ((2, 32), (8, 32), (32, 32), (128, 16)):  # strides 32, 16, 8 and 4
+        adds += places * width * 16
+        parameters += width * 16 + 16
+    adds += 128 * (64 * 16 + 16 * 11)  # at stride 4: all levels to 16, the scores of 11 classes
+    parameters += 64 * 16 + 3 * 16 + 17 * 11
+    assert decoder_table.cost("segformer", "vgg16") == f"{parameters / 1e6:.2f} M, {adds / 1e9:.4g} G"
+
+
+def test_what_cannot_be_built_is_a_dash_and_a_reason(monkeypatch):
+    def cost(decoder, encoder):
+        if encoder == "second":
+            raise InputError("it cannot be dilated")
+        return "1 M, 2 G"
+
+    monkeypatch.setattr(decoder_table, "cost", cost)
+    lines = decoder_table.table(["fpn", "deeplabv3"], ["first", "second"])
+    assert list(lines) == [
+        "| encoder | `fpn` | `deeplabv3` |",
+        "| --- | --- | --- |",
+        "| output stride | 32 | 16 |",
+        "| backends | TensorFlow, JAX | TensorFlow |",
+        "| `first` | 1 M, 2 G | 1 M, 2 G |",
+        "| `second` | - | - |",
+        "",
+        "- `fpn` on `second`: it cannot be dilated",
+        "- `deeplabv3` on `second`: it cannot be dilated",
+    ]
