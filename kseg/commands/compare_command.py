@@ -25,6 +25,14 @@ flags.DEFINE_string(
     "Which ids the labels hold, if the records lack dataset.json: train_ids or label_ids.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "group_by",
+    None,
+    "Groups of images that intervals draw whole. drive: the drive that the names tell (Cityscapes: the city). "
+    "block:25: blocks of 25 consecutive frames of a drive. Anything else: a regular expression, found in the name, "
+    "whose first group is the image's group. Empty: drives where the names show several, blocks where they show one.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, flag_values=FLAGS)
 
 
@@ -43,6 +51,7 @@ def run(args, models):
         label_set=args.label_set,
         label_space=args.label_space,
         batch_size=args.batch_size,
+        group_by=args.group_by or None,
         progress=True,
     )
     print(comparison)

@@ -39,7 +39,7 @@ def _fischer2021(model, data, **options):
 
 
 PROTOCOLS = {
-    "standard": Protocol(_standard, "the classes' mean scores"),
+    "standard": Protocol(_standard, "the classes' mean scores", options=("group_by",)),
     "cityscapes": Protocol(_cityscapes, "the benchmark's own, equal to cityscapesScripts'", takes_pairs=False),
     "fischer2021": Protocol(
         _fischer2021,
