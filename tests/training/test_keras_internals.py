@@ -103,6 +103,25 @@ def check_get_variable_index():
     assert [optimizer.index_of(variable) for variable in variables] == [0, 1]
 
 
+class _NotedAdam(keras_internals.OwnRates, keras.optimizers.Adam):
+    """After its first step, of gradient g, the moments are .1 g and .001 g^2."""
+
+
+def _moments():
+    optimizer = _NotedAdam(1.0)
+    variable = keras.Variable([0.0, 0.0])
+    optimizer.apply([tf.constant([3.0, 0.0])], [variable])
+    return [moment.numpy() for moment in optimizer.moments_of(variable)]
+
+
+def check_momentums():
+    np.testing.assert_allclose(_moments()[0], [0.3, 0.0], rtol=1e-6)
+
+
+def check_velocities():
+    np.testing.assert_allclose(_moments()[1], [0.009, 0.0], rtol=1e-6)
+
+
 CHECKS = {name.removeprefix("check"): check for name, check in globals().items() if name.startswith("check_")}
 
 

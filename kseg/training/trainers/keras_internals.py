@@ -47,6 +47,11 @@ class OwnRates:
         """The place of a variable among those that the optimizer was built for."""
         return self._get_variable_index(variable)
 
+    def moments_of(self, variable):
+        """Adam's two moments of a variable."""
+        index = self.index_of(variable)
+        return self._momentums[index], self._velocities[index]
+
     def _clip_gradients(self, grads):
         return grads if keras.backend.backend() == "tensorflow" else super()._clip_gradients(grads)
 
