@@ -68,6 +68,9 @@ def check_call_context_args():
 class _Noted(keras_internals.OwnRates, keras.optimizers.SGD):
     calls = ()
 
+    def finish_updates(self):
+        self.calls += ("finish",)
+
     def _clip_gradients(self, grads):
         self.calls += ("clip",)
         return super()._clip_gradients(grads)
@@ -96,6 +99,12 @@ def check_all_reduce_sum_gradients():
     optimizer, variables = _optimizer()
     assert optimizer.calls.count("sum") == 1
     np.testing.assert_allclose(np.concatenate([v.numpy() for v in variables]), [-1.5, 0.0, -2.0], rtol=1e-6)
+
+
+def check_backend_update_step():
+    """Keras calls it once a step, after the sum, and all variables have been updated when it ends."""
+    optimizer, _ = _optimizer()
+    assert optimizer.calls.count("finish") == 1 and optimizer.calls[-1] == "finish"
 
 
 def check_get_variable_index():
