@@ -23,6 +23,11 @@ def peak_bytes():
         return peak if sys.platform == "darwin" else peak * 1024
 
 
+def cpu_seconds():
+    """What all cores have spent on this process and on those that it waited for."""
+    return sum(os.times()[:4])
+
+
 def measure(module, case, options, warmups, repeats):
     """Measure `CASES[case](**options)` of a module.
 
@@ -33,9 +38,9 @@ def measure(module, case, options, warmups, repeats):
         warmups: runs before the clock starts.
         repeats: runs while it goes.
     Returns:
-        dict: "seconds" of one run (of one image, where the facts count "images"), "peak_bytes" of the process and
-        "empty_bytes" before the case was built, "versions", and the case's own facts; or {"missing": name} where
-        what the module imports is not installed.
+        dict: "seconds" and "cpu_seconds" of one run (of one image, where the facts count "images"), "peak_bytes" of the
+        process and "empty_bytes" before the case was built, "versions", and the case's own facts; or {"missing": name}
+        where what the module imports is not installed.
     """
     try:
         contestant = importlib.import_module(module)
@@ -47,11 +52,17 @@ def measure(module, case, options, warmups, repeats):
     run, facts = contestant.CASES[case](**options)
     for _ in range(warmups):
         run()
+    parts = repeats * facts.get("images", 1)
     start = time.perf_counter()
+    cpu_start = cpu_seconds()
     for _ in range(repeats):
         run()
-    seconds = (time.perf_counter() - start) / repeats / facts.get("images", 1)
-    measured = {"seconds": seconds, "peak_bytes": peak_bytes(), "empty_bytes": empty}
+    measured = {
+        "seconds": (time.perf_counter() - start) / parts,
+        "cpu_seconds": (cpu_seconds() - cpu_start) / parts,
+        "peak_bytes": peak_bytes(),
+        "empty_bytes": empty,
+    }
     return {**measured, **facts, "versions": contestant.versions()}
 
 

@@ -11,7 +11,7 @@ import kseg
 # Of a processor: what decides its speed, and (from the third on) whether TensorFlow takes oneDNN by itself.
 FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16")
 HEAD = (
-    *("case", "who", "seconds", "min-max", "first / this (min-max)"),
+    *("case", "who", "seconds", "min-max", "first / this (min-max)", "CPU seconds"),
     *("peak memory", "empty process", "parameters", "multiply-adds of an image"),
 )
 
@@ -58,6 +58,8 @@ def row(case, who, turns, first):
         "spread": [min(seconds), max(seconds)],
         "peak_bytes": max(turn["peak_bytes"] for turn in turns),
     }
+    if all("cpu_seconds" in turn for turn in turns):
+        line["cpu_median"] = statistics.median(turn["cpu_seconds"] for turn in turns)
     if first is not None and first is not turns:
         ratios = [ours["seconds"] / theirs for ours, theirs in zip(first, seconds, strict=True)]
         line["ratio"] = statistics.median(ratios)
@@ -76,6 +78,7 @@ def _cells(line):
         f"{line['median']:.3g}",
         _spread(line["spread"], 3),
         f"{line['ratio']:.2f} ({_spread(line['ratio_spread'], 2)})" if "ratio" in line else "",
+        f"{line['cpu_median']:.3g}" if "cpu_median" in line else "",
         f"{line['peak_bytes'] / 1e9:.2f} GB" if line["peak_bytes"] else "",
         f"{line['empty_bytes'] / 1e9:.2f} GB" if line["empty_bytes"] else "",
         f"{line['parameters'] / 1e6:.2f} M" if "parameters" in line else "",

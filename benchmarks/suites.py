@@ -136,6 +136,31 @@ def _memory(choices):
     return [Contestant("r2unet", who, OURS, "loop_step", network | way, warmups=0) for who, way in ways.items()]
 
 
+def _compile(choices):
+    """The first step of the training loop, which is compiled, and those after it; what each part of kseg's adds."""
+    left_out = {"segnet_aspp": ("pooling islands", "Adam's function"), "r2unet": ("Adam's function",)}
+    size = choices.sizes["kernels"]["narrow"]
+    contestants = []
+    for model, parts in left_out.items():
+        network = {"model": model, "options": {"base_filters": size["base_filters"]}, "batch": 2, "num_classes": 19}
+        network |= {"height": size["height"], "width": size["width"]}
+        for step, (warmups, repeats) in {"first step": (0, 1), "later step": (3, 10)}.items():
+            for part in ("", *parts):
+                contestants.append(
+                    Contestant(
+                        f"{model}, {step}",
+                        f"without {part}" if part else "kseg",
+                        OURS,
+                        "loop_step",
+                        network | {"without": part},
+                        environment={ONEDNN: "1", ALLOCATOR: "true"},
+                        warmups=warmups,
+                        repeats=repeats,
+                    )
+                )
+    return contestants
+
+
 def _kernels(choices):
     """kseg's training step and evaluation with each choice of kernels and allocator, and PyTorch."""
     contestants = []
@@ -240,6 +265,7 @@ def _startup(choices):
 SUITES = {
     "layers": _layers,
     "train": _train,
+    "compile": _compile,
     "kernels": _kernels,
     "models": _models,
     "memory": _memory,

@@ -1,6 +1,7 @@
 """Measure kseg against its peers: python scripts/benchmark.py --suite=train
 
 layers: pooling with indices, batch norm, ASPP. train: a SegNet-ASPP training step. startup: imports and --help.
+compile: the first training step, which is compiled, and later ones, with and without parts of kseg, without peers.
 kernels: step, memory and evaluation of three models, narrow and wide, with oneDNN on and off, with each allocator.
 scores: seconds to score a 2048x1024 image, against cityscapesScripts and torchmetrics.
 models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), without peers.
@@ -21,7 +22,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_enum(
     "suite",
     None,
-    ("layers", "train", "kernels", "models", "memory", "scores", "startup"),
+    ("layers", "train", "compile", "kernels", "models", "memory", "scores", "startup"),
     "What to measure.",
     flag_values=FLAGS,
 )

@@ -15,6 +15,7 @@ import pytest
 from scenes import make_cityscapes
 
 import kseg
+from kseg.data.groups import groups_of
 from kseg.data.records.manifest import load_manifest
 from kseg.data.records.prepare import prepare_dataset
 from kseg.runs.workdir import RunFolder
@@ -61,6 +62,7 @@ def test_records_are_read_with_their_checksums(files):
     manifest = load_manifest(files / "records")
     manifest.verify()
     assert {name: len(split) for name, split in manifest.splits.items()} == {"train": 7, "val": 5}
+    assert groups_of(manifest.split("val").names, "drive", manifest.drive).names == ("val",)  # it does not say a rule
     batches = list(kseg.load_dataset(files / "records", "val"))
     assert len(batches) == 5 and batches[0][0].shape == (1, 32, 48, 3) and batches[0][1].shape == (1, 32, 48)
 

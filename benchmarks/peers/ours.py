@@ -11,8 +11,10 @@ from kseg import blocks, layers, losses
 from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.pipeline.load import open_split
 from kseg.evaluation.standard_protocol import evaluate_standard
+from kseg.layers import pooling
 from kseg.models import build_model
 from kseg.settings import Augmentation, Resize
+from kseg.training.optimizers import make_optimizer
 from kseg.training.trainers import make_trainer
 
 versions = steps.versions
@@ -54,12 +56,18 @@ def model_step(model, options, precision, batch, height, width, num_classes):
     return steps.train_run(model, loss, *inputs.scene(batch, height, width, num_classes)), facts
 
 
-def loop_step(model, options, batch, height, width, num_classes, remat=False, accumulate_steps=1):
-    """A step of kseg's own training loop (float32, Adam), as its settings `remat` and `accumulate_steps` make it."""
+def loop_step(model, options, batch, height, width, num_classes, remat=False, accumulate_steps=1, without=""):
+    """A step of kseg's own training loop (float32, Adam), as its settings `remat` and `accumulate_steps` make it.
+
+    without: "pooling islands", the XLA computations of `kseg.layers.pooling`; or "Adam's function", for which the rule
+    is written out for each variable as in Keras.
+    """
+    if without == "pooling islands":
+        pooling.compiles = lambda *_: False
     trainer = make_trainer("one", batch, accumulate_steps=accumulate_steps)
     with trainer.scope():
         model = build_model(model, (height, width, 3), num_classes, **options)
-        optimizer = keras.optimizers.Adam(1e-3)
+        optimizer = keras.optimizers.Adam(1e-3) if without == "Adam's function" else make_optimizer("adam", 1e-3)
     trainer.build(model, optimizer, num_classes, losses.loss_terms("cross_entropy"))
     if remat:
         trainer.rematerialize((height, width))

@@ -15,6 +15,14 @@ flags.DEFINE_string(
     "Folder for index.html, comparison.json and pictures; replaces an earlier page.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "group_by",
+    None,
+    "Groups of images that are resampled as a whole. drive: the drive in the name (Cityscapes: the city). block:25: "
+    "blocks of 25 consecutive frames of a drive. Anything else: a regular expression, searched in the name; its first "
+    "group is the image's group. Empty: drives if the names show several, blocks if they show one.",
+    flag_values=FLAGS,
+)
 
 
 def run(args, models):
@@ -32,6 +40,7 @@ def run(args, models):
         label_set=args.label_set,
         label_space=args.label_space,
         batch_size=args.batch_size,
+        group_by=args.group_by or None,
         progress=True,
     )
     print(comparison)

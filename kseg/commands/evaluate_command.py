@@ -20,6 +20,14 @@ flags.DEFINE_enum(
     f"How to score. {'; '.join(f'{name}: {protocol.help}' for name, protocol in PROTOCOLS.items())}.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "group_by",
+    None,
+    "For --protocol=standard: score each group of images too. drive: the drive that the names tell (Cityscapes: the "
+    "city). block:25: blocks of 25 consecutive frames of a drive. Anything else: a regular expression, found in the "
+    "name, whose first group is the image's group. Empty: no groups.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
     "label_resize",
     None,
@@ -47,8 +55,8 @@ flags.DEFINE_string("output", None, "JSON file to write the scores to; empty: be
 flags.DEFINE_string(
     "report_dir",
     None,
-    "Folder for confusion.csv, confusion.png, objects.json and boundaries.json; empty: no report. With "
-    "--protocol=fischer2021, which scores at another size, it takes a second pass over the images.",
+    "Folder for confusion.csv, confusion.png, objects.json, boundaries.json and, with --group_by, groups.csv; empty: "
+    "no report. With --protocol=fischer2021, which scores at another size, it takes a second pass over the images.",
     flag_values=FLAGS,
 )
 
@@ -70,6 +78,8 @@ def run(args):
         print_audit(args.row)
         return
     command_line.require(args, "model", "data_dir")
+    if args.group_by and args.protocol != "standard":
+        raise flags.Error(f"--group_by needs --protocol=standard, got --protocol={args.protocol}.")
     from kseg.data.records.manifest import record_files
     from kseg.inference.loading import model_files
     from kseg.io.files import refuse_inputs
@@ -94,7 +104,8 @@ def run(args):
     print(f"{output}  the same table")
     if report:
         print(f"\n{report}")
-        print(f"{args.report_dir}  the report: confusion.csv, confusion.png, objects.json, boundaries.json")
+        files = [name for name in evaluation_report.FILES if args.group_by or name != "groups.csv"]
+        print(f"{args.report_dir}  the report: {', '.join(files)}")
 
 
 def score(args):
@@ -110,6 +121,7 @@ def score(args):
         batch_size=args.batch_size,
         label_space=args.label_space,
         progress=True,
+        group_by=args.group_by or None,
         label_resize=args.label_resize,
         train_mode_statistics=args.train_mode_statistics,
     )
@@ -129,6 +141,7 @@ def write_report(args):
         batch_size=args.batch_size,
         progress=True,
         cityscapes=args.protocol == "cityscapes",
+        group_by=args.group_by or None,
     )
 
 

@@ -1,6 +1,7 @@
 """Predict label maps, write a submission for Cityscapes' test server, or check a submission before you send it.
 
     python scripts/predict.py --model=runs/segnet_aspp --images=photos --output=labels
+    python scripts/predict.py --model=runs/segnet_aspp --data_dir=data/camvid --split=test --output=labels
     python scripts/predict.py --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
     python scripts/predict.py --check=submission --source=CITYSCAPES
 
@@ -20,10 +21,23 @@ flags.DEFINE_multi_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Instead of --images: record folder whose --split to predict (scripts/prepare_data.py writes one).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("split", None, "For --data_dir: train, val or test.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "label_space",
+    None,
+    "For --data_dir: which ids the labels hold, if the records lack dataset.json: train_ids or label_ids.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
     "output",
     None,
     "Folder for NAME.png (training ids) and color/NAME.png, in sub-folders like those of a folder in --images; with "
-    "--submission, for NAME_labelIds.png.",
+    "--data_dir, for SPLIT/NAME.png and color/SPLIT/NAME.png; with --submission, for NAME_labelIds.png.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -49,8 +63,8 @@ flags.DEFINE_string(
 
 def check(args):
     """Say what is wrong with a submission, or that nothing is."""
-    if args.model or args.images or args.output:
-        raise flags.Error("--check takes no --model, --images or --output: it writes nothing.")
+    if args.model or args.images or args.data_dir or args.output:
+        raise flags.Error("--check takes no --model, --images, --data_dir or --output: it writes nothing.")
     from kseg.inference.cityscapes_submission_check import check_submission
 
     count, notes = check_submission(args.check, args.source, progress=True)
@@ -59,13 +73,30 @@ def check(args):
 
 def submit(args):
     """Write a submission and say what is left to do."""
-    if args.images:
-        raise flags.Error("--submission takes --source, not --images.")
+    if args.images or args.data_dir:
+        raise flags.Error("--submission takes --source, not --images or --data_dir.")
     command_line.require(args, "model", "source", "output")
     from kseg.inference.cityscapes_submission import write_submission
 
     count = len(write_submission(args.model, args.source, args.output, progress=True))
     print(f"{args.output}: {count}/{count} label maps. Zip them (no folder is needed) and send the zip.")
+
+
+def predict_split(args):
+    """Label a split of a record folder."""
+    if args.images:
+        raise flags.Error("Give --images or --data_dir, not both.")
+    command_line.require(args, "model", "data_dir", "split", "output")
+    from kseg.inference.predict import write_split_label_maps
+
+    write_split_label_maps(
+        args.model,
+        args.data_dir,
+        args.split,
+        args.output,
+        label_space=args.label_space or None,
+        progress=True,
+    )
 
 
 def run(args):
@@ -78,6 +109,9 @@ def run(args):
         return
     if args.source:
         raise flags.Error("--source goes with --submission; give other images as --images.")
+    if args.data_dir or args.split or args.label_space:
+        predict_split(args)
+        return
     command_line.require(args, "model", "images", "output")
     from kseg.inference.label_map_files import list_images
 

@@ -26,6 +26,7 @@ PROTOCOLS = {
     "standard": Protocol(
         "kseg.evaluation.standard_protocol:evaluate_standard",
         "one confusion matrix over all images, at the labels' size",
+        options=("group_by",),
     ),
     "cityscapes": Protocol(
         "kseg.evaluation.cityscapes_protocol:evaluate_cityscapes",

@@ -26,6 +26,7 @@ def evaluate(
     batch_size=1,
     label_space=None,
     progress=False,
+    group_by=None,
     label_resize=None,
     train_mode_statistics=False,
 ):
@@ -46,19 +47,25 @@ def evaluate(
         protocol: of `kseg.evaluation.PROTOCOLS`. label_set: of a record folder; None is its training classes.
         split, batch_size, label_space: of a record folder, as in `kseg.load_dataset`; refused with an iterable.
         progress: show a bar of images.
+        group_by: of a record folder under protocol "standard": score each group of images too. "drive": the drive that
+            the dataset's names tell (Cityscapes: the city). "block:25": blocks of 25 consecutive frames of a drive. Any
+            other text: a regular expression, found in the name, whose first group is the image's group.
         label_resize, train_mode_statistics: of protocol "fischer2021", as in `evaluate_fischer2021`; label_resize None
             is what a run folder was trained with, "nearest" for any other model.
     Returns:
         kseg.metrics.Scores; under "cityscapes" kseg.metrics.cityscapes_scores.CityscapesScores, under "fischer2021"
         kseg.metrics.fischer2021_scores.Fischer2021Scores
     Raises:
-        ValueError: unknown protocol, split or label set; the model's classes are not the data's; an image missing;
-            something that is not a pair; a file that cannot be read, which it names. Labels outside the classes in an
-            iterable without a label set are counted in Scores.out_of_range.
+        ValueError: unknown protocol, split or label set; a name that does not show its group; the model's classes are
+            not the data's; an image missing; something that is not a pair; a file that cannot be read, which it names.
+            Labels outside the classes in an iterable without a label set are counted in Scores.out_of_range.
         FloatingPointError: scores that are nan or infinite; it names the image (of an iterable: its number).
     """
     options = {"label_resize": label_resize, "train_mode_statistics": train_mode_statistics}
-    chosen, options = _chosen(protocol, {name: value for name, value in options.items() if value})
+    options = {name: value for name, value in options.items() if value}
+    if group_by is not None:
+        options["group_by"] = group_by
+    chosen, options = _chosen(protocol, options)
     of_records = isinstance(data, (str, os.PathLike))
     if not of_records:
         _refuse_of_records(label_set=label_set, split=split, batch_size=batch_size, label_space=label_space)

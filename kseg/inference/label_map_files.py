@@ -112,6 +112,13 @@ def label_map_paths(images, output):
     return [(output / f"{name}.png", output / "color" / f"{name}.png") for _, name in images]
 
 
+def check_inside(name, what):
+    """Raise InputError where the label map of that name would not lie in the output folder: "../a", "/a"."""
+    path = pathlib.PurePath(name)
+    if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name:
+        raise InputError(f"{what}: its label map would be {name}.png, outside of the output. Prepare the data again.")
+
+
 def _as_one(picture):
     return unicodedata.normalize("NFC", picture).casefold()
 

@@ -12,12 +12,19 @@ from keras import ops
 from tqdm import tqdm
 
 from kseg.data.augmentation.apply_numpy import PADDING
+from kseg.data.pipeline.examples import Examples
 from kseg.inference.compatibility import check_outputs
 from kseg.inference.finite import all_finite, check_logits
-from kseg.inference.label_map_files import check_images, check_replaceable, label_map_paths, save_label_map
+from kseg.inference.label_map_files import (
+    check_images,
+    check_inside,
+    check_replaceable,
+    label_map_paths,
+    save_label_map,
+)
 from kseg.inference.loading import SavedModel, as_model, label_set_of, model_files
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path, reading, refuse_inputs
+from kseg.io.files import checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import decode_image
 from kseg.io.progress import progress_bar
 from kseg.layers.preprocessing import preprocess_layer
@@ -133,13 +140,48 @@ def write_label_maps(model, images, output, folders=(), progress=False):
     Raises:
         As `predict_files`.
     """
+    paths = [path for path, _ in images]
+    written = _checked_outputs(images, output, [*paths, *folders, *model_files(model)])
+    check_images(paths)
+    return _label(model, images, written, output, read_image, progress)
+
+
+def write_split_label_maps(model, data_dir, split, output, *, label_space=None, progress=False):
+    """Do what `predict_files` does for every image of a split of a record folder.
+
+    OUTPUT/SPLIT/NAME.png and OUTPUT/color/SPLIT/NAME.png are written, so that splits with equal names do not meet.
+
+    Args:
+        model, output: as in `predict_files`. data_dir, split, label_space: as in `kseg.load_dataset`. progress: as in
+            `write_label_maps`.
+    Returns:
+        list of the label maps' paths.
+    Raises:
+        ValueError: no finished record folder, an unknown split, a name that would leave the output, an output in the
+            record folder; and as `predict_files`.
+    """
+    source = Examples(data_dir, split, label_space=label_space)
+    numbers = {f"image {name} of split {split}, record {i}": i for i, name in enumerate(source.split.names)}
+    images = list(zip(numbers, (f"{split}/{name}" for name in source.split.names), strict=True))
+    for text, name in images:
+        check_inside(name, f"{text} of {data_dir}")
+    folders = [] if is_url(data_dir) else [data_dir]
+    written = _checked_outputs(images, output, [*folders, *model_files(model)])
+    return _label(model, images, written, output, lambda text: source[numbers[text]][0], progress)
+
+
+def _checked_outputs(images, output, inputs):
+    """Return the paths of (label map, its colours) for each (image, name); InputError if one may not be written."""
     written = label_map_paths(images, pathlib.Path(checked_path(output, "output")))
     pictures = [picture for pair in written for picture in pair]
-    paths = [path for path, _ in images]
-    refuse_inputs(pictures, [*paths, *folders, *model_files(model)])
+    refuse_inputs(pictures, inputs)
     for picture in pictures:
         check_replaceable(picture)
-    check_images(paths)
+    return written
+
+
+def _label(model, images, written, output, read, progress):
+    """Label each of (image, name), whose pixels `read(image)` gives, and write it; returns the label maps' paths."""
     model = as_model(model)
     check_outputs(model)
     known = label_set_of(model)
@@ -147,21 +189,21 @@ def write_label_maps(model, images, output, folders=(), progress=False):
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
     predict_batch = predictor(model)
     damaged = []
-    with progress_bar("predict", len(paths), shown=progress) as bar:
-        for path, (ids_path, colour_path) in zip(paths, written, strict=True):
+    with progress_bar("predict", len(images), shown=progress) as bar:
+        for (image, _), (ids_path, colour_path) in zip(images, written, strict=True):
             try:
-                pixels = read_image(path)
+                pixels = read(image)
             except InputError as error:
                 damaged.append(str(error))
                 _say(f"left out: {error}", progress)
                 continue
-            ids = _predict_one(predict_batch, pixels, path)
+            ids = _predict_one(predict_batch, pixels, image)
             save_label_map(colour_path, colorize(ids, known["palette"]))
             save_label_map(ids_path, ids)
             _say(ids_path, progress)
             bar.update(1)
     if damaged:
-        count = f"Only {len(paths) - len(damaged)}/{len(paths)} label maps are in {output}"
+        count = f"Only {len(images) - len(damaged)}/{len(images)} label maps are in {output}"
         raise InputError("\n".join([f"{count}; these images cannot be read:", *damaged]))
     return [ids_path for ids_path, _ in written]
 

@@ -80,6 +80,10 @@ def count_of_classes(some, classes):
     return f"{len(some)} of {len(classes)} classes ({names or 'none'})"
 
 
+# Of `Scores`: what older files lack.
+_DEFAULTS = {"protocol", "frequency_weighted_iou", "per_image", "split", "group_by", "groups"}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
     """What an evaluation found; `str()` is the table, `to_json` the file. What cannot be scored is nan.
@@ -88,6 +92,9 @@ class Scores:
     of each one's macro means ({}: not taken). `frequency_weighted_iou`: sum of (n_c / N) * IoU_c. `confusion_matrix`:
     int64 (C, C + 1). `out_of_range` pixels, with a label neither a class nor ignored, are in no score.
     `scored_classes`: those in truth or prediction, which the means are over; one that is only predicted has IoU 0.
+    `groups`: name -> "images" and every score of the images of that group, over the classes in its own truth or
+    predictions; `group_by`: what made them, "drive", "block:25" or a regular expression ({} and "": not asked for).
+    `split`: which part of the records was scored ("": no records).
     """
 
     accuracy: float
@@ -107,6 +114,9 @@ class Scores:
     protocol: str = "standard"
     frequency_weighted_iou: float = float("nan")
     per_image: dict = dataclasses.field(default_factory=dict)
+    split: str = ""
+    group_by: str = ""
+    groups: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_confusion_matrix(cls, matrix, classes, images, out_of_range=0, expected_images=None, per_image=None):
@@ -160,13 +170,27 @@ class Scores:
         values = self.values()
         rest = [name for name in reversed(values) if name not in (*SCORE_NAMES, "mean_iou")]  # those have had a place
         means = ", ".join(f"{SCORES[name].title} {values[name]:.4f}" for name in rest)
-        lines.append(f"{means}, {self.images}/{self.expected_images} images, protocol {self.protocol}")
+        images = f"{self.images}/{self.expected_images} images" + (f" of split {self.split}" if self.split else "")
+        lines.append(f"{means}, {images}, protocol {self.protocol}")
         labelled = dict(zip(self.classes, self.confusion_matrix.sum(axis=1), strict=True))
         if predicted_alone := [name for name in self.scored_classes if not labelled[name]]:
             lines.append(f"Predicted but in no label, so IoU 0: {', '.join(predicted_alone)}")
         if self.out_of_range:
             lines.append(f"WARNING: {self.out_of_range} pixels have a label that is neither a class nor void.")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._group_lines()])
+
+    def _group_lines(self):
+        """The table of the groups, after a blank line; none where there are none."""
+        if not self.groups:
+            return []
+        head = f"by {self.group_by} ({len(self.groups)})"
+        width = max(len(name) for name in (head, *self.groups))
+        names = ("mean_iou", "pixel_accuracy", "sensitivity", "specificity", "f1")
+        lines = ["", f"{head:<{width}}{'images':>8}" + "".join(f"{name:>16}" for name in names)]
+        for title, row in self.groups.items():
+            values = "".join(f"{row[name]:16.4f}".replace("nan", "  -") for name in names)
+            lines.append(f"{title:<{width}}{row['images']:>8}{values}")
+        return [*lines, "Means of a group are over the classes in its own labels or predictions."]
 
     def to_json(self, path):
         """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
@@ -193,7 +217,7 @@ class Scores:
         known = {field.name for field in dataclasses.fields(cls)}
         table = {name: value for name, value in table.items() if name in known or name not in SCORES}
         wrong = {
-            "lacks": known - set(table) - {"protocol", "frequency_weighted_iou", "per_image"},  # those have defaults
+            "lacks": known - set(table) - _DEFAULTS,
             "must not have": set(table) - known,
         }
         for verb, names in wrong.items():
@@ -213,12 +237,16 @@ class ScoreCounts:
     """Counts over any number of images in constant memory: `add` each, then take `scores`.
 
     Args:
-        classes: their names.
+        classes: their names. groups: `kseg.data.groups.Groups` of the images in the order in which they come, to score
+            each group too; None for none. split: of the records, for `Scores.split`.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes, groups=None, split=""):
         self.classes = tuple(classes)
         self.images = 0
+        self._split = split
+        self._groups = groups
+        self._of_group = {}  # name -> [images, confusion matrix]
         self._matrix = np.zeros((len(self.classes), len(self.classes) + 1), np.int64)
         self._out_of_range = 0
         self._means = ImageMeans()
@@ -228,6 +256,10 @@ class ScoreCounts:
         matrix, out_of_range = confusion_matrix(truth, prediction, len(self.classes))
         self._means.update(matrix)
         self._matrix += matrix
+        if self._groups is not None:
+            counted = self._of_group.setdefault(self._groups.of[self.images], [0, np.zeros_like(self._matrix)])
+            counted[0] += 1
+            counted[1] += matrix
         self._out_of_range += out_of_range
         self.images += 1
         return matrix
@@ -235,7 +267,7 @@ class ScoreCounts:
     def scores(self, expected_images=None):
         """Return `Scores` of the images so far; ValueError if there are none, or not the expected number."""
         check_complete(self.images, expected_images)
-        return Scores.from_confusion_matrix(
+        scores = Scores.from_confusion_matrix(
             self._matrix,
             self.classes,
             self.images,
@@ -243,3 +275,9 @@ class ScoreCounts:
             expected_images,
             self._means.result(),
         )
+        groups = {}
+        for name, (images, matrix) in self._of_group.items():
+            counts = ClassCounts.of_matrix(matrix)
+            groups[name] = {"images": images} | {title: float(score.of(counts)) for title, score in SCORES.items()}
+        group_by = "" if self._groups is None else self._groups.by
+        return dataclasses.replace(scores, split=self._split, group_by=group_by, groups=groups)

@@ -3,11 +3,11 @@
 import contextlib
 import math
 import pathlib
-import re
 
 import numpy as np
 
 from kseg import __version__
+from kseg.data.groups import BLOCK, groups_of, shown_groups
 from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import record_files
 from kseg.evaluation.one_pass import split_pass
@@ -25,15 +25,24 @@ from kseg.reports.page.output_folder import replaced_folder
 from kseg.reports.page.pictures import Pictures
 from kseg.reports.page.write_page import write_page
 
-_CITY = re.compile(r"(?:.*/)?([A-Za-z-]+)_\d{6}_\d{6}")  # Cityscapes: CITY_SEQUENCE_FRAME
 
-
-def compare(models, data_dir, output, *, split="val", label_set=None, label_space=None, batch_size=1, progress=False):
+def compare(
+    models,
+    data_dir,
+    output,
+    *,
+    split="val",
+    label_set=None,
+    label_space=None,
+    batch_size=1,
+    group_by=None,
+    progress=False,
+):
     """Score models on the same images, protocol "standard", and write a page that shows where they differ.
 
     Every other model is compared with the first, on the classes in the truth, for each image and for all. A class that
     only one model predicts is left out of the means here, while `kseg.evaluate` counts it as IoU 0. Intervals: 95 % of
-    10,000 paired resamples of the images, and of the cities where the records' names have those
+    10,000 paired resamples of the groups of images that belong together, and of single images
     (`metrics.bootstrap.paired_bootstrap` says what they mean). Objects are the records' instances where they have them,
     else connected components (`metrics.objects.ObjectScores`). Memory grows with the number of images by `ImageCounts`
     and a row of scores each.
@@ -41,8 +50,9 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path.
         data_dir: a record folder. output: folder for index.html, comparison.json and pictures, all or none written.
-            An earlier page there is replaced, anything else is refused; a link to the folder stays a link. The rest as
-            in `kseg.evaluate`.
+            An earlier page there is replaced, anything else is refused; a link to the folder stays a link.
+        group_by: as in `kseg.evaluate`; there must be two groups or more. None: the drives in the names, blocks of 25
+            frames if they show one drive, single images if they show none. The rest as in `kseg.evaluate`.
     Returns:
         Comparison
     Raises:
@@ -62,7 +72,8 @@ def compare(models, data_dir, output, *, split="val", label_set=None, label_spac
             with _naming(name):
                 check_classes(model, source.label_set, data_dir)
             warn_of_other_records(model, source.manifest, data_dir, name)
-        tally = _Tally(source, len(loaded), folder)
+        groups = _groups(source, group_by)
+        tally = _Tally(source, len(loaded), folder, groups)
         predictors = [_named_predictor(name, model) for name, model in loaded.items()]
         with source.readable_errors():
             for scene in split_pass(source, predictors, batch_size, progress=progress, title="compare"):
@@ -130,17 +141,26 @@ def _check_same_classes(models):
         raise InputError(f"Models can only be compared over the same classes, but these differ: {each}.")
 
 
-def cities_of(names):
-    """Return the city of each record name, or None if any name has none (CITY_SEQUENCE_FRAME)."""
-    found = [_CITY.fullmatch(name) for name in names]
-    return [match[1] for match in found] if all(found) else None
+def _groups(source, group_by):
+    """Return the Groups of the images of a split; InputError for a single one that was asked for."""
+    names = source.split.names
+    if group_by is None:
+        return shown_groups(names, source.manifest.drive)
+    groups = groups_of(names, group_by, source.manifest.drive)
+    if len(groups.names) < 2:
+        raise InputError(
+            f"An interval needs two groups of images or more, but all of split {source.split.name} are of one, "
+            f"{groups.names[0]}. Take smaller groups, such as block:{BLOCK}, or leave group_by out."
+        )
+    return groups
 
 
 class _Tally:
     """What one pass over a split leaves: counts of each image, objects, pictures, and a row of scores an image."""
 
-    def __init__(self, source, models, folder):
+    def __init__(self, source, models, folder, groups):
         self.source = source
+        self._groups = groups
         self.rows = []
         self._classes = source.label_set.classes
         self._image_counts = ImageCounts()
@@ -177,14 +197,13 @@ class _Tally:
         each = scores_of_counts(counts)
         for i, row in enumerate(self.rows):
             row |= {name: _rounded(each[name][i]) for name in ("mean_iou", "pixel_accuracy")}
-            row |= {"iou": [_rounded(model) for model in each["per_class"][i]]}
-        cities = cities_of(self.source.split.names)
-        several = cities is not None and len(set(cities)) > 1
+            row |= {"iou": [_rounded(model) for model in each["per_class"][i]], "group": self._groups.of[i]}
+        groups = self._groups
         by_image = paired_bootstrap(counts)
-        by_city = paired_bootstrap(counts, cities) if several else None
+        by_group = None if groups.by == "image" else paired_bootstrap(counts, groups.of)
         labels = self.source.label_set
         table = {
-            "format": "kseg comparison 1",
+            "format": "kseg comparison 2",
             "kseg_version": __version__,
             "protocol": "standard",
             "data_dir": str(self.source.manifest.data_dir),
@@ -199,8 +218,15 @@ class _Tally:
             ],
             "scored_classes": [name for name, count in zip(labels.classes, pixels, strict=True) if count],
             "out_of_range": scores[0].out_of_range,
-            "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "cities": sorted(set(cities)) if several else []},
-            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_city, pixels),
+            "bootstrap": {
+                "resamples": RESAMPLES,
+                "level": LEVEL,
+                "group_by": groups.by,
+                "unit": groups.unit,
+                "groups": [] if by_group is None else list(groups.names),
+                "meaning": groups.meaning(),
+            },
+            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_group, pixels),
             "objects": [objects.result() for objects in self._objects],
             "images": self.rows,
         }

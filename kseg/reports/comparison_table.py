@@ -7,24 +7,24 @@ from kseg.io.files import write_json
 from kseg.metrics.scores import count_of_classes
 from kseg.score_table import MICRO_SCORES, SCORES
 
-FEW_GROUPS = 10  # below, a bootstrap by group takes few values and says little
 
-
-def difference_rows(whole, by_image, by_city, pixels):
+def difference_rows(whole, by_image, by_group, pixels):
     """Return {"scores": rows, "per_class": rows}: each model's value and its difference from the first with intervals.
 
     Args:
-        whole: `scores_of_counts` of all images. by_image, by_city: of `paired_bootstrap`; by_city may be None.
+        whole: `scores_of_counts` of all images. by_image, by_group: of `paired_bootstrap`; by_group is None where each
+            image is for itself.
         pixels: of the truth, by class.
     """
 
     def differences(pick):
         rows = [None]
         for k, one in enumerate(by_image):
-            interval = pick(one)
-            row = {"difference": interval.difference, "by_image": [interval.low, interval.high]}
-            city = pick(by_city[k]) if by_city else None
-            rows.append({**row, "above": interval.above, "by_city": city and [city.low, city.high]})
+            image = pick(one)
+            row = {"difference": image.difference, "by_image": [image.low, image.high]}
+            group = pick(by_group[k]) if by_group else None
+            above = (group or image).above
+            rows.append({**row, "by_group": group and [group.low, group.high], "above": above})
         return rows
 
     scores = [
@@ -47,8 +47,9 @@ class Comparison:
     names: of the models, the first is the one that the others are compared with. scores: kseg.metrics.Scores of each.
     objects: metrics.objects.ObjectScores of each. table: JSON types, nan where nothing can be scored: "scored_classes"
     are those of the truth, which all means in it are over (those of `scores` also take what a model alone predicts);
-    "scores" and "per_class" have rows with the models' values and differences ("by_image", "by_city": intervals,
-    "above": share of the resamples in which the model is above the first), "images" a row for each image.
+    "scores" and "per_class" have rows with the models' values and differences ("by_image", "by_group": intervals, the
+    latter None where each image is for itself; "above": share of the resamples, of groups where there are any, in which
+    the model is above the first), "images" a row for each image. "bootstrap" says what the groups are.
     """
 
     names: tuple
@@ -69,15 +70,18 @@ class Comparison:
         second = self.names[model]
         width = max(len(row["title"]) for row in self.table["scores"])
         step = max(10, *(len(name) + 2 for name in self.names))
-        cities = bool(self.table["bootstrap"]["cities"])
-        head = f"{'':<{width}}{first:>{step}}{second:>{step}}  difference  {'95 % by image':<18}"
-        lines = [head + ("  95 % by city" if cities else "")]
+        drawn = self.table["bootstrap"]
+        intervals = {"by_image": "95 % by image"}
+        if drawn["groups"]:
+            intervals = {"by_group": f"95 % by {drawn['unit']}", **intervals}
+        titles = "".join(f"  {title:<18}" for title in intervals.values())
+        lines = [f"{'':<{width}}{first:>{step}}{second:>{step}}  difference{titles}".rstrip()]
         for row in self.table["scores"]:
             found = row["differences"][model]
             values = "".join(f"{_number(row['values'][m]):>{step}}" for m in (0, model))
-            line = f"{row['title']:<{width}}{values}  {_number(found['difference'], '+'):>10}  "
-            line += f"{_interval(found['by_image']):<18}"
-            lines.append((line + (f"  {_interval(found['by_city'])}" if cities else "")).rstrip())
+            shown = "".join(f"  {_interval(found[key]):<18}" for key in intervals)
+            line = f"{row['title']:<{width}}{values}  {_number(found['difference'], '+'):>10}{shown}"
+            lines.append(line.rstrip())
         lines.append(f"difference: {second} minus {first}")
         return "\n".join(lines)
 
@@ -101,18 +105,17 @@ class Comparison:
     def _note(self):
         count = len(self.table["images"])
         drawn = self.table["bootstrap"]
+        what = "the images were"
+        if drawn["groups"]:
+            what = f"whole {drawn['unit']}s were (by image: single images)"
         lines = [
             f"Means are over {count_of_classes(self.table['scored_classes'], self.scores[0].classes)}: those of the "
             "truth, the same for all models.",
-            f"{count} images, protocol {self.table['protocol']}. Intervals: the images were resampled "
-            f"{drawn['resamples']} times with replacement, and all models scored on the same samples.",
-            "They show how much a difference depends on which images were sampled. No model was trained again, so they "
-            "say nothing about other seeds.",
+            f"{count} images of split {self.table['split']}, protocol {self.table['protocol']}. Intervals: {what} "
+            f"resampled {drawn['resamples']} times with replacement, and all models scored on the same samples.",
+            drawn["meaning"],
+            "No model was trained again, so intervals say nothing about other seeds.",
         ]
-        if drawn["cities"]:
-            few = len(drawn["cities"]) < FEW_GROUPS
-            warning = ": too few for a meaningful interval" if few else ""
-            lines.append(f"By city: whole cities were resampled, out of {len(drawn['cities'])}{warning}.")
         if self.table["out_of_range"]:
             lines.append(f"WARNING: {self.table['out_of_range']} pixels have a label that is neither a class nor void.")
         return "\n".join(lines)

@@ -1,5 +1,8 @@
 """Everything that one pass over a split shows beyond the scores: confusions, boundaries, objects."""
 
+import csv
+import io
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -7,17 +10,30 @@ from kseg.data.records.manifest import record_files
 from kseg.evaluation.cityscapes_protocol import SceneCounts
 from kseg.evaluation.evaluate import open_for
 from kseg.evaluation.one_pass import split_pass
+from kseg.evaluation.standard_protocol import split_groups
 from kseg.inference.compatibility import class_count
 from kseg.inference.loading import as_model, model_files
 from kseg.inference.predict import predictor
-from kseg.io.files import refuse_inputs
+from kseg.io.files import refuse_inputs, write_atomic
 from kseg.metrics.boundaries import BoundaryScores
 from kseg.metrics.cityscapes_scores import CityscapesScores
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import ScoreCounts, Scores
+from kseg.score_table import SCORES
 from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
 
-FILES = ("confusion.csv", "confusion.png", "objects.json", "boundaries.json")
+FILES = ("confusion.csv", "confusion.png", "objects.json", "boundaries.json", "groups.csv")
+
+
+def write_groups_csv(scores, path):
+    """Write a row for each group of a Scores: its name, its images, and every score; empty where there is none."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["group", "images", *SCORES])
+    for name, row in scores.groups.items():
+        values = ["" if math.isnan(row[score]) else row[score] for score in SCORES]
+        table.writerow([name, row["images"], *values])
+    write_atomic(path, text.getvalue().encode())
 
 
 class Report(NamedTuple):
@@ -46,16 +62,18 @@ def write_report(
     batch_size=1,
     progress=False,
     cityscapes=False,
+    group_by=None,
 ):
     """Run a model once over a split, at the labels' own resolution, and write what it confuses, misses and blurs.
 
     Writes confusion.csv, confusion.png, objects.json (metrics.objects.ObjectScores, with the records' instance maps
-    where they have them) and boundaries.json (metrics.boundaries.BoundaryScores) into a folder.
+    where they have them) and boundaries.json (metrics.boundaries.BoundaryScores) into a folder; with `group_by` also
+    groups.csv, the scores of each group.
 
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes. data_dir: a record folder.
-        folder: made if missing. cityscapes: take the scores of that protocol in the same pass too. The rest as in
-            `kseg.evaluate`.
+        folder: made if missing. cityscapes: take the scores of that protocol in the same pass too. The rest, also
+            group_by, as in `kseg.evaluate`.
     Returns:
         Report
     Raises:
@@ -68,13 +86,14 @@ def write_report(
     refuse_inputs(paths, [*model_files(model), *record_files(data_dir)])
     model = as_model(model)
     source = open_for(model, data_dir, split, label_set, label_space)
+    groups = split_groups(source, group_by)
     official = None
     if cityscapes:
         official = SceneCounts(source, class_count(model))
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     classes = source.label_set.classes
-    counts = ScoreCounts(classes)
+    counts = ScoreCounts(classes, groups, split)
     boundaries = BoundaryScores(classes)
     objects = ObjectScores(classes)
     with source.readable_errors():
@@ -90,4 +109,6 @@ def write_report(
     draw_confusion_matrix(scores, paths[1])
     objects.to_json(paths[2])
     boundaries.to_json(paths[3])
+    if groups is not None:
+        write_groups_csv(scores, paths[4])
     return Report(scores, objects, boundaries, official and official.scores())

@@ -25,7 +25,7 @@ class EpochClock:
         self._trained = self._clock() - self._begin
 
     def rate(self, images):
-        """Return images per second of the steps; the first epoch's hold the compilation too."""
+        """Return images per second of the steps."""
         return images / max(self._trained, 1e-9)
 
     def left(self, steps, remaining):

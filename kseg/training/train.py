@@ -15,7 +15,7 @@ from kseg.inference.loading import load_model
 from kseg.inference.predict import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path
-from kseg.io.progress import progress_bar
+from kseg.io.progress import Waiting, progress_bar
 from kseg.io.runtime import check_kernels, settle_kernels
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs import checkpoints
@@ -246,32 +246,41 @@ class _Epochs:
         end = min(first + self.epoch_steps, state.total_steps)
         title = f"epoch {epoch + 1}/{math.ceil(state.total_steps / self.epoch_steps)}"
         callbacks.on_epoch_begin(epoch)
+        if state.step < end and trainer.compiles(state.step + 1):  # that would be no step's time
+            with Waiting(f"{title}: compiling the training step"):
+                self._train_step(batches, callbacks, first, end)
         begin = state.step
         clock = EpochClock()
         with progress_bar(title, (end - first) * size, (state.step - first) * size) as bar:
             while state.step < end:
-                position = state.step - first
-                callbacks.on_train_batch_begin(position)
-                trainer.train_step(state.step + 1, next(batches))
-                state.step += 1
-                logs = self._look(bar) if state.step % _LOG_EVERY_STEPS == 0 or state.step == end else None
-                callbacks.on_train_batch_end(position, logs)
+                if logs := self._train_step(batches, callbacks, first, end):
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
                 bar.update(size)
-                self.interruption.check()
-                if state.step % self.settings.checkpoint_every_steps == 0 and state.step < end:
-                    trainer.check_weights(state.step)
-                    self._save()
         clock.stop_steps()
         self._end_epoch(epoch, callbacks)
         steps = state.step - begin
-        if self.log and steps:  # none where the run goes on after an epoch's last step
+        if self.log and steps:  # none where the run goes on after an epoch's last step, or compiled for its only one
             left = clock.left(steps, 0 if state.stopped else state.total_steps - state.step)
             self.log.pace(state.step, title, clock.rate(steps * size), trainer.peak_memory(), left)
 
-    def _look(self, bar):
+    def _train_step(self, batches, callbacks, first, end):
+        """Run the next step of an epoch of steps `first` to `end`; returns the epoch's logs where it looked at them."""
+        state = self.state
+        position = state.step - first
+        callbacks.on_train_batch_begin(position)
+        self.trainer.train_step(state.step + 1, next(batches))
+        state.step += 1
+        logs = self._look() if state.step % _LOG_EVERY_STEPS == 0 or state.step == end else None
+        callbacks.on_train_batch_end(position, logs)
+        self.interruption.check()
+        if state.step % self.settings.checkpoint_every_steps == 0 and state.step < end:
+            self.trainer.check_weights(state.step)
+            self._save()
+        return logs
+
+    def _look(self):
         self.trainer.wait()
         logs = self.trainer.logs()
-        bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
         if self.log:
             self.log.training(self.state.step, logs, self.trainer.learning_rate)
         return logs

@@ -35,7 +35,15 @@ def score(predict, split, workdir, interruption):
     }
     with split.readable_errors():
         batches = interruption.watch(split.batches())
-        scores = score_batches(predict, batches, split.label_set.classes, len(split), True, split.split.names)
+        scores = score_batches(
+            predict,
+            batches,
+            split.label_set.classes,
+            len(split),
+            True,
+            names=split.split.names,
+            split=split.split.name,
+        )
         draw_predictions(predict, split, workdir / "predictions.png")
     draw_confusion_matrix(scores, workdir / "confusion.png")
     return scores, pictures

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from scenes import (
     zip_cityscapes,
 )
 
-from kseg.data.datasets import camvid, cityscapes
+from kseg.data.datasets import DATASETS, camvid, cityscapes
 from kseg.data.datasets import image_folders as folder
 from kseg.data.datasets.listing import read_bytes
+from kseg.data.groups import groups_of
 from kseg.io.images import IMAGE_EXTENSIONS
 
 
@@ -83,6 +85,50 @@ def test_camvid_problems(tmp_path):
         f"not {' or '.join(IMAGE_EXTENSIONS)}: train/images/alone.gif (and 1 more like it)",
         "two files with one name: train/images/train_1.jpg, train/images/train_1.png",
     )
+
+
+def make_tutorial(root, splits=("train", "val", "test")):
+    """The SegNet tutorial's own layout: PNG images in SPLIT/, ids 0..11 in SPLITannot/, and its lists of files."""
+    for split in splits:
+        for i in range(3):
+            save(root / split / f"0016E5_{i:05}.png", image(i))
+            save(root / f"{split}annot" / f"0016E5_{i:05}.png", label(i, range(12)))
+        (root / f"{split}.txt").write_text("/SegNet/CamVid/train/0016E5_00000.png /SegNet/...\n")
+    return root
+
+
+def test_camvid_as_the_tutorial_has_it(tmp_path):
+    source = camvid.read(make_tutorial(tmp_path))
+    assert {name: len(frames) for name, frames in source.splits.items()} == {"train": 3, "val": 3, "test": 3}
+    assert source.problems == () and source.notes == tuple(
+        f"{split}: the images are those of {split} and the labels are those of {split}annot."
+        for split in ("train", "val", "test")
+    )
+    for i, (name, rgb, ids) in enumerate(decoded(source, "test")):
+        assert name == f"0016E5_{i:05}"
+        np.testing.assert_array_equal(rgb, image(i))
+        np.testing.assert_array_equal(ids, label(i, range(12)))
+
+
+def test_what_is_wrong_in_the_tutorials_layout_is_said_as_in_others(tmp_path):
+    root = make_tutorial(tmp_path)
+    (root / "valannot" / "0016E5_00001.png").unlink()
+    save(root / "trainannot" / "0016E5_00001.jpg", label(1, range(12)))
+    (root / "trainannot" / "0016E5_00001.png").unlink()
+    shutil.rmtree(root / "testannot")
+    source = camvid.read(root)
+    assert source.problems == (
+        "labels are JPEG, which changes ids; export them as PNG: trainannot/0016E5_00001.jpg",
+        "val: image without label: val/0016E5_00001.png",
+    )
+    assert len(source.unlabelled["test"]) == 3 and "test: 3 images have no labels" in source.notes[-1]
+    save(root / "train" / "images" / "a.png", image(0))
+    with pytest.raises(ValueError, match="train/images and train could both be the images of split train"):
+        camvid.read(root)
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "trainannot")
+    with pytest.raises(FileNotFoundError, match="no train/images .*or trainannot beside train"):
+        camvid.read(root)
 
 
 @pytest.mark.parametrize("split_first", [True, False])
@@ -213,6 +259,13 @@ def test_real_camvid(camvid):
     from kseg.data.datasets import camvid as reader
 
     source = reader.read(camvid)
+    drives = {name: groups_of([f.name for f in frames], "drive", DATASETS["camvid"].drive).names
+              for name, frames in source.splits.items()}  # fmt: skip
+    assert drives == {
+        "train": ("0001TP", "0006R0", "0016E5"),
+        "val": ("0016E5",),
+        "test": ("0001TP", "Seq05VD"),
+    }
     # the tutorial's splits; its images are 480x360
     assert {name: len(frames) for name, frames in source.splits.items()} == {"train": 367, "val": 101, "test": 233}
     assert source.problems == source.notes == () and source.unlabelled == {}

@@ -1,3 +1,6 @@
+import csv
+import io
+
 import numpy as np
 import pytest
 import tiny
@@ -6,6 +9,7 @@ from tiny import brightness_model
 
 import kseg
 from kseg.inference.predict import logits_at, predict_files
+from kseg.metrics.scores import Scores
 
 
 def test_a_perfect_model_scores_one(records):
@@ -120,6 +124,45 @@ def test_classes_must_fit(records):
     model.layers[1].label_set = {"name": "train_ids", "classes": ["road", "bus", "sky"], "palette": [[0, 0, 0]] * 3}
     with pytest.raises(ValueError, match="'bus' against 'car'"):
         kseg.evaluate(model, records)
+
+
+def test_groups_are_scored_as_their_images_alone(records, tmp_path, call_script):
+    """Blocks of two of the frames val_0 .. val_4: two of each of the first two, and the last alone."""
+    model = brightness_model((32, 64, 3))  # images go to that size and back, so that not every pixel is right
+    pairs = [tuple(np.asarray(part)[0] for part in batch) for batch in kseg.load_dataset(records, "val")]
+    scores = kseg.evaluate(model, records, group_by="block:2", batch_size=2)
+    assert scores.group_by == "block:2" and scores.split == "val"
+    parts = {"val_0 to val_1": pairs[:2], "val_2 to val_3": pairs[2:4], "val_4 to val_4": pairs[4:]}
+    assert list(scores.groups) == list(parts)
+    for name, part in parts.items():
+        alone = kseg.evaluate(model, part)
+        assert scores.groups[name] == {"images": len(part)} | alone.values() and alone.pixel_accuracy < 1
+    assert str(kseg.evaluate(model, records)) + "\n\nby block:2 (3)" == str(scores).partition("  images")[0].rstrip()
+    scores.to_json(tmp_path / "scores.json")
+    again = Scores.from_json(tmp_path / "scores.json")
+    assert again.groups == scores.groups and str(again) == str(scores)
+    model.save(tmp_path / "model.keras")
+    flags = (f"--model={tmp_path}/model.keras", f"--data_dir={records}", f"--output={tmp_path}/own.json")
+    code, out, error = call_script("evaluate", *flags, "--group_by=block:2", f"--report_dir={tmp_path}/report")
+    assert code == 0 and "by block:2 (3)" in out and "groups.csv" in out, error
+    assert Scores.from_json(tmp_path / "own.json").groups == scores.groups
+    head, *rows = csv.reader(io.StringIO((tmp_path / "report" / "groups.csv").read_text()))
+    assert head[:4] == ["group", "images", "mean_iou", "pixel_accuracy"] and [row[0] for row in rows] == list(parts)
+    assert [float(row[2]) for row in rows] == [row["mean_iou"] for row in scores.groups.values()]
+
+
+def test_groups_that_cannot_be_are_refused(records, call_script):
+    model = brightness_model()
+    with pytest.raises(kseg.InputError, match="pairs have no names"):
+        kseg.evaluate(model, [], group_by="drive")
+    with pytest.raises(kseg.InputError, match='group_by needs protocol "standard", got .fischer2021'):
+        kseg.evaluate(model, records, protocol="fischer2021", group_by="drive")
+    with pytest.raises(kseg.InputError, match="does not match 'val_0'"):
+        kseg.evaluate(model, records, group_by=r"train_(\d)")
+    code, _, error = call_script(
+        "evaluate", "--model=m", f"--data_dir={records}", "--protocol=cityscapes", "--group_by=drive"
+    )
+    assert code == 2 and "--group_by needs --protocol=standard" in error
 
 
 def test_unknown_protocol_and_missing_model(records):

@@ -1,6 +1,7 @@
 """What `predict` reads, where it writes, what it replaces, and what it says of files that are no images."""
 
 import io
+import json
 import os
 import pathlib
 
@@ -193,6 +194,54 @@ def test_outputs_of_sub_folders_that_collide_are_refused(tmp_path, names, pictur
     images = [(name, name.rpartition(".")[0]) for name in names]
     with pytest.raises(InputError, match=f"{names[0]} and {names[1]} would both be written to out/{picture}, "):
         label_map_paths(images, pathlib.Path("out"))
+
+
+# The split of a record folder.
+
+
+def test_the_images_of_a_split_are_labelled(run_folder, model, tmp_path, call_script):
+    """Two splits with files of equal names: neither takes the other's place."""
+    source = tmp_path / "source"
+    for i, split in enumerate(("train", "test")):
+        for k, name in enumerate(("seq/0000", "0001")):
+            photograph(source / split / "images" / f"{name}.png", 2 * i + k)
+            label = source / split / "labels" / f"{name}.png"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((20, 30), np.uint8)).save(label)
+    (source / "classes.json").write_text(json.dumps({"classes": tiny.CLASSES}))
+    records = tmp_path / "records"
+    kseg.prepare_dataset("folder", source, records, workers=1, progress=False)
+    before = files_of(records)
+    arguments = (f"--model={run_folder}", f"--data_dir={records}", f"--output={tmp_path}/out")
+    for split in ("train", "test", "test"):  # what kseg wrote is replaced
+        code, out, error = call_script("predict", *arguments, f"--split={split}")
+        assert code == 0, error
+        assert out.splitlines() == [f"{tmp_path}/out/{split}/{name}.png" for name in ("0001", "seq/0000")]
+    names = [f"{split}/{name}" for split in ("train", "test") for name in ("seq/0000", "0001")]
+    written = {f"{name}.png" for name in names} | {f"color/{name}.png" for name in names}
+    assert set(files_of(tmp_path / "out")) == written
+    for name in names:
+        split, _, rest = name.partition("/")
+        expected = kseg.predict(model, source / split / "images" / f"{rest}.png")
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), expected)
+    for flags, message in (
+        (("--split=val",), "has no split 'val'. Choose one of: train, test"),
+        ((), "--split must be given"),
+        (("--split=test", f"--images={source}"), "--images or --data_dir, not both"),
+        (("--split=test", f"--output={records}/labels"), "lies in the input"),
+    ):
+        code, _, error = call_script("predict", *arguments, *flags)
+        assert code == 2 and message in error
+    assert files_of(records) == before
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", ""])
+def test_a_record_whose_name_leads_out_of_the_output_is_refused(name, tmp_path):
+    from kseg.inference.label_map_files import check_inside
+
+    with pytest.raises(InputError, match="outside of the output"):
+        check_inside(name, "image 7")
+    check_inside("seq1/..x/0001", "image 7")
 
 
 # Files that are no images.

@@ -1,5 +1,7 @@
 """Progress as text: whole lines where there is no terminal, and the pace of an epoch."""
 
+import threading
+
 import pytest
 
 from kseg.io import progress
@@ -67,3 +69,46 @@ def test_the_pace_of_an_epoch():
     clock.now = 12  # two seconds of validation
     assert epoch.rate(50) == 5  # images per second of training
     assert epoch.left(steps=4, remaining=20) == "01:00"  # (12 s / 4) for each of 20
+
+
+def wait_for(seconds, clock, waiting):
+    """Let the clock go on, a tick each second."""
+    for _ in range(seconds):
+        clock.now += 1
+        waiting.tick()
+
+
+def test_what_is_waited_for_is_said_in_lines_where_there_is_no_terminal(capsys):
+    clock = Clock()
+    with progress.Waiting("epoch 1/3: compiling", clock) as waiting:
+        assert capsys.readouterr().err == "epoch 1/3: compiling\n"  # at once
+        wait_for(65, clock, waiting)
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines() == [
+        "epoch 1/3: compiling, 30 s",
+        "epoch 1/3: compiling, 60 s",
+        "epoch 1/3: compiling, done after 65 s",
+    ]
+
+
+def test_what_is_waited_for_counts_in_place_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    clock = Clock()
+    with progress.Waiting("compiling", clock) as waiting:
+        wait_for(2, clock, waiting)
+    shown = ["", "compiling", "compiling, 1 s", "compiling, 2 s", "compiling, done after 2 s\n"]
+    assert capsys.readouterr().err == "\r".join(shown)
+    with pytest.raises(KeyError), progress.Waiting("compiling", clock):
+        raise KeyError
+    assert capsys.readouterr().err == "\rcompiling\n"  # what comes next begins a line
+
+
+def test_the_seconds_pass_by_themselves(monkeypatch):
+    """While the program is somewhere else: the context ends when a tick has come."""
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.001)
+    ticked = threading.Event()
+    waiting = progress.Waiting("compiling")
+    monkeypatch.setattr(waiting, "tick", ticked.set)
+    with waiting:
+        assert ticked.wait(60)
+    assert not waiting._thread.is_alive()

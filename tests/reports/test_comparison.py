@@ -1,6 +1,7 @@
 """kseg.compare: its numbers against kseg.evaluate and naive counts, its files, and what it refuses."""
 
 import json
+import re
 import sys
 
 import keras
@@ -13,7 +14,9 @@ from kseg.commands import command_line, compare_command
 from kseg.data.datasets import cityscapes
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
-from kseg.reports.comparison import _short_names, cities_of
+from kseg.metrics.bootstrap import ImageCounts, paired_bootstrap
+from kseg.metrics.confusion import confusion_matrix
+from kseg.reports.comparison import _short_names
 from kseg.reports.evaluation_report import write_report
 from kseg.reports.page.output_folder import replaced_folder
 from kseg.reports.page.pictures import who_is_right
@@ -96,7 +99,7 @@ def test_scores_and_differences_are_those_of_evaluate_on_the_classes_of_the_trut
         assert row["values"] == pytest.approx(expected, rel=1e-12)
         for value, difference in list(zip(expected, row["differences"], strict=True))[1:]:
             assert difference["difference"] == pytest.approx(value - expected[0])
-            for low, high in (difference["by_image"], difference["by_city"]):
+            for low, high in (difference["by_image"], difference["by_group"]):
                 assert low - 1e-12 <= difference["difference"] <= high + 1e-12
     for name, row in zip(LABELS.classes, table["per_class"], strict=True):
         wanted = [s.per_class[name]["jaccard"] if name in there else np.nan for s in scores]
@@ -177,7 +180,8 @@ def test_comparison_json_and_the_page_hold_the_table(found):
     absent = LABELS.classes.index("train")  # no street has one, but a model may predict it
     ious = [(a["iou"][0], b["iou"][0]) for a, b in zip(numbers["images"], comparison.table["images"], strict=True)]
     assert all((a[c] is None) == np.isnan(b[c]) for a, b in ious for c in (ROAD, absent)), "nan must be null"
-    assert numbers["bootstrap"]["cities"] == ["eastmoor", "fernfeld"]
+    assert numbers["bootstrap"]["groups"] == ["eastmoor", "fernfeld"]
+    assert [row["group"] for row in numbers["images"]] == 3 * ["eastmoor"] + 2 * ["fernfeld"]
     page = (folder / "index.html").read_text()
     embedded = page.split('id="numbers">')[1].split("</script>")[0]
     assert json.loads(embedded) == numbers
@@ -186,16 +190,39 @@ def test_comparison_json_and_the_page_hold_the_table(found):
 
 def test_the_summary_says_what_the_interval_means(found):
     text = str(found[0])
-    assert text.count("95 % by image") == text.count("95 % by city") == 2  # two models against the first
-    assert "mean IoU (macro Jaccard)" in text and "objects found" in text and "5 images" in text
+    assert text.count("95 % by image") == text.count("95 % by drive") == 2  # two models against the first
+    assert "mean IoU (macro Jaccard)" in text and "objects found" in text and "5 images of split val" in text
     assert "Means are over " in text and f" of {LABELS.num_classes} classes (" in text
-    assert "No model was trained again" in text and "of 2: too few" in text
+    assert "No model was trained again" in text
+    assert (
+        "\nIndependent groups: 2 drives (eastmoor, fernfeld). So few tell nothing of other drives: the interval is of "
+        "these drives alone.\n" in text
+    )
 
 
-def test_cities_come_from_cityscapes_names():
-    names = ["frankfurt_000000_000294", "val/lindau_000001_000019", "bad-honnef_000000_000000"]
-    assert cities_of(names) == ["frankfurt", "lindau", "bad-honnef"]
-    assert cities_of([*names, "0016E5_07959"]) is None
+def test_intervals_are_of_the_groups_asked_for(models, records, tmp_path):
+    """By a regular expression that takes the last digit of the sequence: the images' own bootstrap with those names."""
+    matrices = []
+    examples = kseg.data.pipeline.examples.Examples(records, "val")
+    loaded = [kseg.load_model(path) for path in models[:2]]
+    for image, truth in map(examples.__getitem__, range(IMAGES)):
+        matrices.append([confusion_matrix(truth, kseg.predict(m, image), LABELS.num_classes)[0] for m in loaded])
+    counts = ImageCounts()
+    for pair in matrices:
+        counts.add(pair)
+    names = examples.split.names
+    pattern = r"_\d{5}(\d)_"
+    groups = [re.search(pattern, name)[1] for name in names]
+    assert len(set(groups)) == 3  # sequences 0, 1, 2 of eastmoor and 0, 1 of fernfeld
+    (expected,) = paired_bootstrap(counts.array(), groups)
+    found = kseg.compare(models[:2], records, tmp_path / "page", group_by=pattern)
+    row = found.table["scores"][0]["differences"][1]
+    assert row["by_group"] == [expected["mean_iou"].low, expected["mean_iou"].high]
+    assert row["above"] == expected["mean_iou"].above and row["by_image"] != row["by_group"]
+    assert f"Independent groups: 3 (0, 1, 2), by {pattern}." in str(found) and "95 % by group" in str(found)
+    with pytest.raises(kseg.InputError, match="needs two groups of images or more, but all of split val are of one"):
+        kseg.compare(models[:2], records, tmp_path / "other", group_by="(0000)")
+    assert not (tmp_path / "other").exists()
 
 
 def test_names_are_as_short_as_they_can_be(tmp_path):

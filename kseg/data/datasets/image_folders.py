@@ -20,6 +20,7 @@ _KINDS = {
 }
 _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
+_ANNOTATED = {f"{split}annot": split for split in _SPLITS}  # the SegNet tutorial's labels; the images lie in SPLIT/
 _EXTENSIONS = {"images": IMAGE_EXTENSIONS, "labels": LABEL_EXTENSIONS}
 _ADVICE = {
     "images": dict.fromkeys((".heic", ".heif"), "HEIC is not supported; convert to JPEG"),
@@ -31,6 +32,8 @@ _SUFFIXES = ("_mask", "_L", "_label", "_labelIds", "_gt", "_segmentation")  # of
 
 def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colours=None, drawn=None) -> Source:
     """List SPLIT/images + SPLIT/labels, or images/SPLIT + labels/SPLIT, under any name of `_SPLITS` and `_KINDS`.
+
+    Where there is a folder of `_ANNOTATED`, image files right in SPLIT/ are the split's too: SPLIT/ + SPLITannot/.
 
     Images and labels are paired by name: the path inside their folder without the extension. A label may have one of
     `_SUFFIXES` more than its image, where no other label could be that image's.
@@ -92,8 +95,13 @@ def _find_folders(root: str):
     """Return ((split, kind) -> folders that could be it; split -> folders of its name in which none is)."""
     candidates = collections.defaultdict(list)
     unread = collections.defaultdict(list)
-    for first in _subfolders(root):
-        if first.name.lower() not in _SPLIT_OF and first.name.lower() not in _KIND_OF:
+    folders = _subfolders(root)
+    tutorial = any(folder.name.lower() in _ANNOTATED for folder in folders)
+    for first in folders:
+        name = first.name.lower()
+        if name in _ANNOTATED:
+            candidates[_ANNOTATED[name], "labels"].append(first.path)
+        if name not in _SPLIT_OF and name not in _KIND_OF:
             continue
         before = sum(map(len, candidates.values()))
         for second in _subfolders(first.path):
@@ -102,9 +110,17 @@ def _find_folders(root: str):
                 kind = _KIND_OF.get(inner.name.lower())
                 if split and kind:
                     candidates[split, kind].append(second.path)
-        if first.name.lower() in _SPLIT_OF and sum(map(len, candidates.values())) == before:
-            unread[_SPLIT_OF[first.name.lower()]].append(first.name)
+        if tutorial and name in _SPLIT_OF and _has_images(first.path):
+            candidates[_SPLIT_OF[name], "images"].append(first.path)
+        if name in _SPLIT_OF and sum(map(len, candidates.values())) == before:
+            unread[_SPLIT_OF[name]].append(first.name)
     return candidates, unread
+
+
+def _has_images(folder: str) -> bool:
+    """Return whether image files lie right in a folder."""
+    with reading(folder):
+        return any(e.is_file() and e.name.lower().endswith(IMAGE_EXTENSIONS) for e in os.scandir(folder))
 
 
 def _subfolders(folder: str) -> list[os.DirEntry]:
@@ -185,8 +201,8 @@ def _no_split(root: str, split: str) -> str:
     there = ", ".join(e.name + "/" for e in _subfolders(root)[:8]) or "no folder"
     known = "; ".join(f"{name}: {', '.join(names)}" for name, names in (_SPLITS | _KINDS).items())
     return (
-        f"{root} has no {split}/images (or images/{split}), it holds {there}. These folder names work, in any case: "
-        f"{known}."
+        f"{root} has no {split}/images (or images/{split}, or {split}annot beside {split}), it holds {there}. These "
+        f"folder names work, in any case: {known}."
     )
 
 

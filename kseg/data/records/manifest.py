@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from kseg.data.datasets import cityscapes
+from kseg.data.datasets import DATASETS, cityscapes
+from kseg.data.groups import check_rule
 from kseg.data.labels import DatasetInfo, label_set_of, with_current_names
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url, join, list_files, open_binary, reading, sha256_of
@@ -66,7 +67,7 @@ class Manifest:
     data_dir: the folder. info: DatasetInfo. splits: name -> Split. label_space: which ids the labels hold
     ("cityscapes/raw"). kseg_version: that wrote it ("" for foreign records). digest: sha256 of dataset.json
     (of the listing for foreign records). options: how it was prepared. checksums: shard path ->
-    sha256.
+    sha256. drive: the dataset's rule for the drive of a frame (`kseg.data.datasets.Dataset`).
     """
 
     data_dir: str
@@ -77,6 +78,7 @@ class Manifest:
     digest: str
     options: dict = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
+    drive: str = ""
 
     def split(self, name: str) -> Split:
         """Return the split of that name; an unknown one is a ValueError that lists the splits."""
@@ -161,6 +163,8 @@ def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
         data = _parsed(content)
         info = DatasetInfo.from_json(data["dataset"])
         splits = {name: _split(data_dir, name, rows, sizes) for name, rows in data["splits"].items()}
+        drive = data.get("drive", _rule_of(data["options"]))
+        check_rule(drive)
     except InputError as error:
         raise InputError(
             f"{path} is not usable: {error}. Prepare the data again with scripts/prepare_data.py."
@@ -177,7 +181,14 @@ def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
         digest=digest,
         options=data["options"],
         checksums=checksums,
+        drive=drive,
     )
+
+
+def _rule_of(options: dict) -> str:
+    """Return the rule for drives of a manifest that is older than they are, by the dataset that was prepared."""
+    name = options.get("dataset")
+    return DATASETS[name].drive if isinstance(name, str) and name in DATASETS else ""
 
 
 # A dict with text keys of one's own is {str: ...}, a list of any length [...], a tuple a list of just these.
@@ -292,7 +303,8 @@ def _index_foreign(data_dir: str, sizes: dict[str, int], label_space: str | None
     info = {"train_ids": _train_ids_info, "label_ids": cityscapes.info}[label_space]()
     listing = json.dumps([label_space, sorted((f, n) for f, n in sizes.items() if SHARD_NAME.match(f))])
     digest = hashlib.sha256(listing.encode()).hexdigest()
-    return Manifest(data_dir, info, splits, f"cityscapes/{label_space}", "", digest)
+    drive = DATASETS["cityscapes"].drive
+    return Manifest(data_dir, info, splits, f"cityscapes/{label_space}", "", digest, drive=drive)
 
 
 def _scan_split(data_dir: str, name: str, files: list[str], unfinished: str) -> Split:

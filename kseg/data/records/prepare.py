@@ -261,6 +261,7 @@ def _write_manifest(output: str, listed: Source, options: dict, parts: list) -> 
         "label_space": f"{listed.info.name}/raw",
         "options": options,
         "dataset": listed.info.to_json(),
+        "drive": DATASETS[options["dataset"]].drive,
         "splits": splits,
     }
     write_atomic(os.path.join(output, records.MANIFEST), json.dumps(data).encode())

@@ -36,11 +36,16 @@ class Trainer:
         self.steps = 0
         self._matrix_before = 0
         self._started = []  # (step, its loss, how many replicas' gradients are not finite), not looked at yet
+        self._compiled = False  # whether the step to come has run before
 
     @property
     def chief(self):
         """Whether this process writes what a run leaves."""
         return self.group is None or self.group.index == 0
+
+    def compiles(self, number):
+        """Whether the step of that number is compiled first, which takes many times as long as a step."""
+        return not self._compiled
 
     @property
     def state(self):

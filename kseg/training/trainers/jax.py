@@ -82,6 +82,7 @@ class JaxTrainer(Trainer):
             self._mean_loss = mean_loss
             self._count += 1
             self._started.append((number, loss, 0))
+            self._compiled = True
             if self.average:
                 own = self.average.variables
                 followed = self.average.followed

@@ -47,6 +47,18 @@ class OwnRates:
         """The place of a variable among those that the optimizer was built for."""
         return self._get_variable_index(variable)
 
+    def finish_updates(self):
+        """Make what updates `update_step` has left, once for a step; here none."""
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+        self.finish_updates()
+
+    def moments_of(self, variable):
+        """Adam's two moments of a variable."""
+        index = self.index_of(variable)
+        return self._momentums[index], self._velocities[index]
+
     def _clip_gradients(self, grads):
         return grads if keras.backend.backend() == "tensorflow" else super()._clip_gradients(grads)
 

@@ -83,13 +83,21 @@ class TensorFlowTrainer(Trainer):
     def _compile(self, variables):
         """Have these variables trained from the next step on: a new graph without the others' gradients."""
         self._variables = variables
+        self._compiled = False
         self._step = self._whole_step() if self._passes == 1 else self._step_in_passes()
+
+    def compiles(self, number):
+        return super().compiles(number) or self._thaws(number)
+
+    def _thaws(self, number):
+        return number > self._frozen_steps and len(self._variables) < len(self.trained.trainable_variables)
 
     def train_step(self, number, batch):
         """Start the step of that number (from 1) on a batch of `batches`."""
-        if number > self._frozen_steps and len(self._variables) < len(self.trained.trainable_variables):
+        if self._thaws(number):
             self._compile(self.trained.trainable_variables)
         self._started.append((number, *self._step(*batch)))
+        self._compiled = True
 
     def _whole_step(self):
         """Return images, labels -> (loss, replicas whose gradient is not finite), in one graph."""

@@ -49,8 +49,11 @@ function marksLegend() {
   ];
 }
 
+// The interval that counts: of groups of images that belong together, where there are any.
+const drawn = (found) => found.by_group ?? found.by_image;
+
 // Which model an interval speaks for: "" where it holds 0.
 function winner(found) {
-  if (!found || found.by_image[0] === null) return "";
-  return found.by_image[0] > 0 ? "other" : found.by_image[1] < 0 ? "first" : "";
+  if (!found || drawn(found)[0] === null) return "";
+  return drawn(found)[0] > 0 ? "other" : drawn(found)[1] < 0 ? "first" : "";
 }

@@ -50,24 +50,24 @@ function modelColumns(of, show, some = models()) {
 const words = (text, value, cell = value) => ({ title: text, value, cell, words: true });
 
 function differenceColumns(rows, found) {
-  const reach = Math.max(...rows.flatMap((row) => found(row).by_image.map((end) => Math.abs(end ?? 0))), 1e-9);
+  const reach = Math.max(...rows.flatMap((row) => drawn(found(row)).map((end) => Math.abs(end ?? 0))), 1e-9);
   const forest = (row) => {
     const it = found(row);
-    if (it.by_image[0] === null) return "–";
-    const [low, high] = it.by_image.map((v) => 50 + (50 * v) / reach);
+    if (drawn(it)[0] === null) return "–";
+    const [low, high] = drawn(it).map((v) => 50 + (50 * v) / reach);
     const span = make("span", { class: `span ${winner(it)}`, style: { left: `${low}%`, width: `${high - low}%` } });
     const graph = make("span", { class: "forest", "aria-hidden": "true" }, make("span", { class: "zero" }), span);
-    return make("span", { class: "interval" }, graph, make("span", {}, interval(it.by_image)));
+    return make("span", { class: "interval" }, graph, make("span", {}, interval(drawn(it))));
   };
   const columns = [
     { title: make("span", {}, make("span", { class: "which" }, `${name(state.other)} − ${name(0)} `), "difference"),
       value: (r) => found(r).difference,
       cell: (r) => make("strong", { class: winner(found(r)) }, signed(found(r).difference)) },
-    { title: "95 % interval by image", value: (r) => found(r).by_image[0], cell: forest },
+    { title: `95 % interval by ${data.bootstrap.unit}`, value: (r) => drawn(found(r))[0], cell: forest },
   ];
-  if (data.bootstrap.cities.length) {
-    const low = (r) => found(r).by_city[0];
-    columns.push({ title: "by city", value: low, cell: (r) => interval(found(r).by_city) });
+  if (data.bootstrap.groups.length) {
+    const low = (r) => found(r).by_image[0];
+    columns.push({ title: "by image", value: low, cell: (r) => interval(found(r).by_image) });
   }
   return columns;
 }
@@ -77,16 +77,16 @@ function showScores() {
   const values = modelColumns((row, m) => row.values[m], (value) => number(value));
   const found = (row) => row.differences[state.other];
   showTable("scores-table", [words("score", (r) => r.title), ...values, ...differenceColumns(rows, found)], rows);
-  const { resamples, cities } = data.bootstrap;
-  const few = cities.length < 10 ? ` With only ${cities.length} cities, that interval says little.` : "";
-  const byCity = cities.length ? ` By city: whole cities were resampled (${cities.join(", ")}).${few}` : "";
+  const { resamples, groups, unit, meaning } = data.bootstrap;
+  const what = groups.length ? `the ${unit}s of the ${data.images.length} images` : `the ${data.images.length} images`;
+  const single = groups.length ? " By image: single images were resampled; similar frames make that too narrow." : "";
   byId("meaning").textContent =
     `Means are over ${countOfClasses()}: those of the truth, the same for all models. A class that a model predicts ` +
     "but the truth lacks is left out of the means here; kseg.evaluate counts it as IoU 0. " +
-    `The interval: the ${data.images.length} images were resampled ${count(resamples)} times with replacement, and all ` +
-    "models scored on the same samples; 95 % of the differences lie in it. It shows how much the difference depends on " +
-    "which images were sampled. No model was trained again, so it says nothing about other seeds. Similar frames (of " +
-    `one drive) make it too narrow.${byCity}`;
+    `The interval: ${what} were resampled ${count(resamples)} times with replacement, and all models scored on the ` +
+    `same samples; 95 % of the differences lie in it.${single} No model was trained again, so it says nothing about ` +
+    "other seeds.";
+  byId("groups").textContent = meaning;
 }
 
 function showClasses() {
@@ -167,13 +167,14 @@ function verdict(row, found) {
   const [high, low] = order.map((m) => number(row.values[m], digits));
   const more = signed(row.values[0] === null ? null : high - low, digits);
   if (better) {
-    const ends = better === "first" ? found.by_image.map(negative).reverse() : found.by_image;
-    const text = `: ${high} against ${low}, a difference of ${more} (95 % interval by image ${interval(ends, digits)}).`;
+    const ends = better === "first" ? drawn(found).map(negative).reverse() : drawn(found);
+    const text = `: ${high} against ${low}, a difference of ${more} (95 % interval by ${data.bootstrap.unit} ` +
+      `${interval(ends, digits)}).`;
     return [modelName(order[0]), " has the higher mean IoU", text];
   }
   return [
     `No clear winner by mean IoU: ${name(0)} ${low}, ${name(state.other)} ${high}, a difference of ${more} (95 % ` +
-      `interval by image ${interval(found.by_image, digits)}; ${name(state.other)} is ahead in ` +
+      `interval by ${data.bootstrap.unit} ${interval(drawn(found), digits)}; ${name(state.other)} is ahead in ` +
       `${percent(found.above)} of the resamples).`,
   ];
 }
