@@ -55,7 +55,8 @@ def test_every_config_parses(root):
     for config in configs:
         names = {flag[2:].partition("=")[0].removeprefix("no") for flag in expand_flagfiles([f"--flagfile={config}"])}
         known = set(Settings.__dataclass_fields__) | {
-            *("model", "dataset", "data_dir", "workdir", "base_filters", "encoder_weights", "model_options", "strategy")
+            *("model", "dataset", "data_dir", "workdir", "base_filters", "encoder", "encoder_weights"),
+            *("model_options", "strategy"),
         }
         complete = config.parent.name != "shared"  # there lie parts that others name
         assert names <= known and (not complete or {"model", "data_dir", "workdir"} <= names), config
