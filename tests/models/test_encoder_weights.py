@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tiny
-from encoding import build, by_layer, close, randomize, with_scores
+from encoding import SHORT, build, by_layer, close, randomize, with_scores
 from keras.src.applications import convnext, efficientnet_v2, mobilenet_v2, mobilenet_v3
 from PIL import Image
 from torch_files import write_state_dict
@@ -115,8 +115,7 @@ def _lite_state(model, seed=3):
 @pytest.fixture
 def short(monkeypatch):
     """Lite of one block a stage: fast to build and to train."""
-    stages = ((1, 3, 1, 1, 16), (1, 3, 2, 6, 24), (1, 5, 2, 6, 40), (1, 3, 2, 6, 80), (1, 5, 2, 6, 112))
-    monkeypatch.setattr(efficientnet_lite, "STAGES", stages)
+    monkeypatch.setattr(efficientnet_lite, "STAGES", SHORT)
 
 
 def test_a_pytorch_file_of_lite_fills_every_array(short, tmp_path):

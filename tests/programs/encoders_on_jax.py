@@ -16,12 +16,14 @@ import keras
 import numpy as np
 
 import kseg
+from kseg.models.backbones import efficientnet_lite
 
 
 def main(folder, *names):
     """Print what was found as JSON on the last line."""
     found = {"backend": keras.backend.backend()}
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype="uint8")
+    efficientnet_lite.STAGES = encoding.SHORT  # XLA compiles each layer
     for name in names:
         keras.utils.set_random_seed(0)
         model = encoding.with_scores((32, 64, 3), 3, encoder=name, output_stride=16)

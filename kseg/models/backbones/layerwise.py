@@ -93,7 +93,7 @@ class _Walk:
         dilation = max(self.dilations[id(value)] for value in inputs)
         step = _height(layer.input) // _height(layer.output)
         strided = step > 1 and not _is_mean(layer)
-        dropped = strided and _stride(layer.input, dilation) >= self.output_stride
+        dropped = strided and _stride(layer.output, dilation) > self.output_stride
         if dilation == 1 and not dropped:
             output = self._copy(layer)(*args, **kwargs)
         else:
@@ -114,7 +114,8 @@ class _Walk:
         if not re.fullmatch(rf"{own}(_\d+)?", layer.name):
             return PREFIX + layer.name
         self.counts[own] += 1
-        return f"{PREFIX}{own}_{self.counts[own]}"
+        number = self.counts[own] - 1
+        return f"{PREFIX}{own}_{number}" if number else PREFIX + own
 
     def _copy(self, layer, **changes):
         config = layer.get_config()

@@ -69,7 +69,7 @@ def find_variables(arrays, titles, layers, *, in_order=False):
                 paths.setdefault(part, []).append(path)
     return {
         layer: {
-            variable: _named(paths.get(layer, ()), variable, f"{layer}/{variable}", len(variables) == 1)
+            variable: _named(paths.get(_title(layer, paths), ()), variable, f"{layer}/{variable}", len(variables) == 1)
             for variable in variables
         }
         for layer, (_, variables) in layers.items()
@@ -125,4 +125,13 @@ def _groups(arrays, titles, layers, in_order):
                 matches = ((re.search(rf"(?:^|/){title}(?:_(\d+))?$", group), group) for group in groups)
                 ordered = sorted((int(match[1] or 0), group) for match, group in matches if match)
                 named.update(zip(wanted, (group for _, group in ordered), strict=False))
-    return {layer: named[layer] for layer in layers if layer in named}
+    titles_of = {layer: _title(layer, named) for layer in layers}
+    return {layer: named[title] for layer, title in titles_of.items() if title in named}
+
+
+def _title(layer, titles):
+    """What a file calls a layer: its name, or for one that Keras counted ("add_3") the only such name in the file."""
+    if layer in titles:
+        return layer
+    counted = [title for title in titles if title and re.fullmatch(rf"{re.escape(layer)}_\d+", title)]
+    return counted[0] if len(counted) == 1 else layer
