@@ -275,7 +275,13 @@ def test_the_flag_hands_the_name_on(call_script, tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(kseg, "train", lambda *args, **options: given.update(options))
     records = tiny.write_records(tmp_path)
-    common = [f"--data_dir={records}", f"--workdir={tmp_path / 'run'}", "--model=unet", "--dataset=folder"]
+    common = [
+        f"--data_dir={records}",
+        f"--workdir={tmp_path / 'run'}",
+        "--model=unet",
+        "--dataset=folder",
+        "--epochs=1",
+    ]
     call_script("train", *common, "--encoder=efficientnet_lite0", "--encoder_weights=imagenet")
     assert given["model_options"] == {"encoder": "efficientnet_lite0", "encoder_weights": "imagenet"}
     call_script("train", *common)

@@ -15,7 +15,7 @@ from kseg.models.backbones import encode, keras_hub_backbone, load_encoder
 from kseg.models.pretrained.weights import encoder_layers
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype="uint8")
-STRIDES = {"mit": [4, 8, 16, 32], "resnet": [4, 8, 16, 32], "csp_darknet": [4, 8, 16, 32]}
+STRIDES = {"mit": [4, 8, 16, 32], "resnet": [4, 8, 16, 32], "csp_darknet": [2, 4, 8, 16, 32]}
 
 
 def _backbone(kind, size=64):
@@ -35,17 +35,28 @@ def _backbone(kind, size=64):
         )
     if kind == "resnet":
         return hub.models.ResNetBackbone(
-            input_conv_filters=[8],
+            input_conv_filters=[64],
             input_conv_kernel_sizes=[7],
-            stackwise_num_filters=[4, 8, 8, 16],
+            stackwise_num_filters=[64, 64, 64, 64],
             stackwise_num_blocks=[1, 1, 1, 1],
             stackwise_num_strides=[1, 2, 2, 2],
             block_type="basic_block",
         )
-    return hub.models.CSPDarkNetBackbone(
-        stackwise_num_filters=[8, 8, 16, 16],
-        stackwise_depth=[1, 1, 1, 1],
-        block_type="basic_block",
+    return hub.models.CSPNetBackbone(  # cspdarknet53, an eighth as wide
+        stem_filters=4,
+        stem_kernel_size=3,
+        stem_strides=1,
+        stackwise_depth=[1, 1, 1, 1, 1],
+        stackwise_strides=[2, 2, 2, 2, 2],
+        stackwise_num_filters=[8, 16, 32, 64, 128],
+        bottle_ratio=(0.5, 1.0),
+        block_ratio=(1.0, 0.5),
+        expand_ratio=(2.0, 1.0),
+        block_type="dark_block",
+        stage_type="csp",
+        down_growth=True,
+        stem_padding="same",
+        stem_pooling=None,
     )
 
 
@@ -96,8 +107,10 @@ def test_one_that_is_built_for_a_size_is_built_anew_for_another():
     for ours, theirs in zip(model.layers[-1].network.get_weights(), backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     # KerasHub's attention takes square maps alone.
-    with pytest.raises(kseg.InputError, match=r"cannot take images of \(64, 96\): "):
+    with pytest.raises(kseg.InputError, match=r"cannot take images of \(64, 96, 3\): "):
         encode(backbone, (64, 96, 3))
+    with pytest.raises(kseg.InputError, match=r"cannot take images of \(None, None, 3\): "):
+        encode(backbone, (None, None, 3))
 
 
 def test_a_preset_folder_is_an_encoder(tmp_path):

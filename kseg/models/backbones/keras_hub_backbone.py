@@ -70,9 +70,13 @@ def fitting(network, input_shape, encoder):
         again = type(network).from_config({**config, "image_shape": tuple(input_shape)})
         again.set_weights(network.get_weights())
     except Exception as error:  # of layers that are not ours
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"Encoder {encoder} cannot take images of {input_shape[:2]}: {reason}") from error
+        raise _unfit(encoder, input_shape, error) from error
     return again
+
+
+def _unfit(encoder, shape, error):
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return InputError(f"Encoder {encoder} cannot take images of {tuple(shape)}: {reason}")
 
 
 def pyramid(network, x, *, output_stride, encoder):
@@ -80,15 +84,19 @@ def pyramid(network, x, *, output_stride, encoder):
 
     Args: `x`: (B, H, W, 3), normalised. `output_stride`: that of the network's deepest map up to stride 32.
         `encoder`: its name for messages.
-    Raises: ValueError for another output stride: such a network is not dilated.
+    Raises: ValueError for another output stride, since such a network is not dilated, and for images it cannot take.
     """
     if type(network).__module__.startswith("keras."):  # a config of its own would not know the pyramid
         network = keras.Model(network.input, keras.tree.flatten(network.pyramid_outputs), name=network.name)
     layer = Pyramid(network, name=f"{PREFIX}pyramid")
     sizes = [size or _SIZE for size in layer.features.input_shape[1:3]]
-    shapes = layer.compute_output_shape((1, *sizes, 3))
+    try:
+        shapes = layer.compute_output_shape((1, *sizes, 3))
+        outputs = layer(x)
+    except Exception as error:  # of layers that are not ours: KerasHub's MiT fails on an image that is not square
+        raise _unfit(encoder, x.shape[1:], error) from error
     maps = {}
-    for shape, tensor in zip(shapes, layer(x), strict=True):
+    for shape, tensor in zip(shapes, outputs, strict=True):
         stride = round(sizes[0] / shape[1])
         if stride in _STRIDES:
             maps[stride] = tensor
