@@ -18,13 +18,15 @@ def _at_inputs(layer, x, y):
 
 
 COUNTED = {
-    keras.layers.Conv2D: _at_outputs,
+    keras.layers.Conv2D: _at_outputs,  # a grouped one's kernel has the inputs of one group
+    keras.layers.DepthwiseConv2D: _at_outputs,
+    keras.layers.Dense: _at_outputs,  # of a map: a 1x1 convolution
     keras.layers.Conv2DTranspose: _at_inputs,  # every input is spread by the whole kernel
 }
 
 
 def multiply_adds(model, input_shape=None):
-    """Multiply-adds of one image: convolutions and transposed convolutions, borders as if inside.
+    """Multiply-adds of one image: convolutions of every kind and dense layers, borders as if inside.
 
     The model is traced once, so every application counts (a shared layer as often as it is called), also those of
     layers inside layers. Biases, normalisation, activations, pooling and interpolation are left out.

@@ -28,9 +28,17 @@ flags.DEFINE_integer(
     "base_filters", None, "Filters of the first block; empty: as many as in the model's paper.", 1, flag_values=FLAGS
 )
 flags.DEFINE_string(
+    "encoder",
+    "",
+    "Encoder of a model that takes one: a name in docs/encoders.md, e.g. mobilenet_v2, or hub:PRESET for a backbone of "
+    "KerasHub; empty: the model's own.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
     "encoder_weights",
     "",
-    "ImageNet weights for the encoder: imagenet (downloads them) or a file; empty: none.",
+    "ImageNet weights for the encoder: imagenet (downloads them, or finds the installed package), preset (a hub: "
+    "encoder's own) or a file; empty: none.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -59,7 +67,7 @@ def run(args):
 
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
     options = command_line.parse_json(args, "model_options")
-    options |= {name: args[name].value for name in ("base_filters", "encoder_weights") if args[name].value}
+    options |= {name: args[name].value for name in ("base_filters", "encoder", "encoder_weights") if args[name].value}
     from kseg.training.launch import choose_for_run
 
     choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow

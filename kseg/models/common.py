@@ -18,15 +18,18 @@ def image_input(input_shape, multiple, normalization="imagenet"):
     """The Input and its normalisation.
 
     Args: `input_shape`: (H, W, 3), None for free sizes. `multiple`: what H and W must be multiples of; free sizes are
-        checked when images arrive. `normalization`: "imagenet" or "unit" (RGB / 255).
+        checked when images arrive. `normalization`: "imagenet", "unit" (RGB / 255), or the mean and the scale
+        themselves, RGB in units of 0..255.
     Returns: (Input, normalised tensor), both (B, H, W, 3). Raises: ValueError for other sizes.
     """
     height, width, _ = input_shape
     check_divides(height, width, multiple)
-    choose("normalization", normalization, NORMALIZATIONS)
+    if isinstance(normalization, str):
+        choose("normalization", normalization, NORMALIZATIONS)
+        normalization = NORMALIZATIONS[normalization]
+    mean, scale = normalization
     image = keras.Input(input_shape, name="image")
     size = (height, width) if height and width else None
-    mean, scale = NORMALIZATIONS[normalization]
     return image, Preprocess(mean, scale, multiple=multiple, size=size, name="preprocess")(image)
 
 

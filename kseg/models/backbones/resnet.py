@@ -26,6 +26,27 @@ def resnet(x, backbone, base_filters, *, output_stride, multi_grid=(1, 1, 1), in
     Returns: (B, H / output_stride, W / output_stride, 32 * base_filters), rounded up.
     Raises: ValueError for another choice of an option.
     """
+    maps = resnet_maps(
+        x,
+        backbone,
+        base_filters,
+        output_stride=output_stride,
+        multi_grid=multi_grid,
+        initializer=initializer,
+    )
+    return maps[output_stride]
+
+
+def resnet_maps(
+    x,
+    backbone,
+    base_filters,
+    *,
+    output_stride,
+    multi_grid=(1, 1, 1),
+    initializer=blocks.HE_NORMAL,
+):
+    """The deepest map of every stride of `resnet`, whose arguments it takes: {stride: tensor}, 2 to `output_stride`."""
     common.choose("backbone", backbone, BLOCKS)
     common.choose("output_stride", output_stride, OUTPUT_STRIDES)
     if len(multi_grid) != 3 or not all(is_whole(rate) and rate >= 1 for rate in multi_grid):
@@ -33,6 +54,7 @@ def resnet(x, backbone, base_filters, *, output_stride, multi_grid=(1, 1, 1), in
     x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(x)
     x = _conv_bn(x, base_filters, 7, strides=2, initializer=initializer, name="conv1")
     x = keras.layers.ReLU(name="conv1_relu")(x)
+    maps = {2: x}
     x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = keras.layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
     stride = 4
@@ -52,7 +74,8 @@ def resnet(x, backbone, base_filters, *, output_stride, multi_grid=(1, 1, 1), in
                 initializer=initializer,
                 name=f"conv{stage}_block{i}",
             )
-    return x
+        maps[stride] = x
+    return maps
 
 
 def _conv_bn(x, filters, kernel_size, *, strides=1, dilation=1, padding="valid", initializer, name):

@@ -18,8 +18,8 @@ def vgg16(x, base_filters, *, output_stride=32, initializer):
 
     Args: `x`: (B, H, W, 3), normalised, H and W multiples of 32 (of the output stride, where it is less).
         `base_filters`: channels of block 1, 64 in the paper. `output_stride`: 32, 16 or 8. `initializer`: of kernels.
-    Returns: {"pool1": ..., "pool5": ..., "out": ...}: the maps after each pooling, "out" being the deepest, that of
-        "pool5": (B, H / output_stride, W / output_stride, 8 * base_filters).
+    Returns: {"conv1": ..., "pool1": ..., "pool5": ..., "out": ...}: the maps before and after each pooling, "out" being
+        the deepest, that of "pool5": (B, H / output_stride, W / output_stride, 8 * base_filters).
     Raises: ValueError for another output stride.
     """
     common.choose("output_stride", output_stride, OUTPUT_STRIDES)
@@ -38,6 +38,7 @@ def vgg16(x, base_filters, *, output_stride=32, initializer):
                 name=name,
             )(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        maps[f"conv{block}"] = x
         if stride < output_stride:
             x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
             stride *= 2
@@ -46,6 +47,13 @@ def vgg16(x, base_filters, *, output_stride=32, initializer):
             dilation *= 2
         maps[f"pool{block}"] = x
     return {**maps, "out": x}
+
+
+def vgg16_maps(x, base_filters, *, output_stride, initializer):
+    """The deepest map of every stride of `vgg16`: {stride: tensor}, from 2 to `output_stride`."""
+    maps = vgg16(x, base_filters, output_stride=output_stride, initializer=initializer)
+    deepest = {2 ** (block - 1): maps[f"conv{block}"] for block in range(2, 6) if 2 ** (block - 1) < output_stride}
+    return deepest | {output_stride: maps["out"]}
 
 
 def _dilated_pool(x, dilation, name):

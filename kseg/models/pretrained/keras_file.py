@@ -10,7 +10,7 @@ from kseg.io.zips import MAX_UNPACKED
 
 # Names of variables: today's, and those of the first published files ("block1_conv1_W_1:0").
 _VARIABLES = {
-    "kernel": r"(.*_W(_\d+)?|kernel)(:0)?",
+    "kernel": r"(.*_W(_\d+)?|(depthwise_)?kernel)(:0)?",
     "bias": r"(.*_b(_\d+)?|bias)(:0)?",
     **{name: rf"{name}(:0)?" for name in ("gamma", "beta", "moving_mean", "moving_variance")},
 }
@@ -68,13 +68,49 @@ def find_variables(arrays, titles, layers, *, in_order=False):
             for part in set(path.split("/")[:-1]):
                 paths.setdefault(part, []).append(path)
     return {
-        layer: {variable: _named(paths.get(layer, ()), variable, f"{layer}/{variable}") for variable in variables}
+        layer: {
+            variable: _named(paths.get(_title(layer, paths), ()), variable, f"{layer}/{variable}", len(variables) == 1)
+            for variable in variables
+        }
         for layer, (_, variables) in layers.items()
     }
 
 
-def _named(paths, variable, default):
-    pattern = re.compile(_VARIABLES[variable])
+def find_in_order(path, layers, order):
+    """Where an old file (.h5) keeps the variables of layers that it calls by other names: by its own order.
+
+    Keras reads such files in this way: the n-th layer of the file that has weights is the n-th of the network.
+
+    Args: `path`: of the file. `layers`: as in `find_variables`. `order`: names of all the network's layers that have
+        weights, as Keras lists them.
+    Returns: {layer: {variable: path}}, empty where the file tells no order or has another number of layers.
+    """
+    groups = []
+    with h5py.File(path) as file:
+        place = "model_weights" if "model_weights" in file else ""
+        root = file[place] if place else file
+        for name in map(_text, root.attrs.get("layer_names", ())):
+            names = [_text(title) for title in root[name].attrs.get("weight_names", ())]
+            if names:
+                groups.append([f"{place}/{name}/{title}".removeprefix("/") for title in names])
+    if len(groups) != len(order):
+        return {}
+    places = dict(zip(order, groups, strict=True))
+    sizes = {layer: len(variables) for layer, (_, variables) in layers.items()}
+    if any(len(places.get(layer, ())) != size for layer, size in sizes.items()):
+        return {}
+    return {layer: dict(zip(names, places[layer], strict=True)) for layer, (_, names) in layers.items()}
+
+
+def _text(value):
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _named(paths, variable, default, alone):
+    """The path of a variable; `alone`: it is the only one of its layer, whatever the file calls it."""
+    if alone and len(paths) == 1:
+        return paths[0]
+    pattern = re.compile(_VARIABLES.get(variable, re.escape(variable)))
     return next((path for path in paths if pattern.fullmatch(path.rpartition("/")[2])), default)
 
 
@@ -89,4 +125,13 @@ def _groups(arrays, titles, layers, in_order):
                 matches = ((re.search(rf"(?:^|/){title}(?:_(\d+))?$", group), group) for group in groups)
                 ordered = sorted((int(match[1] or 0), group) for match, group in matches if match)
                 named.update(zip(wanted, (group for _, group in ordered), strict=False))
-    return {layer: named[layer] for layer in layers if layer in named}
+    titles_of = {layer: _title(layer, named) for layer in layers}
+    return {layer: named[title] for layer, title in titles_of.items() if title in named}
+
+
+def _title(layer, titles):
+    """What a file calls a layer: its name, or for one that Keras counted ("add_3") the only such name in the file."""
+    if layer in titles:
+        return layer
+    counted = [title for title in titles if title and re.fullmatch(rf"{re.escape(layer)}_\d+", title)]
+    return counted[0] if len(counted) == 1 else layer

