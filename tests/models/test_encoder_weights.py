@@ -154,6 +154,9 @@ def test_unfit_files_are_refused_and_change_nothing(short, tmp_path):
     ):
         ENCODERS["mobilenet_v2"].network().save_weights(tmp_path / "other.weights.h5")
         load_encoder(model, "mobilenet_v2", tmp_path / "other.weights.h5")
+    other = with_scores((32, 32, 3), 2, encoder="mobilenet_v2")
+    with pytest.raises(kseg.InputError, match=r"the encoder \(efficientnet_lite0\): _blocks.Conv1.*weight is missing"):
+        load_encoder(other, "efficientnet_lite0", tmp_path / "lite.pth")
     with pytest.raises(FileNotFoundError, match=r"none.pth. Give 'imagenet', or EfficientNet-Lite0 as"):
         load_encoder(model, "efficientnet_lite0", tmp_path / "none.pth")
     with pytest.raises(kseg.InputError, match="encoder must be one of vgg16"):

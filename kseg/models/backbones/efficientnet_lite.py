@@ -58,9 +58,9 @@ def efficientnet_lite(name, size):
 def torch_prefix(name):
     """What the network for PyTorch (efficientnet_lite_pytorch) calls a layer.
 
-    "stem_conv" -> "_conv_stem", "block3_expand_bn" -> "_blocks.3._bn0".
+    "stem_conv" -> "_conv_stem", "block3_expand_bn" -> "_blocks.3._bn0"; a layer of another encoder -> what no file has.
     """
-    if name.startswith("stem"):
+    if name in ("stem_conv", "stem_bn"):
         return {"stem_conv": "_conv_stem", "stem_bn": "_bn0"}[name]
     block, _, part = name.partition("_")
     parts = {
@@ -71,7 +71,7 @@ def torch_prefix(name):
         "project": "_project_conv",
         "project_bn": "_bn2",
     }
-    return f"_blocks.{block.removeprefix('block')}.{parts[part]}"
+    return f"_blocks.{block.removeprefix('block')}.{parts.get(part, part)}"
 
 
 def _rounded(channels):
