@@ -1,0 +1,232 @@
+"""Simulated studies whose truth is known: how often intervals hold it, and how often a difference is called.
+
+    python tests/programs/study_coverage.py [STUDIES] [alternatives]
+
+It prints the tables of docs/statistics.md: with 2,000 studies it takes minutes. `alternatives` adds the percentile and
+BCa intervals of the resamples that kseg does not draw: crossed seeds and groups, and seeds, groups and their images.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import numpy as np
+from scipy import stats
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from kseg.studies.statistics.intervals import (
+    difference_interval,
+    group_sums,
+    mean_iou,
+    resampled_scores,
+    score_interval,
+)
+from kseg.studies.statistics.power import power
+from kseg.studies.statistics.variance import components, linearised
+
+RATE = 0.2  # false positives for each pixel of the truth, on average
+RESAMPLES = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Standard deviations of the share of a class' pixels that is right, for each class on its own.
+
+    of_*: of model against model, where both share the images. The IoU of a class is (right) / (truth + false
+    positives); all effects add up and are independent of the pixel counts, so the true IoU of a class is its base over
+    1 + RATE.
+    """
+
+    seed: float = 0.015
+    group: float = 0.04
+    image: float = 0.06
+    of_group: float = 0.02
+    of_image: float = 0.02
+    seed_group: float = 0.01
+    seed_image: float = 0.03
+    images: int = 8  # of a group
+    uneven: bool = False  # 1 to about 40 images in a group
+    rare: bool = False  # two of the five classes occur in few groups
+
+    base = np.array([0.66, 0.6, 0.55, 0.5, 0.45])
+
+    def true_score(self, change=0.0):
+        return float(self.base.mean() / (1 + RATE)) + change
+
+
+PLAIN = Population()
+UNEVEN = dataclasses.replace(PLAIN, uneven=True, rare=True)
+
+
+def same_model(population):
+    """The population of A/A studies: a model differs from itself on a group or image by its seeds alone."""
+    return dataclasses.replace(population, of_group=0.0, of_image=0.0)
+
+
+def draw(random, population, seeds, groups, change=0.0, paired=True):
+    """Two models' counts (S, n, 3, C), A better by `change`, and the group of each image.
+
+    Runs of paired seeds share half of the variance of their seed's effect.
+    """
+    if population.uneven:
+        sizes = np.clip(np.round(random.lognormal(np.log(population.images), 0.8, groups)), 1, 40).astype(int)
+    else:
+        sizes = np.full(groups, population.images)
+    member = np.repeat(np.arange(groups), sizes)
+    images = len(member)
+    classes = len(population.base)
+
+    def effect(deviation, *shape):
+        return deviation * random.standard_normal((*shape, classes))
+
+    truth = 10_000 * random.lognormal(0, 0.5, (images, classes)) * random.lognormal(0, 0.3, (groups, classes))[member]
+    if population.rare:
+        present = random.random((groups, 2)) < (0.5, 0.3)
+        truth[:, 3:] *= present[member] & (random.random((images, 2)) < 0.5)
+    common = effect(population.group, groups)[member] + effect(population.image, images)
+    shared_seed = effect(population.seed / np.sqrt(2), seeds)
+    models = []
+    for sign in (1, -1):
+        own_seed = effect(population.seed / np.sqrt(2), seeds)
+        run = own_seed + (shared_seed if paired else effect(population.seed / np.sqrt(2), seeds))
+        model = effect(population.of_group, groups)[member] + effect(population.of_image, images)
+        both = effect(population.seed_group, seeds, groups)[:, member] + effect(population.seed_image, seeds, images)
+        share = population.base + sign * change * (1 + RATE) / 2 + common + model + run[:, None] + both
+        hits = np.round(truth * np.clip(share, 0, 1))
+        wrong = np.round(truth * RATE * random.uniform(0.5, 1.5, hits.shape))
+        models.append(np.stack([np.broadcast_to(np.round(truth), hits.shape), hits, hits + wrong], axis=2).astype(int))
+    return models, member
+
+
+def estimates(models, member, paired, seed):
+    """The shipped intervals: of A, of A minus B."""
+    scores = resampled_scores(dict(enumerate(models)), member, RESAMPLES, seed)
+    groups = member.max() + 1
+    return score_interval(scores[0], groups), difference_interval(scores[0], scores[1], groups, paired=paired)
+
+
+def simulate(population, seeds, groups, change=0.0, *, paired=True, studies=2000, alternatives=False, seed=0):
+    """Shares of studies whose intervals hold the truth, which call a difference, and which find A better.
+
+    `width` is the mean width of the difference's interval.
+    """
+    random = np.random.default_rng(seed)
+    count = dict.fromkeys(("score", "difference", "called", "found", "width"), 0.0)
+    truth = population.true_score(change / 2)
+    for study in range(studies):
+        models, member = draw(random, population, seeds, groups, change, paired)
+        score, difference = estimates(models, member, paired, study)
+        count["score"] += score.low <= truth <= score.high
+        count["difference"] += difference.low <= change <= difference.high
+        count["called"] += not difference.low <= 0 <= difference.high
+        count["found"] += difference.low > 0
+        count["width"] += difference.high - difference.low
+        if alternatives:
+            for name, (low, high) in other_intervals(models, member, paired, random).items():
+                count[name] = count.get(name, 0) + (low <= change <= high)
+    return {name: float(value) / studies for name, value in count.items()}
+
+
+def predicted_power(population, seeds, groups, change, *, paired=True, seed=1):
+    """The power that a large pilot's components say."""
+    random = np.random.default_rng(seed)
+    models, member = draw(random, population, 60, 400, change, paired)
+    found = components(linearised(models[0]) - linearised(models[1]), member)
+    return power(found, seeds, groups, difference=change)
+
+
+def image_weights(random, member, resamples, images):
+    """Draw groups, and in each drawn group its images, if `images`: float (R, n)."""
+    groups = member.max() + 1
+    drawn = random.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+    if not images:
+        return drawn[:, member].astype(float)
+    weights = np.zeros((resamples, len(member)))
+    for group in range(groups):
+        inside = np.flatnonzero(member == group)
+        even = np.full(len(inside), 1 / len(inside))
+        weights[:, inside] = random.multinomial(drawn[:, group] * len(inside), even)
+    return weights
+
+
+def other_intervals(models, member, paired, random, resamples=RESAMPLES):
+    """Percentile and BCa (Efron 1987) intervals of the difference, with and without the images of a group."""
+    runs = [len(model) for model in models]
+    groups = member.max() + 1
+    whole = [mean_iou(model.sum(axis=1)) for model in models]
+    value = whole[0].mean() - whole[1].mean()
+    left_out = _without_each(models, member, groups, paired, runs, whole, value)
+    result = {}
+    for name, images in (("crossed", False), ("three levels", True)):
+        weights = image_weights(random, member, resamples, images)
+        of_seeds = [random.multinomial(count, np.full(count, 1 / count), size=resamples) / count for count in runs]
+        if paired:
+            of_seeds[1] = of_seeds[0]
+        drawn = 0
+        for sign, model, seeds in zip((1, -1), models, of_seeds, strict=True):
+            sums = weights @ model.swapaxes(0, 1).reshape(len(member), -1)
+            drawn = drawn + sign * (seeds * mean_iou(sums.reshape(resamples, *model[:, 0].shape))).sum(axis=1)
+        result[f"{name}, percentile"] = np.quantile(drawn, (0.025, 0.975))
+        skew = np.sum(left_out**3) / (6 * np.sum(left_out**2) ** 1.5)
+        shift = stats.norm.ppf(np.clip(np.mean(drawn < value), 0.5 / resamples, 1 - 0.5 / resamples))
+        ends = shift + stats.norm.ppf((0.025, 0.975))
+        result[f"{name}, BCa"] = np.quantile(drawn, stats.norm.cdf(shift + ends / (1 - skew * ends)))
+    return result
+
+
+def _without_each(models, member, groups, paired, runs, whole, value):
+    """The jackknife's influence of each group and each seed on the difference."""
+    sums = []
+    for model in models:
+        by_group = group_sums(model, member)
+        sums.append(mean_iou(by_group.sum(axis=0) - by_group).mean(axis=1))
+    of_groups = (groups - 1) / groups * (value - (sums[0] - sums[1]))
+    if paired:
+        gaps = whole[0] - whole[1]
+        return np.concatenate([of_groups, (gaps - value) / runs[0]])
+    return np.concatenate([of_groups, *[s * (w - w.mean()) / len(w) for s, w in zip((1, -1), whole, strict=True)]])
+
+
+SIZES = ((3, 20), (6, 3), (6, 5), (6, 10), (6, 20), (6, 60), (10, 20), (20, 60))
+
+
+def main(studies=2000, alternatives=False):
+    """Print the tables."""
+    for name, population in (("plain", PLAIN), ("uneven groups, rare classes", UNEVEN)):
+        for paired in (True, False):
+            print(f"\n{name}, {'paired' if paired else 'unpaired'} seeds, {studies} studies each\n")
+            heads = None
+            for seeds, groups in SIZES:
+                null = simulate(same_model(population), seeds, groups, paired=paired, studies=studies, seed=groups)
+                found = simulate(
+                    population,
+                    seeds,
+                    groups,
+                    0.01,
+                    paired=paired,
+                    studies=studies,
+                    alternatives=alternatives,
+                    seed=seeds,
+                )
+                row = {
+                    "seeds": seeds,
+                    "groups": groups,
+                    "interval of a score": found["score"],
+                    "of a difference": found["difference"],
+                    "A/A called": null["called"],
+                    ".01 found": found["found"],
+                    "power said": predicted_power(population, seeds, groups, 0.01, paired=paired),
+                    "width": found["width"],
+                }
+                row |= {title: share for title, share in found.items() if "percentile" in title or "BCa" in title}
+                if heads is None:
+                    heads = list(row)
+                    print(f"| {' | '.join(heads)} |")
+                    print("|" + " --- |" * len(heads))
+                cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values()]
+                print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000, "alternatives" in sys.argv)
