@@ -295,7 +295,8 @@ def test_a_budget_reaches_the_power_and_one_less_does_not():
     enough = power.power(found, needs.needed_seeds, needs.needed_groups)
     assert enough >= 0.8 > power.power(found, needs.needed_seeds - 1, needs.needed_groups)
     assert str(needs) == (
-        f"To see 0.01 with 80 % you need {needs.needed_seeds} seeds for each model and {needs.needed_groups} groups; "
+        "To see a difference of 0.01 with a probability of 80 %, "
+        f"you need {needs.needed_seeds} seeds per model and {needs.needed_groups} groups; "
         f"you have 6 and 12, which see it with {100 * needs.power:.0f} %."
     )
     # seeds alone: no more groups than there are, and t's 5 % and 80 % for .01 / .008 from tables: 8 seeds
@@ -304,7 +305,7 @@ def test_a_budget_reaches_the_power_and_one_less_does_not():
     # a study that sees it already still gets what a verdict asks for
     assert power.budget(of_seeds_alone(0.0001, seeds=3, groups=4)).needed_groups == power.FEWEST_GROUPS
     hopeless = power.budget(of_seeds_alone(3.0))
-    assert hopeless.needed_seeds is None and "takes more than 30 seeds" in str(hopeless)
+    assert hopeless.needed_seeds is None and "more than 30 seeds per model" in str(hopeless)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +321,8 @@ def test_a_budget_reaches_the_power_and_one_less_does_not():
         (lambda: intervals.check_models({"a": random_counts()}, ["x"] * 7), "two groups or more"),
         (lambda: interval_of(random_counts(), np.arange(7), 10), "at least 100"),
         (lambda: variance.components(np.zeros((1, 4)), np.arange(4)), "two seeds"),
+        (lambda: variance.components(np.zeros((2, 4)), ["x"] * 4), "2 and 1"),
+        (lambda: variance.components(np.zeros((2, 4)), np.arange(5)), "4 images and 5"),
         (lambda: significance.seed_test(np.zeros(3), np.zeros(4), paired=True), "3 and 4 runs"),
         (lambda: significance.superiority(np.zeros(3), np.zeros(4), paired=True), "3 and 4 runs"),
         (lambda: power.power(of_seeds_alone(0.1), 1, 9), "two seeds"),

@@ -12,7 +12,6 @@ from kseg.studies.statistics.intervals import Estimate
 from kseg.studies.statistics.significance import Superiority, seed_test
 from kseg.studies.statistics.verdict import BETTER, EQUAL, OPEN
 
-
 cached_seed_test = functools.cache(
     lambda runs, paired: seed_test(np.arange(1.0, runs + 1), np.zeros(runs), paired=paired)
 )
@@ -64,21 +63,21 @@ def test_practically_equal_even_where_the_difference_is_not_chance():
 @pytest.mark.parametrize(
     ("numbers", "reasons"),
     [
-        ({"error": 0.01}, "the interval holds 0."),
-        ({"runs": 3}, "3 seeds for each model cannot settle it, 6 could."),
-        ({"runs": 5}, "5 seeds for each model cannot settle it, 6 could."),
-        ({"runs": 1}, "1 seed for each model cannot settle it, 6 could."),
-        ({"runs": 3, "paired": False}, "3 seeds for each model cannot settle it, 4 could."),
-        ({"groups": 3}, "3 groups are too few, it takes 10."),
-        ({"groups": 9, "unit": "images"}, "9 images are too few, it takes 10."),
+        ({"error": 0.01}, "the interval contains 0."),
+        ({"runs": 3}, "3 seeds per model are too few (6 are needed)."),
+        ({"runs": 5}, "5 seeds per model are too few (6 are needed)."),
+        ({"runs": 1}, "1 seed per model is too few (6 are needed)."),
+        ({"runs": 3, "paired": False}, "3 seeds per model are too few (4 are needed)."),
+        ({"groups": 3}, "3 groups are too few (10 are needed)."),
+        ({"groups": 9, "unit": "images"}, "9 images are too few (10 are needed)."),
         (
             {"error": 0.01, "runs": 3, "groups": 3},
-            "the interval holds 0, and 3 seeds for each model cannot settle it, 6 could, "
-            "and 3 groups are too few, it takes 10.",
+            "the interval contains 0, and 3 seeds per model are too few (6 are needed), "
+            "and 3 groups are too few (10 are needed).",
         ),
         # to two digits it would look like the bound
-        ({"p": 0.0512}, "the interval leaves out 0, but over all pairs of models p is 0.051 (Holm)."),
-        ({"p": 0.1234}, "the interval leaves out 0, but over all pairs of models p is 0.12 (Holm)."),
+        ({"p": 0.0512}, "the interval excludes 0, but over all pairs of models p is 0.051 (Holm)."),
+        ({"p": 0.1234}, "the interval excludes 0, but over all pairs of models p is 0.12 (Holm)."),
     ],
 )
 def test_not_settled_says_why(numbers, reasons):
@@ -114,7 +113,7 @@ def test_what_is_shown_agrees(second, value, error):
 def test_what_is_shown_agrees_for_random_numbers():
     random = np.random.default_rng(0)
     results = set()
-    for _ in range(2000):
+    for _ in range(1000):
         value = 10 ** random.uniform(-6, -1.3)
         found = comparison(random.uniform(0.2, 0.8), value, value * random.uniform(0.05, 1.5))
         agrees(found)
@@ -136,7 +135,7 @@ def agrees(found):
     elif found.result == EQUAL:
         assert level == 90 and -0.01 < low <= high < 0.01
     else:
-        assert level == 95 and ("the interval holds 0" in text) == (low <= 0 <= high)
+        assert level == 95 and ("the interval contains 0" in text) == (low <= 0 <= high)
 
 
 def study(change, seeds=8, groups=16, inside=3, seed=0):
@@ -187,7 +186,7 @@ def test_one_run_a_model_settles_nothing():
     models, groups = study(0.03, seeds=1)
     found = compare(models, groups)[0]
     assert found.result == OPEN and found.shares is None and found.budget is None
-    assert "1 seed for each model cannot settle it, 6 could" in found.verdict
+    assert "1 seed per model is too few (6 are needed)" in found.verdict
 
 
 def test_unpaired_models_may_have_other_numbers_of_runs():

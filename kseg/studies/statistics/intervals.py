@@ -9,6 +9,7 @@ vanish from a resample. They are put together as in the analysis of variance: ea
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from scipy import stats
@@ -120,7 +121,7 @@ class Estimate:
         """Upper end of the interval."""
         return self.value + self._half
 
-    @property
+    @functools.cached_property
     def _half(self):
         return float(stats.t.ppf((1 + self.level) / 2, self.df)) * self.error
 

@@ -20,9 +20,9 @@ def power(components, seeds, groups, *, difference=0.01, level=LEVEL):
     """Return the probability that the interval of a study excludes 0 where the true difference is `difference`.
 
     The noncentral t of the variance and degrees of freedom that the components give (Montgomery, Design and Analysis of
-    Experiments), averaged over 4,000 quantiles of the estimated variance: scipy's own is nan for large shifts. It is as good as the components, which a pilot of few seeds knows badly. Ask about a difference that
-    would matter, never about the one that was found: that "observed power" only repeats the p value (Hoenig and Heisey
-    2001).
+    Experiments), averaged over 4,000 quantiles of the estimated variance: scipy's own is nan for large shifts. It is as
+    good as the components, which a pilot of few seeds knows badly. Ask about a difference that would matter, never
+    about the one that was found: such "observed power" only repeats the p value (Hoenig and Heisey 2001).
 
     Args:
         components: Components of the difference of two models. seeds: runs of each model. groups: of images like the
@@ -63,10 +63,10 @@ class Budget:
         if self.power > 0.995:
             chance = "over 99 %"
         have = f"you have {self.seeds} and {self.groups}, which see it with {chance}"
-        see = f"To see {self.difference:g} with {100 * self.wanted:.0f} %"
+        see = f"To see a difference of {self.difference:g} with a probability of {100 * self.wanted:.0f} %"
         if self.needed_seeds is None:
-            return f"{see} takes more than {MOST_SEEDS} seeds and {MOST_GROUPS} {self.unit}; {have}."
-        return f"{see} you need {self.needed_seeds} seeds for each model and {self.needed_groups} {self.unit}; {have}."
+            return f"{see}, more than {MOST_SEEDS} seeds per model and {MOST_GROUPS} {self.unit} are needed; {have}."
+        return f"{see}, you need {self.needed_seeds} seeds per model and {self.needed_groups} {self.unit}; {have}."
 
 
 def budget(components, *, seeds=None, groups=None, difference=0.01, wanted=WANTED, level=LEVEL, unit="groups"):

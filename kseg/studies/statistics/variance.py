@@ -83,7 +83,7 @@ class Components:
         return layout_variance(by_group, [parts["seed"] + both], [both], groups, [seeds])
 
 
-def components(values, member):
+def components(values, groups):
     """Split the variance of values into Components.
 
     Mean squares of runs crossed with images nested in groups, set equal to their expectations (Searle, Casella,
@@ -94,11 +94,14 @@ def components(values, member):
     Args:
         values: (S, n), `linearised` scores of one model, or their difference between two models run by run. Unpaired
             runs may be paired in any order: it costs degrees of freedom only.
-        member: (n,), the group of each image, 0, 1, 2, ...
+        groups: (n,), the name or number of each image's group.
     Raises:
-        InputError: fewer than two seeds or groups.
+        InputError: fewer than two seeds or groups, another number of groups' names than of images.
     """
     seeds, images = values.shape
+    if len(groups) != images:
+        raise InputError(f"Each image needs its group, got {images} images and {len(groups)} groups' names.")
+    member = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(member)
     groups = len(sizes)
     if seeds < 2 or groups < 2:

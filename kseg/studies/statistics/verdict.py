@@ -83,19 +83,21 @@ class Comparison:
         reasons = []
         if test.smallest_p >= alpha:
             fewest = next(runs for runs in itertools.count(2) if smallest_p(runs, runs, test.paired) < alpha)
-            reasons.append(f"{_number(min(test.runs), 'seed')} for each model cannot settle it, {fewest} could")
+            runs = min(test.runs)
+            seeds = "1 seed per model is" if runs == 1 else f"{runs} seeds per model are"
+            reasons.append(f"{seeds} too few ({fewest} are needed)")
         if self.groups < FEWEST_GROUPS:
-            reasons.append(f"{self.groups} {self.unit} are too few, it takes {FEWEST_GROUPS}")
+            reasons.append(f"{self.groups} {self.unit} are too few ({FEWEST_GROUPS} are needed)")
         return reasons
 
     def _open(self):
         """Why nothing is settled."""
         reasons = []
         if self.difference.low <= 0 <= self.difference.high:
-            reasons.append("the interval holds 0")
+            reasons.append("the interval contains 0")
         reasons += self._too_few()
         if not reasons:
-            reasons.append(f"the interval leaves out 0, but over all pairs of models p is {self._shown_p()} (Holm)")
+            reasons.append(f"the interval excludes 0, but over all pairs of models p is {self._shown_p()} (Holm)")
         return reasons
 
     def _shown_p(self):
@@ -117,10 +119,6 @@ class Comparison:
             f"{difference.value:+.{digits}f}",
             f"{level} {difference.low:+.{digits}f} to {difference.high:+.{digits}f}",
         )
-
-
-def _number(count, thing):
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def digits_for(first, second, difference, equivalence):
