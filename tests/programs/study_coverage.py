@@ -7,6 +7,7 @@ and BCa intervals of resamples that kseg does not draw: crossed seeds and groups
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 
@@ -124,12 +125,20 @@ def simulate(population, seeds, groups, change=0.0, *, paired=True, studies=2000
     return {name: float(value) / studies for name, value in count.items()}
 
 
-def predicted_power(population, seeds, groups, change, *, paired=True, seed=1):
+@functools.cache
+def large_pilot(population, paired):
+    """Components of the difference from many seeds on few groups and few seeds on many groups."""
+    random = np.random.default_rng(1)
+    found = []
+    for seeds, groups in ((6000, 10), (20, 2000)):
+        models, member = draw(random, population, seeds, groups, paired=paired)
+        found.append(components(linearised(models[0]) - linearised(models[1]), member))
+    return dataclasses.replace(found[1], seed=found[0].seed)
+
+
+def predicted_power(population, seeds, groups, change, *, paired=True):
     """The power that a large pilot's components say."""
-    random = np.random.default_rng(seed)
-    models, member = draw(random, population, 60, 400, change, paired)
-    found = components(linearised(models[0]) - linearised(models[1]), member)
-    return power(found, seeds, groups, difference=change)
+    return power(large_pilot(population, paired), seeds, groups, paired=paired, difference=change)
 
 
 def image_weights(random, member, resamples, images):

@@ -5,23 +5,28 @@ one has 2,000 and the bounds that docs/statistics.md promises.
 """
 
 import pytest
-from study_coverage import PLAIN, UNEVEN, predicted_power, same_model, simulate
+from study_coverage import PLAIN, POPULATIONS, predicted_power, same_model, simulate
 
 
-@pytest.mark.parametrize(("seeds", "groups", "paired"), [(6, 20, True), (6, 20, False), (20, 12, True)])
+@pytest.mark.parametrize(("seeds", "groups", "paired"), [(6, 20, True), (6, 20, False), (12, 10, True)])
 def test_few_studies(seeds, groups, paired):
     found = simulate(PLAIN, seeds, groups, 0.01, paired=paired, studies=400)
     assert 0.92 < found["score"] < 0.98 and 0.92 < found["difference"] < 0.98
+    # of 400, a share of one half has a standard error of 2.5 %
     assert found["found"] == pytest.approx(predicted_power(PLAIN, seeds, groups, 0.01, paired=paired), abs=0.08)
-    assert simulate(same_model(PLAIN), seeds, groups, paired=paired, studies=400)["called"] < 0.07
+    assert simulate(same_model(PLAIN), seeds, groups, paired=paired, studies=200)["called"] <= 0.07
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
-@pytest.mark.parametrize("population", [PLAIN, UNEVEN])
-@pytest.mark.parametrize(("seeds", "groups"), [(3, 20), (6, 10), (6, 20), (6, 60), (10, 20), (20, 60)])
-def test_many_studies(population, paired, seeds, groups):
-    found = simulate(population, seeds, groups, 0.01, paired=paired)
+@pytest.mark.parametrize("name", POPULATIONS)
+@pytest.mark.parametrize(("seeds", "groups"), [(3, 20), (6, 10), (6, 20), (6, 60), (12, 20)])
+def test_many_studies(name, paired, seeds, groups):
+    population = POPULATIONS[name]
+    found = simulate(population, seeds, groups, 0.01, paired=paired, seed=1)
     assert 0.93 <= found["difference"] <= 0.97
-    assert found["found"] == pytest.approx(predicted_power(population, seeds, groups, 0.01, paired=paired), abs=0.04)
-    assert simulate(same_model(population), seeds, groups, paired=paired)["called"] <= 0.07
+    if name == "plain":
+        assert 0.93 <= found["score"] <= 0.97
+    difference = found["found"] - predicted_power(population, seeds, groups, 0.01, paired=paired)
+    assert abs(difference) < (0.05 if name == "plain" else 0.07)
+    assert simulate(same_model(population), seeds, groups, paired=paired, seed=2)["called"] <= 0.07

@@ -282,6 +282,9 @@ def test_power_of_seeds_alone_is_statsmodels():
     for seeds in (3, 6, 12):
         expected = statsmodels_power.TTestPower().power(0.01 / 0.008, seeds, 0.05)
         assert power.power(of_seeds_alone(0.008), seeds, 20) == pytest.approx(expected, rel=1e-4)
+        # unpaired: both models' runs, each with half of the variance of a difference
+        expected = statsmodels_power.TTestIndPower().power(0.01 / (0.008 / 2**0.5), seeds, 0.05)
+        assert power.power(of_seeds_alone(0.008), seeds, 20, paired=False) == pytest.approx(expected, rel=1e-4)
     assert power.power(of_seeds_alone(0.0), 3, 20) == 1
     assert power.power(of_seeds_alone(0.00005), 3, 20) == pytest.approx(1)  # scipy's noncentral t gives nan
 

@@ -16,7 +16,7 @@ MOST_GROUPS = 100_000
 _MIDDLES = (np.arange(4000) + 0.5) / 4000  # of equal shares of a distribution
 
 
-def power(components, seeds, groups, *, difference=0.01, level=LEVEL):
+def power(components, seeds, groups, *, paired=True, difference=0.01, level=LEVEL):
     """Return the probability that the interval of a study excludes 0 where the true difference is `difference`.
 
     The noncentral t of the variance and degrees of freedom that the components give (Montgomery, Design and Analysis of
@@ -26,13 +26,14 @@ def power(components, seeds, groups, *, difference=0.01, level=LEVEL):
 
     Args:
         components: Components of the difference of two models. seeds: runs of each model. groups: of images like the
-            pilot's. difference: of mean IoU, as a share of 1. level: of the interval.
+            pilot's. paired: whether run i of both models has the same seed. difference: of mean IoU, as a share of 1.
+            level: of the interval.
     """
     if seeds < 2 or groups < 2 or not difference > 0:
         raise InputError(
             f"Power needs two seeds, two groups and a difference above 0, got {seeds}, {groups} and {difference}."
         )
-    variance, df = components.variance(seeds, groups)
+    variance, df = components.variance(seeds, groups, paired)
     if variance == 0:
         return 1.0
     bound = stats.t.ppf((1 + level) / 2, df)
@@ -69,7 +70,9 @@ class Budget:
         return f"{see}, you need {self.needed_seeds} seeds per model and {self.needed_groups} {self.unit}; {have}."
 
 
-def budget(components, *, seeds=None, groups=None, difference=0.01, wanted=WANTED, level=LEVEL, unit="groups"):
+def budget(
+    components, *, seeds=None, groups=None, paired=True, difference=0.01, wanted=WANTED, level=LEVEL, unit="groups"
+):
     """Say how many seeds and groups a study needs to see a difference, and what it has.
 
     The fewest groups from those at hand on (a drive to label costs more than a run) for which 30 seeds or fewer are
@@ -77,26 +80,28 @@ def budget(components, *, seeds=None, groups=None, difference=0.01, wanted=WANTE
 
     Args:
         components: Components of the difference. seeds, groups: at hand; None: those of the components.
-        difference, level: as in `power`. wanted: the power to reach. unit: what a group is called.
+        paired, difference, level: as in `power`. wanted: the power to reach. unit: what a group is called.
     """
     seeds = seeds or components.seeds
     groups = groups or components.groups
     if not 0 < wanted < 1:
         raise InputError(f"The power to reach must lie between 0 and 1, got {wanted}.")
 
-    def reaches(runs, drives):
-        return power(components, runs, drives, difference=difference, level=level) >= wanted
+    def reached(runs, drives):
+        return power(components, runs, drives, paired=paired, difference=difference, level=level)
 
-    needed_groups = _first(max(groups, FEWEST_GROUPS), MOST_GROUPS, lambda drives: reaches(MOST_SEEDS, drives))
+    needed_groups = _first(
+        max(groups, FEWEST_GROUPS), MOST_GROUPS, lambda drives: reached(MOST_SEEDS, drives) >= wanted
+    )
     needed_seeds = None
     if needed_groups is not None:
-        needed_seeds = _first(FEWEST_SEEDS, MOST_SEEDS, lambda runs: reaches(runs, needed_groups))
+        needed_seeds = _first(FEWEST_SEEDS, MOST_SEEDS, lambda runs: reached(runs, needed_groups) >= wanted)
     return Budget(
         difference=difference,
         wanted=wanted,
         seeds=seeds,
         groups=groups,
-        power=power(components, seeds, groups, difference=difference, level=level),
+        power=reached(seeds, groups),
         needed_seeds=needed_seeds,
         needed_groups=needed_groups,
         unit=unit,

@@ -73,14 +73,20 @@ class Components:
         total = sum(parts.values())
         return {name: part / total if total > 0 else 0.0 for name, part in parts.items()}
 
-    def variance(self, seeds=None, groups=None):
-        """Return the variance of a score in such a study, and the degrees of freedom its estimate will have."""
+    def variance(self, seeds=None, groups=None, paired=True):
+        """Return the variance of a score in such a study, and the degrees of freedom its estimate will have.
+
+        paired: as in `intervals.difference_interval`. Unpaired runs of two models have the same variance by then and
+        twice the degrees of freedom: both models' runs tell of it.
+        """
         parts = self.parts(seeds, groups)
         seeds = seeds or self.seeds
         groups = groups or self.groups
         both = parts["seed x group"] + parts["seed x image"]
         by_group = parts["group"] + parts["image"] + both
-        return layout_variance(by_group, [parts["seed"] + both], [both], groups, [seeds])
+        by_seed = parts["seed"] + both
+        sets = 1 if paired else 2
+        return layout_variance(by_group, [by_seed / sets] * sets, [both / sets] * sets, groups, [seeds] * sets)
 
 
 def components(values, groups):

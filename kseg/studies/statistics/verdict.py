@@ -194,7 +194,7 @@ def compare(
     results = []
     for (first, second), difference, p, p_equivalent in zip(pairs, differences, adjusted, equal, strict=True):
         whole = scores[first][0], scores[second][0]
-        shares, needs = _shares_and_budget(values[first], values[second], member, equivalence, level, unit)
+        shares, needs = _shares_and_budget(values[first], values[second], member, paired, equivalence, level, unit)
         results.append(
             Comparison(
                 first=first,
@@ -216,10 +216,10 @@ def compare(
     return results
 
 
-def _shares_and_budget(first, second, member, equivalence, level, unit):
+def _shares_and_budget(first, second, member, paired, equivalence, level, unit):
     """What `Comparison` says of variances, from two models' linearised scores; None, None with one run."""
     runs = min(len(first), len(second))
     if runs == 1:
         return None, None
     found = components(first[:runs] - second[:runs], member)
-    return found.shares(), budget(found, difference=equivalence, level=level, unit=unit)
+    return found.shares(), budget(found, paired=paired, difference=equivalence, level=level, unit=unit)
