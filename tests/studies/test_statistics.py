@@ -9,7 +9,7 @@ from scipy import stats
 from kseg.io.errors import InputError
 from kseg.metrics.bootstrap import scores_of_counts
 from kseg.studies.statistics import intervals, power, significance, variance
-from kseg.studies.statistics.intervals import Estimate
+from kseg.studies.statistics.intervals import Estimate, Groups
 
 NEEDS_STATSMODELS = "statsmodels is a test dependency: pip install -e '.[test]'"
 
@@ -46,7 +46,7 @@ def layout(seeds, groups, inside, seed, by_seed=0.01, by_group=0.02, by_image=0.
 
 def interval_of(counts, member, resamples=20_000):
     scores = intervals.resampled_scores({"a": counts}, member, resamples)["a"]
-    return intervals.score_interval(scores, member.max() + 1)
+    return intervals.score_interval(scores, Groups.of(counts, member))
 
 
 def test_mean_iou_is_that_of_the_bootstrap():
@@ -69,6 +69,17 @@ def test_a_resample_is_of_whole_groups_and_the_same_for_all_models_and_runs():
     np.testing.assert_allclose(drawn["a"][0], whole, rtol=1e-12)
 
 
+def test_effective_groups():
+    truth = np.zeros((1, 5, 3, 3), int)
+    truth[0, :, 0, 0] = 7  # all five images have class 0: groups of 2, 2, 1 images, squares .16 + .16 + .04
+    truth[0, 1:3, 0, 1] = 4  # half in the group of images 0 and 1, half in that of 2 and 3: .25 + .25
+    member = np.array([0, 0, 1, 1, 2])
+    assert Groups.of(truth, member) == Groups(3, pytest.approx(1 / ((0.36 + 0.5) / 2)))
+    assert Groups.of(truth[..., :1], np.arange(5)) == Groups(5, pytest.approx(5))
+    truth[0, :4, 0] = 0
+    assert Groups.of(truth, member) == Groups(3, 2.0)  # all in one group
+
+
 def test_where_all_groups_are_alike_the_interval_is_students_over_seeds():
     """No group differs from another, so the variance is that of the runs: scipy's paired t test and Welch's."""
     random = np.random.default_rng(0)
@@ -80,7 +91,7 @@ def test_where_all_groups_are_alike_the_interval_is_students_over_seeds():
         (True, stats.ttest_rel(first, second)),
         (False, stats.ttest_ind(first, second, equal_var=False)),
     ):
-        found = intervals.difference_interval(scores["a"], scores["b"], 12, paired=paired)
+        found = intervals.difference_interval(scores["a"], scores["b"], Groups(12, 12.0), paired=paired)
         expected = test.confidence_interval(0.95)
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
         assert found.p == pytest.approx(test.pvalue, rel=1e-6) and found.df == pytest.approx(test.df, rel=1e-6)

@@ -103,6 +103,28 @@ def resampled_scores(models, member, resamples=RESAMPLES, seed=0):
 
 
 @dataclasses.dataclass(frozen=True)
+class Groups:
+    """How many groups of images there are, and how many equal ones would weigh like them.
+
+    A class that few groups have, or one large group, makes the variance between resamples too small, as if there were
+    fewer groups (Carter, Schnepel, Steigerwald 2017, "effective number of clusters"). For a class it is 1 over the sum
+    of the groups' squared shares of its pixels; over the classes the harmonic mean, never below 2. Equal groups: their
+    number.
+    """
+
+    count: int
+    effective: float
+
+    @classmethod
+    def of(cls, counts, member):
+        """The groups of images with counts (S, n, 3, C), the first run's truth being everyone's."""
+        truth = group_sums(counts[:1], member)[:, 0, 0].astype(float)  # (G, C)
+        truth = truth[:, truth.any(axis=0)]
+        squares = ((truth / truth.sum(axis=0)) ** 2).sum(axis=0)
+        return cls(len(truth), max(float(1 / squares.mean()), 2.0))
+
+
+@dataclasses.dataclass(frozen=True)
 class Estimate:
     """A score or difference with its standard error, and the degrees of freedom of Student's t for its interval."""
 
@@ -149,21 +171,21 @@ def combine(parts, groups, level=LEVEL):
 
     The variance is that of a two-way layout with random rows and columns, V = V_groups + V_seeds - V_both, each from
     its mean square (Cornfield and Tukey 1956), with Satterthwaite's degrees of freedom (1946). V_seeds is the variance
-    of the runs' scores on all images, V_groups that of the mean score over resampled groups times G / (G - 1), and
-    V_both the part of the runs' spread that is there only within resamples. For a plain mean of balanced data the three
-    are the mean squares of an analysis of variance. 2,000 simulated studies each chose t over percentile and BCa
-    intervals: docs/statistics.md has the table and says where t fails too.
+    of the runs' scores on all images, V_groups that of the mean score over resampled groups times G / (G - 1), G being
+    the effective number, and V_both the part of the runs' spread that is there only within resamples. For a plain mean
+    of balanced data they are the mean squares of an analysis of variance. 2,000 simulated studies of each size chose t
+    over percentile and BCa intervals: docs/statistics.md has the table and says where t fails too.
 
     Args:
         parts: one (sign, scores (S,), resampled scores (R, S)) for each set of seeds: the model's own; for a difference
             with paired seeds the differences run by run; for unpaired seeds both models', signs +1 and -1.
-        groups: G, how many were drawn. level: of the interval.
+        groups: Groups that were drawn. level: of the interval.
     Returns:
         Estimate. Of one run it knows no spread between seeds: the interval is then of this run alone.
     """
     value = sum(sign * whole.mean() for sign, whole, _ in parts)
     drawn = sum(sign * resampled.mean(axis=1) for sign, _, resampled in parts)
-    unbiased = groups / (groups - 1)
+    unbiased = groups.effective / (groups.effective - 1)
     by_group = unbiased * drawn.var()
     by_seed = []
     both = []
@@ -175,7 +197,7 @@ def combine(parts, groups, level=LEVEL):
             by_seed.append(spread / len(whole))
             both.append(unbiased * max(within, 0.0) / len(whole))
             runs.append(len(whole))
-    variance, df = layout_variance(by_group, by_seed, both, groups, runs)
+    variance, df = layout_variance(by_group, by_seed, both, groups.count, runs)
     return Estimate(float(value), float(np.sqrt(variance)), float(df), level)
 
 
@@ -196,7 +218,7 @@ def layout_variance(by_group, by_seed, both, groups, runs):
 
 
 def score_interval(scores, groups, level=LEVEL):
-    """Return the Estimate of one model's score; scores: its item of `resampled_scores`. groups: how many there are."""
+    """Return the Estimate of one model's score; scores: its item of `resampled_scores`; groups: Groups."""
     whole, drawn = scores
     return combine([(1, whole, drawn)], groups, level)
 
@@ -205,7 +227,7 @@ def difference_interval(first, second, groups, *, paired, level=LEVEL):
     """Return the Estimate of first minus second, each an item of `resampled_scores`.
 
     Args:
-        first, second: scores of two models. groups: how many there are.
+        first, second: scores of two models. groups: Groups.
         paired: the runs share their seed one by one (same order of data), so that the differences run by run count.
         level: of the interval.
     Raises:

@@ -5,7 +5,7 @@ import itertools
 
 from kseg.io.errors import InputError
 from kseg.studies.statistics import intervals
-from kseg.studies.statistics.intervals import LEVEL, RESAMPLES, Estimate
+from kseg.studies.statistics.intervals import LEVEL, RESAMPLES, Estimate, Groups
 from kseg.studies.statistics.power import FEWEST_GROUPS, Budget, budget
 from kseg.studies.statistics.significance import SeedTest, Superiority, holm, seed_test, smallest_p, superiority
 from kseg.studies.statistics.variance import components, linearised
@@ -178,7 +178,7 @@ def compare(
         unit = "images"
     arrays, member = intervals.check_models(models, groups)
     scores = intervals.resampled_scores(arrays, member, resamples, seed)
-    count = int(member.max()) + 1
+    drawn = Groups.of(next(iter(arrays.values())), member)
     values = {name: linearised(counts) for name, counts in arrays.items()}
     pairs = []
     for first, second in itertools.combinations(models, 2):
@@ -186,7 +186,7 @@ def compare(
             first, second = second, first
         pairs.append((first, second))
     differences = [
-        intervals.difference_interval(scores[first], scores[second], count, paired=paired, level=level)
+        intervals.difference_interval(scores[first], scores[second], drawn, paired=paired, level=level)
         for first, second in pairs
     ]
     adjusted = holm([difference.p for difference in differences])
@@ -199,8 +199,8 @@ def compare(
             Comparison(
                 first=first,
                 second=second,
-                first_score=intervals.score_interval(scores[first], count, level),
-                second_score=intervals.score_interval(scores[second], count, level),
+                first_score=intervals.score_interval(scores[first], drawn, level),
+                second_score=intervals.score_interval(scores[second], drawn, level),
                 difference=difference,
                 p=float(p),
                 p_equivalent=float(p_equivalent),
@@ -209,7 +209,7 @@ def compare(
                 superiority=superiority(*whole, paired=paired, level=level),
                 shares=shares,
                 budget=needs,
-                groups=count,
+                groups=drawn.count,
                 unit=unit,
             )
         )
