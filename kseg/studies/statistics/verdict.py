@@ -170,21 +170,15 @@ def compare(
     Raises:
         InputError: counts that cannot be, fewer than two models or groups, paired models with other numbers of runs.
     """
-    if len(models) < 2:
-        raise InputError(f"A comparison needs two models or more, got {len(models)}.")
-    if not 0 < equivalence < 1 or not 0.5 < level < 1:
-        raise InputError(f"equivalence must lie in 0..1 and level in .5..1, got {equivalence} and {level}.")
+    _check(models, equivalence, level)
     if groups is None:
         unit = "images"
     arrays, member = intervals.check_models(models, groups)
     scores = intervals.resampled_scores(arrays, member, resamples, seed)
     drawn = Groups.of(next(iter(arrays.values())), member)
     values = {name: linearised(counts) for name, counts in arrays.items()}
-    pairs = []
-    for first, second in itertools.combinations(models, 2):
-        if scores[first][0].mean() < scores[second][0].mean():
-            first, second = second, first
-        pairs.append((first, second))
+    means = {name: whole.mean() for name, (whole, _) in scores.items()}
+    pairs = [sorted(pair, key=means.get, reverse=True) for pair in itertools.combinations(models, 2)]
     differences = [
         intervals.difference_interval(scores[first], scores[second], drawn, paired=paired, level=level)
         for first, second in pairs
@@ -193,7 +187,7 @@ def compare(
     equal = holm([difference.p_equivalent(equivalence) for difference in differences])
     results = []
     for (first, second), difference, p, p_equivalent in zip(pairs, differences, adjusted, equal, strict=True):
-        whole = scores[first][0], scores[second][0]
+        runs = scores[first][0], scores[second][0]
         shares, needs = _shares_and_budget(values[first], values[second], member, paired, equivalence, level, unit)
         results.append(
             Comparison(
@@ -205,8 +199,8 @@ def compare(
                 p=float(p),
                 p_equivalent=float(p_equivalent),
                 equivalence=equivalence,
-                seed_test=seed_test(*whole, paired=paired),
-                superiority=superiority(*whole, paired=paired, level=level),
+                seed_test=seed_test(*runs, paired=paired),
+                superiority=superiority(*runs, paired=paired, level=level),
                 shares=shares,
                 budget=needs,
                 groups=drawn.count,
@@ -214,6 +208,13 @@ def compare(
             )
         )
     return results
+
+
+def _check(models, equivalence, level):
+    if len(models) < 2:
+        raise InputError(f"A comparison needs two models or more, got {len(models)}.")
+    if not 0 < equivalence < 1 or not 0.5 < level < 1:
+        raise InputError(f"equivalence must lie in 0..1 and level in .5..1, got {equivalence} and {level}.")
 
 
 def _shares_and_budget(first, second, member, paired, equivalence, level, unit):
