@@ -1,7 +1,7 @@
 """Simulated studies with known truth: 95 % intervals hold it, A/A studies call few differences, power is kept.
 
 The short form has few studies and wide bounds: of 400 studies a share of 95 % has a standard error of 1.1 %. The slow
-one has 2,000 and the bounds that docs/statistics.md promises.
+one has 2,000, others than those of the table in docs/statistics.md, and the bounds that the page promises.
 """
 
 import pytest
@@ -23,10 +23,10 @@ def test_few_studies(seeds, groups, paired):
 @pytest.mark.parametrize(("seeds", "groups"), [(3, 20), (6, 10), (6, 20), (6, 60), (12, 20)])
 def test_many_studies(name, paired, seeds, groups):
     population = POPULATIONS[name]
-    found = simulate(population, seeds, groups, 0.01, paired=paired, seed=1)
+    found = simulate(population, seeds, groups, 0.01, paired=paired, seed=11)
     assert 0.93 <= found["difference"] <= 0.97
     if name == "plain":
         assert 0.93 <= found["score"] <= 0.97
     difference = found["found"] - predicted_power(population, seeds, groups, 0.01, paired=paired)
     assert abs(difference) < (0.05 if name == "plain" else 0.07)
-    assert simulate(same_model(population), seeds, groups, paired=paired, seed=2)["called"] <= 0.07
+    assert simulate(same_model(population), seeds, groups, paired=paired, seed=12)["called"] <= 0.07
