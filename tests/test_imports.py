@@ -22,6 +22,7 @@ ORDER = (
     "inference",
     "export",
     "evaluation",
+    "studies",
     "reports",
     "training",
     "commands",

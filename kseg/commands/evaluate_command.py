@@ -1,6 +1,8 @@
 """Score a model: python scripts/evaluate.py --model=runs/segnet_aspp --data_dir=data/cityscapes
 
 Audit published scores, no model needed: python scripts/evaluate.py --audit --row=.9892,.8912,.9943,.8912,.8377
+
+Judge the order of two published means: python scripts/evaluate.py --audit --mean=.7532,.0041,5 --mean=.7480,.0052,5
 """
 
 import pathlib
@@ -43,12 +45,23 @@ flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
-    "audit", False, "Say how the scores in --row could have been computed, and do nothing else.", flag_values=FLAGS
+    "audit",
+    False,
+    "Say how the scores in --row could have been computed, or whether the order of two --mean may be chance, and do "
+    "nothing else.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_multi_string(
     "row",
     [],
     "For --audit: published accuracy,sensitivity,specificity,F1,Jaccard as shares of 1.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_multi_string(
+    "mean",
+    [],
+    "For --audit: a published mean over seeds, its standard deviation (not the standard error) and the number of "
+    "seeds, such as .7532,.0041,5; give the flag twice.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("output", None, "JSON file to write the scores to; empty: beside the model.", flag_values=FLAGS)
@@ -70,12 +83,27 @@ def print_audit(rows):
     print(audit(numbers, digits))
 
 
+def print_ranking(means):
+    """Print whether the order of two published means, given as text, may be chance."""
+    from kseg.studies.statistics.published import PublishedMean, judge
+
+    print(judge(*[PublishedMean.of_text(text) for text in means]))
+
+
 def run(args):
     """Score what the flags say."""
-    if args.audit or args.row:
-        if not (args.audit and args.row):
-            raise flags.Error("--audit and --row=ACCURACY,SENSITIVITY,SPECIFICITY,F1,JACCARD go together.")
-        print_audit(args.row)
+    if args.audit or args.row or args.mean:
+        if not (args.audit and (args.row or args.mean)):
+            raise flags.Error(
+                "--audit and --row=ACCURACY,SENSITIVITY,SPECIFICITY,F1,JACCARD go together, "
+                "or --audit and two --mean=MEAN,DEVIATION,SEEDS."
+            )
+        if len(args.mean) not in (0, 2):
+            raise flags.Error(f"--mean must be given twice, got {len(args.mean)}.")
+        if args.row:
+            print_audit(args.row)
+        if args.mean:
+            print_ranking(args.mean)
         return
     command_line.require(args, "model", "data_dir")
     if args.group_by and args.protocol != "standard":
