@@ -79,9 +79,9 @@ def test_a_size_that_makes_no_sense_is_refused(values, message):
             "lr_drop_factor has no effect with ",
         ),
         ({"keep": "lowest_loss", "best_by": "f1"}, {"keep": "last"}, "best_by has no effect with keep lowest_loss, "),
-        ({"focal_gamma": 1.0}, {"loss": "focal"}, "focal_gamma has no meaning with loss cross_entropy: add focal, or "),
-        ({"top_k_share": 0.5}, {"loss": "top_k_cross_entropy"}, "top_k_share has no meaning with loss cross_entropy: "),
-        ({"class_weights": "1,2", "loss": "dice"}, {"loss": "focal"}, "class_weights has no meaning with loss dice: "),
+        ({"focal_gamma": 1.0}, {"loss": "focal"}, "focal_gamma has no effect with loss cross_entropy: add focal, or "),
+        ({"top_k_share": 0.5}, {"loss": "top_k_cross_entropy"}, "top_k_share has no effect with loss cross_entropy: "),
+        ({"class_weights": "1,2", "loss": "dice"}, {"loss": "focal"}, "class_weights has no effect with loss dice: "),
         ({"lr_drop_epochs": "1"}, {"lr_schedule": "steps"}, "lr_schedule steps and lr_drop_epochs go together, got "),
     ],
 )

@@ -137,7 +137,7 @@ class RunFolder:
     def _way_out(self, stored):
         """What to do about a run that is another one."""
         if self.kept_model(stored.get("keep", "best")).exists():
-            return f"Use another --workdir, or --init_from={self.workdir} there, which begins with this run's weights."
+            return f"Use another --workdir, and --init_from={self.workdir} to start it from this run's weights."
         return "Use another --workdir."
 
     def alone(self):

@@ -191,7 +191,10 @@ def test_instances_weigh_by_size_and_caravans_are_vehicles():
         ),
         ({"prediction": np.zeros((4, 4))}, "Predictions must be .* got float64"),
         ({"label": np.full((4, 4), 255)}, "Labels must be regular ids, integers of 0..33, got int64 of 255..255"),
-        ({"instances": np.full((4, 4), 7001)}, "of person, rider, car, .*; this map has some of class id 7"),
+        (
+            {"instances": np.full((4, 4), 7001)},
+            "Only person, rider, car, .* have instances .*, but this map has some of class id 7",
+        ),
         ({"instances": np.full((4, 4), 65535)}, "this map has some of class id 65"),
     ],
     ids=["shape", "id", "type", "label", "road", "unknown"],

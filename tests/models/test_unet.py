@@ -95,7 +95,7 @@ def test_recurrence_is_what_the_paper_writes():
                 z = conv(f, image) + conv(model.get_layer("r_recurrent"), h)
             h = norm(norms[t], z)
         np.testing.assert_allclose(model(image), h, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="recurrence 'shared' or 'separate'.*got 2, 'both'"):
+    with pytest.raises(ValueError, match="recurrence must be 'shared' or 'separate'.*got 'both'"):
         blocks.recurrent_conv(x, recurrence="both", name="r")
 
 

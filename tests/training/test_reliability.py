@@ -359,5 +359,5 @@ def test_a_record_of_another_size_than_listed_is_refused(tmp_path):
     assert manifest.split("val").widths.tolist() == [8]
     from kseg.data.pipeline.examples import Examples
 
-    with pytest.raises(ValueError, match="must be of one size, got 6x4, 6x4, 8x4"):
+    with pytest.raises(ValueError, match="must have the same size, got 6x4, 6x4, 8x4"):
         Examples(tmp_path, "val", label_space="train_ids")[0]

@@ -49,8 +49,8 @@ def test_another_function_of_the_same_name_is_another_run(settings, whole, recor
     with pytest.raises(kseg.InputError) as error:
         kseg.train(lambda: made("tanh"), records, whole, **settings)
     assert str(error.value) == (
-        f"{whole} holds a run of another model than the function builds now: activation of layer 'hidden' (Conv2D) was "
-        f'"relu", is "tanh". Use another --workdir, or --init_from={whole} there, which begins with this run'
+        f"{whole} holds a run of a different model than the function builds now: activation of layer 'hidden' (Conv2D) was "
+        f'"relu", is "tanh". Use another --workdir, and --init_from={whole} to start it from this run'
         "'s weights."
     )
     with pytest.raises(kseg.InputError, match=r"filters of layer 'hidden' \(Conv2D\) was 4, is 6"):
@@ -105,9 +105,9 @@ def test_a_run_of_another_backend_is_refused(whole, records, tmp_path):
     with pytest.raises(kseg.InputError) as error:
         kseg.train(lambda: made(), records, workdir, **LONGER)
     assert str(error.value) == (
-        f"{workdir} was trained with KERAS_BACKEND=jax, now it is tensorflow, whose arithmetic makes another run of "
-        f"it. Set KERAS_BACKEND=jax to go on. Use another --workdir, or --init_from={workdir} there, which begins with "
-        "this run's weights."
+        f"{workdir} was trained with KERAS_BACKEND=jax, now it is tensorflow. Different backends give "
+        "different bits, so it would be another run. Set KERAS_BACKEND=jax to continue. Use another --workdir, and "
+        f"--init_from={workdir} to start it from this run's weights."
     )
     assert contents(workdir) == before
 

@@ -431,7 +431,7 @@ def test_logits_are_no_probabilities(records, tmp_path):
         (tiny.build_tiny, {"model_options": {"base_filters": 4}}, "model_options are for a model given by name"),
         ("segnet", {"model_options": {"rates": 3}}, "has no option rates"),
         ("unet", {"crop_height": 8, "crop_width": 32}, "multiples of 16, got 8x32. Pad or crop to 16x32"),
-        (tiny.build_tiny, {"crop_height": 32, "crop_width": 32}, r"\(32, 64\). To train on crops .*free sizes"),
+        (tiny.build_tiny, {"crop_height": 32, "crop_width": 32}, r"\(32, 64\). To train on crops, .*free sizes"),
         ("segnet", {"num_outputs": 2}, "num_outputs must be at least the 3 classes of label set train_ids, got 2"),
         (tiny.build_tiny, {"num_outputs": 7}, "The model has 3 outputs, but 7 are needed"),
         ("segnet_aspp", {"model_options": {"rates": 3}}, "rates must be a list of whole numbers"),
@@ -442,8 +442,8 @@ def test_logits_are_no_probabilities(records, tmp_path):
         ),
         ("unet", {"encoder_lr_multiplier": 0.1, "model_options": {"base_filters": 1}}, "'unet' has no encoder"),
         ("segnet", {"init_from": "a", "model_options": {"encoder_weights": "b"}}, "both set the encoder's weights"),
-        (lambda: "unet", {}, "The function must give a functional keras.Model of one input"),
-        (lambda: named_output(), {}, "The function must give a functional keras.Model of one input"),
+        (lambda: "unet", {}, "The function must return a functional keras.Model with one input"),
+        (lambda: named_output(), {}, "The function must return a functional keras.Model with one input"),
         # Strides of 2 without an upsampling; all frozen; a weight that is nan from the start.
         (
             lambda: plain(strides=2),
