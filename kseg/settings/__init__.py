@@ -1,0 +1,31 @@
+"""Every setting of a training run, the grammar of `--loss`, and how flags.txt writes them. Imports no framework."""
+
+from kseg.settings.flag_lines import current_options, flag_line, read_flag_line
+from kseg.settings.loss_grammar import (
+    CLASS_WEIGHTS,
+    FOCAL_GAMMA,
+    LOSSES,
+    TOP_K_SHARE,
+    Loss,
+    parse_class_weights,
+    parse_loss,
+)
+from kseg.settings.training_settings import Augmentation, Resize, Settings, make_settings, without_effect
+
+__all__ = [
+    "CLASS_WEIGHTS",
+    "FOCAL_GAMMA",
+    "LOSSES",
+    "TOP_K_SHARE",
+    "Augmentation",
+    "Loss",
+    "Resize",
+    "Settings",
+    "current_options",
+    "flag_line",
+    "make_settings",
+    "parse_class_weights",
+    "parse_loss",
+    "read_flag_line",
+    "without_effect",
+]
