@@ -49,8 +49,8 @@ def test_another_function_of_the_same_name_is_another_run(settings, whole, recor
     with pytest.raises(kseg.InputError) as error:
         kseg.train(lambda: made("tanh"), records, whole, **settings)
     assert str(error.value) == (
-        f"{whole} holds a run of a different model than the function builds now: activation of layer 'hidden' (Conv2D) was "
-        f'"relu", is "tanh". Use another --workdir, and --init_from={whole} to start it from this run'
+        f"{whole} holds a run of a different model than the function builds now: activation of layer 'hidden' "
+        f'(Conv2D) was "relu", is "tanh". Use another --workdir, and --init_from={whole} to start it from this run'
         "'s weights."
     )
     with pytest.raises(kseg.InputError, match=r"filters of layer 'hidden' \(Conv2D\) was 4, is 6"):
