@@ -101,7 +101,7 @@ def test_camvid_as_the_tutorial_has_it(tmp_path):
     source = camvid.read(make_tutorial(tmp_path))
     assert {name: len(frames) for name, frames in source.splits.items()} == {"train": 3, "val": 3, "test": 3}
     assert source.problems == () and source.notes == tuple(
-        f"{split}: the images are those of {split} and the labels are those of {split}annot."
+        f"{split}: the images are read from {split} and the labels are read from {split}annot."
         for split in ("train", "val", "test")
     )
     for i, (name, rgb, ids) in enumerate(decoded(source, "test")):

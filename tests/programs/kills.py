@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 import time
 import zipfile
 
@@ -94,6 +95,8 @@ class Stage:
         except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             code = 2
+        except BaseException:  # the child must not return into its parent's program
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             sys.stdout.flush()
@@ -274,14 +277,14 @@ def terminate_in_validation(batch):
     """SIGTERM when that batch of the next validation was scored."""
     score = finishing.score_batches
 
-    def scoring(label, batches, *args):
+    def scoring(label, batches, *args, **options):
         def given():
             for number, pair in enumerate(batches, 1):
                 yield pair
                 if number == batch:
                     terminate()
 
-        return score(label, given(), *args)
+        return score(label, given(), *args, **options)
 
     finishing.score_batches = scoring
 
