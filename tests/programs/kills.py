@@ -15,8 +15,8 @@ import shutil
 import signal
 import sys
 import threading
-import traceback
 import time
+import traceback
 import zipfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
