@@ -1,4 +1,4 @@
-"""The table of docs/encoders.md, from the encoders themselves: python -m docs.encoder_table prints it."""
+"""The table of docs/encoders.md, from the encoders themselves: python -m benchmarks.encoder_table prints it."""
 
 import keras
 

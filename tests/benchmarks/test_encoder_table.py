@@ -2,7 +2,7 @@
 
 import pytest
 
-from docs import encoder_table
+from benchmarks import encoder_table
 from kseg.models.backbones import ENCODERS
 
 
