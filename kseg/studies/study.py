@@ -20,7 +20,7 @@ from kseg.studies.run_counts import counts_path, read_counts, write_results
 from kseg.studies.run_table import RunTable
 from kseg.studies.statistics.verdict import EQUIVALENCE
 from kseg.studies.study_plan import check_same, read_plan, run_names, train_flags
-from kseg.studies.study_report import PLAN, power_before, report
+from kseg.studies.study_report import PLAN, check_equivalence, power_before, report
 
 COSTS = "costs.json"
 PILOT_STEPS = 10
@@ -57,13 +57,13 @@ def study(source, *, engine="local", equivalence=EQUIVALENCE):
     plan = read_plan(source)
     if engine not in tuple(ENGINES):
         raise InputError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}.")
-    if not 0 < equivalence < 1:
-        raise InputError(f"equivalence must lie in 0..1, got {equivalence}.")
+    check_equivalence(equivalence)
     output = pathlib.Path(plan.output)
     refuse_inputs([output], [path for data in plan.data for path in record_files(data.data_dir)])
     with locked(output), _same_kseg():
-        _claim(output, plan)
-        for line in power_before(plan, equivalence):
+        before = power_before(plan.as_json(), equivalence)
+        _claim(output, plan, before)
+        for line in before:
             print(line, flush=True)
         facts = _facts(output, plan)
         _check_records(output, plan, facts)
@@ -76,8 +76,8 @@ def study(source, *, engine="local", equivalence=EQUIVALENCE):
         return report(output, equivalence=equivalence, broken=broken)
 
 
-def _claim(output, plan):
-    """Make the folder this study's, or check that it is."""
+def _claim(output, plan, before):
+    """Make the folder this study's, or check that it is. before: of `power_before`."""
     path = output / PLAN
     wanted = plan.as_json()
     if path.exists():
@@ -86,7 +86,7 @@ def _claim(output, plan):
         check_same(stored["plan"], wanted, output)
     elif any(not name.startswith(".") for name in os.listdir(output)):
         raise InputError(f"{output} holds files but no study. Choose an empty or new folder.")
-    write_json(path, {"format": "kseg study 1", "kseg_version": kseg.__version__, "plan": wanted})
+    write_json(path, {"format": "kseg study 1", "kseg_version": kseg.__version__, "plan": wanted, "before": before})
 
 
 def _facts(output, plan):

@@ -53,7 +53,9 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
         InputError: no study there, or counts that are damaged or of other images.
     """
     output = pathlib.Path(checked_path(output, "output"))
-    plan = _stored_plan(output)
+    check_equivalence(equivalence)
+    stored = _stored(output)
+    plan = stored["plan"]
     comparisons = {}
     sections = []
     costs = []
@@ -72,7 +74,7 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
         "equivalence": equivalence,
         "sections": sections,
         "costs": costs,
-        "before": [] if not plan["pilot"] else power_before_lines(plan, equivalence),
+        "before": stored["before"],
         "broken": list(broken),
     }
     found = StudyReport(comparisons, table, tuple(broken))
@@ -81,13 +83,21 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
     return found
 
 
-def _stored_plan(output):
+def check_equivalence(equivalence):
+    """Raise InputError unless a difference that does not matter is a share of 1."""
+    if not 0 < equivalence < 1:
+        raise InputError(f"equivalence must lie in 0..1, got {equivalence}.")
+
+
+def _stored(output):
+    """Return {plan, before} of a study's folder: the plan in JSON types, the lines of `power_before`."""
     path = output / PLAN
     if not path.exists():
         raise MissingFileError(f"{output} holds no study: there is no {PLAN}. Give the output folder of one.")
     with reading(path):
         try:
-            return json.loads(path.read_bytes())["plan"]
+            table = json.loads(path.read_bytes())
+            return {"plan": table["plan"], "before": table["before"]}
         except (ValueError, LookupError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error}). Start the study again in another folder.") from error
 
@@ -231,20 +241,19 @@ def _costs(plan, data, runs):
 
 
 def power_before(plan, equivalence=EQUIVALENCE):
-    """Return what the pilot of a Plan says of its power, a sentence for each pair; none without a pilot."""
-    return power_before_lines(plan.as_json(), equivalence) if plan.pilot else []
-
-
-def power_before_lines(plan, equivalence):
-    """Return the same of a plan in JSON types.
+    """Return what the pilot of a plan says of its power, a sentence for each pair; none without a pilot.
 
     A study of as many groups as the pilot scored, and of the plan's seeds, is asked about.
 
+    Args:
+        plan: of `Plan.as_json`.
     Raises:
         InputError: the pilot lacks two seeds of each of two models of the plan, on data of the same name.
     """
+    if not plan["pilot"]:
+        return []
     folder = pathlib.Path(checked_path(plan["pilot"], "pilot"))
-    pilot = _stored_plan(folder)
+    pilot = _stored(folder)["plan"]
     lines = []
     for data in plan["data"]:
         for split in data["splits"]:

@@ -1,9 +1,12 @@
 """The commands of a study without training: measure, train and score by simple rules; `study` runs one with them.
 
+`in_process` is an engine that calls them here, for tests that need no processes.
+
 KSEG_FAKE is a folder: calls.txt there gets a line a call, a file "break-RUN" makes a training fail, while "slow" is
 there trainings wait in their lock.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -14,7 +17,6 @@ import numpy as np
 
 from kseg.data.records.manifest import load_manifest
 from kseg.io.files import locked, write_json
-from kseg.studies import study
 from kseg.studies.run_counts import RunCounts, counts_path, write_counts
 
 MULTIPLY_ADDS = {"small": 100, "large": 250}
@@ -99,10 +101,30 @@ def score(text):
         write_counts(counts_path(request["output"], **where, split=split), found)
 
 
+def in_process(jobs, started):
+    for job in jobs:
+        started(job)
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        code = 0
+        with open(job.log, "a") as log, contextlib.redirect_stdout(log):
+            for _, _, name, *arguments in job.commands:
+                try:
+                    COMMANDS[name](*arguments)
+                except SystemExit as error:
+                    code = error.code
+                    break
+        yield job, code
+
+
+COMMANDS = {"measure": measure, "train": train, "score": score}
+
+
 def run_study(toml):
+    from kseg.studies import study  # SciPy takes longer than all else here
+
     study.PROGRAMS.update(programs())
     print(study.study(toml))
 
 
 if __name__ == "__main__":
-    {"measure": measure, "train": train, "score": score, "study": run_study}[sys.argv[1]](*sys.argv[2:])
+    {**COMMANDS, "study": run_study}[sys.argv[1]](*sys.argv[2:])

@@ -18,8 +18,22 @@ import kseg
 from kseg.io.errors import InputError
 from kseg.io.files import locked
 from kseg.studies import study as study_module
+from kseg.studies.engines import ENGINES
+from kseg.studies.engines.local import run_local
 from kseg.studies.statistics import compare
 from kseg.studies.study_report import report
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Runs are computed in this process, by an engine like any other; `processes` undoes that."""
+    monkeypatch.setitem(ENGINES, "local", fake_study.in_process)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Every command is a process, as it is for users."""
+    monkeypatch.setitem(ENGINES, "local", run_local)
 
 
 @pytest.fixture
@@ -70,7 +84,7 @@ def toml(plan, path):
     return path
 
 
-def test_equal_multiply_adds_are_other_steps_for_each_model_and_finished_runs_are_not_repeated(calls, plan, capsys):
+def test_equal_multiply_adds_are_other_steps_and_finished_runs_are_not_repeated(calls, plan, capsys, processes):
     found = kseg.study(plan)
     # A step of 4 images is 3 * 100 * 4 = 1,200 multiply-adds: 25,000 // 1,200 = 20 steps, 1,000 left.
     # Of large it is 3 * 250 * 4 = 3,000: 8 steps, 1,000 left.
@@ -304,6 +318,7 @@ def test_power_is_told_before_from_a_pilot(calls, plan, tmp_path, capsys):
     assert line.startswith("Pilot on tiny, split val, small and large: To see a difference of 0.01 ")
     assert "you have 8 and 12" in line  # seeds of the plan, drives of the pilot
     assert capsys.readouterr().out.splitlines()[0] == line
+    assert report(plan["output"]).table["before"] == [line]
     plan |= {"output": str(tmp_path / "third"), "models": [{"name": "large"}]}
     with pytest.raises(InputError, match="A pilot must have two finished seeds of two models"):
         kseg.study(plan)

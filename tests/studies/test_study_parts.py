@@ -80,7 +80,7 @@ def test_a_plan_is_read_and_gives_the_flags_of_its_runs(tmp_path):
         ("2e12", "0", "value of the budget must be a number above 0, got 0."),
         ("2e12", "1.5", "value of a budget of multiply-adds must be a whole number, got 1.5."),
         ("multiply-adds", "epochs", "kind of the budget must be one of multiply-adds, images, seconds, got 'epochs'."),
-        ('"segnet"', '"Narrow"', "Names in models must differ, also in more than case, but Narrow is there twice."),
+        ('"segnet"', '"Narrow"', "Names in models must differ, also in more than case, but narrow is there twice."),
         ('"segnet"', '"../x"', "names a folder"),
         ("height = 96", "epochs = 3", "flags must leave out epochs: the study sets it"),
         ("{learning_rate = 0.01}", "{patience = 3}", "flags of model narrow must leave out patience"),
