@@ -27,6 +27,8 @@ def facts_of_run(model, data_dir, model_options, settings, pilot_steps=0):
     """
     if settings.patience:
         raise InputError(f"A run with a budget must not stop early, got patience={settings.patience}. Leave it out.")
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(f"Multiply-adds are counted with KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
     options = check_model(model, model_options)
     split = open_split(data_dir, "train", settings.label_set, settings.label_space)
     if settings.batch_size > len(split):
