@@ -3,6 +3,7 @@
 import dataclasses
 
 from kseg.io.errors import InputError
+from kseg.io.text import count_text
 
 TRAINING = 3  # multiply-adds of a training step by those of the forward pass: forward, gradients of maps, of kernels
 
@@ -18,9 +19,10 @@ class Share:
 
     def text(self, limit):
         """Return the share as a sentence. limit: Limit."""
+        steps = f"{count_text(self.steps, 'step')}, {count_text(self.images, 'image')}"
         return (
-            f"{self.steps:,} steps, {self.images:,} images: {self.spent:.6g} of {limit.value:.6g} {limit.kind}, "
-            f"{self.left:.3g} left by rounding ({self.left / limit.value:.2%})"
+            f"{steps}: {self.spent:.6g} of {limit.value:.6g} {limit.kind}, {self.left:.3g} left by rounding "
+            f"({self.left / limit.value:.2%})"
         )
 
 

@@ -1,4 +1,4 @@
-"""The commands of a study without training: measure, train and score by simple rules; `study` runs one with them.
+"""The commands of a study without training: measure, train and score by simple rules; `study` is the script with them.
 
 `in_process` is an engine that calls them here, for tests that need no processes.
 
@@ -120,10 +120,12 @@ COMMANDS = {"measure": measure, "train": train, "score": score}
 
 
 def run_study(toml):
+    from kseg.commands import study_command
     from kseg.studies import study  # SciPy takes longer than all else here
 
     study.PROGRAMS.update(programs())
-    print(study.study(toml))
+    sys.argv = ["study.py", toml]
+    study_command.main()
 
 
 if __name__ == "__main__":
