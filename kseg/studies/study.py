@@ -9,6 +9,7 @@ import sys
 import time
 
 import kseg
+from kseg.data.groups import groups_of
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.io.errors import InputError
 from kseg.io.files import LOCK, locked, reading, refuse_inputs, write_json
@@ -20,7 +21,7 @@ from kseg.studies.run_counts import counts_path, read_counts, write_results
 from kseg.studies.run_table import RunTable
 from kseg.studies.statistics.verdict import EQUIVALENCE
 from kseg.studies.study_plan import check_same, read_plan, run_names, train_flags
-from kseg.studies.study_report import PLAN, check_equivalence, power_before, report
+from kseg.studies.study_report import PLAN, check_equivalence, power_before, report, stored_study
 
 COSTS = "costs.json"
 PILOT_STEPS = 10
@@ -81,9 +82,7 @@ def _claim(output, plan, before):
     path = output / PLAN
     wanted = plan.as_json()
     if path.exists():
-        with reading(path):
-            stored = json.loads(path.read_bytes())
-        check_same(stored["plan"], wanted, output)
+        check_same(stored_study(output)["plan"], wanted, output)
     elif any(not name.startswith(".") for name in os.listdir(output)):
         raise InputError(f"{output} holds files but no study. Choose an empty or new folder.")
     write_json(path, {"format": "kseg study 1", "kseg_version": kseg.__version__, "plan": wanted, "before": before})
@@ -94,8 +93,10 @@ def _facts(output, plan):
     path = output / COSTS
     known = {}
     if path.exists():
-        with reading(path):
+        try:
             known = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}). Delete it: the models are measured again.") from error
     found = {}
     for data in plan.data:
         for model in plan.models:
@@ -125,10 +126,17 @@ def _measure(output, plan, model, data):
 
 
 def _check_records(output, plan, facts):
-    """Raise InputError for records that are others than when the study began."""
+    """Raise InputError for records that are others than when the study began, or have no such splits or groups."""
     for data in plan.data:
-        digest = load_manifest(data.data_dir).digest
-        if any(known["manifest"] != digest for (_, name), known in facts.items() if name == data.name):
+        manifest = load_manifest(data.data_dir)
+        for split in data.splits:
+            names = manifest.split(split).names
+            if plan.group_by and len(groups_of(names, plan.group_by, manifest.drive).names) < 2:
+                raise InputError(
+                    f"group_by must give two groups of images or more, but {plan.group_by} gives one of {data.name}, "
+                    f"split {split}. Take smaller groups, or leave group_by out."
+                )
+        if any(known["manifest"] != manifest.digest for (_, name), known in facts.items() if name == data.name):
             raise InputError(
                 f"The records {data.data_dir} have changed since {output} was started: its runs could not be compared. "
                 "Use another output folder."

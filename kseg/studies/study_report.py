@@ -54,7 +54,7 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
     """
     output = pathlib.Path(checked_path(output, "output"))
     check_equivalence(equivalence)
-    stored = _stored(output)
+    stored = stored_study(output)
     plan = stored["plan"]
     comparisons = {}
     sections = []
@@ -89,7 +89,7 @@ def check_equivalence(equivalence):
         raise InputError(f"equivalence must lie in 0..1, got {equivalence}.")
 
 
-def _stored(output):
+def stored_study(output):
     """Return {plan, before} of a study's folder: the plan in JSON types, the lines of `power_before`."""
     path = output / PLAN
     if not path.exists():
@@ -253,7 +253,7 @@ def power_before(plan, equivalence=EQUIVALENCE):
     if not plan["pilot"]:
         return []
     folder = pathlib.Path(checked_path(plan["pilot"], "pilot"))
-    pilot = _stored(folder)["plan"]
+    pilot = stored_study(folder)["plan"]
     lines = []
     for data in plan["data"]:
         for split in data["splits"]:

@@ -139,6 +139,21 @@ def test_the_report_says_what_the_statistics_say_of_the_counts(calls, plan):
     assert json.loads((pathlib.Path(plan["output"]) / "report.json").read_text()) == json.loads(json.dumps(found.table))
 
 
+def test_seconds_become_steps_by_a_pilot(calls, plan, capsys):
+    plan["budget"] = {"kind": "seconds", "value": 3.2}
+    text = str(kseg.study(plan))
+    # The pretended pilot takes 0.3 seconds a step: ten steps are 3 of 3.2 seconds, 0.2 left.
+    assert {call for call in calls() if call.startswith("train")} == {
+        *("train small-0 10", "train small-1 10", "train large-0 10", "train large-1 10"),
+    }
+    assert "small on tiny: 10 steps, 40 images: 3 of 3.2 seconds, 0.2 left by rounding (6.25%)" in (
+        capsys.readouterr().out
+    )
+    # What the process took is beside: 2.5 CPU seconds, by its account.
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("small  tiny")]
+    assert row[5:8] == ["2.5", "0.7", "(21.87%)"]
+
+
 def test_equivalence_and_groups_are_those_asked_for(calls, plan):
     plan["seeds"] = 6
     plan["group_by"] = "(.+)"
@@ -220,6 +235,34 @@ def test_records_that_have_changed_are_refused(calls, plan, records, tmp_path):
     manifest = tmp_path / "records" / "dataset.json"
     manifest.write_text(manifest.read_text() + " ")
     with pytest.raises(InputError, match="have changed since"):
+        kseg.study(plan)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group_by": "(["}, "group_by must be drive, block:25 or a regular expression"),
+        ({"group_by": "(v)al"}, "but (v)al gives one of tiny, split val"),
+        ({"splits": ["night"]}, "has no split 'night'. Choose one of: train, val."),
+    ],
+)
+def test_what_would_fail_after_all_training_is_refused_before(calls, plan, change, message):
+    if "splits" in change:
+        plan["data"][0] |= change
+    else:
+        plan |= change
+    with pytest.raises(InputError) as error:
+        kseg.study(plan)
+    assert message in str(error.value)
+    assert calls() == ["measure small", "measure large"]
+
+
+@pytest.mark.parametrize("name", ["study.json", "costs.json"])
+def test_a_damaged_file_of_the_study_is_named(calls, plan, name):
+    kseg.study(plan)
+    path = pathlib.Path(plan["output"]) / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=f"{name} is damaged"):
         kseg.study(plan)
 
 

@@ -10,9 +10,11 @@ import pytest
 import kseg
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
+from kseg.io.errors import InputError
 from kseg.io.files import sha256_of
 from kseg.models import costs
 from kseg.studies.run_counts import counts_path, read_counts
+from kseg.studies.scoring import score_run
 
 
 @pytest.mark.slow
@@ -59,6 +61,12 @@ def test_a_study_of_drawn_streets(tmp_path, monkeypatch):
         assert (counts.counts[:, 0].sum(axis=0) == matrix.sum(axis=1)).all()
         assert (counts.counts[:, 1].sum(axis=0) == matrix.diagonal()).all()
         assert (counts.counts[:, 2].sum(axis=0) == matrix[:, :-1].sum(axis=0)).all()
+    request = {
+        "workdir": str(output / "runs" / "unet" / "streets" / "seed-0"),
+        "facts": {"steps": steps["unet"] + 1},
+    }
+    with pytest.raises(InputError, match=f"must have trained {steps['unet'] + 1} steps, its budget, but did"):
+        score_run(request)
     assert len({row["weights_sha256"] for row in rows}) == 4
     assert "2 seeds per model are too few (6 are needed)" in str(found)
     before = {path: path.stat().st_mtime_ns for path in pathlib.Path(output / "runs").rglob("*")}
