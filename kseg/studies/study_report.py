@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import numbers
 import pathlib
 
 import numpy as np
@@ -85,8 +86,8 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
 
 def check_equivalence(equivalence):
     """Raise InputError unless a difference that does not matter is a share of 1."""
-    if not 0 < equivalence < 1:
-        raise InputError(f"equivalence must lie in 0..1, got {equivalence}.")
+    if not isinstance(equivalence, numbers.Real) or not 0 < equivalence < 1:
+        raise InputError(f"equivalence must lie in 0..1, got {equivalence!r}.")
 
 
 def stored_study(output):

@@ -151,7 +151,7 @@ def test_seconds_become_steps_by_a_pilot(calls, plan, capsys):
     )
     # What the process took is beside: 2.5 CPU seconds, by its account.
     (row,) = [line.split() for line in text.splitlines() if line.startswith("small  tiny")]
-    assert row[5:8] == ["2.5", "0.7", "(21.87%)"]
+    assert row[5:8] == ["2.5", "0.7", "(21.88%)"]
 
 
 def test_equivalence_and_groups_are_those_asked_for(calls, plan):
