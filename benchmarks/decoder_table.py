@@ -8,9 +8,8 @@ import inspect
 
 import keras
 
-from benchmarks import costs
 from kseg.io.errors import InputError
-from kseg.models import MODELS, build_model, options_of
+from kseg.models import MODELS, build_model, costs, options_of
 from kseg.models.backbones import ENCODERS
 
 SHAPE = (352, 480, 3)  # CamVid's 360x480 at the next multiple of 32, and its 11 classes, as in the suite `models`

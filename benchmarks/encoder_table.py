@@ -2,8 +2,8 @@
 
 import keras
 
-from benchmarks.costs import multiply_adds, parameters
 from kseg.models.backbones import ENCODERS, encode
+from kseg.models.costs import multiply_adds, parameters
 
 SIZE = (352, 480)  # CamVid's, as docs/results.md trains at
 HEAD = (

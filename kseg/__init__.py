@@ -20,6 +20,7 @@ _MODULES = {
     "train": "kseg.training.launch",
     "evaluate": "kseg.evaluation.evaluate",
     "compare": "kseg.reports.comparison",
+    "study": "kseg.studies.study",
     "predict": "kseg.inference.predict",
     "load_model": "kseg.inference.loading",
     "export_saved_model": "kseg.export.savedmodel",

@@ -24,6 +24,7 @@ from kseg.io.errors import InputError
 from kseg.losses import SegmentationLoss
 from kseg.models import MODELS, options_of
 from kseg.models.pretrained import weights
+from kseg.studies import study_report
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,8 @@ READERS = {
     "prepare camvid": lambda path: prepare_dataset("camvid", path, "nowhere", progress=False),
     "train": lambda path: kseg.train("unet", path, "nowhere", epochs=1),
     "compare": lambda path: kseg.compare([path, "other"], "data", "nowhere"),
+    "study": kseg.study,
+    "study's report": study_report.report,
     "encoder weights": lambda path: weights.load_encoder_weights(model(), "vgg16", path),
 }
 
@@ -95,6 +98,17 @@ WRITERS = {
     "compare": lambda path, root: kseg.compare({"a": model(), "b": model()}, root / "records", path),
     "prepare": lambda path, root: prepare_dataset("folder", root / "source", path, progress=False, workers=1),
 }
+
+
+def study_of(root):
+    return {
+        "name": "x",
+        "output": str(root / "out"),
+        "models": [{"name": "unet"}],
+        "data": [{"name": "tiny", "data_dir": str(root / "records")}],
+        "seeds": 1,
+        "budget": {"kind": "images", "value": 8},
+    }
 
 
 def grey():
@@ -197,6 +211,12 @@ CALLS = [
     lambda root: kseg.compare([model(), model()], root / "records", root / "out"),
     lambda root: kseg.compare({"a": model(), 2: model()}, root / "records", root / "out"),
     lambda root: kseg.compare({"a": model(), "b": 3}, root / "records", root / "out"),
+    lambda root: kseg.study(study_of(root) | {3: 4}),
+    lambda root: kseg.study(study_of(root), engine=["local"]),
+    lambda root: kseg.study(study_of(root), equivalence="0.01"),
+    lambda root: kseg.study(study_of(root) | {"seeds": "3"}),
+    lambda root: kseg.study(study_of(root) | {"models": [{"name": "unet", "flags": {"batch_size": [3]}}]}),
+    lambda root: kseg.study(study_of(root) | {"output": str(root / "records")}),
     lambda root: prepare_dataset(["folder"], root / "source", root / "out"),
     lambda root: prepare_dataset("folder", root / "source", root / "out", shards="2"),
     lambda root: prepare_dataset("folder", root / "source", root / "out", workers=0),

@@ -5,14 +5,13 @@ import itertools
 import keras
 import tensorflow as tf
 
-from benchmarks import costs
 from benchmarks.peers import inputs, steps
 from kseg import blocks, layers, losses
 from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.pipeline.load import open_split
 from kseg.evaluation.standard_protocol import evaluate_standard
 from kseg.layers import pooling
-from kseg.models import build_model
+from kseg.models import build_model, costs
 from kseg.settings import Augmentation, Resize
 from kseg.training.optimizers import make_optimizer
 from kseg.training.trainers import make_trainer

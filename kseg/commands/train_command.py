@@ -58,16 +58,22 @@ flags.DEFINE_enum(
 command_line.define_fields(Settings, FLAGS)
 
 
-def run(args):
-    """Train with what the flags say."""
-    command_line.require(args, "data_dir", "workdir", "model")
-    if os.path.realpath(args.data_dir) == os.path.realpath(args.workdir):
-        raise flags.Error(f"--data_dir and --workdir must be different folders, got {args.workdir} for both.")
+def settings_and_options(args):
+    """Return the Settings and the options of the model that the flags say."""
     from kseg.settings import make_settings
 
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
     options = command_line.parse_json(args, "model_options")
     options |= {name: args[name].value for name in ("base_filters", "encoder", "encoder_weights") if args[name].value}
+    return settings, options
+
+
+def run(args):
+    """Train with what the flags say."""
+    command_line.require(args, "data_dir", "workdir", "model")
+    if os.path.realpath(args.data_dir) == os.path.realpath(args.workdir):
+        raise flags.Error(f"--data_dir and --workdir must be different folders, got {args.workdir} for both.")
+    settings, options = settings_and_options(args)
     from kseg.training.launch import choose_for_run
 
     choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow

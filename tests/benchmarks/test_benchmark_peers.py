@@ -10,10 +10,10 @@ import tensorflow as tf
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from benchmarks import costs, suites
+from benchmarks import suites
 from benchmarks.peers import inputs, naive, ours
 from kseg.layers import pooling as windows
-from kseg.models import build_model
+from kseg.models import build_model, costs
 from kseg.models.segnet import segnet_aspp
 
 SHAPE = (2, 8, 12, 3)

@@ -12,7 +12,7 @@ from absl import flags
 from kseg.commands import command_line, compare_command, evaluate_command, train_command
 from kseg.commands.command_line import expand_flagfiles
 
-SCRIPTS = ("prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py", "compare.py")
+SCRIPTS = ("prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py", "compare.py", "study.py")
 
 
 def run(root, script, *arguments):

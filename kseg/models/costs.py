@@ -6,7 +6,6 @@ import math
 import unittest.mock
 
 import keras
-import tensorflow as tf
 
 
 def _at_outputs(layer, x, y):
@@ -37,6 +36,8 @@ def multiply_adds(model, input_shape=None):
     shape = tuple(input_shape or model.input_shape[1:])
     if None in shape:
         raise ValueError(f"Multiply-adds need a fixed size, got {shape}. Give input_shape=(height, width, channels).")
+    import tensorflow as tf
+
     counts = []
     with contextlib.ExitStack() as stack:
         for layer_class, count in COUNTED.items():

@@ -1,14 +1,9 @@
-"""benchmarks/costs.py: multiply-adds as a hand counts them, every application of every layer."""
-
-import pathlib
-import sys
+"""kseg/models/costs.py: multiply-adds as a hand counts them, every application of every layer."""
 
 import keras
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-
-from benchmarks import costs
+from kseg.models import costs
 from kseg.models.deeplabv3 import deeplabv3
 from kseg.models.unet import r2unet
 

@@ -1,0 +1,100 @@
+"""Which model is better, or was it the seed? python scripts/study.py configs/studies/streets.toml
+
+Trains every model of STUDY.toml with every seed within one budget, and compares them; docs/studies.md explains the
+file. The same command continues a study that was interrupted. Exit code 1: a run is broken.
+
+Only compare what is finished, in seconds: python scripts/study.py --report=runs/streets
+"""
+
+import signal
+import sys
+
+from absl import flags
+
+from kseg.commands import command_line, train_command
+from kseg.studies.engines import ENGINES
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_enum(
+    "engine",
+    "local",
+    list(ENGINES),
+    "Where the runs are computed. local: on this machine, one after another, or one for each GPU.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "equivalence",
+    0.01,
+    "Difference of mean IoU, as a share of 1, that does not matter. Choose it before you look.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "report",
+    None,
+    "Output folder of a study: compare what is finished there, and train nothing.",
+    flag_values=FLAGS,
+)
+
+
+def run(args, files):
+    """Run a study, or report on one."""
+    if args.report is not None:
+        if files:
+            raise flags.Error(f"--report takes no STUDY.toml: the folder knows its study. Got {files[0]}.")
+        from kseg.studies.study_report import report
+
+        found = report(args.report, equivalence=args.equivalence)
+        output = args.report
+    else:
+        if len(files) != 1:
+            raise flags.Error(f"Give one STUDY.toml, got {' '.join(files) or 'none'}. See --help.")
+        import kseg
+
+        before = signal.signal(signal.SIGTERM, _end)
+        try:
+            found = kseg.study(files[0], engine=args.engine, equivalence=args.equivalence)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        output = found.table["plan"]["output"]
+    print(f"\n{found}\n")
+    print(
+        f"{output.rstrip('/')}/report.txt  this text; report.json, results.csv and counts/ beside it have the numbers"
+    )
+    if found.broken:
+        sys.exit(1)
+
+
+def _end(number, frame):
+    """End in good order: the runs save their step."""
+    sys.exit(128 + number)
+
+
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS, takes_arguments=True)
+
+
+def measure():
+    """Write what a run would cost to a JSON file: arguments are the file, the steps to time, and flags of train.py.
+
+    `kseg.study` starts this in a process of its own.
+    """
+    output = sys.argv.pop(1)
+    pilot_steps = int(sys.argv.pop(1))
+    sys.argv[0] = "train.py"
+
+    def run_measure(args):
+        settings, options = train_command.settings_and_options(args)
+        from kseg.data.records.ensure import ensure_records
+        from kseg.io.files import write_json
+        from kseg.training.launch import choose_for_run
+
+        choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow
+        ensure_records(args.dataset, args.data_dir)
+        from kseg.training.pilot import facts_of_run
+
+        write_json(output, facts_of_run(args.model, args.data_dir, options, settings, pilot_steps))
+
+    command_line.start(run_measure, train_command.FLAGS)

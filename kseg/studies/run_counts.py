@@ -1,0 +1,79 @@
+"""What the statistics need of each run: a small file of counts per run and split, and results.csv made of them."""
+
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import zipfile
+
+import numpy as np
+
+from kseg.io.errors import InputError
+from kseg.io.files import reading, replacing, write_atomic
+
+FOLDER = "counts"
+RESULTS = "results.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCounts:
+    """A run scored on a split.
+
+    counts: int64 (n, 3, C), pixels of the truth, those predicted rightly, those predicted. names: of the n images.
+    classes: names. drive: the dataset's rule for drives (`kseg.data.groups`). row: of results.csv.
+    """
+
+    counts: np.ndarray
+    names: tuple
+    classes: tuple
+    drive: str
+    row: dict
+
+
+def counts_path(output, model, data, seed, split):
+    """Return the path of a run's counts in a study's folder."""
+    return pathlib.Path(output) / FOLDER / model / data / f"seed-{seed}.{split}.npz"
+
+
+def write_counts(path, found):
+    """Write RunCounts to a file that `read_counts` reads back, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            counts=found.counts,
+            names=np.array(found.names, str),
+            classes=np.array(found.classes, str),
+            drive=np.array(found.drive),
+            row=np.array(json.dumps(found.row)),
+        )
+
+
+def read_counts(path):
+    """Return the RunCounts of a file; InputError for one that is damaged."""
+    try:
+        with reading(path), np.load(path, allow_pickle=False) as file:
+            return RunCounts(
+                counts=file["counts"],
+                names=tuple(file["names"].tolist()),
+                classes=tuple(file["classes"].tolist()),
+                drive=str(file["drive"]),
+                row=json.loads(str(file["row"])),
+            )
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} is damaged ({error}). Delete it and start the study again: it is made anew."
+        ) from error
+
+
+def write_results(output, rows):
+    """Write results.csv; rows: dicts, those of RunCounts."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(str(pathlib.Path(output) / RESULTS), text.getvalue().encode())

@@ -1,0 +1,74 @@
+"""A real study: drawn streets, two models, two seeds, a step or a few each."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import kseg
+from kseg.data.records.prepare import prepare_dataset
+from kseg.data.synthetic.dataset import draw_cityscapes
+from kseg.io.errors import InputError
+from kseg.io.files import sha256_of
+from kseg.models import costs
+from kseg.studies.run_counts import counts_path, read_counts
+from kseg.studies.scoring import score_run
+
+
+@pytest.mark.slow
+def test_a_study_of_drawn_streets(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    draw_cityscapes(tmp_path / "source", train=4, val=4, height=48, width=64, workers=1)
+    prepare_dataset("cityscapes", tmp_path / "source", tmp_path / "records", workers=1, progress=False)
+    output = tmp_path / "study"
+    models = {name: kseg.build_model(name, (48, 64, 3), 19, base_filters=2, depth=2) for name in ("unet", "runet")}
+    of_step = {name: 3 * 2 * costs.multiply_adds(model) for name, model in models.items()}
+    assert of_step["runet"] > of_step["unet"]
+    plan = {
+        "name": "tiny",
+        "output": str(output),
+        "models": [{"name": name, "options": {"base_filters": 2, "depth": 2}} for name in models],
+        "data": [{"name": "streets", "data_dir": str(tmp_path / "records")}],
+        "seeds": 2,
+        "budget": {"kind": "multiply-adds", "value": of_step["runet"]},
+        "flags": {"height": 48, "width": 64, "batch_size": 2, "keep": "last"},
+    }
+    found = kseg.study(plan)
+    assert found.broken == (), found
+    steps = {"unet": of_step["runet"] // of_step["unet"], "runet": 1}
+    with open(output / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["seed"]) for row in rows] == [
+        ("unet", "0"),
+        ("runet", "0"),
+        ("unet", "1"),
+        ("runet", "1"),
+    ]
+    for row in rows:
+        name = row["model"]
+        run = output / "runs" / name / "streets" / f"seed-{row['seed']}"
+        scores = json.loads((run / "scores.json").read_text())
+        assert float(row["mean_iou"]) == pytest.approx(scores["jaccard"], abs=1e-12)
+        assert int(row["images_seen"]) == 2 * steps[name]
+        assert int(row["multiply_adds"]) == of_step[name] // 6
+        assert int(row["parameters"]) == costs.parameters(models[name])
+        assert row["weights_sha256"] == sha256_of(str(run / "last.keras"))
+        assert float(row["cpu_seconds"]) > 1 and int(row["peak_memory"]) > 100e6  # TensorFlow alone takes more
+        counts = read_counts(counts_path(output, name, "streets", row["seed"], "val"))
+        matrix = np.array(scores["confusion_matrix"])
+        assert (counts.counts[:, 0].sum(axis=0) == matrix.sum(axis=1)).all()
+        assert (counts.counts[:, 1].sum(axis=0) == matrix.diagonal()).all()
+        assert (counts.counts[:, 2].sum(axis=0) == matrix[:, :-1].sum(axis=0)).all()
+    request = {
+        "workdir": str(output / "runs" / "unet" / "streets" / "seed-0"),
+        "facts": {"steps": steps["unet"] + 1},
+    }
+    with pytest.raises(InputError, match=f"must have trained {steps['unet'] + 1} steps, its budget, but did"):
+        score_run(request)
+    assert len({row["weights_sha256"] for row in rows}) == 4
+    assert "2 seeds per model are too few (6 are needed)" in str(found)
+    before = {path: path.stat().st_mtime_ns for path in pathlib.Path(output / "runs").rglob("*")}
+    assert str(kseg.study(plan)) == str(found)
+    assert {path: path.stat().st_mtime_ns for path in pathlib.Path(output / "runs").rglob("*")} == before
