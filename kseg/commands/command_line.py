@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import sys
 import traceback
 
@@ -27,6 +28,8 @@ def expand_flagfiles(arguments):
     read in place, and the last line wins. A line is a flag, blank, or a comment starting with #. A value that contains
     a line break or " #" is written as JSON after :=, as in --data_dir:="a #1" (`settings.flag_line`).
 
+    A value or argument that starts with "~/" is in the home folder: shells leave it as it is after --flag=.
+
     Args:
         arguments: list of str, the command line without the program's name.
     Returns:
@@ -36,7 +39,7 @@ def expand_flagfiles(arguments):
     """
     from_files = []
     others = []
-    waiting = list(arguments)
+    waiting = list(map(_in_home, arguments))
     while waiting:
         argument = waiting.pop(0)
         path = _flagfile_path(argument, waiting)
@@ -44,7 +47,17 @@ def expand_flagfiles(arguments):
             others.append(argument)
         else:
             from_files += _read_flagfile(path, pathlib.Path("."), ())
-    return from_files + others
+    return list(map(_in_home, from_files)) + others
+
+
+def _in_home(argument):
+    """Return an argument with the path of the home folder where it, or its value, starts with ~/."""
+    name, equals, value = argument.partition("=")
+    if argument.startswith("~/"):
+        return os.path.expanduser(argument)
+    if value.startswith("~/") and re.fullmatch(r"--?\w+", name):
+        return f"{name}{equals}{os.path.expanduser(value)}"
+    return argument
 
 
 def _flagfile_path(argument, following):

@@ -100,6 +100,9 @@ def run(args):
             )
         if len(args.mean) not in (0, 2):
             raise flags.Error(f"--mean must be given twice, got {len(args.mean)}.")
+        unused = [f"--{name}" for name in ("model", "data_dir", "output", "report_dir", "group_by") if args[name].value]
+        if unused:
+            raise flags.Error(f"--audit reads no model or data and writes no file. Leave out {', '.join(unused)}.")
         if args.row:
             print_audit(args.row)
         if args.mean:
@@ -120,6 +123,9 @@ def run(args):
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
     reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
     refuse_inputs([output, *reports], [*model_files(args.model), *record_files(args.data_dir)])
+    evaluation_report.check_own_scores(output)
+    if args.report_dir:
+        evaluation_report.check_own_report(args.report_dir)
     one_pass = args.protocol != "fischer2021" and not (args.label_resize or args.train_mode_statistics)
     if args.report_dir and one_pass:
         report = write_report(args)

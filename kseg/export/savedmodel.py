@@ -26,6 +26,7 @@ def carried(split):
 
 _CLASSES = "classes.json"
 _GRAPH = "saved_model.pb"
+_OTHER_FORMATS = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".pth", ".zip")
 _OWN = re.compile(r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?")
 
 
@@ -55,6 +56,8 @@ def export_saved_model(model, path, *, label_set=None):
     if keras.backend.backend() != "tensorflow":
         raise InputError(f"A SavedModel needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
     path = pathlib.Path(checked_path(path, "path"))
+    if path.suffix in _OTHER_FORMATS:
+        raise InputError(f"A SavedModel is a folder, so its name must not end in {path.suffix}, got {path}.")
     # A run's SavedModel is no input: its weights are read from the .keras file.
     refuse_inputs([path], [file for file in model_files(model) if file.name != "saved_model"])
     model = as_model(model)
@@ -71,7 +74,10 @@ def export_saved_model(model, path, *, label_set=None):
         )
     label_set = label_set or label_set_of(model)
     if not label_set:
-        raise InputError("The model carries no class names. Give label_set={'name', 'classes', 'palette'}.")
+        raise InputError(
+            "The model carries no class names. Give label_set={'name', 'classes', 'palette'}, as in classes.json "
+            "of the SavedModel that its run wrote (WORKDIR/saved_model), or use that SavedModel."
+        )
     layer = preprocess_layer(model)
     if layer or None not in model.input_shape[1:3]:  # otherwise nothing says which sizes the model takes
         warn_of_probabilities(model, logits_at(model, noise((64, 64)), 64, 64))

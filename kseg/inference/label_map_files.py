@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from kseg import __version__
-from kseg.data.datasets.listing import is_left_out, list_stems, read_bytes
+from kseg.data.datasets.listing import is_left_out, list_stems, one_line_each, read_bytes
 from kseg.io.errors import InputError
 from kseg.io.files import reading, replacing, writing
 from kseg.io.images import IMAGE_EXTENSIONS, header
@@ -58,7 +58,7 @@ def _in_folder(folder):
     found, _, problems = list_stems(folder, IMAGE_EXTENSIONS, str)
     if problems:
         raise InputError(
-            f"{folder} must hold only images: {first_names([line for _, line in problems], _SHOWN)}. Move the file, "
+            f"{folder} must hold only images: {'; '.join(one_line_each(problems))}. Move such files, "
             "or give a pattern that leaves it out."
         )
     return {path: name for name, path in found.items()}

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import math
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -14,7 +16,8 @@ from kseg.evaluation.standard_protocol import split_groups
 from kseg.inference.compatibility import class_count
 from kseg.inference.loading import as_model, model_files
 from kseg.inference.predict import predictor
-from kseg.io.files import refuse_inputs, write_atomic
+from kseg.io.errors import InputError
+from kseg.io.files import refuse_inputs, write_atomic, writing
 from kseg.metrics.boundaries import BoundaryScores
 from kseg.metrics.cityscapes_scores import CityscapesScores
 from kseg.metrics.objects import ObjectScores
@@ -23,6 +26,31 @@ from kseg.score_table import SCORES
 from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
 
 FILES = ("confusion.csv", "confusion.png", "objects.json", "boundaries.json", "groups.csv")
+_OF_OBJECTS = ("overlap",)  # a key of each objects.json
+_OF_SCORES = ("confusion_matrix", "confMatrix", "classes_per_image")  # one is in the file of each protocol
+
+
+def check_own_scores(path):
+    """Raise InputError if a file is in the way of a table of scores that is not such a table itself."""
+    if os.path.lexists(path) and not _has_a_key(path, _OF_SCORES):
+        raise InputError(f"{path} is not a table of scores that kseg wrote. Choose another output, or move that file.")
+
+
+def check_own_report(folder):
+    """Raise InputError if a folder holds a file that a report would replace, but is not the folder of a report."""
+    found = [name for name in FILES if os.path.lexists(os.path.join(folder, name))]
+    if found and not _has_a_key(os.path.join(folder, "objects.json"), _OF_OBJECTS):
+        raise InputError(
+            f"{folder} holds {found[0]}, which is not of an earlier report. Choose another folder, or move that file."
+        )
+
+
+def _has_a_key(path, keys):
+    try:
+        table = json.loads(pathlib.Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(table, dict) and not table.keys().isdisjoint(keys)
 
 
 def write_groups_csv(scores, path):
@@ -78,12 +106,13 @@ def write_report(
         Report
     Raises:
         ValueError: unknown split or label set, the model's classes are not the data's, an image missing, an instance
-            map of some records only, a file of the report that is one of the model's or records'. Nothing is written
-            then, but the folder may have been made.
+            map of some records only, a file of the report that is one of the model's or records', a file in its
+            place that is not of a report. Nothing is written then, but the folder may have been made.
         FloatingPointError: scores that are nan or infinite; it names the image. Nothing is written then either.
     """
     paths = [pathlib.Path(folder, name) for name in FILES]
     refuse_inputs(paths, [*model_files(model), *record_files(data_dir)])
+    check_own_report(folder)
     model = as_model(model)
     source = open_for(model, data_dir, split, label_set, label_space)
     groups = split_groups(source, group_by)
@@ -91,7 +120,8 @@ def write_report(
     if cityscapes:
         official = SceneCounts(source, class_count(model))
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     classes = source.label_set.classes
     counts = ScoreCounts(classes, groups, split)
     boundaries = BoundaryScores(classes)
@@ -105,9 +135,9 @@ def write_report(
             if official:
                 official.add(scene)
     scores = counts.scores(len(source))
+    objects.to_json(paths[2])  # first: it shows that the others are kseg's
     write_confusion_csv(scores, paths[0])
     draw_confusion_matrix(scores, paths[1])
-    objects.to_json(paths[2])
     boundaries.to_json(paths[3])
     if groups is not None:
         write_groups_csv(scores, paths[4])

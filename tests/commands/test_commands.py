@@ -68,6 +68,22 @@ def test_the_command_line_wins_in_any_order(tmp_path):
     ]
 
 
+def test_a_path_in_the_home_folder_is_found_after_an_equals_sign(tmp_path, monkeypatch):
+    """No shell expands the ~ of --workdir=~/runs: the folder would be called "~"."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.flags").write_text("--data_dir=~/data\n")
+    given = ["--flagfile=~/a.flags", "--workdir=~/runs/a=b", "--images", "~/p/*.jpg", "--row=~1", "a=~/b", "--x=a~/b"]
+    assert expand_flagfiles(given) == [
+        f"--data_dir={tmp_path}/data",
+        f"--workdir={tmp_path}/runs/a=b",
+        "--images",
+        f"{tmp_path}/p/*.jpg",
+        "--row=~1",
+        "a=~/b",
+        "--x=a~/b",
+    ]
+
+
 def test_a_flag_that_is_gone_still_reads_from_an_old_flagfile(tmp_path, capsys):
     (tmp_path / "flags.txt").write_text("--epochs=3\n--on_conflict=new\n# until step 9: --epochs=2\n--seed=1\n")
     assert expand_flagfiles([f"--flagfile={tmp_path}/flags.txt"]) == ["--epochs=3", "--seed=1"]

@@ -18,6 +18,7 @@ from kseg.data.synthetic.dataset import draw_cityscapes
 from kseg.evaluation import cityscapes_protocol, standard_protocol
 from kseg.inference import predict
 from kseg.metrics import Scores
+from kseg.metrics.fischer2021_scores import Fischer2021Scores
 from kseg.reports import comparison, evaluation_report
 from kseg.reports.evaluation_report import write_report
 from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
@@ -142,6 +143,30 @@ def test_a_comparison_reads_each_record_once_and_predicts_it_once_a_model(street
     models = {"car": constant_model(CAR), "road": constant_model(ROAD)}
     kseg.compare(models, streets[0], tmp_path / "page", batch_size=2)
     assert len(counted) == 2 + 2 * 2 and set(counted.values()) == {1}, counted
+
+
+@pytest.mark.parametrize("name", ["mine.json", "report/confusion.png", "report/groups.csv", "report/objects.json"])
+def test_scores_and_report_replace_only_what_an_evaluation_wrote(name, streets, tmp_path, call_script):
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text('{"classes": []}')
+    constant_model(CAR).save(tmp_path / "car.keras")
+    flags = (f"--model={tmp_path}/car.keras", f"--data_dir={streets[0]}", f"--report_dir={tmp_path}/report")
+    output = tmp_path / "mine.json"
+    code, _, error = call_script("evaluate", *flags, f"--output={output}")
+    assert code == 2 and name.rpartition("/")[2] in error and "move that file" in error
+    assert [path for path in tmp_path.rglob("*.*") if path.suffix != ".keras"] == [mine]
+    assert mine.read_text() == '{"classes": []}'
+
+
+def test_an_evaluation_replaces_the_one_before_of_any_protocol(streets, tmp_path, call_script):
+    constant_model(CAR).save(tmp_path / "car.keras")
+    output = tmp_path / "a.json"
+    flags = (f"--model={tmp_path}/car.keras", f"--data_dir={streets[0]}", f"--report_dir={tmp_path}", "--batch_size=2")
+    Fischer2021Scores(*[0.5] * 6, 2, 2, 0, 96, 192, "nearest", False).to_json(output)
+    for protocol in ("cityscapes", "standard"):
+        assert call_script("evaluate", *flags, f"--protocol={protocol}", f"--output={output}")[0] == 0
+    assert Scores.from_json(output).images == 2
 
 
 def test_a_model_of_other_classes_writes_nothing(streets, tmp_path):

@@ -97,6 +97,8 @@ def test_from_the_command_line(root):
         (["--mean=.7,.01,5", "--mean=.6,.01,5"], "--audit"),
         (["--audit", "--mean=.7,.01,5"], "given twice"),
         (["--audit", "--mean=.7,.01,5", "--mean=.6"], "MEAN,DEVIATION,RUNS"),
+        (["--audit", "--mean=.7,.01,5", "--mean=75.1,.9,5"], "must have one unit"),
+        (["--audit", "--mean=.7,.01,5", "--mean=.6,.01,5", "--model=m", "--output=o"], "Leave out --model, --output"),
     ):
         command = [sys.executable, str(root / "scripts" / "evaluate.py"), *flags]
         alone = subprocess.run(command, capture_output=True, text=True, check=False)

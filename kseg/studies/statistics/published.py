@@ -80,8 +80,14 @@ def judge(first, second):
     thing, and a standard error must be multiplied by the root of the number of runs first.
 
     Raises:
-        InputError: both spreads are 0.
+        InputError: both spreads are 0, or one mean seems to be a share of 1 and the other in percent.
     """
+    smaller, larger = sorted((first.mean, second.mean))
+    if 0 < smaller <= 1 < larger and larger >= 10 * smaller:
+        raise InputError(
+            f"Both means must have one unit, but {smaller:g} looks like a share of 1 and {larger:g} like percent. "
+            "Give both, and their deviations, as shares of 1."
+        )
     error = math.hypot(first.deviation / math.sqrt(first.runs), second.deviation / math.sqrt(second.runs))
     if error == 0:
         raise InputError("One of the two standard deviations must be above 0: without a spread there is no chance.")
