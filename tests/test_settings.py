@@ -32,6 +32,8 @@ from kseg.training.schedules import Schedule, learning_rate
         ("learning_rate", 10**400, "learning_rate must be a finite number, got 1000"),
         ("learning_rate", "0.1", "learning_rate must be a finite number, got '0.1'"),
         ("clip_norm", True, "clip_norm must be a finite number, got True"),
+        ("brightness", 9, "brightness must be at most 1.0, got 9.0"),
+        ("hue", 0.6, "hue must be at most 0.5, got 0.6"),
         ("lr_drop_epochs", [30, 60], r"lr_drop_epochs must be text such as '30,60,90', got \[30, 60\]"),
         ("class_weights", (1, 2), r"class_weights must be text such as '1,2,0.5', got \(1, 2\)"),
         ("loss", ["dice"], r"loss must be text such as 'cross_entropy\+0.5\*dice', got \['dice'\]"),

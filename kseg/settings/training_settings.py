@@ -201,10 +201,10 @@ class Settings:
         2.0, "Largest factor by which image and label are randomly scaled.", lower=0.01, upper=16.0
     )
     flip: bool = _setting(True, "Mirror half of the training images.")
-    brightness: float = _setting(0.1, "Largest random shift of brightness, as a share of 255.", lower=0.0)
-    contrast: float = _setting(0.2, "Largest random relative change of contrast.", lower=0.0)
-    saturation: float = _setting(0.2, "Largest random relative change of saturation.", lower=0.0)
-    hue: float = _setting(0.02, "Largest random rotation of hue, as a share of the full circle.", lower=0.0)
+    brightness: float = _setting(0.1, "Largest random shift of brightness, as a share of 255.", lower=0.0, upper=1.0)
+    contrast: float = _setting(0.2, "Largest random relative change of contrast.", lower=0.0, upper=1.0)
+    saturation: float = _setting(0.2, "Largest random relative change of saturation.", lower=0.0, upper=1.0)
+    hue: float = _setting(0.02, "Largest random rotation of hue, as a share of the full circle.", lower=0.0, upper=0.5)
     seed: int = _setting(
         0, "Random seed for initial weights, image order, augmentation and dropout.", lower=0, upper=2**32 - 1
     )
