@@ -250,7 +250,8 @@ def test_it_trains_in_bfloat16_and_is_saved_and_exported(name, tmp_path, monkeyp
     assert np.mean(served["labels"].numpy() == labels) > 0.99  # ties and rounding alone
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TAKEN_OVER)
 def test_it_trains_without_tensorflow(name, root, tmp_path):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed (pip install -e '.[test]')")

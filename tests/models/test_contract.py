@@ -20,10 +20,15 @@ for _name in [name for name in MODELS if "encoder" in options_of(name)]:
     CASES[f"{_name}-vgg16"] = {"encoder": "vgg16"}
     if "depth" in options_of(_name):  # those of the others is a ResNet by default
         CASES[f"{_name}-resnet50"] = {"encoder": "resnet50"}
-# What compiles or exports takes long: by default for one, with `-m slow` (as .ci/run has it) for the others. A compiled
-# step of every model is in test_as_users.py, the export of SegNet-ASPP in test_export.py.
+# What compiles or exports takes long: by default for one, with `-m slow` (as .ci/run has it) for every other model, on
+# one encoder. A compiled step of every model is in test_as_users.py, the export of SegNet-ASPP in test_savedmodel.py.
 the_others_slow = pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case == "r2unet" else pytest.mark.slow) for case in CASES], indirect=True
+    "case",
+    [
+        pytest.param(case, marks=() if case == "r2unet" else pytest.mark.slow)
+        for case in (*MODELS, "deeplabv3-vgg16", "unet-resnet50")
+    ],
+    indirect=True,
 )
 
 

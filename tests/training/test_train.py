@@ -484,6 +484,7 @@ def test_tensorboard_holds_scores_and_pictures(whole):
     assert {"image | prediction | truth", "confusion matrix"} <= tags
 
 
+@pytest.mark.slow
 def test_several_replicas_equal_one(records, tmp_path, root):
     """Needs logical devices from the start of the process, so it runs in one of its own."""
     command = [sys.executable, str(root / "tests" / "programs" / "replicas.py"), str(records), str(tmp_path)]
