@@ -96,6 +96,19 @@ def settle_kernels(setting, stored):
     return running
 
 
+def peak_memory():
+    """Return the most memory that this process has had so far, in bytes; ImportError on Windows, which cannot say."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            # Linux hands ru_maxrss on from parent to child; this one starts with the process.
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+    except FileNotFoundError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak * (1 if sys.platform == "darwin" else 1024)
+
+
 def runs_onednn():
     """Return whether the TensorFlow of this process uses oneDNN's kernels."""
     from tensorflow.python.util import _pywrap_util_port  # nothing public says it

@@ -4,11 +4,11 @@ import atexit
 import json
 import os
 import pathlib
-import sys
 import threading
 import time
 
 from kseg.io.files import write_json
+from kseg.io.runtime import peak_memory
 
 SECONDS = 5  # between two accounts
 
@@ -38,10 +38,9 @@ def used():
         import resource  # not on Windows
     except ImportError:
         return {"cpu_seconds": time.process_time(), "peak_memory": None}
-    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    unit = 1 if sys.platform == "darwin" else 1024
-    seconds = sum(usage.ru_utime + usage.ru_stime for usage in (own, others))
-    return {"cpu_seconds": seconds, "peak_memory": own.ru_maxrss * unit}
+    accounts = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    seconds = sum(usage.ru_utime + usage.ru_stime for usage in accounts)
+    return {"cpu_seconds": seconds, "peak_memory": peak_memory()}
 
 
 def total(folder):

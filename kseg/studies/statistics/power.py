@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
+from kseg.data.groups import FEW
 from kseg.io.errors import InputError
 from kseg.studies.statistics.intervals import LEVEL
 
 WANTED = 0.8
 FEWEST_SEEDS = 6
-FEWEST_GROUPS = 10
+FEWEST_GROUPS = FEW
 MOST_SEEDS = 30
 MOST_GROUPS = 100_000
 _MIDDLES = (np.arange(4000) + 0.5) / 4000  # of equal shares of a distribution

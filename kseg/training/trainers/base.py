@@ -2,16 +2,13 @@
 
 import contextlib
 import math
-import pathlib
-import re
-import resource
-import sys
 
 import keras
 import numpy as np
 
 from kseg.inference.finite import first_not_finite
 from kseg.io.errors import InputError, NotFiniteError
+from kseg.io.runtime import peak_memory
 from kseg.metrics.scores import five_scores
 from kseg.training.averaging import MovingAverage
 
@@ -82,10 +79,7 @@ class Trainer:
 
     def peak_memory(self):
         """Return (bytes, of what): the most memory of this process so far, or of a device if the backend reports it."""
-        status = pathlib.Path("/proc/self/status")
-        if status.exists():  # Linux hands ru_maxrss on from parent to child
-            return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[1]) * 1024, "memory"
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), "memory"
+        return peak_memory(), "memory"
 
     def hardware(self):
         """Return (what the steps run on in words, a warning about it or None)."""
