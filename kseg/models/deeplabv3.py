@@ -5,7 +5,7 @@ import keras
 from kseg import blocks
 from kseg.io.errors import InputError
 from kseg.models import common
-from kseg.models.backbones import encode, load_encoder, resnet
+from kseg.models.backbones import decoder_model, encode, resnet
 
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride, in pixels of the encoder's map
 MULTI_GRID = (1, 2, 4)
@@ -67,10 +67,7 @@ def deeplabv3(
     x = common.dropout(pooling(x), dropout, seed, "aspp_dropout")
     x = common.logits(x, num_classes, initializer=initializer)
     x = common.upsample(x, output_stride, "upsampling", "float32")
-    model = keras.Model(image, x, name=name)
-    if encoder_weights:
-        load_encoder(model, encoder, encoder_weights)
-    return model
+    return decoder_model(image, x, encoder=encoder, encoder_weights=encoder_weights, name=name)
 
 
 def _pyramid_pooling(rates, filters):

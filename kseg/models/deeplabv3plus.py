@@ -4,7 +4,7 @@ import keras
 
 from kseg import blocks
 from kseg.models import common
-from kseg.models.backbones import encode, load_encoder
+from kseg.models.backbones import decoder_model, encode
 from kseg.models.deeplabv3 import RATES
 
 LOW_LEVEL = 4  # stride of the map that the decoder joins
@@ -67,7 +67,4 @@ def deeplabv3plus(
         x = blocks.conv_bn_relu(x, filters, initializer=initializer, name=f"decoder_conv{i}")
     x = common.logits(x, num_classes, initializer=initializer)
     x = common.upsample(x, LOW_LEVEL, "upsampling", "float32")
-    model = keras.Model(image, x, name=name)
-    if encoder_weights:
-        load_encoder(model, encoder, encoder_weights)
-    return model
+    return decoder_model(image, x, encoder=encoder, encoder_weights=encoder_weights, name=name)

@@ -7,7 +7,7 @@ import keras
 
 from kseg import blocks
 from kseg.models import common
-from kseg.models.backbones import encode, load_encoder
+from kseg.models.backbones import decoder_model, encode
 
 STRIDES = (32, 16, 8, 4)  # of the pyramid's levels
 GROUPS = 32  # of the group norm (Wu and He 2018, arXiv 1803.08494)
@@ -46,10 +46,7 @@ def fpn(
     x = keras.layers.Add(name="segmentation")(branches)  # (B, H/4, W/4, filters / 2)
     x = common.logits(x, num_classes, initializer=initializer)
     x = common.upsample(x, STRIDES[-1], "upsampling", "float32")
-    model = keras.Model(image, x, name=name)
-    if encoder_weights:
-        load_encoder(model, encoder, encoder_weights)
-    return model
+    return decoder_model(image, x, encoder=encoder, encoder_weights=encoder_weights, name=name)
 
 
 def _pyramid(maps, filters, initializer):

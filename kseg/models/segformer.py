@@ -4,7 +4,7 @@ import keras
 
 from kseg import blocks
 from kseg.models import common
-from kseg.models.backbones import encode, load_encoder
+from kseg.models.backbones import decoder_model, encode
 
 STRIDES = (32, 16, 8, 4)  # of the maps that it joins, in the authors' order
 
@@ -49,7 +49,4 @@ def segformer(
     x = common.dropout(x, dropout, seed, "fuse_dropout")
     x = common.logits(x, num_classes, initializer=initializer)
     x = common.upsample(x, STRIDES[-1], "upsampling", "float32")
-    model = keras.Model(image, x, name=name)
-    if encoder_weights:
-        load_encoder(model, encoder, encoder_weights)
-    return model
+    return decoder_model(image, x, encoder=encoder, encoder_weights=encoder_weights, name=name)

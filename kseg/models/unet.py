@@ -7,7 +7,7 @@ import keras
 from kseg import blocks
 from kseg.io.errors import InputError, check_whole
 from kseg.models import common
-from kseg.models.backbones import encode, load_encoder
+from kseg.models.backbones import decoder_model, encode
 
 DEPTH = 5  # levels of the papers' own encoders
 UPSAMPLINGS = ("nearest", "transposed")
@@ -338,7 +338,4 @@ def _unet(
             x = join(maps[stride], x, name=f"decoder{level}_skip")
         x = block(x, widths[stride], name=f"decoder{level}")
     x = common.logits(x, num_classes, initializer=initializer, activation=head_activation)
-    model = keras.Model(image, x, name=name)
-    if encoder_weights:
-        load_encoder(model, encoder, encoder_weights)
-    return model
+    return decoder_model(image, x, encoder=encoder, encoder_weights=encoder_weights, name=name)

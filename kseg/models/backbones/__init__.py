@@ -158,6 +158,14 @@ def _encode_network(encoder, input_shape, output_stride, label):
     return image, keras_hub_backbone.pyramid(network, x, output_stride=output_stride, encoder=label)
 
 
+def decoder_model(image, scores, *, encoder, encoder_weights, name):
+    """The keras.Model from the image of `encode` to scores; `encoder_weights`: of `load_encoder`, None for none."""
+    model = keras.Model(image, scores, name=name)
+    if encoder_weights:
+        load_encoder(model, encoder, encoder_weights)
+    return model
+
+
 def load_encoder(model, encoder, source):
     """Fills the encoder of a built model with weights, and sets `preprocess` to what they expect.
 

@@ -5,11 +5,10 @@ import numpy as np
 
 from kseg.io.errors import InputError
 from kseg.layers.pyramid import Pyramid
+from kseg.models.backbones.layerwise import SIZE, STRIDES
 from kseg.models.pretrained.weights import PREFIX
 
 HUB = "hub:"  # before the name of a preset
-_SIZE = 256  # height and width by which the strides of a network of free size are found
-_STRIDES = (2, 4, 8, 16, 32)
 
 
 def _keras_hub():
@@ -89,7 +88,7 @@ def pyramid(network, x, *, output_stride, encoder):
     if type(network).__module__.startswith("keras."):  # a config of its own would not know the pyramid
         network = keras.Model(network.input, keras.tree.flatten(network.pyramid_outputs), name=network.name)
     layer = Pyramid(network, name=f"{PREFIX}pyramid")
-    sizes = [size or _SIZE for size in layer.features.input_shape[1:3]]
+    sizes = [size or SIZE for size in layer.features.input_shape[1:3]]
     try:
         shapes = layer.compute_output_shape((1, *sizes, 3))
         outputs = layer(x)
@@ -98,7 +97,7 @@ def pyramid(network, x, *, output_stride, encoder):
     maps = {}
     for shape, tensor in zip(shapes, outputs, strict=True):
         stride = round(sizes[0] / shape[1])
-        if stride in _STRIDES:
+        if stride in STRIDES:
             maps[stride] = tensor
     if not maps or max(maps) != output_stride:
         raise InputError(

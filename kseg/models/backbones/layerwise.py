@@ -9,7 +9,7 @@ from kseg.io.errors import InputError
 from kseg.layers.normalization import BatchNormalization
 from kseg.models.pretrained.weights import PREFIX
 
-SIZE = 256  # height and width that networks are built at here: what a map's stride follows from
+SIZE = 256  # height and width that networks are built at, or thought of at: what a map's stride follows from
 STRIDES = (2, 4, 8, 16, 32)
 # Layers and operations whose every pixel comes from that pixel alone, or from the image's mean: no dilation changes
 # them. By name, for Keras does not export all of them.

@@ -36,7 +36,7 @@ _KINDS = {
     keras.layers.BatchNormalization: "norm",
 }
 # A kernel's axes in PyTorch's order; what PyTorch calls the variables.
-_TORCH_AXES = {"conv": (3, 2, 0, 1), "convolution": (3, 2, 0, 1), "depthwise": (2, 3, 0, 1)}
+_TORCH_AXES = dict.fromkeys(("conv", "convolution", "dense"), (3, 2, 0, 1)) | {"depthwise": (2, 3, 0, 1)}
 _IN_TORCH = {
     "kernel": "weight",
     "gamma": "weight",
@@ -324,11 +324,9 @@ def _assign(layer, kind, values, torch, flip):
     kernel = values.get("kernel")
     if kernel is not None:
         shape = variables["kernel"].shape
-        if torch and kind != "depthwise":  # a dense one is flattened channels first; for a convolution that is its own
-            height, width, channels, filters = shape
-            kernel = kernel.reshape(filters, channels, height, width).transpose(2, 3, 1, 0)
-        elif torch and kind == "depthwise":
-            kernel = kernel.transpose(2, 3, 0, 1)
+        if torch:  # a dense one is a convolution's, flattened
+            axes = _TORCH_AXES[kind]
+            kernel = kernel.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))
         else:
             kernel = kernel.reshape(shape)
         if flip:
