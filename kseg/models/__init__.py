@@ -78,7 +78,7 @@ def _check_option(option, value, default):
     elif isinstance(default, float):
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
             raise InputError(f"{option} must be at least 0 and below 1, got {value!r}.")
-    elif option in ("depth", "decoder_filters"):
+    elif option in ("depth", "decoder_filters", "aspp_filters"):
         if value is not default:
             check_whole(option, value, 1)
     elif option == "encoder":
