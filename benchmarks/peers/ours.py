@@ -78,7 +78,7 @@ def loop_step(model, options, batch, height, width, num_classes, remat=False, ac
         trainer.wait()
         return trainer.loss_sum / trainer.steps
 
-    return run, {}
+    return run, {"parameters": costs.parameters(model)}
 
 
 def training_loop(model, base_filters, batch, height, width, num_classes, records):
