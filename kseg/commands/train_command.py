@@ -1,4 +1,12 @@
-"""Train, evaluate and export a model: python scripts/train.py --flagfile=configs/segnet_aspp.flags --batch_size=6"""
+"""Train, evaluate and export a model.
+
+    kseg train --flagfile=quickstart
+    kseg train --flagfile=segnet_aspp --batch_size=6
+    kseg train --model=r2unet --dataset=folder --data_dir=data/mydata --workdir=runs/mydata --epochs=50
+
+The first two are configs that come with kseg; `kseg configs` lists them. The same command continues a run that was
+interrupted.
+"""
 
 import os
 
@@ -7,7 +15,7 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.data.datasets import DATASETS
 from kseg.io.errors import NotFiniteError
-from kseg.settings import Settings
+from kseg.settings import MODEL_NAMES, Settings
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -16,7 +24,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "workdir", None, "Folder for the run. The same command continues a run that was interrupted.", flag_values=FLAGS
 )
-flags.DEFINE_string("model", None, "Architecture: a name in kseg.MODELS.", flag_values=FLAGS)
+flags.DEFINE_string("model", None, f"Architecture: one of {', '.join(MODEL_NAMES)}.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "dataset",
     "cityscapes",

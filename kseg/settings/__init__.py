@@ -10,12 +10,15 @@ from kseg.settings.loss_grammar import (
     parse_class_weights,
     parse_loss,
 )
-from kseg.settings.training_settings import Augmentation, Resize, Settings, make_settings, without_effect
+from kseg.settings.model_names import MODEL_NAMES
+from kseg.settings.training_settings import GROUPS, Augmentation, Resize, Settings, make_settings, without_effect
 
 __all__ = [
     "CLASS_WEIGHTS",
     "FOCAL_GAMMA",
+    "GROUPS",
     "LOSSES",
+    "MODEL_NAMES",
     "TOP_K_SHARE",
     "Augmentation",
     "Loss",
