@@ -10,7 +10,7 @@ from kseg.settings.loss_grammar import (
     parse_class_weights,
     parse_loss,
 )
-from kseg.settings.model_names import MODEL_NAMES
+from kseg.settings.model_names import MODEL_FILES, check_model_name, check_model_options, options_in_source
 from kseg.settings.training_settings import GROUPS, Augmentation, Resize, Settings, make_settings, without_effect
 
 __all__ = [
@@ -18,15 +18,18 @@ __all__ = [
     "FOCAL_GAMMA",
     "GROUPS",
     "LOSSES",
-    "MODEL_NAMES",
+    "MODEL_FILES",
     "TOP_K_SHARE",
     "Augmentation",
     "Loss",
     "Resize",
     "Settings",
+    "check_model_name",
+    "check_model_options",
     "current_options",
     "flag_line",
     "make_settings",
+    "options_in_source",
     "parse_class_weights",
     "parse_loss",
     "read_flag_line",

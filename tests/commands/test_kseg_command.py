@@ -10,8 +10,8 @@ from absl import flags
 
 from kseg.commands import command_line, configs_command, main, train_command
 from kseg.io.errors import InputError
-from kseg.models import MODELS
-from kseg.settings import GROUPS, MODEL_NAMES, Settings
+from kseg.models import MODELS, options_of
+from kseg.settings import GROUPS, MODEL_FILES, Settings, options_in_source
 from kseg.settings import configs as config_files
 
 WITHOUT_SCRIPT = {"configs"}  # commands that only an installed kseg needs
@@ -96,12 +96,13 @@ def test_help_has_groups_with_names(call_script):
     assert "kseg." not in out.replace("kseg.MODELS", "")
     for name in [*Settings.__dataclass_fields__, "model", "workdir"]:
         assert f"\n  --{name}: " in out or f"\n  --[no]{name}: " in out
-    assert all(f"{name}," in out or f"{name}." in out for name in MODEL_NAMES)
+    assert all(f"{name}," in out or f"{name}." in out for name in MODEL_FILES)
     assert GROUPS.keys() <= Settings.__dataclass_fields__.keys()
 
 
-def test_the_names_of_the_models_are_those_of_the_builders():
-    assert tuple(MODELS) == MODEL_NAMES
+def test_options_are_read_from_the_source_of_each_builder():
+    for name in MODELS:
+        assert options_in_source(name) == options_of(name) != []
 
 
 def test_a_config_is_found_by_name_and_a_file_of_that_path_wins(clone):
