@@ -34,7 +34,7 @@ def score_run(request):
     if done != facts["steps"]:
         raise InputError(f"{folder.workdir} must have trained {facts['steps']} steps, its budget, but did {done}.")
     weights = folder.kept_model(settings.get("keep", "best"))
-    model = as_model(weights)
+    loaded = as_model(weights)
     cost = {
         "parameters": facts["parameters"],
         "multiply_adds": facts["multiply_adds"],
@@ -42,7 +42,13 @@ def score_run(request):
         **usage.total(request["usage"]),
     }
     for split in request["splits"]:
-        source = open_for(model, request["data_dir"], split, settings.get("label_set"), settings.get("label_space"))
+        model, source = open_for(
+            loaded,
+            request["data_dir"],
+            split,
+            settings.get("label_set"),
+            settings.get("label_space"),
+        )
         images = ImageCounts()
         scores = ScoreCounts(source.label_set.classes)
         with source.readable_errors():
