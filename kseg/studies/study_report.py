@@ -12,10 +12,11 @@ from kseg import __version__
 from kseg.data.groups import groups_of, shown_groups
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading, write_atomic, write_json
+from kseg.io.hash_list import write_hashes
 from kseg.io.text import count_text, first_names
 from kseg.studies.budgets import TRAINING
 from kseg.studies.report_text import text_of
-from kseg.studies.run_counts import counts_path, read_counts
+from kseg.studies.run_counts import FOLDER, RESULTS, counts_path, read_counts, write_results
 from kseg.studies.statistics.intervals import Groups as DrawnGroups
 from kseg.studies.statistics.intervals import check_models, mean_iou, resampled_scores, score_interval
 from kseg.studies.statistics.power import budget
@@ -24,6 +25,8 @@ from kseg.studies.statistics.variance import components, linearised
 from kseg.studies.statistics.verdict import EQUIVALENCE, compare
 
 PLAN = "study.json"
+# What belongs to the report in a study's folder, its sha256 in sha256.txt.
+REPORT_PARTS = (PLAN, RESULTS, "report.json", "report.txt", FOLDER, "report", "maps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,10 @@ class StudyReport:
 
 
 def report(output, *, equivalence=EQUIVALENCE, broken=()):
-    """Compare the models of a study by the runs that are finished, and write OUTPUT/report.txt and report.json.
+    """Compare the models of a study by the runs that are finished.
+
+    Writes OUTPUT/report.txt, report.json and results.csv, and last sha256.txt, by which `kseg.reports.verify` checks
+    them.
 
     Args:
         output: a study's folder. equivalence: the difference of mean IoU that does not matter. broken: runs that
@@ -53,6 +59,19 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
     Raises:
         InputError: no study there, or counts that are damaged or of other images.
     """
+    found = compared(output, equivalence=equivalence, broken=broken)
+    output = pathlib.Path(output)
+    rows = finished_rows(output, found.table["plan"])
+    if rows:
+        write_results(output, rows)
+    write_json(output / "report.json", found.table)
+    write_atomic(str(output / "report.txt"), f"{found}\n".encode())
+    write_hashes(output, REPORT_PARTS)
+    return found
+
+
+def compared(output, *, equivalence=EQUIVALENCE, broken=()):
+    """Do what `report` does, and write nothing."""
     output = pathlib.Path(checked_path(output, "output"))
     check_equivalence(equivalence)
     stored = stored_study(output)
@@ -78,10 +97,17 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
         "before": stored["before"],
         "broken": list(broken),
     }
-    found = StudyReport(comparisons, table, tuple(broken))
-    write_json(output / "report.json", table)
-    write_atomic(str(output / "report.txt"), f"{found}\n".encode())
-    return found
+    return StudyReport(comparisons, table, tuple(broken))
+
+
+def finished_rows(output, plan):
+    """Return the rows of results.csv, in the order of the plan: of each run that is scored on every split."""
+    rows = []
+    for seed, data, model in itertools.product(plan["seeds"], plan["data"], plan["models"]):
+        paths = [counts_path(output, model["name"], data["name"], seed, split) for split in data["splits"]]
+        if all(path.exists() for path in paths):
+            rows += [read_counts(path).row for path in paths]
+    return rows
 
 
 def check_equivalence(equivalence):

@@ -22,7 +22,9 @@ def weights(colours, factor, shift):
     return kernel.astype(np.float32), (BIAS - (kernel * shift).sum(1)).astype(np.float32)
 
 
-def write_onnx(path, *, colours=GREY, factor=1.0, shift=0.0, layout="NCHW", size=(None, None), dtype="float32", ids=False):
+def write_onnx(
+    path, *, colours=GREY, factor=1.0, shift=0.0, layout="NCHW", size=(None, None), dtype="float32", ids=False
+):
     """An ONNX file; size: fixed (height, width), or free; ids: it gives them, not scores."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
