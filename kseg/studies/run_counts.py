@@ -15,6 +15,7 @@ from kseg.io.files import reading, replacing, write_atomic
 
 FOLDER = "counts"
 RESULTS = "results.csv"
+FIXED = "fixed"  # in the place of a seed: the run of a model that is not trained
 # What NumPy and zipfile raise about a file of arbitrary bytes.
 DAMAGED = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, TypeError, RuntimeError, SyntaxError)
 
@@ -34,9 +35,14 @@ class RunCounts:
     row: dict
 
 
+def run_part(seed):
+    """Return what a run of a model on records is called: "seed-3", or "fixed"."""
+    return FIXED if seed == FIXED else f"seed-{seed}"
+
+
 def counts_path(output, model, data, seed, split):
     """Return the path of a run's counts in a study's folder."""
-    return pathlib.Path(output) / FOLDER / model / data / f"seed-{seed}.{split}.npz"
+    return pathlib.Path(output) / FOLDER / model / data / f"{run_part(seed)}.{split}.npz"
 
 
 def write_counts(path, found):
