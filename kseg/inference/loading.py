@@ -84,7 +84,8 @@ def _load_own(path):
         kept = folder.kept_model((folder.stored_or_none() or {}).get("keep", "best"))
         if not kept.exists():
             raise InputError(
-                f"{path} holds neither saved_model.pb nor {kept.name}: it is neither a model nor a scored run."
+                f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone: it is no model, no "
+                "scored run and no folder of label maps."
             )
         path = kept
     with reading(path), open(path, "rb") as file:

@@ -72,14 +72,15 @@ def compare(
     refuse_inputs([output], [*read, *record_files(data_dir)])
     with replaced_folder(output) as folder:
         source = open_split(data_dir, split, label_set, label_space)
-        origins = {name: provenance(model) for name, model in models.items()}
         loaded = _contestants(models, source, data_dir)
         _check_same_classes(loaded)
         for name, model in loaded.items():
             with _naming(name):
                 check_classes(model, source.label_set, data_dir)
-        for name, model in loaded.items():
-            origins[name]["reads"] = getattr(model, "reads", "Keras")
+        origins = {
+            name: {**provenance(models[name]), "reads": getattr(model, "reads", "Keras")}
+            for name, model in loaded.items()
+        }
         groups = _groups(source, group_by)
         tally = _Tally(source, len(loaded), folder, groups)
         predictors = [_named_predictor(name, model) for name, model in loaded.items()]

@@ -99,7 +99,7 @@ def spoil(folder, name, do):
 PROBLEMS = [
     (lambda f: (f / "val_1.png").unlink(), r"1 of 2 images have none: val_1.png"),
     (lambda f: (f / "val_7.png").write_bytes((f / "val_0.png").read_bytes()), r"1 file of no image: val_7.png"),
-    (lambda f: (f / "notes.txt").write_text("x"), r"1 file of no image: notes.txt"),
+    (lambda f: (f / "notes.txt").write_text("x"), r"and not PNG files alone: it is no model"),
     (lambda f: Image.new("L", (24, 17)).save(f / "val_0.png"), r"1 label map of another size: .*\(24x17, not 24x16\)"),
     (lambda f: (f / "val_0.png").write_bytes((f / "val_0.png").read_bytes()[:60]), "cannot be scored:\n.*val_0.png"),
     (lambda f: Image.new("L", (24, 16), 12).save(f / "val_0.png"), r"ids that are not among .*: 12 \(.*val_0.png\)"),

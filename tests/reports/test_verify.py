@@ -1,5 +1,6 @@
 """compare --verify: a report whose numbers are not those of its counts, or with any bit flipped, is found."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -9,8 +10,12 @@ import fake_study
 import numpy as np
 import pytest
 import tiny
+from outside_files import describe, write_onnx
+from PIL import Image
 
 import kseg
+from kseg.data.pipeline.examples import Examples
+from kseg.io.files import sha256_of
 from kseg.io.hash_list import HASHES, files_below, hash_faults, write_hashes
 from kseg.reports.comparison_counts import COUNTS, read_counts, write_counts
 from kseg.reports.verify import verify
@@ -208,11 +213,37 @@ def test_the_script_says_what_fits_and_needs_no_framework(comparison, tmp_path, 
 
 
 def test_hashes_say_what_was_compared(comparison, records):
-    """Of the data and of models without a file; those with one: test_contestants."""
+    """Of the data, and of models without a file."""
     table = json.loads((comparison / "comparison.json").read_text())
-    from kseg.io.files import sha256_of
-
     assert table["manifest_sha256"] == sha256_of(str(records / "dataset.json"))
     one, two = (model["weights_sha256"] for model in table["models"])
     assert one == two and len(one) == 64  # the same weights at two sizes
-    assert table["kseg_version"] == kseg.__version__
+    assert table["kseg_version"] == kseg.__version__ and table["models"][0]["path"] is None
+
+
+def test_hashes_of_contestants_are_those_of_the_files_that_were_opened(records, tmp_path):
+    """A run whose kept weights are last.keras, an ONNX file with a map, a folder of label maps."""
+    run = tmp_path / "run"
+    run.mkdir()
+    tiny.brightness_model().save(run / "last.keras")
+    (run / "flags.txt").write_text("--keep=last\n")
+    onnx = write_onnx(tmp_path / "x.onnx")
+    keys = 'classes = ["a", "b", "c"]\nchannels = "RGB"\nrange = "0..255"\n'
+    beside = describe(onnx, f'{keys}map = {{a = "road", b = "car", c = "sky"}}')
+    examples = Examples(records, "val")
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for i, name in enumerate(examples.split.names):
+        Image.fromarray(examples.raw(i)[1]).save(maps / f"{name}.png")
+    found = kseg.compare([run, onnx, maps], records, tmp_path / "report").table["models"]
+    assert [model["reads"].split(",")[0] for model in found] == ["Keras", "ONNX", "label maps"]
+    assert [model["weights_sha256"] for model in found[:2]] == [
+        sha256_of(str(run / "last.keras")),
+        sha256_of(str(onnx)),
+    ]
+    assert [model["flags_sha256"] for model in found] == [sha256_of(str(run / "flags.txt")), None, None]
+    assert [model["description_sha256"] for model in found] == [None, sha256_of(str(beside)), None]
+    assert [model["map"] for model in found] == [None, {"a": "road", "b": "car", "c": "sky"}, None]
+    lines = [f"{sha256_of(str(path))}  {path.name}\n" for path in sorted(maps.iterdir())]
+    assert found[2]["weights_sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert verify(tmp_path / "report").faults == ()

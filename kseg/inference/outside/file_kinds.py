@@ -22,7 +22,8 @@ def kind_of(path):
     """Return what there is at a path that exists: one of the names above.
 
     A TFLite file says TFL3 at byte 4. An ONNX file has no mark: it is a protocol buffer whose outermost message has a
-    version and a graph (onnx.proto, ModelProto). A folder with a run's files is a run, whatever pictures are in it.
+    version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone: folders of models and runs
+    have pictures too.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -44,9 +45,13 @@ def _kind_of_folder(path):
         return SAVED_MODEL
     if any((path / name).exists() for name in (FLAGS_FILE, "best.keras", "last.keras")):
         return KSEG
-    if any(name.endswith(".png") for name in walk_files(str(path))):
-        return LABEL_MAPS
-    return KSEG
+    found = KSEG
+    with reading(path):
+        for name in walk_files(str(path)):
+            if not name.endswith(".png"):
+                return KSEG
+            found = LABEL_MAPS
+    return found
 
 
 def _fields(file, size):
