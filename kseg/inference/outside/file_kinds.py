@@ -22,8 +22,8 @@ def kind_of(path):
     """Return what there is at a path that exists: one of the names above.
 
     A TFLite file says TFL3 at byte 4. An ONNX file has no mark: it is a protocol buffer whose outermost message has a
-    version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone: folders of models and runs
-    have pictures too.
+    version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone: folders of models and
+    runs have pictures too.
     """
     path = pathlib.Path(path)
     if path.is_dir():
