@@ -24,6 +24,7 @@ from kseg.io.errors import InputError
 from kseg.losses import SegmentationLoss
 from kseg.models import MODELS, options_of
 from kseg.models.pretrained import weights
+from kseg.reports.verify import verify
 from kseg.studies import study_report
 
 
@@ -37,6 +38,7 @@ def place(tmp_path_factory):
     (root / "loop").symlink_to(root / "loop")
     (root / "text.txt").write_text("no picture, no model, no table")
     (root / "broken.png").write_bytes((root / "image.png").read_bytes()[:40])
+    PLACE["records"] = root / "records"
     return root
 
 
@@ -56,6 +58,7 @@ def bad_paths(root):
     yield from (root / "nothing", root / "text.txt", root / "text.txt" / "below")
 
 
+PLACE = {}  # where the fixture of that name has its records
 READERS = {
     "load_dataset": lambda path: kseg.load_dataset(path, "val"),
     "load_model": kseg.load_model,
@@ -74,6 +77,8 @@ READERS = {
     "prepare camvid": lambda path: prepare_dataset("camvid", path, "nowhere", progress=False),
     "train": lambda path: kseg.train("unet", path, "nowhere", epochs=1),
     "compare": lambda path: kseg.compare([path, "other"], "data", "nowhere"),
+    "verify": verify,
+    "map": lambda path: kseg.evaluate(model(), PLACE["records"], class_map=path),
     "study": kseg.study,
     "study's report": study_report.report,
     "encoder weights": lambda path: weights.load_encoder_weights(model(), "vgg16", path),
@@ -86,6 +91,8 @@ def test_a_path_that_cannot_be_read_is_an_input_error(name, place, tmp_path, mon
     for path in (*bad_paths(place), place):
         if path == ["a"] and name == "predict":
             continue  # a list is of images
+        if path is None and name == "map":
+            continue  # no map
         with pytest.raises(InputError) as caught:
             READERS[name](path)
         assert len(str(caught.value)) > 10

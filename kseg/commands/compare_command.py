@@ -4,8 +4,13 @@
     kseg compare runs/r2unet runs/segnet_aspp runs/unet --data_dir=data/camvid --split=test --output=report_test
     kseg compare runs/r2unet saved_models/other --data_dir=data/cityscapes --output=report --group_by=drive
 
-Each model is a run folder, a .keras file or a SavedModel folder. All others are compared with the first.
+Each model is a run folder, a .keras file, a SavedModel folder, an ONNX or TFLite file, a folder of predicted label
+maps, or the description of one of them (docs/contestants.md). All others are compared with the first.
+
+Check a report, in seconds: python scripts/compare.py --verify=report/    Exit code 1: something does not fit.
 """
+
+import sys
 
 from absl import flags
 
@@ -16,7 +21,7 @@ command_line.define_scored_data(FLAGS, __name__)
 flags.DEFINE_string(
     "output",
     None,
-    "Folder for index.html, comparison.json and pictures; replaces an earlier page.",
+    "Folder for index.html, comparison.json, their counts and pictures; replaces an earlier page.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -27,10 +32,28 @@ flags.DEFINE_string(
     "group is the image's group. Empty: drives if the names show several, blocks if they show one.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "verify",
+    None,
+    "Folder of a comparison or study: compute every number and interval again from its counts, check the sha256 of "
+    "every file, name what does not fit, and do nothing else. It needs neither models nor data.",
+    flag_values=FLAGS,
+)
 
 
 def run(args, models):
-    """Compare the models of the command line."""
+    """Compare the models of the command line, or check a report."""
+    if args.verify is not None:
+        unused = [f"--{name}" for name in ("data_dir", "output", "group_by", "label_set") if args[name].value]
+        if models or unused:
+            raise flags.Error(f"--verify checks a report and nothing else. Leave out {', '.join([*models, *unused])}.")
+        from kseg.reports.verify import verify
+
+        found = verify(args.verify)
+        print(found)
+        if found.faults:
+            sys.exit(1)
+        return
     command_line.require(args, "data_dir", "output")
     if len(models) < 2:
         raise flags.Error(f"Give two models or more before the flags, got {' '.join(models) or 'none'}. See --help.")
@@ -48,7 +71,8 @@ def run(args, models):
         progress=True,
     )
     print(comparison)
-    print(f"{args.output.rstrip('/')}/index.html  the page; comparison.json beside it has its numbers")
+    folder = args.output.rstrip("/")
+    print(f"{folder}/index.html  the page; comparison.json beside it has its numbers, counts.npz their counts")
 
 
 def main():

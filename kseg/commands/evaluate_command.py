@@ -17,7 +17,20 @@ from kseg.evaluation import PROTOCOLS
 
 FLAGS = flags.FlagValues()
 command_line.define_scored_data(FLAGS, __name__)
-flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model",
+    None,
+    "Run folder, .keras file, SavedModel folder, ONNX or TFLite file, folder of predicted label maps, or the "
+    "description of one of them (docs/contestants.md).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "map",
+    None,
+    "For a model of other classes: .toml or .json file, a table from the model's classes to the data's "
+    '(wall = "Building"). A class that is not in it counts as wrong wherever it is predicted.',
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
     "protocol",
     "standard",
@@ -103,7 +116,9 @@ def run(args):
             )
         if len(args.mean) not in (0, 2):
             raise flags.Error(f"--mean must be given twice, got {len(args.mean)}.")
-        unused = [f"--{name}" for name in ("model", "data_dir", "output", "report_dir", "group_by") if args[name].value]
+        unused = [
+            f"--{name}" for name in ("model", "map", "data_dir", "output", "report_dir", "group_by") if args[name].value
+        ]
         if unused:
             raise flags.Error(f"--audit reads no model or data and writes no file. Leave out {', '.join(unused)}.")
         if args.row:
@@ -125,7 +140,10 @@ def run(args):
     if args.output and not output.parent.is_dir():
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
     reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
-    refuse_inputs([output, *reports], [*model_files(args.model), *record_files(args.data_dir)])
+    read = [*model_files(args.model), *record_files(args.data_dir)]
+    if args.map:
+        read.append(args.map)
+    refuse_inputs([output, *reports], read)
     evaluation_report.check_own_scores(output)
     if args.report_dir:
         evaluation_report.check_own_report(args.report_dir)
@@ -161,6 +179,7 @@ def score(args):
         group_by=args.group_by or None,
         label_resize=args.label_resize,
         train_mode_statistics=args.train_mode_statistics,
+        class_map=args.map or None,
     )
 
 
@@ -179,6 +198,7 @@ def write_report(args):
         progress=True,
         cityscapes=args.protocol == "cityscapes",
         group_by=args.group_by or None,
+        class_map=args.map or None,
     )
 
 

@@ -9,6 +9,7 @@ from kseg.data.pipeline.load import open_split
 from kseg.evaluation import PROTOCOLS
 from kseg.evaluation.fischer2021_protocol import stored_label_resize
 from kseg.inference.compatibility import check_classes, warn_of_other_records
+from kseg.inference.fitting import check_own_classes, fitted
 from kseg.inference.loading import as_model
 from kseg.inference.predict import read_image
 from kseg.io.errors import InputError
@@ -29,6 +30,7 @@ def evaluate(
     group_by=None,
     label_resize=None,
     train_mode_statistics=False,
+    class_map=None,
 ):
     """Score a model on every image of a split.
 
@@ -39,7 +41,8 @@ def evaluate(
     (`fischer2021_protocol.evaluate_fischer2021`).
 
     Args:
-        model: keras.Model that gives logits, or a path that `kseg.load_model` takes.
+        model: keras.Model that gives logits, or a path that `kseg.load_model` takes: also of a model of another format
+            or a folder of label maps (docs/contestants.md).
         data: a record folder, or an iterable (a tf.data.Dataset too) of (image, label), single (H, W, 3) and (H, W)
             or batched, uint8 RGB and uint8 training ids, 255 = ignore. Image and label, or either, may be the path of a
             file, decoded as `prepare_dataset` does. A label file holds training ids too, as `predict` writes them: a
@@ -52,6 +55,8 @@ def evaluate(
             other text: a regular expression, found in the name, whose first group is the image's group.
         label_resize, train_mode_statistics: of protocol "fischer2021", as in `evaluate_fischer2021`; label_resize None
             is what a run folder was trained with, "nearest" for any other model.
+        class_map: of a record folder: which of the data's classes each class of the model is, a dict of names or the
+            path of a .toml or .json file; None: its description may have one, else the classes must be the data's.
     Returns:
         kseg.metrics.Scores; under "cityscapes" kseg.metrics.cityscapes_scores.CityscapesScores, under "fischer2021"
         kseg.metrics.fischer2021_scores.Fischer2021Scores
@@ -68,15 +73,22 @@ def evaluate(
     chosen, options = _chosen(protocol, options)
     of_records = isinstance(data, (str, os.PathLike))
     if not of_records:
-        _refuse_of_records(label_set=label_set, split=split, batch_size=batch_size, label_space=label_space)
+        _refuse_of_records(
+            label_set=label_set,
+            split=split,
+            batch_size=batch_size,
+            label_space=label_space,
+            class_map=class_map,
+        )
     if not of_records and not chosen.takes_pairs:
         raise InputError(f'Protocol "{protocol}" needs a record folder: pairs lack regular ids and instance maps.')
     if of_records and "label_resize" in chosen.options:
         options.setdefault("label_resize", stored_label_resize(model))
     model = as_model(model)
     if not of_records:
+        check_own_classes(model)
         return chosen.score(model, _pairs(data), progress=progress, **options)
-    source = open_for(model, data, split, label_set, label_space)
+    model, source = open_for(model, data, split, label_set, label_space, class_map)
     with source.readable_errors():
         return chosen.score(model, source, batch_size=batch_size, progress=progress, **options)
 
@@ -104,18 +116,21 @@ def _refuse_of_records(**options):
             )
 
 
-def open_for(model, data_dir, split="val", label_set=None, label_space=None):
+def open_for(model, data_dir, split="val", label_set=None, label_space=None, class_map=None):
     """Open a split that a model is to be scored on; a warning says if it was trained on other records.
 
     Args:
         model: of `kseg.inference.loading.as_model`. The rest as in `kseg.evaluate`.
+    Returns:
+        (model, source): the model as it is scored, `kseg.inference.fitting.fitted`; of `open_split`.
     Raises:
         ValueError: unknown split or label set, or the model's classes are not the data's.
     """
     source = open_split(data_dir, split, label_set, label_space)
-    check_classes(model, source.label_set, data_dir)
     warn_of_other_records(model, source.manifest, data_dir)
-    return source
+    model = fitted(model, source, class_map)
+    check_classes(model, source.label_set, data_dir)
+    return model, source
 
 
 def _pairs(data):

@@ -12,7 +12,7 @@ from kseg.data.augmentation.plan import ROW
 from kseg.data.pipeline.examples import Examples
 from kseg.inference.compatibility import check_batch_norm, class_names
 from kseg.inference.finite import check_logits, image_names
-from kseg.inference.loading import SavedModel
+from kseg.inference.label_model import LabelModel
 from kseg.inference.predict import classes_and_finite, predictor
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar
@@ -96,7 +96,7 @@ def _batches(model, data, batch_size, size, label_resize):
 
 def network_size(model):
     """Return the (height, width) that a model works at; ValueError for a model that takes any, or does not tell."""
-    if isinstance(model, SavedModel):
+    if isinstance(model, LabelModel):
         raise InputError("The fischer2021 protocol needs the network itself: give the run folder or its .keras file.")
     size = tuple(model.input_shape[1:3])
     if None in size:

@@ -14,6 +14,7 @@ from kseg.data.datasets.listing import read_bytes
 from kseg.inference.cityscapes_submission_check import AHEAD, SIZE, listed
 from kseg.inference.compatibility import check_classes, class_count
 from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.predict import predictor
 from kseg.io import images as codec
 from kseg.io.errors import InputError
@@ -83,6 +84,9 @@ def _regular_ids(model):
 
 def _digest(model, table):
     digest = hashlib.sha256(table.tobytes())
+    if isinstance(model, OutsideModel):
+        digest.update(model.sha256.encode())
+        return digest.hexdigest()
     for weight in model.weights:
         digest.update(keras.ops.convert_to_numpy(weight).tobytes())
     return digest.hexdigest()

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from kseg.inference.finite import first_not_finite
-from kseg.inference.loading import SavedModel, check_shapes, label_set_of
+from kseg.inference.label_model import LabelModel
+from kseg.inference.loading import check_shapes, label_set_of
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import check_divides, preprocess_layer
 
@@ -42,13 +43,13 @@ def check_classes(model, label_set, data, outputs=None):
     if count != label_set.num_classes:
         raise InputError(
             f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
-            f"Choose the label set that the model was trained on{trained_on}."
+            f"Choose the label set that the model was trained on{trained_on}; or say by a map which class is which."
         )
     if known and list(known["classes"]) != list(label_set.classes):
         first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)
         raise InputError(
             f"The model's classes ({known['name']}) are not those of label set {label_set.name} of {data}: "
-            f"{first[0]!r} against {first[1]!r} at the same id."
+            f"{first[0]!r} against {first[1]!r} at the same id. Say by a map which class is which."
         )
     if channels < count or outputs not in (None, channels):
         raise InputError(
@@ -65,7 +66,7 @@ def warn_of_other_records(model, manifest, data, who="The model"):
 
 def class_count(model):
     """Return how many classes a model gives."""
-    return model.num_classes if isinstance(model, SavedModel) else model.output_shape[-1]
+    return model.num_classes if isinstance(model, LabelModel) else model.output_shape[-1]
 
 
 def class_names(model):

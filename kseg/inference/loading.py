@@ -1,4 +1,4 @@
-"""A run, .keras file or SavedModel to a model."""
+"""What a user calls a model to a model: a run, a .keras file, a SavedModel, a contestant from outside."""
 
 import json
 import os
@@ -10,9 +10,16 @@ import zipfile
 import zlib
 
 import keras
+import numpy as np
 from keras import ops
 
-from kseg.inference.finite import all_finite
+from kseg.inference.finite import all_finite, check_logits
+from kseg.inference.label_model import LabelModel
+from kseg.inference.outside.description import describe_file
+from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, SAVED_MODEL
+from kseg.inference.outside.outside_model import OutsideModel
+from kseg.inference.outside.predicted_maps import PredictedMaps
+from kseg.inference.resizing import resized
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading
 from kseg.io.zips import check_unpacked
@@ -29,18 +36,42 @@ REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
 
 def load_model(path):
-    """Load a run folder (the weights it kept), a .keras file, or a SavedModel folder of `export_saved_model`.
+    """Load a run folder (the weights it kept), a .keras file, or a contestant from outside.
+
+    That is a SavedModel folder, an ONNX or TFLite file, or a folder of predicted label maps. What they are is read from
+    their content; what they do not show stands in a description (`kseg.inference.outside.description`).
 
     Args:
-        path: str or path.
+        path: str or path, of the model or of its description.
     Returns:
-        keras.Model, or SavedModel, which has no layers but predicts and evaluates alike.
+        keras.Model, or a `LabelModel`, which has no layers but evaluates alike.
     Raises:
-        FileNotFoundError: nothing there. ValueError: not a model, or a damaged file.
+        FileNotFoundError: nothing there. ValueError: not a model, a damaged file, or one of which more must be known.
     """
     path = pathlib.Path(checked_path(path, "model"))
     if not path.exists():
-        raise MissingFileError(f"No model at {path}: give a run folder, a .keras file or a SavedModel folder.")
+        raise MissingFileError(
+            f"No model at {path}: give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of "
+            "label maps, or the description of one (docs/contestants.md)."
+        )
+    described = describe_file(path)
+    if described.kind == KSEG:
+        model = _load_own(described.file)
+    elif described.kind == LABEL_MAPS:
+        model = PredictedMaps(described)
+    elif described.kind == SAVED_MODEL and (described.file / "classes.json").exists():
+        if described.names or described.keys:
+            raise InputError(f"{described.file} is kseg's and describes itself: {described.path} may hold a map alone.")
+        model = _load_own(described.file)
+    else:
+        model = OutsideModel(described)
+    if described.class_map is not None:
+        model.kseg_class_map = described.class_map
+    return model
+
+
+def _load_own(path):
+    """Load what kseg wrote: a run folder, a .keras file, a SavedModel folder with its classes."""
     if (path / "saved_model.pb").exists():
         if keras.backend.backend() != "tensorflow":
             raise InputError(
@@ -53,7 +84,8 @@ def load_model(path):
         kept = folder.kept_model((folder.stored_or_none() or {}).get("keep", "best"))
         if not kept.exists():
             raise InputError(
-                f"{path} holds neither saved_model.pb nor {kept.name}: it is neither a model nor a scored run."
+                f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone: it is no model, no "
+                "scored run and no folder of label maps."
             )
         path = kept
     with reading(path), open(path, "rb") as file:
@@ -95,7 +127,7 @@ def _failed_in_kseg(error):
     while error is not None:
         codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
         ours = [code for code in codes if pathlib.Path(code.co_filename).is_relative_to(_PACKAGE)]
-        if set(ours) - {load_model.__code__} and not isinstance(error, InputError):
+        if set(ours) - {load_model.__code__, _load_own.__code__} and not isinstance(error, InputError):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -105,7 +137,7 @@ def as_model(model):
     """Return a model as it is, and what `load_model` gives for a path; ValueError for what is neither."""
     if isinstance(model, (str, os.PathLike)):
         model = load_model(model)
-    if isinstance(model, SavedModel):
+    if isinstance(model, LabelModel):
         return model
     if not isinstance(model, keras.Model):
         raise InputError(f"model must be a keras.Model or the path of one, got {model!r}.")
@@ -132,15 +164,22 @@ def model_files(model):
     if not isinstance(model, (str, pathlib.Path)):
         return []
     path = pathlib.Path(checked_path(model, "model"))
+    if not path.exists():
+        return [path]
+    described = describe_file(path)
+    path = described.file
+    others = [file for file in described.files if file != path]
     runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
     parts = [part for folder in runs for part in RunFolder(folder).parts]
     if path in runs:
-        return parts
-    return [path, *parts]
+        return [*parts, *others]
+    return [path, *parts, *others]
 
 
-class SavedModel:
+class SavedModel(LabelModel):
     """A model exported by `export_saved_model`, read back. TensorFlow only."""
+
+    reads = "SavedModel"
 
     def __init__(self, path):
         import tensorflow as tf
@@ -164,14 +203,15 @@ class SavedModel:
         """The variables, in the signature's order."""
         return self._serve.variables
 
-    def labels(self, images):
-        """uint8 (B, H, W, 3) -> uint8 (B, H, W), and whether each image's scores are finite, bool (B,)."""
+    def predict(self, images, height, width, names):
         given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
-        return given["labels"], all_finite(given["confidence"])  # nan where a logit is nan or inf
+        ids = resized(given["labels"][..., None], height, width, interpolation="nearest")[..., 0]
+        check_logits(all_finite(given["confidence"]), names, self)  # nan where a logit is nan or inf
+        return np.asarray(ids)
 
 
 def label_set_of(model):
     """Return the dict of name, classes and palette that the model carries, or None."""
-    if isinstance(model, SavedModel):
+    if isinstance(model, LabelModel):
         return model.label_set
     return getattr(preprocess_layer(model), "label_set", None)

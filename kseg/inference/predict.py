@@ -1,7 +1,6 @@
 """From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
 
 import collections.abc
-import functools
 import os
 import pathlib
 import sys
@@ -22,7 +21,9 @@ from kseg.inference.label_map_files import (
     label_map_paths,
     save_label_map,
 )
-from kseg.inference.loading import SavedModel, as_model, label_set_of, model_files
+from kseg.inference.label_model import LabelModel
+from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.resizing import resized
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import decode_image
@@ -47,26 +48,18 @@ def logits_at(model, images, height, width):
     images = ops.cast(images, "float32")
     rows, columns = model.input_shape[1:3]
     if rows and columns:
-        logits = ops.cast(model(_resize(images, rows, columns, antialias=True), training=False), "float32")
+        logits = ops.cast(model(resized(images, rows, columns, antialias=True), training=False), "float32")
     else:
         layer = preprocess_layer(model)
         multiple = layer.multiple if layer else 1
         if layer and layer.size:
-            images = _resize(images, *layer.size, antialias=True)
+            images = resized(images, *layer.size, antialias=True)
         image_height, image_width = ops.shape(images)[1:3]
         below, right = -image_height % multiple, -image_width % multiple
         shift = ops.convert_to_tensor(PADDING, dtype="float32")  # whole numbers: whole pixel values come back exact
         padded = ops.pad(images - shift, [(0, 0), (0, below), (0, right), (0, 0)]) + shift
         logits = ops.cast(model(padded, training=False), "float32")[:, :image_height, :image_width]
-    return _resize(logits, height, width)
-
-
-def _resize(images, height, width, antialias=False, interpolation="bilinear"):
-    if keras.backend.backend() == "tensorflow":  # Keras' own takes no sizes that are tensors
-        import tensorflow as tf
-
-        return tf.image.resize(images, (height, width), method=interpolation, antialias=antialias)
-    return ops.image.resize(images, (height, width), interpolation=interpolation, antialias=antialias)
+    return resized(logits, height, width)
 
 
 def first_maximum(logits):
@@ -185,7 +178,7 @@ def _label(model, images, written, output, read, progress):
     model = as_model(model)
     check_outputs(model)
     known = label_set_of(model)
-    if not known:
+    if not known or not known["palette"]:
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
     predict_batch = predictor(model)
     damaged = []
@@ -221,14 +214,13 @@ def predictor(model):
     image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B texts,
     "image 3").
     """
-    if isinstance(model, SavedModel):
-        compiled = functools.partial(_exported_labels, model)
-    else:
-        layer = preprocess_layer(model)
-        preprocessing = layer and (layer.mean, layer.scale, layer.size, layer.multiple)
-        if getattr(model, "kseg_predictor", (None, None))[0] != repr(preprocessing):
-            model.kseg_predictor = repr(preprocessing), _compiled_predictor(model)
-        compiled = model.kseg_predictor[1]
+    if isinstance(model, LabelModel):
+        return model.predict
+    layer = preprocess_layer(model)
+    preprocessing = layer and (layer.mean, layer.scale, layer.size, layer.multiple)
+    if getattr(model, "kseg_predictor", (None, None))[0] != repr(preprocessing):
+        model.kseg_predictor = repr(preprocessing), _compiled_predictor(model)
+    compiled = model.kseg_predictor[1]
 
     def predict(images, height, width, names):
         ids, finite = compiled(images, height, width)
@@ -236,11 +228,6 @@ def predictor(model):
         return np.asarray(ids)
 
     return predict
-
-
-def _exported_labels(model, images, height, width):
-    ids, finite = model.labels(images)
-    return _resize(ids[..., None], height, width, interpolation="nearest")[..., 0], finite
 
 
 def classes_and_finite(logits):

@@ -105,6 +105,21 @@ class ObjectScores:
         self._count_distances(truth, prediction, valid)
         self.images += 1
 
+    def counts(self):
+        """Return {name: int64 array}, all that was counted, for `of_counts`."""
+        return {"objects": self._objects, "swallowed": self._swallowed, "distance": self._distance}
+
+    @classmethod
+    def of_counts(cls, classes, images, counts):
+        """Return the ObjectScores of `images` images that gave these `counts`; ValueError for other arrays."""
+        found = cls(classes)
+        for name, array in found.counts().items():
+            if counts[name].shape != array.shape:
+                raise InputError(f"{name} must be counts of shape {array.shape}, got {counts[name].shape}.")
+            array += counts[name]
+        found.images = images
+        return found
+
     def _count_objects(self, source, truth, prediction, number, pixels):
         number = number[pixels]
         truth = truth[pixels]

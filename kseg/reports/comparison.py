@@ -12,14 +12,18 @@ from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import record_files
 from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import check_classes, class_count, warn_of_other_records
+from kseg.inference.fitting import fitted
 from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.predict import predictor
+from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, refuse_inputs
+from kseg.io.hash_list import write_hashes
 from kseg.metrics.bootstrap import LEVEL, RESAMPLES, ImageCounts, paired_bootstrap, scores_of_counts
 from kseg.metrics.boundaries import checked_pair
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import ScoreCounts
+from kseg.reports.comparison_counts import OBJECTS, ComparisonCounts, write_counts
 from kseg.reports.comparison_table import Comparison, difference_rows
 from kseg.reports.page.output_folder import replaced_folder
 from kseg.reports.page.pictures import Pictures
@@ -48,8 +52,10 @@ def compare(
     and a row of scores each.
 
     Args:
-        models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path.
-        data_dir: a record folder. output: folder for index.html, comparison.json and pictures, all or none written.
+        models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path. The
+            description of one may hold a map to the data's classes (docs/contestants.md).
+        data_dir: a record folder. output: folder for index.html, comparison.json, counts.npz, from which
+            `kseg.reports.verify` recomputes all numbers, sha256.txt and pictures, all or none written.
             An earlier page there is replaced, anything else is refused; a link to the folder stays a link.
         group_by: as in `kseg.evaluate`; there must be two groups or more. None: the drives in the names, blocks of 25
             frames if they show one drive, single images if they show none. The rest as in `kseg.evaluate`.
@@ -66,20 +72,36 @@ def compare(
     refuse_inputs([output], [*read, *record_files(data_dir)])
     with replaced_folder(output) as folder:
         source = open_split(data_dir, split, label_set, label_space)
-        loaded = {name: as_model(m) for name, m in models.items()}
+        loaded = _contestants(models, source, data_dir)
         _check_same_classes(loaded)
         for name, model in loaded.items():
             with _naming(name):
                 check_classes(model, source.label_set, data_dir)
-            warn_of_other_records(model, source.manifest, data_dir, name)
+        origins = {
+            name: {**provenance(models[name]), "reads": getattr(model, "reads", "Keras")}
+            for name, model in loaded.items()
+        }
         groups = _groups(source, group_by)
         tally = _Tally(source, len(loaded), folder, groups)
         predictors = [_named_predictor(name, model) for name, model in loaded.items()]
         with source.readable_errors():
             for scene in split_pass(source, predictors, batch_size, progress=progress, title="compare"):
                 tally.add(scene)
-        found = tally.result(models, split)
+        found = tally.result(origins, split)
         write_page(folder, found.table)
+        write_counts(folder, tally.counts(group_by))
+        write_hashes(folder)
+    return found
+
+
+def _contestants(models, source, data_dir):
+    """Return name -> model as it is scored on a split."""
+    found = {}
+    for name, model in models.items():
+        with _naming(name):
+            loaded = as_model(model)
+            warn_of_other_records(loaded, source.manifest, data_dir, name)
+            found[name] = fitted(loaded, source)
     return found
 
 
@@ -162,6 +184,7 @@ class _Tally:
         self.source = source
         self._groups = groups
         self.rows = []
+        self._differ = []
         self._classes = source.label_set.classes
         self._image_counts = ImageCounts()
         self._counts = [ScoreCounts(self._classes) for _ in range(models)]
@@ -179,6 +202,7 @@ class _Tally:
         truth, first, valid = checked[0]
         predictions = [prediction for _, prediction, _ in checked]
         self._pictures.add(scene.index, scene.image, truth, predictions, valid)
+        self._differ.append([np.count_nonzero((one != predictions[0]) & valid) for one in predictions])
         differ = [np.count_nonzero((prediction != first) & valid) for prediction in predictions[1:]]
         self.rows.append(
             {
@@ -189,8 +213,22 @@ class _Tally:
             }
         )
 
+    def counts(self, group_by):
+        """Return the ComparisonCounts of all images. group_by: what was asked for, or None."""
+        found = [objects.counts() for objects in self._objects]
+        return ComparisonCounts(
+            counts=self._image_counts.array(),
+            differ=np.array(self._differ),
+            sizes=np.array([row["size"] for row in self.rows]),
+            objects={name: np.stack([one[name] for one in found]) for name in OBJECTS},
+            names=self.source.split.names,
+            classes=self._classes,
+            group_by=group_by or "",
+            drive=self.source.manifest.drive,
+        )
+
     def result(self, models, split):
-        """Return the Comparison. models: name -> model or path."""
+        """Return the Comparison. models: name -> `inference.provenance` of it, and how it reads images."""
         scores = tuple(counts.scores(len(self.source)) for counts in self._counts)
         counts = self._image_counts.array()
         pixels = counts[:, 0].sum(axis=0)
@@ -212,10 +250,8 @@ class _Tally:
             "label_set": labels.name,
             "classes": list(labels.classes),
             "palette": [list(colour) for colour in labels.palette],
-            "models": [
-                {"name": name, "path": str(m) if isinstance(m, (str, pathlib.Path)) else None}
-                for name, m in models.items()
-            ],
+            "manifest_sha256": self.source.manifest.digest,
+            "models": [{"name": name, **origin} for name, origin in models.items()],
             "scored_classes": [name for name, count in zip(labels.classes, pixels, strict=True) if count],
             "out_of_range": scores[0].out_of_range,
             "bootstrap": {

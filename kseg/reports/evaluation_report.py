@@ -91,6 +91,7 @@ def write_report(
     progress=False,
     cityscapes=False,
     group_by=None,
+    class_map=None,
 ):
     """Run a model once over a split, at the labels' own resolution, and write what it confuses, misses and blurs.
 
@@ -101,7 +102,7 @@ def write_report(
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes. data_dir: a record folder.
         folder: made if missing. cityscapes: take the scores of that protocol in the same pass too. The rest, also
-            group_by, as in `kseg.evaluate`.
+            group_by and class_map, as in `kseg.evaluate`.
     Returns:
         Report
     Raises:
@@ -113,8 +114,7 @@ def write_report(
     paths = [pathlib.Path(folder, name) for name in FILES]
     refuse_inputs(paths, [*model_files(model), *record_files(data_dir)])
     check_own_report(folder)
-    model = as_model(model)
-    source = open_for(model, data_dir, split, label_set, label_space)
+    model, source = open_for(as_model(model), data_dir, split, label_set, label_space, class_map)
     groups = split_groups(source, group_by)
     official = None
     if cityscapes:

@@ -34,20 +34,39 @@ def _section_lines(section):
     if section["pairs"]:
         yield ""
         yield from _aligned([_PAIR_TITLES, *map(_pair, section["pairs"])])
-        if section["pairs"][0]["shares"] is not None:
+        varied = [pair for pair in section["pairs"] if pair["shares"] is not None]
+        if varied:
             yield ""
             yield "Where the variance of the difference comes from:"
-            titles = ("pair", *section["pairs"][0]["shares"])
-            yield from _aligned([titles, *map(_shares, section["pairs"])])
+            titles = ("pair", *varied[0]["shares"])
+            yield from _aligned([titles, *map(_shares, varied)])
             yield ""
-            for pair in section["pairs"]:
+            for pair in varied:
                 yield f"{pair['first']} and {pair['second']}: {pair['budget']['sentence']}"
     if "groups" in section:
         yield ""
         yield section["groups"]["meaning"]
+    if section["fixed"]:
+        yield _of_fixed(section)
     if section["missing"]:
         missing = section["missing"]
         yield f"{count_text(len(missing), 'run')} not there: {first_names(missing, _MOST_MISSING)}."
+
+
+def _of_fixed(section):
+    """Say what the numbers of models without seeds can tell."""
+    names = " and ".join(section["fixed"])
+    unit = section["groups"]["unit"] if "groups" in section else "group"
+    if len(section["fixed"]) == 1:
+        return (
+            f"{names} is fixed: it was not trained here and has one run without a seed. The interval of its score is "
+            f"over {unit}s alone. In a difference to it, {unit}s and the other model's seeds vary; it spent no budget."
+        )
+    return (
+        f"{names} are fixed: they were not trained here and have one run each, without a seed. Intervals of their "
+        f"scores and of differences between them are over {unit}s alone. In a difference to a trained model, {unit}s "
+        "and that model's seeds vary. They spent no budget."
+    )
 
 
 def _scores(section):
@@ -76,16 +95,21 @@ _PAIR_TITLES = (
 
 
 def _pair(pair):
-    chance = pair["superiority"]
+    of_seeds = ("-", "-", "-")
+    if pair["seed_test"] is not None:
+        chance = pair["superiority"]
+        of_seeds = (
+            f"{chance['value']:.2f} ({chance['low']:.2f} to {chance['high']:.2f})",
+            f"{pair['seed_test']['p']:.2g}",
+            f"{pair['seed_test']['p_holm']:.2g}",
+        )
     return (
         f"{pair['first']} - {pair['second']}",
         f"{pair['difference']:+.4f}",
         f"{pair['low']:+.4f} to {pair['high']:+.4f}",
         f"{pair['p']:.2g}",
         f"{pair['p_equivalent']:.2g}",
-        f"{chance['value']:.2f} ({chance['low']:.2f} to {chance['high']:.2f})",
-        f"{pair['seed_test']['p']:.2g}",
-        f"{pair['seed_test']['p_holm']:.2g}",
+        *of_seeds,
     )
 
 

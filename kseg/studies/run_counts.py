@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from kseg.io.files import reading, replacing, write_atomic
 
 FOLDER = "counts"
 RESULTS = "results.csv"
+FIXED = "fixed"  # in the place of a seed: the run of a model that is not trained
+# What NumPy and zipfile raise about a file of arbitrary bytes.
+DAMAGED = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, TypeError, RuntimeError, SyntaxError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +35,14 @@ class RunCounts:
     row: dict
 
 
+def run_part(seed):
+    """Return what a run of a model on records is called: "seed-3", or "fixed"."""
+    return FIXED if seed == FIXED else f"seed-{seed}"
+
+
 def counts_path(output, model, data, seed, split):
     """Return the path of a run's counts in a study's folder."""
-    return pathlib.Path(output) / FOLDER / model / data / f"seed-{seed}.{split}.npz"
+    return pathlib.Path(output) / FOLDER / model / data / f"{run_part(seed)}.{split}.npz"
 
 
 def write_counts(path, found):
@@ -61,9 +70,9 @@ def read_counts(path):
                 drive=str(file["drive"]),
                 row=json.loads(str(file["row"])),
             )
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except DAMAGED as error:
         raise InputError(
             f"{path} is damaged ({error}). Delete it and start the study again: it is made anew."
         ) from error
@@ -71,9 +80,14 @@ def read_counts(path):
 
 def write_results(output, rows):
     """Write results.csv; rows: dicts, those of RunCounts."""
+    write_atomic(str(pathlib.Path(output) / RESULTS), results_text(rows))
+
+
+def results_text(rows):
+    """Return the bytes of results.csv."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(str(pathlib.Path(output) / RESULTS), text.getvalue().encode())
+    return text.getvalue().encode()

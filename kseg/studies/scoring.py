@@ -9,24 +9,35 @@ from kseg.evaluation.evaluate import open_for
 from kseg.evaluation.one_pass import split_pass
 from kseg.inference.loading import as_model
 from kseg.inference.predict import predictor
+from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError
 from kseg.io.files import sha256_of
 from kseg.metrics.bootstrap import ImageCounts
 from kseg.metrics.scores import ScoreCounts
-from kseg.runs.workdir import RunFolder
+from kseg.runs.workdir import FLAGS_FILE, RunFolder
 from kseg.studies import usage
 from kseg.studies.run_counts import RunCounts, counts_path, write_counts
 
+_COSTS = ("parameters", "multiply_adds", "images_seen", "cpu_seconds", "peak_memory")
+
 
 def score_run(request):
-    """Score the weights that a run kept on each split, and write their counts.
+    """Score the weights that a run kept, or a fixed model, on each split, and write their counts.
 
     Args:
-        request: dict of workdir, output, model, data, seed, data_dir, splits, usage (folder of the run's accounts) and
-            facts: batch_size, steps, parameters and multiply_adds.
+        request: dict of output, model, data, seed, data_dir and splits. Of a run: workdir, usage (folder of its
+            accounts) and facts: batch_size, steps, parameters and multiply_adds. Of a fixed model: file, and settings:
+            label_set and label_space.
     Raises:
-        InputError: the run did not train the steps of its budget.
+        InputError: the run did not train the steps of its budget; a fixed model that does not fit the data.
     """
+    if "file" in request:
+        origin = provenance(request["file"])
+        hashes = {name: origin[name] for name in ("weights_sha256", "flags_sha256")}
+        model = as_model(request["file"])
+        print(f"{request['file']}: {getattr(model, 'reads', 'Keras')}", flush=True)
+        _score(request, model, request["settings"], dict.fromkeys(_COSTS), hashes)
+        return
     folder = RunFolder(pathlib.Path(request["workdir"]))
     settings = folder.stored()
     facts = request["facts"]
@@ -34,15 +45,29 @@ def score_run(request):
     if done != facts["steps"]:
         raise InputError(f"{folder.workdir} must have trained {facts['steps']} steps, its budget, but did {done}.")
     weights = folder.kept_model(settings.get("keep", "best"))
-    model = as_model(weights)
     cost = {
         "parameters": facts["parameters"],
         "multiply_adds": facts["multiply_adds"],
         "images_seen": done * facts["batch_size"],
         **usage.total(request["usage"]),
     }
+    hashes = {
+        "weights_sha256": sha256_of(str(weights)),
+        "flags_sha256": sha256_of(str(folder.workdir / FLAGS_FILE)),
+    }
+    _score(request, as_model(weights), settings, cost, hashes)
+
+
+def _score(request, loaded, settings, cost, hashes):
+    """Write the counts of a model on each split. settings: label_set and label_space, where they are there."""
     for split in request["splits"]:
-        source = open_for(model, request["data_dir"], split, settings.get("label_set"), settings.get("label_space"))
+        model, source = open_for(
+            loaded,
+            request["data_dir"],
+            split,
+            settings.get("label_set"),
+            settings.get("label_space"),
+        )
         images = ImageCounts()
         scores = ScoreCounts(source.label_set.classes)
         with source.readable_errors():
@@ -55,7 +80,7 @@ def score_run(request):
             **scores.scores(len(source)).values(),
             **cost,
             "manifest_sha256": source.manifest.digest,
-            "weights_sha256": sha256_of(str(weights)),
+            **hashes,
             "kseg_version": __version__,
         }
         found = RunCounts(

@@ -17,7 +17,7 @@ from kseg.io.progress import Waiting
 from kseg.studies.budgets import share_of
 from kseg.studies.engines import ENGINES
 from kseg.studies.engines.local import Job, gpus
-from kseg.studies.run_counts import counts_path, read_counts, write_results
+from kseg.studies.run_counts import counts_path, read_counts, run_part, write_results
 from kseg.studies.run_table import RunTable
 from kseg.studies.statistics.verdict import EQUIVALENCE
 from kseg.studies.study_plan import check_same, read_plan, run_names, train_flags
@@ -99,7 +99,7 @@ def _facts(output, plan):
             raise InputError(f"{path} is damaged ({error}). Delete it: the models are measured again.") from error
     found = {}
     for data in plan.data:
-        for model in plan.models:
+        for model in [model for model in plan.models if not model.file]:
             name = f"{model.name}/{data.name}"
             if name not in known:
                 known[name] = _measure(output, plan, model, data)
@@ -144,7 +144,7 @@ def _check_records(output, plan, facts):
 
 
 def _workdir(output, model, data, seed):
-    return output / "runs" / model.name / data.name / f"seed-{seed}"
+    return output / "runs" / model.name / data.name / run_part(seed)
 
 
 def _wait_for_earlier(output, plan):
@@ -206,7 +206,7 @@ def _write_rows(output, paths, rows):
 
 
 def _name(model, data, seed):
-    return f"{model.name}/{data.name}/seed-{seed}"
+    return f"{model.name}/{data.name}/{run_part(seed)}"
 
 
 @contextlib.contextmanager
@@ -225,22 +225,24 @@ def _same_kseg():
 
 
 def _job(output, plan, run, facts):
-    """Return the Job of a run: train it, unless it is trained, and score it."""
+    """Return the Job of a run: train it, unless it is trained or fixed, and score it."""
     model, data, seed = run
     workdir = _workdir(output, *run)
-    folder = output / "logs" / model.name / data.name / f"seed-{seed}"
-    known = facts[model.name, data.name]
+    folder = output / "logs" / model.name / data.name / run_part(seed)
     request = {
-        "workdir": str(workdir),
         "output": str(output),
         "model": model.name,
         "data": data.name,
         "seed": seed,
         "data_dir": data.data_dir,
         "splits": list(data.splits),
-        "usage": str(folder),
-        "facts": known,
     }
+    if model.file:
+        request["file"] = model.file
+        request["settings"] = {name: plan.flags.get(name) for name in ("label_set", "label_space")}
+        return Job(_name(*run), ([*PROGRAMS["score"], json.dumps(request)],), folder / "log.txt")
+    known = facts[model.name, data.name]
+    request |= {"workdir": str(workdir), "usage": str(folder), "facts": known}
     flags = train_flags(plan, model, data)
     flags += [f"--workdir={workdir}", f"--seed={seed}", "--epochs=0", f"--train_steps={known['steps']}"]
     commands = [[*PROGRAMS["train"], str(folder), *flags], [*PROGRAMS["score"], json.dumps(request)]]

@@ -11,9 +11,11 @@ import re
 import sys
 
 from kseg.data.datasets import DATASETS
+from kseg.inference.outside.description import describe_file
 from kseg.io.errors import InputError, check_whole, plain
-from kseg.io.files import checked_path, reading
+from kseg.io.files import checked_path, reading, sha256_of_content
 from kseg.settings import read_flag_line
+from kseg.studies.run_counts import FIXED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,9 +33,10 @@ _FREE = ("name", "output", "group_by", "paired", "pilot")
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """A model of a study: a builder of `kseg.MODELS`, its options, and flags of scripts/train.py.
+    """A model of a study: a builder of `kseg.MODELS`, its options, and flags of scripts/train.py; or a fixed model.
 
-    flagfile_sha256: of the flagfile and those that it names, "" where there is none.
+    flagfile_sha256: of the flagfile and those that it names, "" where there is none. file: of a model that is not
+    trained here, what `kseg.load_model` takes ("" for all others), and file_sha256: of all that is read for it.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Contestant:
     flagfile: str = ""
     flags: dict = dataclasses.field(default_factory=dict)
     flagfile_sha256: str = ""
+    file: str = ""
+    file_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +128,8 @@ def _plan(table):
         "seeds": _seeds(table["seeds"]),
         "budget": _limit(table["budget"]),
     }
+    if all(model.file for model in values["models"]):
+        raise InputError("A study trains one model at least. Compare fixed models alone with scripts/compare.py.")
     return Plan(**{**table, **values})
 
 
@@ -139,8 +146,10 @@ def _each(rows, key, read):
 
 
 def _contestant(table):
-    _check_keys(Contestant, table, "a model", ("name",), never=("flagfile_sha256",))
+    _check_keys(Contestant, table, "a model", ("name",), never=("flagfile_sha256", "file_sha256"))
     _check_name(table["name"], "The name of a model")
+    if "file" in table:
+        return _fixed(table)
     what = f"of model {table['name']}"
     model = table.get("model", table["name"])
     options = table.get("options", {})
@@ -152,6 +161,21 @@ def _contestant(table):
     if flagfile:
         digest = _flagfile_digest(pathlib.Path(flagfile), ())
     return Contestant(**{**table, "model": model, "flagfile_sha256": digest})
+
+
+def _fixed(table):
+    others = [key for key in table if key not in ("name", "file")]
+    if others:
+        raise InputError(
+            f"Model {table['name']} has a file, so it is not trained: {others[0]} has no effect. Leave out one of them."
+        )
+    file = pathlib.Path(checked_path(table["file"], f"file of model {table['name']}"))
+    if not file.exists():
+        raise InputError(f"file of model {table['name']} is not there: {file}.")
+    digest = hashlib.sha256()
+    for path in describe_file(file).files:
+        digest.update(sha256_of_content(path).encode())
+    return Contestant(name=table["name"], model="", file=os.fspath(file), file_sha256=digest.hexdigest())
 
 
 def _flagfile_digest(path, opened):
@@ -292,7 +316,7 @@ def _named_differences(key, before, now):
             yield f"  {key}: {row['name']} missing now"
             continue
         for name in sorted(set(row) | set(other)):
-            if row.get(name) != other.get(name):
+            if (row.get(name) or None) != (other.get(name) or None):  # older studies lack keys that are empty here
                 shown = f"stored {json.dumps(row.get(name))}, now {json.dumps(other.get(name))}"
                 yield f"  {key}, {row['name']}, {name}: {shown}"
     if key == "data":
@@ -301,5 +325,11 @@ def _named_differences(key, before, now):
 
 
 def run_names(plan):
-    """Return (contestant, records, seed) of every run, seed by seed: what is done early can be compared early."""
-    return [(model, data, seed) for seed, data, model in itertools.product(plan.seeds, plan.data, plan.models)]
+    """Return (contestant, records, seed) of every run, seed by seed: what is done early can be compared early.
+
+    Fixed models come first, each with one run whose seed is FIXED: what is wrong with them shows before any training.
+    """
+    trained = [model for model in plan.models if not model.file]
+    fixed = [model for model in plan.models if model.file]
+    runs = [(model, data, FIXED) for data, model in itertools.product(plan.data, fixed)]
+    return runs + [(model, data, seed) for seed, data, model in itertools.product(plan.seeds, plan.data, trained)]

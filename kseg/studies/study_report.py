@@ -12,10 +12,11 @@ from kseg import __version__
 from kseg.data.groups import groups_of, shown_groups
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading, write_atomic, write_json
+from kseg.io.hash_list import write_hashes
 from kseg.io.text import count_text, first_names
 from kseg.studies.budgets import TRAINING
 from kseg.studies.report_text import text_of
-from kseg.studies.run_counts import counts_path, read_counts
+from kseg.studies.run_counts import FIXED, FOLDER, RESULTS, counts_path, read_counts, run_part, write_results
 from kseg.studies.statistics.intervals import Groups as DrawnGroups
 from kseg.studies.statistics.intervals import check_models, mean_iou, resampled_scores, score_interval
 from kseg.studies.statistics.power import budget
@@ -24,6 +25,8 @@ from kseg.studies.statistics.variance import components, linearised
 from kseg.studies.statistics.verdict import EQUIVALENCE, compare
 
 PLAN = "study.json"
+# What belongs to the report in a study's folder, its sha256 in sha256.txt.
+REPORT_PARTS = (PLAN, RESULTS, "report.json", "report.txt", FOLDER, "report", "maps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,10 @@ class StudyReport:
 
 
 def report(output, *, equivalence=EQUIVALENCE, broken=()):
-    """Compare the models of a study by the runs that are finished, and write OUTPUT/report.txt and report.json.
+    """Compare the models of a study by the runs that are finished.
+
+    Writes OUTPUT/report.txt, report.json and results.csv, and last sha256.txt, by which `kseg.reports.verify` checks
+    them.
 
     Args:
         output: a study's folder. equivalence: the difference of mean IoU that does not matter. broken: runs that
@@ -53,6 +59,19 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
     Raises:
         InputError: no study there, or counts that are damaged or of other images.
     """
+    found = compared(output, equivalence=equivalence, broken=broken)
+    output = pathlib.Path(output)
+    rows = finished_rows(output, found.table["plan"])
+    if rows:
+        write_results(output, rows)
+    write_json(output / "report.json", found.table)
+    write_atomic(str(output / "report.txt"), f"{found}\n".encode())
+    write_hashes(output, REPORT_PARTS)
+    return found
+
+
+def compared(output, *, equivalence=EQUIVALENCE, broken=()):
+    """Do what `report` does, and write nothing."""
     output = pathlib.Path(checked_path(output, "output"))
     check_equivalence(equivalence)
     stored = stored_study(output)
@@ -78,10 +97,20 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
         "before": stored["before"],
         "broken": list(broken),
     }
-    found = StudyReport(comparisons, table, tuple(broken))
-    write_json(output / "report.json", table)
-    write_atomic(str(output / "report.txt"), f"{found}\n".encode())
-    return found
+    return StudyReport(comparisons, table, tuple(broken))
+
+
+def finished_rows(output, plan):
+    """Return the rows of results.csv, in the order of the plan: of each run that is scored on every split."""
+    fixed = [model for model in plan["models"] if model.get("file")]
+    trained = [model for model in plan["models"] if not model.get("file")]
+    runs = [*itertools.product([FIXED], plan["data"], fixed), *itertools.product(plan["seeds"], plan["data"], trained)]
+    rows = []
+    for seed, data, model in runs:
+        paths = [counts_path(output, model["name"], data["name"], seed, split) for split in data["splits"]]
+        if all(path.exists() for path in paths):
+            rows += [read_counts(path).row for path in paths]
+    return rows
 
 
 def check_equivalence(equivalence):
@@ -107,7 +136,8 @@ def _runs(output, plan, data, split):
     """Return {model: {seed: RunCounts}} of what is finished, every model in it; InputError for other images."""
     runs = {model["name"]: {} for model in plan["models"]}
     first = None
-    for model, seed in itertools.product(runs, plan["seeds"]):
+    planned = [(model, seed) for model in runs for seed in _planned(plan, model)]
+    for model, seed in planned:
         path = counts_path(output, model, data, seed, split)
         if path.exists():
             found = read_counts(path)
@@ -118,21 +148,38 @@ def _runs(output, plan, data, split):
     return runs
 
 
+def _fixed(plan):
+    """Return the names of the models that are not trained."""
+    return [model["name"] for model in plan["models"] if model.get("file")]
+
+
+def _planned(plan, model):
+    """Return the seeds of a model's runs."""
+    return [FIXED] if model in _fixed(plan) else plan["seeds"]
+
+
 def _usable(plan, runs):
     """Return {model: seeds} to compare: models without a run are left out, and if paired, seeds that one lacks."""
-    seeds = {model: [seed for seed in plan["seeds"] if seed in of] for model, of in runs.items() if of}
-    if not plan["paired"] or not seeds:
+    seeds = {model: [seed for seed in _planned(plan, model) if seed in of] for model, of in runs.items() if of}
+    trained = [set(of) for model, of in seeds.items() if model not in _fixed(plan)]
+    if not plan["paired"] or not trained:
         return seeds
-    common = set.intersection(*map(set, seeds.values()))
+    common = set.intersection(*trained) | {FIXED}
     return {model: [seed for seed in of if seed in common] for model, of in seeds.items()}
 
 
 def _section(plan, data, split, runs, equivalence):
     """Return the JSON of one data set's split, and its Comparisons."""
     seeds = _usable(plan, runs)
-    missing = [f"{model}/{data}/seed-{seed}" for model in runs for seed in plan["seeds"] if seed not in runs[model]]
+    missing = [
+        f"{model}/{data}/{run_part(seed)}"
+        for model in runs
+        for seed in _planned(plan, model)
+        if seed not in runs[model]
+    ]
     section = {"data": data, "split": split, "seeds": seeds, "missing": missing, "scores": [], "pairs": [], "open": ""}
-    if not any(seeds.values()):
+    section["fixed"] = [model for model in _fixed(plan) if model in seeds]
+    if not all(seeds.values()) or not seeds:
         section["open"] = "No verdict: no seed is finished for every model."
         return section, []
     counts = {model: np.stack([runs[model][seed].counts for seed in of]) for model, of in seeds.items()}
@@ -151,8 +198,8 @@ def _section(plan, data, split, runs, equivalence):
     except InputError as error:  # such as a single group: what else was found still is
         section["open"] = f"No verdict: {error}"
         return section, []
-    tests = holm([pair.seed_test.p for pair in found])
-    section["pairs"] = [_pair(pair, p) for pair, p in zip(found, tests, strict=True)]
+    tests = iter(holm([pair.seed_test.p for pair in found if pair.seed_test is not None]).tolist())
+    section["pairs"] = [_pair(pair, next(tests) if pair.seed_test else None) for pair in found]
     return section, found
 
 
@@ -164,7 +211,9 @@ def _groups(plan, one):
 
 def _comparisons(plan, counts, groups, equivalence):
     of = None if groups.by == "image" else groups.of
-    return compare(counts, of, paired=plan["paired"], equivalence=equivalence, unit=f"{groups.unit}s")
+    fixed = [model for model in _fixed(plan) if model in counts]
+    unit = f"{groups.unit}s"
+    return compare(counts, of, paired=plan["paired"], equivalence=equivalence, unit=unit, fixed=fixed)
 
 
 def _scores(counts, seeds, groups):
@@ -188,13 +237,18 @@ def _scores(counts, seeds, groups):
 
 
 def _pair(pair, seed_p):
-    """Return a Comparison in JSON types. seed_p: of its seed test, after Holm's correction."""
+    """Return a Comparison in JSON types. seed_p: of its seed test, after Holm's correction; None where it has none."""
     needs = pair.budget
     if needs is not None:
         needs = {**dataclasses.asdict(needs), "sentence": str(needs)}
+    chance = test = None
+    if pair.seed_test is not None:
+        chance = dataclasses.asdict(pair.superiority)
+        test = {"p": pair.seed_test.p, "p_holm": seed_p, "smallest_p": pair.seed_test.smallest_p}
     return {
         "first": pair.first,
         "second": pair.second,
+        "fixed": list(pair.fixed),
         "verdict": pair.verdict,
         "result": pair.result,
         "difference": pair.difference.value,
@@ -203,8 +257,8 @@ def _pair(pair, seed_p):
         "level": pair.difference.level,
         "p": pair.p,
         "p_equivalent": pair.p_equivalent,
-        "superiority": dataclasses.asdict(pair.superiority),
-        "seed_test": {"p": pair.seed_test.p, "p_holm": float(seed_p), "smallest_p": pair.seed_test.smallest_p},
+        "superiority": chance,
+        "seed_test": test,
         "shares": pair.shares,
         "budget": needs,
     }
@@ -215,7 +269,7 @@ def _costs(plan, data, runs):
     kind, value = plan["budget"]["kind"], plan["budget"]["value"]
     rows = []
     for model, of in runs.items():
-        if not of:
+        if not of or FIXED in of:
             continue
         found = [one.row for one in of.values()]
         one = found[0]

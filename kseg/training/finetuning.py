@@ -2,7 +2,8 @@
 
 import keras
 
-from kseg.inference.loading import SavedModel, load_model
+from kseg.inference.label_model import LabelModel
+from kseg.inference.loading import load_model
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import preprocess_layer
 
@@ -21,7 +22,7 @@ def start_from(model, source):
         FileNotFoundError, ValueError: nothing there, no such file, or not a single layer that fits.
     """
     other = load_model(source)
-    if isinstance(other, SavedModel):
+    if isinstance(other, LabelModel):
         raise InputError(f"init_from must be a run folder or a .keras file, got the SavedModel {source}.")
     theirs = {layer.name: layer for layer in other.layers if layer.weights}
     loaded = []

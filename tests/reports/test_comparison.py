@@ -162,7 +162,13 @@ def test_pictures_hold_the_maps(found, maps):
         marks = np.asarray(Image.open(folder / f"right2/{i:05}.png"))
         np.testing.assert_array_equal(marks, who_is_right(truth, predictions[0], predictions[2], truth != 255))
     kinds = {"photos", "truth", "model0", "model1", "model2", "right1", "right2", "thumbnails"}
-    assert {path.name for path in folder.iterdir()} == {*kinds, "index.html", "comparison.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        *kinds,
+        "index.html",
+        "comparison.json",
+        "counts.npz",
+        "sha256.txt",
+    }
     assert [len(list((folder / kind).iterdir())) for kind in sorted(kinds)] == [IMAGES] * 6 + [3 * IMAGES, IMAGES]
 
 

@@ -216,3 +216,60 @@ def test_what_cannot_be_compared_is_refused(models, keywords, message):
     counts, groups = study(0.0)
     with pytest.raises(InputError, match=message):
         compare({name: counts[name] for name in models}, groups, **keywords)
+
+
+def trained_and_fixed(seeds=6, images=24):
+    """A trained model whose runs and images vary, and two fixed ones."""
+    random = np.random.default_rng(3)
+    counts = np.full((seeds, images, 3, 2), 100)
+    counts[:, :, 1] = random.integers(60, 90, (seeds, images, 1)) + random.integers(0, 5, (seeds, 1, 1))
+    other = np.full((1, images, 3, 2), 100)
+    other[:, :, 1] = random.integers(50, 85, (1, images, 1))
+    third = other.copy()
+    third[:, :, 1] += 10
+    return {"net": counts, "rival": other, "third": third}
+
+
+def by_names(found):
+    return {frozenset((pair.first, pair.second)): pair for pair in found}
+
+
+def test_a_fixed_model_has_no_seeds_of_its_own():
+    """Against six runs it is as if the one run stood beside each of them, paired or not: its own variance is 0."""
+    models = trained_and_fixed()
+    expected = compare({"net": models["net"], "rival": np.repeat(models["rival"], 6, axis=0)}, paired=True)[0]
+    for paired in (True, False):
+        found = by_names(compare(models, paired=paired, fixed=("rival", "third")))[frozenset(("net", "rival"))]
+        assert found.difference == expected.difference and found.shares == expected.shares
+        assert (found.seed_test, found.superiority) == (expected.seed_test, expected.superiority)
+        assert found.seed_test.smallest_p == 2 / 64 and found.fixed == ("rival",)
+    # The unpaired formula takes the other model's seeds alone too.
+    unpaired = compare({"net": models["net"], "rival": models["rival"]}, paired=False)[0]
+    assert unpaired.difference.error == pytest.approx(found.difference.error)
+
+
+def test_two_fixed_models_are_compared_over_groups_alone():
+    models = trained_and_fixed()
+    (found,) = compare({name: models[name] for name in ("rival", "third")}, fixed=("rival", "third"))
+    assert found.seed_test is None and found.superiority is None and found.shares is None and found.budget is None
+    # Ten more of 100 pixels in every image, 24 groups: settled, with one run each.
+    assert found.result == BETTER and found.verdict.startswith("third is better than rival: ")
+    (few,) = compare({name: models[name][:, :6] for name in ("rival", "third")}, fixed=("rival", "third"))
+    assert few.result == OPEN and few.verdict.endswith("; 6 images are too few (10 are needed).")
+    # Were they trained, one seed would be too few.
+    (trained,) = compare({name: models[name] for name in ("rival", "third")})
+    assert trained.result == OPEN and "1 seed per model is too few" in trained.verdict
+
+
+def test_too_few_seeds_are_those_of_the_trained_model():
+    models = trained_and_fixed(seeds=3)
+    found = by_names(compare(models, fixed=("rival", "third")))[frozenset(("net", "rival"))]
+    assert "3 seeds of net are too few (6 are needed)" in found.verdict
+
+
+def test_a_fixed_model_has_one_run():
+    models = trained_and_fixed()
+    with pytest.raises(InputError, match="A fixed model has one run, but net has 6"):
+        compare(models, fixed=("net",))
+    with pytest.raises(InputError, match="but other has 0"):
+        compare(models, fixed=("other",))

@@ -11,7 +11,7 @@ INDEX = "index.html"
 NUMBERS = "comparison.json"
 _FOLDERS = r"(photos|truth|(model|right)\d+|thumbnails)/"
 _PICTURE = r"\d{5,}(\.\d+)?\.(jpg|png)"
-_OWN = re.compile(rf"index\.html|comparison\.json|{_FOLDERS}({_PICTURE})?")
+_OWN = re.compile(rf"index\.html|comparison\.json|counts\.npz|sha256\.txt|{_FOLDERS}({_PICTURE})?")
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def seed_test(first, second, *, paired):
     if paired:
         check_paired(first, second)
     least = smallest_p(*runs, paired)
-    if max(runs) == 1:
+    if min(runs) == 1:  # a single run shows no spread, and SciPy takes none
         return SeedTest(1.0, least, paired, runs)
     if paired:
         kind = "samples"

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 
+import numpy as np
+
 from kseg.io.errors import InputError
 from kseg.studies.statistics import intervals
 from kseg.studies.statistics.intervals import LEVEL, RESAMPLES, Estimate, Groups
@@ -26,7 +28,8 @@ class Comparison:
     difference" and of "a difference of more than `equivalence`", after Holm's correction over all pairs. seed_test: the
     permutation test over seeds. superiority: P(first > second). shares: of the difference's variance by source.
     budget: what seeing a difference of `equivalence` takes. Both are None with one run a model. groups: how many of
-    what `unit` says.
+    what `unit` says. fixed: those of the two that were not trained: one run, that no seed would change. Where both are,
+    seed_test and superiority are None: only groups vary.
     """
 
     first: str
@@ -37,12 +40,13 @@ class Comparison:
     p: float
     p_equivalent: float
     equivalence: float
-    seed_test: SeedTest
-    superiority: Superiority
+    seed_test: SeedTest | None
+    superiority: Superiority | None
     shares: dict | None
     budget: Budget | None
     groups: int
     unit: str
+    fixed: tuple = ()
 
     @property
     def result(self):
@@ -81,10 +85,13 @@ class Comparison:
         test = self.seed_test
         alpha = 1 - self.difference.level
         reasons = []
-        if test.smallest_p >= alpha:
+        if test is not None and test.smallest_p >= alpha:
             fewest = next(runs for runs in itertools.count(2) if smallest_p(runs, runs, test.paired) < alpha)
             runs = min(test.runs)
-            seeds = "1 seed per model is" if runs == 1 else f"{runs} seeds per model are"
+            of = "per model"
+            if self.fixed:
+                of = f"of {self.second if self.first in self.fixed else self.first}"
+            seeds = f"1 seed {of} is" if runs == 1 else f"{runs} seeds {of} are"
             reasons.append(f"{seeds} too few ({fewest} are needed)")
         if self.groups < FEWEST_GROUPS:
             reasons.append(f"{self.groups} {self.unit} are too few ({FEWEST_GROUPS} are needed)")
@@ -151,6 +158,7 @@ def compare(
     resamples=RESAMPLES,
     seed=0,
     unit="groups",
+    fixed=(),
 ):
     """Compare all models of a study by their mean IoU: which is better, or was it the seed, the drive, the budget?
 
@@ -165,12 +173,15 @@ def compare(
         equivalence: a difference of mean IoU, as a share of 1, that does not matter.
         level: of intervals; 1 - level is the bound of every p. resamples, seed: of the bootstrap over groups.
         unit: what a group is called in sentences; "images" where there are none.
+        fixed: names of the models that were not trained, of one run each. Each run of another model is compared with
+            that run, whether seeds are paired or not: the seeds of the other model vary alone. Between two fixed models
+            only groups vary.
     Returns:
         list of Comparison, one for each pair, in the order of the models.
     Raises:
         InputError: counts that cannot be, fewer than two models or groups, paired models with other numbers of runs.
     """
-    _check(models, equivalence, level)
+    _check(models, equivalence, level, fixed)
     if groups is None:
         unit = "images"
     arrays, member = intervals.check_models(models, groups)
@@ -179,16 +190,25 @@ def compare(
     values = {name: linearised(counts) for name, counts in arrays.items()}
     means = {name: whole.mean() for name, (whole, _) in scores.items()}
     pairs = [sorted(pair, key=means.get, reverse=True) for pair in itertools.combinations(models, 2)]
-    differences = [
-        intervals.difference_interval(scores[first], scores[second], drawn, paired=paired, level=level)
-        for first, second in pairs
-    ]
+    partners = {pair: _partners(scores, values, pair, fixed) for pair in map(tuple, pairs)}
+    differences = []
+    for pair in map(tuple, pairs):
+        of_seeds = paired or bool(set(pair) & set(fixed))
+        (first, second), _ = partners[pair]
+        differences.append(intervals.difference_interval(first, second, drawn, paired=of_seeds, level=level))
     adjusted = holm([difference.p for difference in differences])
     equal = holm([difference.p_equivalent(equivalence) for difference in differences])
     results = []
     for (first, second), difference, p, p_equivalent in zip(pairs, differences, adjusted, equal, strict=True):
-        runs = scores[first][0], scores[second][0]
-        shares, needs = _shares_and_budget(values[first], values[second], member, paired, equivalence, level, unit)
+        alone = tuple(name for name in (first, second) if name in fixed)
+        of_seeds = paired or bool(alone)
+        drawn_scores, drawn_values = partners[first, second]
+        runs = [whole for whole, _ in drawn_scores]
+        shares, needs = _shares_and_budget(*drawn_values, member, of_seeds, equivalence, level, unit)
+        test = chance = None
+        if len(alone) < 2:
+            test = seed_test(*runs, paired=of_seeds)
+            chance = superiority(*runs, paired=of_seeds, level=level)
         results.append(
             Comparison(
                 first=first,
@@ -199,22 +219,40 @@ def compare(
                 p=float(p),
                 p_equivalent=float(p_equivalent),
                 equivalence=equivalence,
-                seed_test=seed_test(*runs, paired=paired),
-                superiority=superiority(*runs, paired=paired, level=level),
+                seed_test=test,
+                superiority=chance,
                 shares=shares,
                 budget=needs,
                 groups=drawn.count,
                 unit=unit,
+                fixed=alone,
             )
         )
     return results
 
 
-def _check(models, equivalence, level):
+def _partners(scores, values, pair, fixed):
+    """Return two models' scores and linearised values, a fixed one's run as the partner of each run of the other."""
+    most = max(len(values[name]) for name in pair)
+    found = []
+    for name in pair:
+        (whole, resampled), of_images = scores[name], values[name]
+        if name in fixed:
+            whole = np.repeat(whole, most)
+            resampled = np.repeat(resampled, most, axis=1)
+            of_images = np.repeat(of_images, most, axis=0)
+        found.append(((whole, resampled), of_images))
+    return [one[0] for one in found], [one[1] for one in found]
+
+
+def _check(models, equivalence, level, fixed):
     if len(models) < 2:
         raise InputError(f"A comparison needs two models or more, got {len(models)}.")
     if not 0 < equivalence < 1 or not 0.5 < level < 1:
         raise InputError(f"equivalence must lie in 0..1 and level in .5..1, got {equivalence} and {level}.")
+    for name in fixed:
+        if name not in models or len(models[name]) != 1:
+            raise InputError(f"A fixed model has one run, but {name} has {len(models.get(name, ()))}.")
 
 
 def _shares_and_budget(first, second, member, paired, equivalence, level, unit):

@@ -1,0 +1,23 @@
+"""What gives label maps and is no keras.Model: the base of SavedModels, models from outside and folders of maps."""
+
+
+class LabelModel:
+    """Gives label maps. A child has `predict`.
+
+    label_set: dict of name, classes and palette, None where the classes have no names. num_classes: how many ids it
+    gives, None where only the data can say. reads: in words, what it is and how it takes images.
+    """
+
+    label_set = None
+    num_classes = None
+    reads = ""
+
+    def predict(self, images, height, width, names):
+        """Label images.
+
+        Args:
+            images: uint8 (B, H, W, 3). height, width: of the label maps. names: what errors call the B images.
+        Returns:
+            integers (B, height, width), class ids.
+        """
+        raise NotImplementedError

@@ -1,0 +1,95 @@
+"""What a file or folder is that someone calls a model: by its content, never by its name alone."""
+
+import pathlib
+
+from kseg.data.datasets.listing import walk_files
+from kseg.io.files import reading
+from kseg.runs.workdir import FLAGS_FILE
+
+KSEG = "kseg"  # a run or a .keras file: what loading.py opens itself, or refuses
+SAVED_MODEL = "SavedModel"
+ONNX = "ONNX"
+TFLITE = "TFLite"
+LABEL_MAPS = "label maps"
+DESCRIPTION = "description"
+
+_MOST_FIELDS = 10_000  # of an ONNX file's outermost message: a dozen, and one for each import and function
+_GRAPH = 7  # the field of ModelProto that only a model has
+_VERSION = 1
+
+
+def kind_of(path):
+    """Return what there is at a path that exists: one of the names above.
+
+    A TFLite file says TFL3 at byte 4. An ONNX file has no mark: it is a protocol buffer whose outermost message has a
+    version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone: folders of models and
+    runs have pictures too.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return _kind_of_folder(path)
+    with reading(path), open(path, "rb") as file:
+        head = file.read(8)
+        if head[4:] == b"TFL3":
+            return TFLITE
+        if path.suffix in (".toml", ".json"):
+            return DESCRIPTION
+        fields = _fields(file, path.stat().st_size)
+    if fields is not None and fields.get(_GRAPH) == 2 and fields.get(_VERSION) == 0:
+        return ONNX
+    return KSEG
+
+
+def _kind_of_folder(path):
+    if (path / "saved_model.pb").exists():
+        return SAVED_MODEL
+    if any((path / name).exists() for name in (FLAGS_FILE, "best.keras", "last.keras")):
+        return KSEG
+    found = KSEG
+    with reading(path):
+        for name in walk_files(str(path)):
+            if not name.endswith(".png"):
+                return KSEG
+            found = LABEL_MAPS
+    return found
+
+
+def _fields(file, size):
+    """Return {number: wire type} of the outermost fields of a protocol buffer; None for anything else."""
+    found = {}
+    at = 0
+    for _ in range(_MOST_FIELDS):
+        if at >= size:
+            break
+        file.seek(at)
+        head = file.read(20)
+        try:
+            key, used = _varint(head, 0)
+            number, wire = key >> 3, key & 7
+            if wire == 2:
+                length, used = _varint(head, used)
+                used += length
+            elif wire == 0:
+                used = _varint(head, used)[1]
+            elif wire in (1, 5):
+                used += {1: 8, 5: 4}[wire]
+            else:
+                return None
+        except IndexError:
+            return None
+        if not number:
+            return None
+        found[number] = wire
+        at += used
+    return found if at == size and size else None
+
+
+def _varint(data, at):
+    """Return a number and the place behind it; IndexError if it does not end."""
+    value = 0
+    for shift in range(0, 70, 7):
+        value |= (data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+    raise IndexError("a number of more than ten bytes")

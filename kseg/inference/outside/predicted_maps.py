@@ -1,0 +1,178 @@
+"""A folder of predicted label maps as a contestant: any tool's, as PNG files named like the images."""
+
+import pathlib
+
+import numpy as np
+
+from kseg.data.datasets.listing import read_bytes, walk_files
+from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL
+from kseg.inference.finite import image_names
+from kseg.inference.label_model import LabelModel
+from kseg.inference.outside.class_map import NO_CLASS
+from kseg.io.errors import InputError
+from kseg.io.images import decode_label, header
+from kseg.io.text import count_text, first_names, size_text
+
+_SHOWN = 5
+
+
+class PredictedMaps(LabelModel):
+    """NAME.png for every image of a split, of the label's size, holding ids.
+
+    The ids are the data's own unless the description says "training", or lists the classes of another set, which a map
+    joins. Of the data's own ids those that are void, and 255 among training ids, are no class: they count as wrong.
+
+    Args:
+        description: `description.Description` of the folder.
+    """
+
+    def __init__(self, description):
+        self._described = description
+        self._folder = description.file
+        self.reads = "label maps"
+
+    def predict(self, images, height, width, names):
+        raise InputError(
+            f"{self._folder} is a folder of label maps: it has predictions of its own images alone. Score it on a "
+            "record folder, whose images' names they have; a model is needed for anything else."
+        )
+
+    def of_split(self, split, label_set, class_map):
+        """Return the contestant of a split, all of whose files fit: it predicts the split's images by their names.
+
+        Args:
+            split: of a manifest. label_set: LabelSet to score. class_map: ClassMap or
+                None.
+        Raises:
+            InputError: with every kind of problem: files that are missing or belong to no image, damaged ones, other
+                sizes than the labels', ids that the contestant does not have; ids that could be the data's own or
+                training ids.
+        """
+        table = self._table(label_set, class_map)
+        paths = self._paths(split)
+        doubtful = ()
+        if self._is_doubtful(label_set, class_map):
+            doubtful = {*range(label_set.num_classes), IGNORE_LABEL}
+        self._check(split, paths, table, doubtful)
+        called = image_names(split.names, 0, len(split.names))
+        return _MapsOfSplit(dict(zip(called, paths, strict=True)), table, label_set, self.reads)
+
+    def _table(self, label_set, class_map):
+        """Return the table int (256,) from the files' ids to training ids, -1 for an id that must not be there."""
+        if self._described.keys.get("ids") == "training" and self._described.names is None:
+            names = dict(enumerate(label_set.classes))
+        else:
+            names = self._described.names
+        table = np.full(256, -1)
+        if class_map is not None:
+            ids = class_map.ids(names, label_set)
+            known = list(names) if names is not None else range(256)
+            table[known] = ids[known]
+            table[IGNORE_LABEL] = NO_CLASS
+        elif self._described.names is not None:
+            table[: len(names)] = self._same_names(names, label_set)
+            table[IGNORE_LABEL] = NO_CLASS
+        elif names is not None:
+            table[: len(names)] = np.arange(len(names))
+            table[IGNORE_LABEL] = NO_CLASS
+        else:
+            own = label_set.table.astype(int)
+            table = np.where(own == INVALID_LABEL, -1, np.where(own == IGNORE_LABEL, NO_CLASS, own))
+        return table
+
+    def _same_names(self, names, label_set):
+        if names != dict(enumerate(label_set.classes)):
+            raise InputError(
+                f"The classes of {self._folder} must be those of label set {label_set.name} ("
+                f"{', '.join(label_set.classes)}), but its description lists {', '.join(names.values())}. Say by a map "
+                "which class is which."
+            )
+        return np.arange(len(names))
+
+    def _is_doubtful(self, label_set, class_map):
+        """Whether training ids in the files would be read as other classes, and nobody said which ids they hold."""
+        said = self._described.keys.get("ids") or self._described.names or class_map
+        return not said and (label_set.table[: label_set.num_classes] != np.arange(label_set.num_classes)).any()
+
+    def _paths(self, split):
+        folder = pathlib.Path(self._folder)
+        files = {str(pathlib.Path(path).relative_to(folder)): path for path in walk_files(str(folder))}
+        wanted = [f"{name}.png" for name in split.names]
+        missing = [name for name in wanted if name not in files]
+        extra = sorted(set(files) - set(wanted))
+        problems = []
+        if missing:
+            problems.append(f"{len(missing)} of {len(wanted)} images have none: {first_names(missing, _SHOWN)}")
+        if extra:
+            problems.append(f"{count_text(len(extra), 'file')} of no image: {first_names(extra, _SHOWN)}")
+        if problems:
+            raise InputError(
+                f"{folder} must hold a label map for each image of split {split.name} and nothing else, named like "
+                f"{wanted[0]}, but {'; '.join(problems)}."
+            )
+        return [files[name] for name in wanted]
+
+    def _check(self, split, paths, table, doubtful):
+        """Raise InputError for files that cannot be scored; all are read, so that nothing fails half way.
+
+        doubtful: ids that would mean one thing as the data's own and another as training ids, if no others are there.
+        """
+        damaged = []
+        sizes = []
+        unknown = {}
+        found = set()
+        for path, size in zip(paths, zip(split.heights, split.widths, strict=True), strict=True):
+            try:
+                data = read_bytes(path)
+                given = header(data, path)[0]
+                if tuple(given) != tuple(map(int, size)):
+                    sizes.append(f"{path} ({size_text(given)}, not {size_text(size)})")
+                    continue
+                ids = set(np.flatnonzero(np.bincount(decode_label(data, path)[0].ravel(), minlength=256)).tolist())
+            except InputError as error:
+                damaged.append(str(error))
+                continue
+            found |= ids
+            for number in ids:
+                if table[number] < 0:
+                    unknown.setdefault(number, path)
+        problems = [*damaged[:_SHOWN]]
+        if sizes:
+            problems.append(f"{count_text(len(sizes), 'label map')} of another size: {first_names(sizes, _SHOWN)}")
+        if unknown:
+            shown = [f"{number} ({path})" for number, path in sorted(unknown.items())]
+            problems.append(
+                f"ids that are not among those of the data or description: {first_names(shown, _SHOWN)}. If they are "
+                f'training ids, write ids = "training" into {self._place()}'
+            )
+        if problems:
+            raise InputError("\n".join([f"The label maps of {self._folder} cannot be scored:", *problems]))
+        if doubtful and found <= doubtful:
+            shown = first_names(sorted(found), _SHOWN)
+            raise InputError(
+                f"The ids in {self._folder} ({shown}) can be training ids or the dataset's own, which are of other "
+                f'classes. Write ids = "own" or ids = "training" into {self._place()}.'
+            )
+
+    def _place(self):
+        return self._described.path or f"{self._folder}.toml, beside it"
+
+
+class _MapsOfSplit(LabelModel):
+    """The label maps of a split's images, as training ids of its label set."""
+
+    def __init__(self, paths, table, label_set, reads):
+        self._paths = paths
+        self._table = table
+        self.num_classes = label_set.num_classes
+        self.label_set = {"name": label_set.name, "classes": list(label_set.classes), "palette": label_set.palette}
+        self.reads = reads
+
+    def predict(self, images, height, width, names):
+        return np.stack([self._read(self._paths[name], (height, width)) for name in names])
+
+    def _read(self, path, size):
+        ids = self._table[decode_label(read_bytes(path), path)[0]]
+        if ids.shape != tuple(size) or ids.min() < 0:
+            raise InputError(f"{path} was changed while it was read.")
+        return ids.astype(np.uint8)

@@ -1,0 +1,58 @@
+"""The sha256 of every file of a report, in a file beside them that `sha256sum -c` reads too."""
+
+import os
+import pathlib
+
+from kseg.io.files import LOCK, reading, sha256_of, write_atomic
+
+HASHES = "sha256.txt"
+
+
+def _text(folder, names):
+    return "".join(f"{sha256_of(str(folder / name))}  {name}\n" for name in names)
+
+
+def files_below(folder, parts=None):
+    """Return the files of a report, paths relative to its folder, without the list itself, locks and unfinished ones.
+
+    Args:
+        folder: of the report. parts: names of files and folders in it that are the report's; None: all.
+    """
+    folder = pathlib.Path(folder)
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        own = parts is None or name.parts[0] in parts
+        left_out = name.parts[-1] in (HASHES, LOCK) or any(part.startswith(".tmp-") for part in name.parts)
+        if own and not left_out and path.is_file():
+            found.append(name.as_posix())
+    return found
+
+
+def write_hashes(folder, parts=None):
+    """Write sha256.txt: a line for each file of a report (`files_below`)."""
+    folder = pathlib.Path(folder)
+    write_atomic(os.fspath(folder / HASHES), _text(folder, files_below(folder, parts)).encode())
+
+
+def hash_faults(folder, parts=None):
+    """Return a line for each file of a report that is not as sha256.txt says, and for what is wrong with that list."""
+    folder = pathlib.Path(folder)
+    names = files_below(folder, parts)
+    path = folder / HASHES
+    if not path.is_file():
+        return [f"{HASHES} is not there: it has the sha256 of every file of the report."]
+    with reading(path):
+        content = path.read_bytes()
+    expected = _text(folder, names)
+    if content == expected.encode():
+        return []
+    lines = content.decode(errors="replace").split("\n")
+    known = dict(line.split("  ", 1)[::-1] for line in lines if "  " in line)
+    of = dict(line.split("  ", 1)[::-1] for line in expected.splitlines())
+    faults = [f"{name}: there is no line for it in {HASHES}." for name in of if name not in known]
+    faults += [f"{name}: {HASHES} has a line for it, but there is no such file." for name in known if name not in of]
+    faults += [
+        f"{name}: its sha256 is not that in {HASHES}." for name, sha in of.items() if known.get(name, sha) != sha
+    ]
+    return faults or [f"{HASHES} is not as kseg writes it: other line ends, another order, or more than its lines."]

@@ -1,0 +1,213 @@
+"""Does a report still say what its counts give? In seconds, without TensorFlow, models or data."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import pathlib
+import tempfile
+
+from kseg import __version__
+from kseg.io.errors import InputError
+from kseg.io.files import checked_path, json_text, reading
+from kseg.io.hash_list import HASHES, files_below, hash_faults
+from kseg.io.text import count_text
+from kseg.reports.comparison_counts import read_counts, recomputed
+from kseg.reports.page.output_folder import INDEX
+from kseg.reports.page.write_page import write_page
+from kseg.studies.run_counts import FOLDER as STUDY_COUNTS
+from kseg.studies.run_counts import RESULTS, results_text
+from kseg.studies.study_report import PLAN, REPORT_PARTS, compared, finished_rows, stored_study
+
+_NUMBERS = "comparison.json"
+_STUDY_NUMBERS = "report.json"
+_STUDY_TEXT = "report.txt"
+_SAME = 1e-9  # relative: another processor adds up in another order
+_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """What was looked at, and what does not fit; `str()` is a line for each.
+
+    folder: of the report. files: how many. numbers: how many values were computed again. faults, notes: lines.
+    """
+
+    folder: str
+    files: int
+    numbers: int
+    faults: tuple
+    notes: tuple = ()
+
+    def __str__(self):
+        lines = [*self.faults, *self.notes]
+        looked = (
+            f"{count_text(self.files, 'file')}, {count_text(self.numbers, 'number')} computed again from the counts"
+        )
+        if self.faults:
+            lines.append(f"{self.folder} does not fit: {count_text(len(self.faults), 'fault')} ({looked}).")
+        else:
+            lines.append(f"{self.folder} fits: {looked}.")
+        return "\n".join(lines)
+
+
+def verify(folder):
+    """Check the report of `kseg.compare` or `kseg.study`: the sha256 of every file, and every number by its counts.
+
+    The numbers are computed from the counts by the functions that wrote them, and texts and pages are made again. What
+    counts do not give (pictures, which runs broke, what a pilot said) is covered by its sha256 alone.
+
+    Args:
+        folder: with comparison.json, or the output folder of a study.
+    Returns:
+        Verified
+    Raises:
+        InputError: no report there.
+    """
+    folder = pathlib.Path(checked_path(folder, "report"))
+    if (folder / PLAN).exists() or (folder / STUDY_COUNTS).is_dir():
+        parts, check = REPORT_PARTS, _check_study
+    elif (folder / _NUMBERS).exists() or (folder / HASHES).exists():
+        parts, check = None, _check_comparison
+    else:
+        raise InputError(f"{folder} holds no report: neither {_NUMBERS} of scripts/compare.py nor {PLAN} of a study.")
+    faults = hash_faults(folder, parts)
+    notes = []
+    numbers = 0
+    try:
+        numbers, found = check(folder, notes)
+        faults += found
+    except InputError as error:
+        faults.append(f"The numbers cannot be computed again: {error}")
+    return Verified(str(folder), len(files_below(folder, parts)), numbers, tuple(faults), tuple(notes))
+
+
+def _check_comparison(folder, notes):
+    """Return how many numbers were computed again, and what does not fit."""
+    table = _read_json(folder / _NUMBERS)
+    try:
+        expected = {**table, **_plain(recomputed(read_counts(folder)))}
+    except (LookupError, ValueError, TypeError) as error:
+        raise InputError(f"The counts cannot be those of a comparison: {error}.") from error
+    faults = _differences(expected, table, _NUMBERS)
+    if _same_version(table, notes):
+        with tempfile.TemporaryDirectory() as place:
+            write_page(place, table)
+            for name in (_NUMBERS, INDEX):
+                faults += _other_bytes(folder, name, pathlib.Path(place, name).read_bytes(), faults)
+    return _count(expected), faults
+
+
+def _check_study(folder, notes):
+    stored = stored_study(folder)
+    table = _read_json(folder / _STUDY_NUMBERS)
+    try:
+        found = compared(folder, equivalence=table["equivalence"], broken=table["broken"])
+    except (LookupError, ValueError, TypeError) as error:
+        raise InputError(f"{_STUDY_NUMBERS}, {PLAN} or counts cannot be those of a study: {error!r}.") from error
+    expected = {**_plain(found.table), "kseg_version": table.get("kseg_version")}
+    faults = _differences(expected, table, _STUDY_NUMBERS)
+    if _same_version(table, notes):
+        faults += _other_bytes(folder, _STUDY_NUMBERS, f"{json_text(table, 1)}\n".encode(), faults)
+        faults += _other_bytes(folder, _STUDY_TEXT, f"{found}\n".encode(), faults)
+    faults += _check_results(folder, finished_rows(folder, stored["plan"]))
+    return _count(expected), faults
+
+
+def _check_results(folder, rows):
+    """Return what does not fit in results.csv, by row and column; rows: of the counts."""
+    path = folder / RESULTS
+    if not rows or not path.exists():
+        return [f"{RESULTS}: it must have {count_text(len(rows), 'row')}."] if bool(rows) != path.exists() else []
+    with reading(path):
+        content = path.read_bytes()
+    wanted = results_text(rows)
+    if content == wanted:
+        return []
+    tables = [list(csv.reader(io.StringIO(text.decode(errors="replace"), newline=""))) for text in (wanted, content)]
+    faults = _differences(*tables, RESULTS)
+    return faults or [f"{RESULTS} is not as kseg writes it."]
+
+
+def _read_json(path):
+    with reading(path):
+        content = path.read_bytes()
+    try:
+        table = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path.name} is damaged: {error}.") from error
+    if not isinstance(table, dict):
+        raise InputError(f"{path.name} is damaged: it is no table.")
+    return table
+
+
+def _plain(table):
+    """Return JSON types as they are after writing and reading: nan is None, keys are text."""
+    return json.loads(json_text(table))
+
+
+def _same_version(table, notes):
+    """Whether this kseg wrote a report; a note says what another one cannot check."""
+    if table.get("kseg_version") == __version__:
+        return True
+    notes.append(
+        f"kseg {table.get('kseg_version')} wrote this report, this is {__version__}: the numbers are compared, the "
+        "wording of text and page is not."
+    )
+    return False
+
+
+def _other_bytes(folder, name, wanted, faults):
+    """Return the fault of a file that is not what its numbers give; none where a number in it was named already."""
+    path = folder / name
+    if not path.exists():
+        return [f"{name} is not there."]
+    with reading(path):
+        same = path.read_bytes() == wanted
+    if same or any(fault.startswith(f"{name}:") for fault in faults):
+        return []
+    return [f"{name}: it is not what kseg writes of these numbers."]
+
+
+def _differences(expected, found, where):
+    """Return a line for each value that differs from what the counts give."""
+    lines = list(_each_difference(expected, found, ""))
+    shown = [f"{where}:{line}" for line in lines[:_SHOWN]]
+    if len(lines) > _SHOWN:
+        shown.append(f"{where}: {len(lines) - _SHOWN} more values differ.")
+    return shown
+
+
+def _each_difference(expected, found, path):
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            if key not in found or key not in expected:
+                yield f" {path}.{key} {'is missing' if key not in found else 'is too much'}.".replace(" .", " ", 1)
+            else:
+                yield from _each_difference(expected[key], found[key], f"{path}.{key}" if path else str(key))
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for number, pair in enumerate(zip(expected, found, strict=True)):
+            yield from _each_difference(*pair, f"{path}[{number}]")
+    elif not _same(expected, found):
+        yield f" {path} is {_short(found)}, but the counts give {_short(expected)}."
+
+
+def _same(expected, found):
+    if isinstance(expected, float) and isinstance(found, (int, float)) and not isinstance(found, bool):
+        return math.isclose(expected, found, rel_tol=_SAME, abs_tol=_SAME * _SAME)
+    return type(expected) is type(found) and expected == found
+
+
+def _short(value):
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _count(table):
+    """Return how many numbers JSON types hold."""
+    if isinstance(table, dict):
+        return sum(map(_count, table.values()))
+    if isinstance(table, list):
+        return sum(map(_count, table))
+    return int(isinstance(table, (int, float)) and not isinstance(table, bool))
