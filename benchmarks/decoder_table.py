@@ -28,11 +28,6 @@ def output_stride(decoder):
     return parameters["output_stride"].default if "output_stride" in parameters else DEEPEST
 
 
-def backends(decoder):
-    """Where it can be built: keras-cv, which DeepLabV3 has its pyramid from, needs TensorFlow."""
-    return "TensorFlow" if decoder == "deeplabv3" else "TensorFlow, JAX"
-
-
 def cost(decoder, encoder):
     """Trainable parameters and multiply-adds of an image, in words.
 
@@ -49,7 +44,6 @@ def table(names, encoders):
     yield _line(["encoder", *(f"`{name}`" for name in names)])
     yield _line(["---"] * (len(names) + 1))
     yield _line(["output stride", *(str(output_stride(name)) for name in names)])
-    yield _line(["backends", *(backends(name) for name in names)])
     reasons = []
     for encoder in encoders:
         row = [f"`{encoder}`"]

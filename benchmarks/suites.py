@@ -28,6 +28,13 @@ SIZES = {
         # CamVid's classes; its 360x480 at the next multiple of 32
         "model_step": {"batch": 2, "height": 352, "width": 480, "num_classes": 11},
         "loop_step": {"batch": 4, "height": 256, "width": 256, "num_classes": 19},
+        "popular": {"batch": 2, "height": 128, "width": 128, "num_classes": 19},
+        # configs/camvid/laptop.flags: its crops, and CamVid's images at the next multiple of 32
+        "laptop": {
+            "decoder_filters": 128,
+            "train": {"batch": 4, "height": 320, "width": 416, "num_classes": 11},
+            "predict": {"height": 352, "width": 480, "num_classes": 11},
+        },
         "base_filters": 64,
         "scenes": {"images": 8, "height": 1024, "width": 2048},
         # What is trained: the quickstart's width and size, and the paper's.
@@ -43,6 +50,12 @@ SIZES = {
         "train_step": {"batch": 2, "height": 32, "width": 64, "num_classes": 3, "base_filters": 4},
         "model_step": {"batch": 2, "height": 32, "width": 64, "num_classes": 3},
         "loop_step": {"batch": 4, "height": 32, "width": 32, "num_classes": 3},
+        "popular": {"batch": 2, "height": 32, "width": 32, "num_classes": 3},
+        "laptop": {
+            "decoder_filters": 16,
+            "train": {"batch": 2, "height": 64, "width": 64, "num_classes": 3},
+            "predict": {"height": 64, "width": 64, "num_classes": 3},
+        },
         "base_filters": 4,
         "scenes": {"images": 2, "height": 96, "width": 128},
         "kernels": {"narrow": {"base_filters": 2, "height": 64, "width": 64}},
@@ -200,6 +213,58 @@ def _kernels(choices):
     return contestants
 
 
+def _popular(choices):
+    """A training step of R2U-Net: kseg, the popular PyTorch one, and that in PyTorch's fastest layout.
+
+    All three have one norm for all steps of a recurrence, as the popular one has. What kseg trains by default, a norm
+    per step, is a case of its own.
+    """
+    size = choices.sizes["popular"]
+    options = {"base_filters": choices.sizes["base_filters"]}
+    contestants = []
+    cases = {
+        "one norm": ("r2unet_fischer2021", {"popular PyTorch": "popular_r2unet"}),
+        "a norm per step": ("r2unet", {}),
+    }
+    for case, (model, others) in cases.items():
+        ours = {"model": model, "options": options, **size}
+        network = {**options, **size}
+        peers = {**others, "PyTorch, channels last": "training_loop"}
+        contestants.append(Contestant(case, "kseg", OURS, "loop_step", ours, repeats=2))
+        for who, function in peers.items():
+            theirs = network
+            if function == "training_loop":
+                theirs = {"model": model, **network}
+            contestants.append(Contestant(case, who, PYTORCH, function, theirs, python=choices.torch_python, repeats=2))
+    return contestants
+
+
+def _laptop(choices):
+    """A training step and a prediction of the U-Net on EfficientNet-Lite0 of configs/camvid/laptop.flags."""
+    size = choices.sizes["laptop"]
+    filters = {"decoder_filters": size["decoder_filters"]}
+    ours = {"model": "unet", "options": {"encoder": "efficientnet_lite0", **filters}}
+    contestants = []
+    for case, mine, theirs, repeats in (
+        ("train", "loop_step", "training_loop", 3),
+        ("predict", "prediction", "prediction", 10),
+    ):
+        contestants.append(Contestant(case, "kseg", OURS, mine, {**ours, **size[case]}, repeats=repeats))
+        for who, network in {"PyTorch, the same network": "same", "segmentation_models_pytorch": ""}.items():
+            contestants.append(
+                Contestant(
+                    case,
+                    who,
+                    "benchmarks.peers.pytorch_encoders",
+                    theirs,
+                    {"network": network or who, **filters, **size[case]},
+                    python=choices.torch_python,
+                    repeats=repeats,
+                )
+            )
+    return contestants
+
+
 def _write_records(folder, height, width):
     """Streets drawn at the network's size: 8 to train on, 4 to evaluate."""
     from kseg.data.records.prepare import prepare_dataset
@@ -267,6 +332,8 @@ SUITES = {
     "train": _train,
     "compile": _compile,
     "kernels": _kernels,
+    "popular": _popular,
+    "laptop": _laptop,
     "models": _models,
     "memory": _memory,
     "scores": _scores,

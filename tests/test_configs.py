@@ -40,8 +40,9 @@ def parse():
         values = {field: getattr(given, field) for field in Settings.__dataclass_fields__}
         settings = make_settings(**values)
         options = json.loads(given.model_options)
-        if given.base_filters:
-            options["base_filters"] = given.base_filters
+        for option in ("base_filters", "encoder"):
+            if getattr(given, option):
+                options[option] = getattr(given, option)
         return given.model, options, settings, given.dataset
 
     return parse
@@ -53,6 +54,11 @@ def eagerly():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+def _narrow(options):
+    """Options of a narrow copy: an encoder that is no VGG16 or ResNet has a width of its own."""
+    return {"decoder_filters": 16} if "encoder" in options else NARROW
 
 
 def _classes(settings, dataset):
@@ -71,7 +77,7 @@ def test_config_builds_and_takes_a_step(name, parse, eagerly):
     if name.startswith("camvid/") and not options.keys() - NARROW.keys():
         return  # its narrow copy took a step in the config of its name, its recipe in camvid/segnet_aspp.flags
     seed = {"seed": 0} if "seed" in options_of(model) else {}
-    narrow = build_model(model, (64, 64, 3), outputs, **(options | seed | NARROW))
+    narrow = build_model(model, (64, 64, 3), outputs, **(options | seed | _narrow(options)))
     before = [keras.ops.convert_to_numpy(weight) for weight in narrow.trainable_weights]
     trainer = make_trainer("one", settings.batch_size)
     trainer.build(narrow, build_optimizer(settings, 10), outputs, loss_terms(settings.loss))

@@ -10,6 +10,7 @@ from kseg import blocks, layers, losses
 from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.pipeline.load import open_split
 from kseg.evaluation.standard_protocol import evaluate_standard
+from kseg.inference.predict import predict
 from kseg.layers import pooling
 from kseg.models import build_model, costs
 from kseg.settings import Augmentation, Resize
@@ -77,7 +78,7 @@ def loop_step(model, options, batch, height, width, num_classes, remat=False, ac
         trainer.wait()
         return trainer.loss_sum / trainer.steps
 
-    return run, {}
+    return run, {"parameters": costs.parameters(model)}
 
 
 def training_loop(model, base_filters, batch, height, width, num_classes, records):
@@ -110,6 +111,13 @@ def evaluation(model, base_filters, height, width, num_classes, records):
     return lambda: evaluate_standard(built, source), {"images": len(source)}
 
 
+def prediction(model, options, height, width, num_classes):
+    """The classes of one image in memory, as `kseg.predict` finds them: normalised, at the image's size."""
+    built = build_model(model, (None, None, 3), num_classes, **options)
+    image = inputs.scene(1, height, width, num_classes)[0][0]
+    return lambda: predict(built, image), {"parameters": costs.parameters(built)}
+
+
 CASES = {
     "pool_pair": pool_pair,
     "batch_norm": batch_norm,
@@ -119,4 +127,5 @@ CASES = {
     "loop_step": loop_step,
     "training_loop": training_loop,
     "evaluation": evaluation,
+    "prediction": prediction,
 }

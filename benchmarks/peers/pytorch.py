@@ -84,16 +84,19 @@ class SegNetASPP(nn.Module):
 
 
 class RecurrentConv(nn.Module):
-    """kseg.blocks.recurrent_conv: one kernel over three steps, a batch norm for each."""
+    """kseg.blocks.recurrent_conv: one kernel over three steps, a batch norm for each or one for all."""
 
-    def __init__(self, filters, steps=2):
+    def __init__(self, filters, steps=2, shared_norm=False):
         super().__init__()
         self.convolution = nn.Conv2d(filters, filters, 3, padding=1)
         nn.init.kaiming_normal_(self.convolution.weight, nonlinearity="relu")
-        self.norms = nn.ModuleList(nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1) for _ in range(steps + 1))
+        self.steps = steps
+        count = 1 if shared_norm else steps + 1
+        self.norms = nn.ModuleList(nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1) for _ in range(count))
 
     def forward(self, x):
         first, *others = self.norms
+        others = others or [first] * self.steps
         h = functional.relu(first(self.convolution(x)))
         for norm in others:
             h = functional.relu(norm(self.convolution(x + h)))
@@ -103,10 +106,11 @@ class RecurrentConv(nn.Module):
 class RecurrentResidual(nn.Module):
     """A level of R2U-Net: a projection, and two recurrent convolutions that are added to it."""
 
-    def __init__(self, channels, filters):
+    def __init__(self, channels, filters, shared_norm=False):
         super().__init__()
         self.projection = nn.Conv2d(channels, filters, 1)
-        self.block = nn.Sequential(RecurrentConv(filters), RecurrentConv(filters))
+        recurrent = functools.partial(RecurrentConv, filters, shared_norm=shared_norm)
+        self.block = nn.Sequential(recurrent(), recurrent())
 
     def forward(self, x):
         x = self.projection(x)
@@ -135,7 +139,7 @@ class UNet(nn.Module):
         self.logits = nn.Conv2d(base_filters, num_classes, 1)
 
     def forward(self, images):
-        x = ((images - self.mean) / self.scale).contiguous(memory_format=torch.channels_last)
+        x = (images - self.mean) / self.scale
         skips = []
         for number, block in enumerate(self.encoder):
             x = block(functional.max_pool2d(x, 2) if number else x)
@@ -149,6 +153,7 @@ class UNet(nn.Module):
 NETWORKS = {
     "segnet_aspp": SegNetASPP,
     "r2unet": functools.partial(UNet, RecurrentResidual),
+    "r2unet_fischer2021": functools.partial(UNet, functools.partial(RecurrentResidual, shared_norm=True)),
     "unet": functools.partial(UNet, double_conv),
 }
 
@@ -204,19 +209,30 @@ def facts(module):
 
 def train_step(precision, batch, height, width, num_classes, base_filters):
     """As ours.train_step; bfloat16 is torch.autocast."""
-    return _steps(SegNetASPP(num_classes, base_filters), precision, batch, height, width, num_classes)
+    return steps(SegNetASPP(num_classes, base_filters), batch, height, width, num_classes, precision=precision)
 
 
 def training_loop(model, base_filters, batch, height, width, num_classes):
     """As ours.training_loop, on images that are in memory: no reading, no augmentation, no scores."""
-    return _steps(NETWORKS[model](num_classes, base_filters), "float32", batch, height, width, num_classes)
+    return steps(NETWORKS[model](num_classes, base_filters), batch, height, width, num_classes)
 
 
-def _steps(module, precision, batch, height, width, num_classes):
-    module = module.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
+def popular_r2unet(base_filters, batch, height, width, num_classes):
+    """R2U-Net as its most popular PyTorch repository has and trains it.
+
+    One batch norm for all steps of a recurrence, channels first, Adam as it comes. Its loss, which is for two classes,
+    is replaced by cross entropy.
+    """
+    module = NETWORKS["r2unet_fischer2021"](num_classes, base_filters)
+    return steps(module, batch, height, width, num_classes, layout=torch.contiguous_format, fused=False)
+
+
+def steps(module, batch, height, width, num_classes, precision="float32", layout=torch.channels_last, fused=True):
+    """Training steps of a module, (B, 3, H, W) -> logits; `run()` gives the loss before the step."""
+    module = module.to(memory_format=layout).train()
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=fused)
     images, labels = inputs.scene(batch, height, width, num_classes)
-    images, labels = as_maps(images), torch.from_numpy(labels).long()
+    images, labels = as_maps(images).float().contiguous(memory_format=layout), torch.from_numpy(labels).long()
 
     def run():
         optimizer.zero_grad()
@@ -253,5 +269,6 @@ CASES = {
     "aspp": aspp,
     "train_step": train_step,
     "training_loop": training_loop,
+    "popular_r2unet": popular_r2unet,
     "evaluation": evaluation,
 }

@@ -12,10 +12,17 @@ import traceback
 from absl import flags
 
 from kseg.io.errors import InputError
-from kseg.settings import read_flag_line
+from kseg.settings import GROUPS, read_flag_line
+from kseg.settings.configs import find_config
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # if TensorFlow is imported, it logs errors only
 
+
+_FLAGFILE_HELP = """\
+--flagfile=FILE reads flags from a file, a line each, or from one of kseg's own configs by its name (`kseg configs`).
+Flags on the command line win."""
+
+_SIGPIPE = 13
 
 # Flags of earlier versions. A flagfile may still name them; they have no effect.
 _REMOVED = ("--on_conflict", "--keep_checkpoints", "--log_every_steps")
@@ -24,9 +31,10 @@ _REMOVED = ("--on_conflict", "--keep_checkpoints", "--log_every_steps")
 def expand_flagfiles(arguments):
     """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
 
-    So flags on the command line always win. A flagfile may name other flagfiles, at paths relative to itself: they are
-    read in place, and the last line wins. A line is a flag, blank, or a comment starting with #. A value that contains
-    a line break or " #" is written as JSON after :=, as in --data_dir:="a #1" (`settings.flag_line`).
+    So flags on the command line always win. PATH may be the name of one of kseg's own configs. A flagfile may name
+    other flagfiles, at paths relative to itself: they are read in place, and the last line wins. A line is a flag,
+    blank, or a comment starting with #. A value that contains a line break or " #" is written as JSON after :=, as in
+    --data_dir:="a #1" (`settings.flag_line`).
 
     A value or argument that starts with "~/" is in the home folder: shells leave it as it is after --flag=.
 
@@ -46,7 +54,7 @@ def expand_flagfiles(arguments):
         if path is None:
             others.append(argument)
         else:
-            from_files += _read_flagfile(path, pathlib.Path("."), ())
+            from_files += _read_flagfile(find_config(path), pathlib.Path("."), ())
     return list(map(_in_home, from_files)) + others
 
 
@@ -90,7 +98,10 @@ def _flagfile_lines(file, shown):
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
-        raise flags.Error(f"Cannot read flagfile {shown}: {getattr(error, 'strerror', None) or error}.") from error
+        raise flags.Error(
+            f"Cannot read flagfile {shown}: {getattr(error, 'strerror', None) or error}. Give a file, or the name of "
+            "one of kseg's own configs, which `kseg configs` lists."
+        ) from error
     result = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
@@ -116,22 +127,25 @@ def _flagfile_lines(file, shown):
 
 def define_fields(dataclass, flag_values):
     """Define one flag for each field of a settings dataclass: default, type, help and choices come from it."""
+    group = ""
     for field in dataclasses.fields(dataclass):
         name = field.name
+        group = GROUPS.get(name, group)
+        here = {"flag_values": flag_values, "module_name": group}
         default = field.default
         explained = field.metadata["help"]
         choices = field.metadata.get("choices")
         lower = field.metadata.get("lower")
         if choices is not None:
-            flags.DEFINE_enum(name, default, choices, explained, flag_values=flag_values)
+            flags.DEFINE_enum(name, default, choices, explained, **here)
         elif field.type.startswith("bool"):
-            flags.DEFINE_boolean(name, default, explained, flag_values=flag_values)
+            flags.DEFINE_boolean(name, default, explained, **here)
         elif field.type.startswith("int"):
-            flags.DEFINE_integer(name, default, explained, lower_bound=lower, flag_values=flag_values)
+            flags.DEFINE_integer(name, default, explained, lower_bound=lower, **here)
         elif field.type.startswith("float"):
-            flags.DEFINE_float(name, default, explained, lower_bound=lower, flag_values=flag_values)
+            flags.DEFINE_float(name, default, explained, lower_bound=lower, **here)
         else:
-            flags.DEFINE_string(name, default, explained, flag_values=flag_values)
+            flags.DEFINE_string(name, default, explained, **here)
 
 
 def define_scored_data(flag_values, module_name):
@@ -175,12 +189,12 @@ def start(run, flag_values, takes_arguments=False):
     With `takes_arguments`, arguments other than flags may stand anywhere in the command line: `run(flag_values,
     arguments)`. --help prints the docstring of the module of `run` first.
     """
-    program = pathlib.Path(sys.argv[0]).name
+    program = pathlib.Path(sys.argv[0]).name  # of the command kseg: "kseg train"
     flag_values.set_gnu_getopt(takes_arguments)
     try:
         arguments = expand_flagfiles(sys.argv[1:])
         if {"--help", "-h", "-help"} & set(arguments):
-            print(f"{sys.modules[run.__module__].__doc__}\n{flag_values.get_help()}")
+            print(_help(flag_values, sys.modules[run.__module__].__doc__, program))
             return
         rest = flag_values([program, *arguments])[1:]
         if rest and not takes_arguments:
@@ -195,9 +209,34 @@ def start(run, flag_values, takes_arguments=False):
             traceback.print_exc()
         print(f"{program}: error: {shown(error)}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader of this command's output, such as head, wanted no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes
+        sys.exit(128 + _SIGPIPE)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(130)
+
+
+def _help(flag_values, text, program):
+    """Return what --help prints: a command's docstring, its flags by groups, and --flagfile."""
+    groups = {}
+    for module in flag_values.flags_by_module_dict():
+        title = "Flags" if module.startswith(("kseg.", "__main__")) else module  # flags of no group of their own
+        _, _, flags_text = flag_values.module_help(module).partition(":\n")
+        groups.setdefault(title, []).append(flags_text.strip("\n"))
+    lines = [_as_typed(text, program).rstrip()]
+    for title, parts in groups.items():
+        lines += ["", f"{title}:", *parts]
+    lines += ["", _FLAGFILE_HELP]
+    return "\n".join(lines)
+
+
+def _as_typed(text, program):
+    """Return a text with `kseg COMMAND` as it is typed where the command was started by its script."""
+    if not program.endswith(".py"):
+        return text
+    command = program.removesuffix(".py").removesuffix("_data")
+    return text.replace(f"kseg {command} ", f"python scripts/{program} ")
 
 
 def _show_log():

@@ -1,4 +1,8 @@
-"""Compare models: python scripts/compare.py runs/r2unet runs/segnet_aspp --data_dir=data/camvid --output=report/
+"""Compare models on the same images, and write a page that shows where they differ.
+
+    kseg compare runs/r2unet runs/segnet_aspp --data_dir=data/camvid --output=report
+    kseg compare runs/r2unet runs/segnet_aspp runs/unet --data_dir=data/camvid --split=test --output=report_test
+    kseg compare runs/r2unet saved_models/other --data_dir=data/cityscapes --output=report --group_by=drive
 
 Each model is a run folder, a .keras file, a SavedModel folder, an ONNX or TFLite file, a folder of predicted label
 maps, or the description of one of them (docs/contestants.md). All others are compared with the first.

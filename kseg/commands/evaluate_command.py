@@ -1,8 +1,11 @@
-"""Score a model: python scripts/evaluate.py --model=runs/segnet_aspp --data_dir=data/cityscapes
+"""Score a model, or judge published scores.
 
-Audit published scores, no model needed: python scripts/evaluate.py --audit --row=.9892,.8912,.9943,.8912,.8377
+    kseg evaluate --model=runs/segnet_aspp --data_dir=data/cityscapes
+    kseg evaluate --audit --row=.9892,.8912,.9943,.8912,.8377
+    kseg evaluate --audit --mean=.7532,.0041,5 --mean=.7480,.0052,5
 
-Judge the order of two published means: python scripts/evaluate.py --audit --mean=.7532,.0041,5 --mean=.7480,.0052,5
+The second asks whether five published scores can be of one confusion matrix, the third whether the order of two
+published means may be chance. Neither needs a model.
 """
 
 import pathlib

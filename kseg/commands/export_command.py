@@ -1,6 +1,7 @@
-"""Write a model for other programs:
+"""Write a model for other programs.
 
-python scripts/export.py --model=runs/segnet_aspp/best.keras --output=segnet_aspp_saved_model
+kseg export --model=runs/segnet_aspp --output=segnet_aspp_saved_model
+kseg export --model=runs/segnet_aspp/last.keras --output=last_saved_model
 """
 
 from absl import flags

@@ -1,9 +1,9 @@
 """Predict label maps, write a submission for Cityscapes' test server, or check a submission before you send it.
 
-    python scripts/predict.py --model=runs/segnet_aspp --images=photos --output=labels
-    python scripts/predict.py --model=runs/segnet_aspp --data_dir=data/camvid --split=test --output=labels
-    python scripts/predict.py --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
-    python scripts/predict.py --check=submission --source=CITYSCAPES
+    kseg predict --model=runs/segnet_aspp --images=photos --output=labels
+    kseg predict --model=runs/segnet_aspp --data_dir=data/camvid --split=test --output=labels
+    kseg predict --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
+    kseg predict --check=submission --source=CITYSCAPES
 
 CITYSCAPES is a folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or it is that zip.
 """

@@ -1,9 +1,9 @@
 """Convert a dataset into the record folder that training and evaluation read.
 
-    python scripts/prepare_data.py --dataset=cityscapes --source=DIR --output=DIR
-    python scripts/prepare_data.py --dataset=camvid|folder --source=DIR --output=DIR
-    python scripts/prepare_data.py --dataset=synthetic --output=DIR
-    python scripts/prepare_data.py --check=DIR
+    kseg prepare --dataset=cityscapes --source=DIR --output=DIR
+    kseg prepare --dataset=camvid|folder --source=DIR --output=DIR
+    kseg prepare --dataset=synthetic --output=DIR
+    kseg prepare --check=DIR
 
 cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded.
 camvid: DIR holds train/, val/ and perhaps test/, each with images/ and labels/, or with trainannot/, ... beside them.

@@ -1,9 +1,13 @@
-"""Which model is better, or was it the seed? python scripts/study.py configs/studies/streets.toml
+"""Train several models with several seeds, and say which is better, or that it was the seed.
+
+    kseg study streets
+    kseg study my_study.toml --equivalence=.005
+    kseg study --report=runs/study_streets
 
 Trains every model of STUDY.toml with every seed within one budget, and compares them; docs/studies.md explains the
 file. The same command continues a study that was interrupted. Exit code 1: a run is broken.
 
-Only compare what is finished, in seconds: python scripts/study.py --report=runs/streets
+--report compares what is finished, in seconds, and trains nothing.
 """
 
 import signal
@@ -12,6 +16,7 @@ import sys
 from absl import flags
 
 from kseg.commands import command_line, train_command
+from kseg.settings.configs import find_config
 from kseg.studies.engines import ENGINES
 
 FLAGS = flags.FlagValues()
@@ -54,7 +59,7 @@ def run(args, files):
 
         before = signal.signal(signal.SIGTERM, _end)
         try:
-            found = kseg.study(files[0], engine=args.engine, equivalence=args.equivalence)
+            found = kseg.study(find_config(files[0], "studies"), engine=args.engine, equivalence=args.equivalence)
         finally:
             signal.signal(signal.SIGTERM, before)
         output = found.table["plan"]["output"]

@@ -1,4 +1,12 @@
-"""Train, evaluate and export a model: python scripts/train.py --flagfile=configs/segnet_aspp.flags --batch_size=6"""
+"""Train, evaluate and export a model.
+
+    kseg train --flagfile=quickstart
+    kseg train --flagfile=segnet_aspp --batch_size=6
+    kseg train --model=r2unet --dataset=folder --data_dir=data/mydata --workdir=runs/mydata --epochs=50
+
+The first two are configs that come with kseg; `kseg configs` lists them. The same command continues a run that was
+interrupted.
+"""
 
 import os
 
@@ -7,7 +15,14 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.data.datasets import DATASETS
 from kseg.io.errors import NotFiniteError
-from kseg.settings import Settings
+from kseg.settings import (
+    MODEL_FILES,
+    Settings,
+    check_model_name,
+    check_model_options,
+    current_options,
+    options_in_source,
+)
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -16,7 +31,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "workdir", None, "Folder for the run. The same command continues a run that was interrupted.", flag_values=FLAGS
 )
-flags.DEFINE_string("model", None, "Architecture: a name in kseg.MODELS.", flag_values=FLAGS)
+flags.DEFINE_string("model", None, f"Architecture: one of {', '.join(MODEL_FILES)}.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "dataset",
     "cityscapes",
@@ -74,6 +89,8 @@ def run(args):
     if os.path.realpath(args.data_dir) == os.path.realpath(args.workdir):
         raise flags.Error(f"--data_dir and --workdir must be different folders, got {args.workdir} for both.")
     settings, options = settings_and_options(args)
+    check_model_name(args.model, MODEL_FILES)  # before anything imports Keras, as all that takes no model
+    check_model_options(args.model, current_options(args.model, options), options_in_source(args.model))
     from kseg.training.launch import choose_for_run
 
     choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow

@@ -1,5 +1,6 @@
 """The models by name. A builder: (input_shape, num_classes, *, options) -> keras.Model of float32 logits."""
 
+import importlib
 import inspect
 import numbers
 import os
@@ -7,29 +8,10 @@ import os
 import keras
 
 from kseg.io.errors import InputError, check_whole, is_whole, plain
-from kseg.models import deeplabv3, deeplabv3plus, fcn, fpn, segformer, segnet, unet
 from kseg.models.backbones import ENCODERS
-from kseg.settings import current_options
+from kseg.settings import MODEL_FILES, check_model_name, check_model_options, current_options
 
-MODELS = {
-    "unet": unet.unet,
-    "runet": unet.runet,
-    "resunet": unet.resunet,
-    "r2unet": unet.r2unet,
-    "r2unet_fischer2021": unet.r2unet_fischer2021,
-    "fcn32s": fcn.fcn32s,
-    "fcn16s": fcn.fcn16s,
-    "fcn8s": fcn.fcn8s,
-    "parsenet": fcn.parsenet,
-    "segnet": segnet.segnet,
-    "segnet_aspp": segnet.segnet_aspp,
-    "segnet_aspp_fischer2021": segnet.segnet_aspp_fischer2021,
-    "deeplabv3": deeplabv3.deeplabv3,
-    "deeplabv3plus": deeplabv3plus.deeplabv3plus,
-    "fpn": fpn.fpn,
-    "segformer": segformer.segformer,
-}
-
+MODELS = {name: getattr(importlib.import_module(f"kseg.models.{file}"), name) for name, file in MODEL_FILES.items()}
 
 _LEAST = {"seed": 0, "steps": 0}  # of options that are whole numbers; the others begin at 1
 
@@ -49,14 +31,10 @@ def build_model(name, input_shape, num_classes, **options):
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for an unknown model or option (it lists them), a bad shape, class count or value of an option.
     """
-    if not isinstance(name, str) or name not in MODELS:
-        raise InputError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(MODELS))}.")
+    check_model_name(name, MODELS)
     input_shape, num_classes, options = plain((input_shape, num_classes, options))
     options = current_options(name, options)
-    known = options_of(name)
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise InputError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
+    check_model_options(name, options, options_of(name))
     sizes = tuple(input_shape)[:2] if isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 else (0, 0)
     if any(size is not None and not (is_whole(size) and size >= 1) for size in sizes) or input_shape[2] != 3:
         raise InputError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape!r}.")
@@ -78,7 +56,7 @@ def _check_option(option, value, default):
     elif isinstance(default, float):
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
             raise InputError(f"{option} must be at least 0 and below 1, got {value!r}.")
-    elif option in ("depth", "decoder_filters"):
+    elif option in ("depth", "decoder_filters", "aspp_filters"):
         if value is not default:
             check_whole(option, value, 1)
     elif option == "encoder":

@@ -1,11 +1,16 @@
-"""DeepLabV3: a dilated encoder and keras-cv's atrous spatial pyramid pooling. The one model that needs TensorFlow."""
+"""DeepLabV3: a dilated encoder and keras-cv's atrous spatial pyramid pooling, or kseg's own that equals it."""
+
+import logging
 
 import keras
 
 from kseg import blocks
 from kseg.io.errors import InputError
+from kseg.layers.spatial_pyramid import SpatialPyramidPooling
 from kseg.models import common
 from kseg.models.backbones import decoder_model, encode, resnet
+
+_log = logging.getLogger(__name__)
 
 RATES = {16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride, in pixels of the encoder's map
 MULTI_GRID = (1, 2, 4)
@@ -28,7 +33,8 @@ def deeplabv3(
     """DeepLabV3 (Chen et al. 2017, arXiv 1706.05587, section 3): dilated encoder, ASPP, 1x1 scores, upsampled.
 
     Deviations: ResNet's strides are where Keras has them, for its weights. ASPP is keras-cv's: its batch norms have
-    momentum .99 and epsilon 1e-3, its kernels Glorot's initialiser; training it needs batches of 2.
+    momentum .99 and epsilon 1e-3, its kernels Glorot's initialiser; training it needs batches of 2. Without keras-cv,
+    and on JAX, it is `kseg.layers.SpatialPyramidPooling`, which computes the same.
 
     Args: `input_shape`: (H, W, 3), multiples of `output_stride` or None. `num_classes`: channels of the scores.
         `encoder`: one of `backbones.encode` that can be dilated. `output_stride`: 16 or 8; ASPP's rates are 6, 12, 18
@@ -37,7 +43,7 @@ def deeplabv3(
         projection (not in the paper, .1 in the authors' code), 0 for none, drawn from `seed`. `initializer`: of kernels
         outside ASPP. `encoder_weights`: None, "imagenet" or a file (`backbones.load_encoder`).
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that are not multiples, options or weights that do not fit, no TensorFlow or keras-cv.
+    Raises: ValueError for sizes that are not multiples, options or weights that do not fit.
     """
     common.choose("output_stride", output_stride, RATES)
     pooling = _pyramid_pooling(RATES[output_stride], 4 * base_filters)
@@ -71,12 +77,13 @@ def deeplabv3(
 
 
 def _pyramid_pooling(rates, filters):
-    """keras-cv's layer, imported here: it costs two seconds and runs on TensorFlow alone."""
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(f"deeplabv3 needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
-    try:
-        from keras_cv.layers import SpatialPyramidPooling
-    except ImportError as error:
-        raise InputError(f"deeplabv3 needs keras-cv: pip install keras-cv ({error}).") from error
-    # Its own dropout takes no seed.
-    return SpatialPyramidPooling(dilation_rates=list(rates), num_channels=filters, dropout=0.0, name="aspp")
+    """keras-cv's layer, imported here: it costs two seconds and runs on TensorFlow alone. Else kseg's own."""
+    layer = SpatialPyramidPooling
+    if keras.backend.backend() == "tensorflow":
+        try:
+            from keras_cv import layers
+
+            layer = layers.SpatialPyramidPooling
+        except ImportError as error:
+            _log.info("keras-cv cannot be imported (%s): ASPP is kseg's own, which computes the same.", error)
+    return layer(dilation_rates=list(rates), num_channels=filters, name="aspp")

@@ -1,8 +1,11 @@
 """SegNet and SegNet-ASPP: a VGG16 encoder and its mirror, joined by the positions of the pooling maxima."""
 
+import functools
+
 import keras
 
 from kseg import blocks
+from kseg.io.errors import InputError
 from kseg.layers.normalization import BatchNormalization
 from kseg.layers.pooling import MaxPooling2DWithArgmax, MaxUnpooling2D
 from kseg.models import common
@@ -13,6 +16,8 @@ ENCODER = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 DECODER = ((1,), (2, 1), (4, 4, 2), (8, 8, 4), (8, 8, 8))  # block 1 has one more: the scores, or none
 MULTIPLE = 32
 DECODERS = {"conv": False, "transposed": True}  # whether its convolutions are transposed ones
+UNPOOLINGS = ("indices", "bilinear")
+ASPP_STRIDES = (1, 8)
 NORMS = ("per_conv", "shared")
 # How PyTorch begins a transposed convolution of stride 1: uniform within 1 / sqrt(fan-in).
 PYTORCH_UNIFORM = {
@@ -27,6 +32,7 @@ def segnet(
     *,
     base_filters=64,
     decoder="conv",
+    unpooling="indices",
     dropout=0.0,
     initializer=blocks.HE_NORMAL,
     encoder_weights=None,
@@ -37,6 +43,7 @@ def segnet(
 
     Args: `input_shape`: (H, W, 3), multiples of 32 or None. `num_classes`: channels of the scores.
         `base_filters`: 64 in the paper. `decoder`: "conv" or "transposed" convolutions of stride 1.
+        `unpooling`: by the "indices" of the maxima, or "bilinear" to see what indices are worth.
         `dropout`: rate around the deepest six blocks (Bayesian SegNet, arXiv 1511.02680), 0 in SegNet.
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" or a file
         (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
@@ -48,6 +55,7 @@ def segnet(
         x,
         base_filters=base_filters,
         decoder=decoder,
+        unpooling=unpooling,
         initializer=initializer,
         decoder_initializer=initializer,
         dropout=dropout,
@@ -63,7 +71,10 @@ def segnet_aspp(
     *,
     base_filters=64,
     decoder="conv",
+    unpooling="indices",
     rates=(6, 12, 18),
+    aspp_filters=None,
+    aspp_stride=1,
     dropout=0.5,
     initializer=blocks.HE_NORMAL,
     encoder_weights=None,
@@ -72,24 +83,44 @@ def segnet_aspp(
 ):
     """SegNet with ASPP on its full-resolution map (Fischer and Malhotra 2021, figure 2).
 
-    A 3x3 convolution, batch norm and ReLU stand between ASPP and the scores; they and ASPP have 4 * base_filters
+    A 3x3 convolution, batch norm and ReLU stand between ASPP and the scores; they and ASPP have `aspp_filters`
     channels. Deviation: one batch norm per convolution (the authors' code: `segnet_aspp_fischer2021`).
 
-    Args: `rates`: ASPP's dilation rates in pixels of the full resolution. `dropout`: rate after ASPP's projection, 0
-        for none, drawn from `seed`. `base_filters`, `decoder`, `initializer`, `encoder_weights`: as in `segnet`.
+    Args: `rates`: ASPP's dilation rates in pixels of its map. `aspp_filters`: None for 4 * base_filters, the paper's
+        256. `aspp_stride`: 1 as in the paper, or 8: ASPP is then on the decoder's map of an eighth of the image's
+        height, where it keeps that map's 4 * base_filters channels. `dropout`: rate after ASPP's projection, 0 for
+        none, drawn from `seed`. `base_filters`, `decoder`, `unpooling`, `initializer`, `encoder_weights`: as in
+        `segnet`.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError as `segnet`; training on a single image per device raises too (ASPP's pooled branch).
+    Raises: ValueError as `segnet`, for another aspp_stride, and for aspp_filters that do not fit it; training on a
+        single image per device raises too (ASPP's pooled branch).
     """
+    common.choose("aspp_stride", aspp_stride, ASPP_STRIDES)
+    width = 4 * base_filters
+    filters = aspp_filters or width
+    if aspp_stride != 1 and filters != width:
+        raise InputError(
+            f"aspp_filters must be 4 * base_filters = {width} at aspp_stride={aspp_stride}, got {filters}."
+        )
+    pyramid = functools.partial(
+        blocks.aspp,
+        filters=filters,
+        rates=rates,
+        dropout=dropout,
+        initializer=initializer,
+        seed=seed,
+    )
     image, x = common.image_input(input_shape, MULTIPLE)
     x = _trunk(
         x,
         base_filters=base_filters,
         decoder=decoder,
+        unpooling=unpooling,
         initializer=initializer,
         decoder_initializer=initializer,
+        after={aspp_stride: pyramid},
     )
-    x = blocks.aspp(x, 4 * base_filters, rates, dropout=dropout, initializer=initializer, seed=seed)
-    x = blocks.conv_bn_relu(x, 4 * base_filters, initializer=initializer, name="tail")
+    x = blocks.conv_bn_relu(x, filters, initializer=initializer, name="tail")
     x = common.logits(x, num_classes, initializer=initializer)
     return _finish(keras.Model(image, x, name=name), encoder_weights)
 
@@ -162,17 +193,22 @@ def _trunk(
     decoder,
     initializer,
     decoder_initializer,
+    unpooling="indices",
     norms=_own_norm,
     extra_convs=0,
     dropout=0.0,
     seed=0,
+    after=None,
 ):
     """VGG16 and its mirror: (B, H, W, 3) -> (B, H, W, base_filters).
 
     All of SegNet's convolutions but the last, and `extra_convs` of that width. `norms`: filters -> the batch norm of a
-    convolution, None for its own. `dropout`: rate around the deepest six blocks.
+    convolution, None for its own. `dropout`: rate around the deepest six blocks. `after`: {stride: function of the
+    decoder's map of that stride}.
     """
     common.choose("decoder", decoder, DECODERS)
+    common.choose("unpooling", unpooling, UNPOOLINGS)
+    after = after or {}
     indices = {}
     for block, widths in enumerate(ENCODER, 1):
         for i, width in enumerate(widths, 1):
@@ -184,7 +220,10 @@ def _trunk(
             x = common.dropout(x, dropout, seed + block, f"block{block}_dropout")
     # (B, H/32, W/32, 8 * base_filters)
     for block in (5, 4, 3, 2, 1):
-        x = MaxUnpooling2D(name=f"decoder{block}_unpool")([x, indices[block]])
+        if unpooling == "indices":
+            x = MaxUnpooling2D(name=f"decoder{block}_unpool")([x, indices[block]])
+        else:
+            x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"decoder{block}_unpool")(x)
         widths = DECODER[block - 1]
         if block == 1:
             widths += (1,) * extra_convs
@@ -200,6 +239,9 @@ def _trunk(
             )
         if block >= 3:
             x = common.dropout(x, dropout, seed + 5 + block, f"decoder{block}_dropout")
+        stride = 2 ** (block - 1)
+        if stride in after:
+            x = after[stride](x)
     return x
 
 

@@ -10,20 +10,26 @@ from kseg.settings.loss_grammar import (
     parse_class_weights,
     parse_loss,
 )
-from kseg.settings.training_settings import Augmentation, Resize, Settings, make_settings, without_effect
+from kseg.settings.model_names import MODEL_FILES, check_model_name, check_model_options, options_in_source
+from kseg.settings.training_settings import GROUPS, Augmentation, Resize, Settings, make_settings, without_effect
 
 __all__ = [
     "CLASS_WEIGHTS",
     "FOCAL_GAMMA",
+    "GROUPS",
     "LOSSES",
+    "MODEL_FILES",
     "TOP_K_SHARE",
     "Augmentation",
     "Loss",
     "Resize",
     "Settings",
+    "check_model_name",
+    "check_model_options",
     "current_options",
     "flag_line",
     "make_settings",
+    "options_in_source",
     "parse_class_weights",
     "parse_loss",
     "read_flag_line",

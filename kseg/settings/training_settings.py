@@ -86,6 +86,18 @@ class Resize:
     label_resize: str = "nearest"
 
 
+# Headings of the settings in --help: each field and those after it, as far as the next heading.
+GROUPS = {
+    "height": "Images and labels",
+    "batch_size": "Optimizer",
+    "init_from": "Weights",
+    "loss": "Loss",
+    "scale_min": "Augmentation",
+    "seed": "Reproducibility, speed and memory",
+    "validate_every_epochs": "Scores and checkpoints",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What `kseg.train` takes by keyword; the help of each is in its metadata.

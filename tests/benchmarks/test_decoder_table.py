@@ -18,13 +18,12 @@ CELLS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in LINES if l
 
 
 def test_the_committed_table_has_every_decoder_and_encoder():
-    head, _, strides, backends, *rows = CELLS
+    head, _, strides, *rows = CELLS
     names = [cell.strip("`") for cell in head[1:]]
     assert names == decoder_table.decoders() and len(names) >= 8
     assert {f"`{encoder}`" for encoder in ENCODERS} <= {row[0] for row in rows}
     dilated = [name for name, stride in zip(names, strides[1:], strict=True) if stride == "16"]
     assert dilated == ["deeplabv3", "deeplabv3plus"] and set(strides[1:]) == {"16", "32"}
-    assert [names[i] for i, cell in enumerate(backends[1:]) if "JAX" not in cell] == ["deeplabv3"]
 
 
 @pytest.mark.parametrize("name", ["fpn", "segformer", "deeplabv3plus"])
@@ -66,7 +65,6 @@ def test_what_cannot_be_built_is_a_dash_and_a_reason(monkeypatch):
         "| encoder | `fpn` | `deeplabv3` |",
         "| --- | --- | --- |",
         "| output stride | 32 | 16 |",
-        "| backends | TensorFlow, JAX | TensorFlow |",
         "| `first` | 1 M, 2 G | 1 M, 2 G |",
         "| `second` | - | - |",
         "",

@@ -1,6 +1,9 @@
 """DeepLabV3 and its ResNets: Keras' network, dilation against stride, parameter counts, weights, ASPP's batch norm."""
 
 import functools
+import importlib.util
+import os
+import subprocess
 import sys
 
 import h5py
@@ -208,13 +211,62 @@ def test_unfit_options_are_errors(options, text):
         deeplabv3((32, 32, 3), 5, base_filters=2, **options)
 
 
-def test_needs_tensorflow_and_keras_cv(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras_cv.layers", None)  # importing it is an ImportError
-    with pytest.raises(ValueError, match="deeplabv3 needs keras-cv: pip install keras-cv"):
-        deeplabv3((32, 32, 3), 5)
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(ValueError, match="deeplabv3 needs KERAS_BACKEND=tensorflow, got jax"):
-        deeplabv3((32, 32, 3), 5)
+@pytest.mark.parametrize("training", [False, True])
+def test_without_keras_cv_the_pyramid_is_ours_and_equal(monkeypatch, shallow, caplog, training):
+    with_package = deeplabv3((64, 96, 3), 5, base_filters=4, dropout=0.0)
+    monkeypatch.setitem(sys.modules, "keras_cv", None)  # importing it is an ImportError
+    with caplog.at_level("INFO", "kseg"):
+        ours = deeplabv3((64, 96, 3), 5, base_filters=4, dropout=0.0)
+    assert "keras-cv cannot be imported" in caplog.text
+    assert type(with_package.get_layer("aspp")).__module__.startswith("keras_cv")
+    assert isinstance(ours.get_layer("aspp"), kseg.layers.SpatialPyramidPooling)
+    _randomize(with_package)
+    ours.set_weights(with_package.get_weights())  # the same shapes in the same order
+    names = [weight.path.split("/")[-1] for weight in ours.weights]
+    assert names == [weight.path.split("/")[-1] for weight in with_package.weights]
+    _close(ours(IMAGES, training=training), with_package(IMAGES, training=training), 1e-5)
+    for mine, theirs in zip(ours.non_trainable_weights, with_package.non_trainable_weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)  # moving statistics
+
+
+def test_a_model_without_keras_cv_is_read_back(monkeypatch, shallow, tmp_path):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    model = deeplabv3((64, 96, 3), 5, base_filters=4)
+    _randomize(model)
+    model.save(tmp_path / "model.keras")
+    loaded = kseg.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(IMAGES), model(IMAGES))
+    with pytest.raises(ValueError, match="aspp/.* normalises over the batch alone"):
+        check_batch_norm(loaded, 1)
+
+
+ON_JAX = """
+import sys
+sys.modules["tensorflow"] = None  # importing it is an error
+import keras
+import numpy as np
+from kseg.models import build_model
+folder = sys.argv[1]
+assert keras.backend.backend() == "jax"
+model = build_model("deeplabv3", (64, 96, 3), 5, base_filters=4, dropout=0.0)
+weights = np.load(folder + "/weights.npz")
+model.set_weights([weights[name] for name in weights])
+np.save(folder + "/logits.npy", model.predict(np.load(folder + "/images.npy"), verbose=0))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_the_same_scores_on_jax_without_tensorflow(tmp_path, root):
+    model = deeplabv3((64, 96, 3), 5, base_filters=4, dropout=0.0)
+    _randomize(model)
+    np.savez(tmp_path / "weights.npz", *model.get_weights())
+    np.save(tmp_path / "images.npy", IMAGES)
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", ON_JAX, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    _close(np.load(tmp_path / "logits.npy"), model(IMAGES), 1e-4)
 
 
 # ---- encoder weights

@@ -91,6 +91,46 @@ def test_options_of_segnet_aspp():
     assert "aspp_dropout" not in [layer.name for layer in segnet_aspp((32, 32, 3), 7, dropout=0, **SMALL).layers]
 
 
+def test_aspp_at_an_eighth_is_the_same_network_with_its_pyramid_earlier():
+    full = segnet_aspp((64, 96, 3), 5, base_filters=3)
+    eighth = segnet_aspp((64, 96, 3), 5, base_filters=3, aspp_stride=8)
+    assert eighth.get_layer("aspp_conv").output.shape == (None, 8, 12, 12)
+    assert full.get_layer("aspp_conv").output.shape == (None, 64, 96, 12)
+    # What comes in has 4 * 3 channels and not 3 (a 1x1, three 3x3 and the mean's 1x1 of 12 filters); the tail has 3.
+    more = (1 + 3 * 9 + 1) * (12 - 3) * 12 - 9 * (12 - 3) * 12
+    assert _trainable(eighth) - _trainable(full) == more
+    assert eighth.output_shape == full.output_shape == (None, 64, 96, 5)
+    x = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3)).astype("float32")
+    assert np.isfinite(eighth(x)).all()
+
+
+def test_width_of_aspp():
+    model = segnet_aspp((32, 32, 3), 5, base_filters=4, aspp_filters=6)
+    assert model.get_layer("tail").filters == model.get_layer("aspp_conv").filters == 6
+    assert model.get_layer("decoder1_conv1").filters == 4
+    same = segnet_aspp((32, 32, 3), 5, base_filters=4, aspp_filters=16)
+    assert _trainable(same) == _trainable(segnet_aspp((32, 32, 3), 5, base_filters=4))
+    with pytest.raises(ValueError, match=r"aspp_filters must be 4 \* base_filters = 16 at aspp_stride=8, got 6"):
+        segnet_aspp((32, 32, 3), 5, base_filters=4, aspp_filters=6, aspp_stride=8)
+    with pytest.raises(ValueError, match="aspp_stride must be one of 1, 8, got 2"):
+        segnet_aspp((32, 32, 3), 5, aspp_stride=2)
+
+
+@pytest.mark.parametrize("build", [segnet, segnet_aspp])
+def test_bilinear_unpooling_has_the_same_weights(build):
+    keras.utils.set_random_seed(0)
+    indices = build((32, 64, 3), 5, **SMALL)
+    bilinear = build((32, 64, 3), 5, unpooling="bilinear", **SMALL)
+    assert [w.path.split("/")[-2:] for w in bilinear.weights] == [w.path.split("/")[-2:] for w in indices.weights]
+    bilinear.set_weights(indices.get_weights())
+    kinds = [type(bilinear.get_layer(f"decoder{block}_unpool")) for block in range(1, 6)]
+    assert set(kinds) == {keras.layers.UpSampling2D}
+    x = _image(1, 32, 64, 3)
+    assert np.abs(np.asarray(bilinear(x)) - np.asarray(indices(x))).max() > 1e-3
+    with pytest.raises(ValueError, match="unpooling must be one of indices, bilinear, got 'nearest'"):
+        build((32, 32, 3), 5, unpooling="nearest")
+
+
 def test_the_paper_s_segnet_aspp_is_segnet_aspp_but_for_its_options():
     """Weights by name and value are those of `segnet_aspp`; four norms by width take the place of the trunk's 25."""
     options = {"initializer": "glorot_normal", **SMALL}

@@ -1,0 +1,67 @@
+"""List the configs that come with kseg, or copy one to edit it.
+
+    kseg configs
+    kseg configs --copy=segnet_aspp
+    kseg configs --copy=camvid/laptop --output=mine.flags
+
+`kseg train --flagfile=NAME` takes each by its name.
+"""
+
+import os
+import pathlib
+import shutil
+import textwrap
+
+from absl import flags
+
+from kseg.commands import command_line
+from kseg.io.errors import InputError
+from kseg.io.files import checked_path, write_atomic
+from kseg.settings.configs import config_files, config_text, read_config
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("copy", None, "Name of the config to copy.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "File to copy it to; empty: a file of its name in this folder.", flag_values=FLAGS)
+
+
+def run(args):
+    """List the configs, or copy one."""
+    if args.copy is None:
+        if args.output is not None:
+            raise flags.Error("--output goes with --copy.")
+        print("\n".join(_lines(config_files())))
+        return
+    print(copy_config(args.copy, args.output))
+
+
+def copy_config(name, output=None):
+    """Write a config to a new file, with what it takes from other files in place; returns its path.
+
+    Raises:
+        InputError: no config of that name, or something is at the path.
+    """
+    files = config_files()
+    if name not in files:
+        raise InputError(f"There is no config {name!r}. The configs are {', '.join(files)}.")
+    path = pathlib.Path(checked_path(output, "output")) if output else pathlib.Path(files[name].name)
+    if os.path.lexists(path):
+        raise InputError(f"{path} is there already. Choose another file with --output.")
+    write_atomic(str(path), config_text(files[name]).encode())
+    return path
+
+
+def _lines(files):
+    """Give the list as lines as wide as the terminal."""
+    width = max(60, shutil.get_terminal_size().columns)
+    yield "Train one with kseg train --flagfile=NAME, the studies with kseg study NAME."
+    for name, path in files.items():
+        found = read_config(name, path)
+        yield ""
+        yield f"{name}: {found.model} on {found.dataset}"
+        if found.measured:
+            yield from textwrap.wrap(found.measured, width, initial_indent="    ", subsequent_indent="    ")
+
+
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)

@@ -1,0 +1,65 @@
+"""The command `kseg`: kseg COMMAND [--flag=value ...], the same code as scripts/COMMAND.py."""
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import sys
+
+import kseg
+
+COMMANDS = {
+    "prepare": "prepare_command",
+    "train": "train_command",
+    "evaluate": "evaluate_command",
+    "predict": "predict_command",
+    "compare": "compare_command",
+    "study": "study_command",
+    "export": "export_command",
+    "configs": "configs_command",
+}
+_EXAMPLES = """\
+    kseg train --flagfile=quickstart
+    kseg predict --model=runs/quickstart --images=photos --output=labels
+    kseg compare runs/r2unet runs/segnet_aspp --data_dir=data/camvid --output=report"""
+
+
+def main():
+    """Run the command that the first argument names."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("--help", "-h", "-help", "help"):
+        print(_help())
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        print(f"kseg {kseg.__version__}")
+        return
+    name = arguments[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(f"kseg: error: unknown command {name!r}.{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"kseg {name}", *arguments[1:]]
+    importlib.import_module(f"kseg.commands.{COMMANDS[name]}").main()
+
+
+def _help():
+    """Return what `kseg --help` prints: a line for each command, from its docstring, without importing it."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {_first_sentence(module)}" for name, module in COMMANDS.items()]
+    return "\n".join(
+        [
+            "kseg: train, compare and ship segmentation models of road scenes.",
+            "",
+            _EXAMPLES,
+            "",
+            "Commands (kseg COMMAND --help says more):",
+            *lines,
+        ]
+    )
+
+
+def _first_sentence(module):
+    with open(importlib.util.find_spec(f"kseg.commands.{module}").origin, encoding="utf-8") as file:
+        text = ast.get_docstring(ast.parse(file.read()))
+    return text.split("\n")[0].split(":")[0].removesuffix(".") + "."

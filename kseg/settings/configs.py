@@ -1,0 +1,85 @@
+"""The configs that travel with kseg: finding one by its name, and what each says about itself."""
+
+import dataclasses
+import pathlib
+import re
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+SUFFIXES = (".flags", ".toml")
+_SHARED = "shared"  # parts of other configs, none that a person would train
+_INCLUDE = re.compile(r"^--flagfile=(.+)$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a config says about itself, texts: its name, models, dataset, and what was measured with it."""
+
+    name: str
+    model: str
+    dataset: str
+    measured: str
+
+
+def configs_folder():
+    """Return the folder of the configs: in an installed kseg its own, in a clone the one beside the package."""
+    inside = _PACKAGE / "configs"
+    if inside.is_dir():
+        return inside
+    return _PACKAGE.parent / "configs"
+
+
+def config_files():
+    """Return {name: path} of all configs; a name is a path without suffix, such as "camvid/laptop"."""
+    folder = configs_folder()
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES]
+    names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    return {name: path for name, path in names.items() if not name.startswith(f"{_SHARED}/")}
+
+
+def find_config(given, folder=""):
+    """Return the path of what a person calls a config: a file of that path wins over the config of that name.
+
+    Args:
+        given: str: a path, or a name with or without suffix ("segnet_aspp", "configs/camvid/unet.flags").
+        folder: of the configs, in which a name is looked for too ("studies").
+    """
+    path = pathlib.Path(given)
+    if path.exists():
+        return path
+    name = given.removeprefix("configs/")
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    for place in (configs_folder(), configs_folder() / folder):
+        for suffix in SUFFIXES:
+            if (place / f"{name}{suffix}").is_file():
+                return place / f"{name}{suffix}"
+    return path
+
+
+def config_text(path):
+    """Return a config as one text that needs no other file: the flagfiles that it names are written in place."""
+
+    def included(line):
+        return config_text((path.parent / line[1].strip()).resolve()).strip()
+
+    return _INCLUDE.sub(included, path.read_text(encoding="utf-8"))
+
+
+def read_config(name, path):
+    """Return the Config of a file, from its flags or keys and its comment "Measured: ..." or "Expected: ..."."""
+    text = config_text(path)
+    if path.suffix == ".toml":
+        models = re.findall(r'^\[\[models\]\]\nname = "(.+)"$', text, re.MULTILINE)
+        dataset = _last(r'^dataset = "(.+)"$', text)
+    else:
+        models = [_last(r"^--model=(.+)$", text)]
+        dataset = _last(r"^--dataset=(.+)$", text)
+    head = path.read_text(encoding="utf-8").split("\n--")[0].split("\nname =")[0]
+    comment = " ".join(line.removeprefix("#").strip() for line in head.split("\n"))
+    measured = re.search(r"(?:Measured|Expected): (.+)", comment)
+    return Config(name, ", ".join(models), dataset, measured[1].strip() if measured else "")
+
+
+def _last(pattern, text):
+    """Return the value of a flag or key where it is given last, for that one counts; "" where it is not given."""
+    return (re.findall(pattern, text, re.MULTILINE) or [""])[-1]

@@ -1,0 +1,179 @@
+"""The command `kseg`, and the configs that it finds by name."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from kseg.commands import command_line, configs_command, main, train_command
+from kseg.io.errors import InputError
+from kseg.models import MODELS, options_of
+from kseg.settings import GROUPS, MODEL_FILES, Settings, options_in_source
+from kseg.settings import configs as config_files
+
+WITHOUT_SCRIPT = {"configs"}  # commands that only an installed kseg needs
+
+
+def kseg(*arguments, cwd, root):
+    """Run the command in a process of its own; gives (exit code, stdout, stderr)."""
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "kseg", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder that is no clone, and in it a package folder whose configs are known."""
+    configs = tmp_path / "package" / "kseg" / "configs"
+    (configs / "shared").mkdir(parents=True)
+    (configs / "studies").mkdir()
+    (configs / "a.flags").write_text(
+        "# A net.\n# Measured: 3 minutes,\n# mean IoU 0.5.\n--model=unet\n--flagfile=shared/data.flags\n--epochs=2\n"
+    )
+    (configs / "shared" / "data.flags").write_text("# Of all.\n--dataset=camvid\n--epochs=1\n")
+    (configs / "studies" / "s.toml").write_text(
+        '# Which?\n# Expected: not yet run.\nname = "s"\n[[data]]\ndataset = "synthetic"\n'
+        '[[models]]\nname = "unet"\n[[models]]\nname = "segnet"\n'
+    )
+    monkeypatch.setattr(config_files, "_PACKAGE", configs.parent)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_each_script_is_a_command(root):
+    scripts = {path.stem.removesuffix("_data") for path in (root / "scripts").glob("*.py")}
+    assert main.COMMANDS.keys() == scripts - {"benchmark"} | WITHOUT_SCRIPT
+
+
+def test_help_lists_the_commands_and_imports_no_framework(root, tmp_path):
+    program = (
+        "import sys; sys.argv = ['kseg', '--help']\n"
+        "from kseg.commands.main import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print(end.code, {'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=True)
+    for name in main.COMMANDS:
+        assert f"\n  {name} " in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_a_command_is_the_same_code_as_its_script(root, tmp_path):
+    code, out, _ = kseg("train", "--help", cwd=tmp_path, root=root)
+    assert code == 0 and out.startswith(train_command.__doc__) and "kseg train --flagfile=quickstart" in out
+    code, _, error = kseg("train", "--learning_rat=1", cwd=tmp_path, root=root)
+    assert code == 2 and error.startswith("kseg train: error: Unknown command line flag 'learning_rat'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ([], 2, "Commands (kseg COMMAND --help says more):"),
+        (["--version"], 0, "kseg 0."),
+        (["trian"], 2, "unknown command 'trian'. Did you mean train? Commands: prepare, train"),
+        (["--model=unet"], 2, "unknown command '--model=unet'. Commands: prepare, train"),
+    ],
+)
+def test_what_is_no_command(monkeypatch, capsys, arguments, code, text):
+    monkeypatch.setattr(sys, "argv", ["kseg", *arguments])
+    found = 0
+    try:
+        main.main()
+    except SystemExit as end:
+        found = end.code
+    captured = capsys.readouterr()
+    assert found == code and text in captured.out + captured.err
+
+
+def test_help_has_groups_with_names(call_script):
+    code, out, _ = call_script("train", "--help")
+    assert code == 0
+    headings = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Flags", *GROUPS.values()]
+    assert "kseg." not in out.replace("kseg.MODELS", "")
+    for name in [*Settings.__dataclass_fields__, "model", "workdir"]:
+        assert f"\n  --{name}: " in out or f"\n  --[no]{name}: " in out
+    assert all(f"{name}," in out or f"{name}." in out for name in MODEL_FILES)
+    assert GROUPS.keys() <= Settings.__dataclass_fields__.keys()
+
+
+def test_options_are_read_from_the_source_of_each_builder():
+    for name in MODELS:
+        assert options_in_source(name) == options_of(name) != []
+
+
+def test_a_config_is_found_by_name_and_a_file_of_that_path_wins(clone):
+    expected = ["--model=unet", "--dataset=camvid", "--epochs=1", "--epochs=2"]
+    for name in ("a", "a.flags", "configs/a.flags"):
+        assert command_line.expand_flagfiles([f"--flagfile={name}"]) == expected
+    assert config_files.find_config("s", "studies") == config_files.find_config("studies/s.toml")
+    (clone / "a").write_text("--model=mine\n")
+    assert command_line.expand_flagfiles(["--flagfile=a"]) == ["--model=mine"]
+    with pytest.raises(flags.Error, match="Cannot read flagfile b: .*kseg configs"):
+        command_line.expand_flagfiles(["--flagfile=b"])
+
+
+def test_configs_are_listed_with_what_they_say_of_themselves(clone):
+    found = {name: config_files.read_config(name, path) for name, path in config_files.config_files().items()}
+    assert list(found) == ["a", "studies/s"]  # what others share is no config
+    assert vars(found["a"]) == {
+        "name": "a",
+        "model": "unet",
+        "dataset": "camvid",
+        "measured": "3 minutes, mean IoU 0.5.",
+    }
+    assert (found["studies/s"].model, found["studies/s"].dataset) == ("unet, segnet", "synthetic")
+
+
+def test_a_copied_config_needs_no_other_file(clone):
+    assert configs_command.copy_config("a") == pathlib.Path("a.flags")
+    (clone / "package").rename(clone / "gone")
+    expected = ["--model=unet", "--dataset=camvid", "--epochs=1", "--epochs=2"]
+    assert command_line.expand_flagfiles(["--flagfile=a.flags"]) == expected
+
+
+def test_copying_replaces_nothing(clone):
+    (clone / "a.flags").write_text("mine")
+    with pytest.raises(InputError, match="a.flags is there already"):
+        configs_command.copy_config("a")
+    assert (clone / "a.flags").read_text() == "mine"
+    with pytest.raises(InputError, match="no config 'b'. The configs are a, studies/s"):
+        configs_command.copy_config("b")
+    configs_command.copy_config("studies/s", "other.toml")
+    assert (clone / "other.toml").read_text().endswith('name = "segnet"\n')
+
+
+def test_every_config_says_what_it_is(root):
+    for name, path in config_files.config_files().items():
+        found = config_files.read_config(name, path)
+        assert found.model and found.dataset and found.measured, name
+
+
+def test_a_reader_that_stops_early_is_no_error(root, tmp_path):
+    command = f"{sys.executable} -m kseg configs | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stdout.startswith("Train one with") and not done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_command_and_the_configs(root, tmp_path):
+    """Built, installed into an environment of its own that sees this one's packages, and used outside of the clone."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheel", root], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    subprocess.run([python, *pip[1:], "install", "--no-deps", "--force-reinstall", wheel], check=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [tmp_path / "venv" / "bin" / "kseg", "configs", "--copy=quickstart"]
+    subprocess.run(command, check=True, cwd=outside, env=environment)
+    assert (outside / "quickstart.flags").read_text() == (root / "configs" / "quickstart.flags").read_text()
+    place = "import kseg; print(kseg.__file__)"
+    found = subprocess.run([python, "-c", place], capture_output=True, text=True, cwd=outside, env=environment)
+    assert found.stdout.startswith(str(tmp_path))
