@@ -15,7 +15,7 @@ from kseg.inference.cityscapes_submission_check import AHEAD, SIZE, listed
 from kseg.inference.compatibility import check_classes, class_count
 from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.outside.outside_model import OutsideModel
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.files import LOCK, clear_unfinished, locked, refuse_inputs, write_atomic

@@ -1,19 +1,15 @@
-"""From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
+"""`kseg.predict`, and label maps of files and of splits."""
 
 import collections.abc
 import os
 import pathlib
 import sys
 
-import keras
 import numpy as np
-from keras import ops
 from tqdm import tqdm
 
-from kseg.data.augmentation.apply_numpy import PADDING
 from kseg.data.pipeline.examples import Examples
 from kseg.inference.compatibility import check_outputs
-from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_map_files import (
     check_images,
     check_inside,
@@ -21,54 +17,13 @@ from kseg.inference.label_map_files import (
     label_map_paths,
     save_label_map,
 )
-from kseg.inference.label_model import LabelModel
 from kseg.inference.loading import as_model, label_set_of, model_files
-from kseg.inference.resizing import resized
+from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import decode_image
 from kseg.io.progress import progress_bar
-from kseg.layers.preprocessing import preprocess_layer
 from kseg.visualization.label_maps import colorize
-
-
-def logits_at(model, images, height, width):
-    """Run a model on images of any size and give logits at a size.
-
-    A model of fixed size gets the image resized to it (bilinear, antialiased). A model of free size that was trained
-    at a size of the settings (or on crops out of it) gets the image resized to that, any other at its own; then padded
-    with the mean pixel (as in training) to the multiple it needs. Any keras.Model that gives logits will do.
-
-    Args:
-        model: keras.Model giving logits (B, h, w, C). images: uint8 or float (B, H, W, 3), RGB 0..255.
-        height, width: of the logits wanted.
-    Returns:
-        float32 (B, height, width, C), resized bilinearly where the model's own differ.
-    """
-    images = ops.cast(images, "float32")
-    rows, columns = model.input_shape[1:3]
-    if rows and columns:
-        logits = ops.cast(model(resized(images, rows, columns, antialias=True), training=False), "float32")
-    else:
-        layer = preprocess_layer(model)
-        multiple = layer.multiple if layer else 1
-        if layer and layer.size:
-            images = resized(images, *layer.size, antialias=True)
-        image_height, image_width = ops.shape(images)[1:3]
-        below, right = -image_height % multiple, -image_width % multiple
-        shift = ops.convert_to_tensor(PADDING, dtype="float32")  # whole numbers: whole pixel values come back exact
-        padded = ops.pad(images - shift, [(0, 0), (0, below), (0, right), (0, 0)]) + shift
-        logits = ops.cast(model(padded, training=False), "float32")[:, :image_height, :image_width]
-    return resized(logits, height, width)
-
-
-def first_maximum(logits):
-    """Class of the largest logit (B, H, W, C) -> (B, H, W), the first of equals, in ops that every exporter knows."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return ops.argmax(logits, axis=-1)
 
 
 def predict(model, image):
@@ -205,61 +160,6 @@ def _say(line, shown):
     if shown:
         tqdm.write(str(line))  # above the bar
         sys.stdout.flush()
-
-
-def predictor(model):
-    """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
-
-    It is compiled once for each model and stored with it, and again after a change of its `Preprocess` layer. Where an
-    image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B texts,
-    "image 3").
-    """
-    if isinstance(model, LabelModel):
-        return model.predict
-    layer = preprocess_layer(model)
-    preprocessing = layer and (layer.mean, layer.scale, layer.size, layer.multiple)
-    if getattr(model, "kseg_predictor", (None, None))[0] != repr(preprocessing):
-        model.kseg_predictor = repr(preprocessing), _compiled_predictor(model)
-    compiled = model.kseg_predictor[1]
-
-    def predict(images, height, width, names):
-        ids, finite = compiled(images, height, width)
-        check_logits(finite, names, model)
-        return np.asarray(ids)
-
-    return predict
-
-
-def classes_and_finite(logits):
-    """Logits (B, H, W, C) -> class ids (B, H, W), and whether all logits of an image are finite, bool (B,)."""
-    return first_maximum(logits), all_finite(logits)
-
-
-def _compiled_predictor(model):
-    def predict(images, height, width):
-        return classes_and_finite(logits_at(model, images, height, width))
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        size = tf.TensorSpec((), tf.int32)
-        images = tf.TensorSpec((None, None, None, 3), tf.uint8)
-        return tf.function(predict, input_signature=(images, size, size))
-    if keras.backend.backend() == "jax":
-        return _jax_predictor(model, predict)
-    return predict
-
-
-def _jax_predictor(model, predict):
-    """Compile for each size; the weights are arguments, so that a model in training is always the present one."""
-    import jax
-
-    def with_weights(values, images, height, width):
-        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
-            return predict(images, height, width)
-
-    compiled = jax.jit(with_weights, static_argnums=(2, 3))
-    return lambda images, height, width: compiled([v.value for v in model.variables], images, int(height), int(width))
 
 
 def read_image(image, name="the image"):
