@@ -9,7 +9,7 @@ from kseg.inference import windows
 from kseg.inference.compatibility import class_count
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel
-from kseg.inference.loading import label_set_of
+from kseg.inference.loading import as_model, label_set_of
 from kseg.inference.logits import logits_at
 from kseg.inference.predictor import compiled_for
 from kseg.inference.resizing import resized
@@ -54,12 +54,22 @@ class Looks:
     @property
     def single(self):
         """Whether this is one look at the whole image as it is."""
-        return self == Looks()
+        return self.tile is None and self.scales == (1.0,) and not self.flip
 
 
 def _is_scale(value):
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     return number and _LEAST_SCALE <= value <= _MOST_SCALE
+
+
+ONE_LOOK = Looks()
+
+
+def looking(model, looks):
+    """Return a model, or the path of one, as it is; as an AveragingModel where it is to look more than once."""
+    if looks.single:
+        return model
+    return AveragingModel(as_model(model), looks)
 
 
 class AveragingModel(LabelModel):
@@ -75,8 +85,8 @@ class AveragingModel(LabelModel):
     def __init__(self, model, looks):
         if isinstance(model, LabelModel):
             raise InputError(
-                "tile, scales, flip and confidence need the probabilities of a run or a .keras file, but this gives label "
-                f"maps: {model.reads or 'an export'}. Give the run."
+                "tile, scales, flip and confidence need the probabilities of a run or a .keras file. This model gives "
+                f"label maps ({model.reads or 'an export'}). Give the run."
             )
         self._model = model
         self._looks = looks
@@ -94,7 +104,7 @@ class AveragingModel(LabelModel):
         self._runs = [compiled_for(model, _probabilities_of(model, scale)) for scale in looks.scales]
         self.label_set = label_set_of(model)
         self.num_classes = class_count(model)
-        self.reads = "looks averaged"
+        self.reads = f"mean of looks: {looks}"
 
     @property
     def weights(self):

@@ -18,6 +18,7 @@ from kseg.inference.label_map_files import (
     save_label_map,
 )
 from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.looks import ONE_LOOK, AveragingModel, Looks, looking
 from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url, reading, refuse_inputs
@@ -26,31 +27,43 @@ from kseg.io.progress import progress_bar
 from kseg.visualization.label_maps import colorize
 
 
-def predict(model, image):
+def predict(model, image, *, tile=None, scales=(1.0,), flip=False, return_confidence=False):
     """Label an image, or a list of images of any sizes.
 
     Args:
         model: keras.Model that gives logits, or what `load_model` takes.
         image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, which are
             turned as their EXIF orientation says; a list of those gives a list.
+        tile, scales, flip: how often, and how, the model looks at the image: `kseg.inference.looks.Looks`.
+        return_confidence: give the probability of each pixel's class too.
     Returns:
-        uint8 array (H, W) of training ids, of the image's own size.
+        uint8 array (H, W) of training ids, of the image's own size; with return_confidence a pair of that and float32
+        (H, W), probabilities.
     Raises:
         ValueError: an array of another shape or type, bytes that are not an image, a model without such logits.
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
+    looks = Looks(tile, scales, flip)
     model = as_model(model)
     check_outputs(model)
-    predict_batch = predictor(model)
+    if return_confidence:
+        label = AveragingModel(model, looks).labels_and_confidence
+    else:
+        label = _labels_by(looking(model, looks))
     if isinstance(image, (list, tuple)):
-        return [_predict_one(predict_batch, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
-    return _predict_one(predict_batch, image, "the image")
+        return [_predict_one(label, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
+    return _predict_one(label, image, "the image")
 
 
-def _predict_one(predict_batch, image, name):
+def _labels_by(model):
+    """Return a function (uint8 (H, W, 3), name) -> class ids uint8 (H, W)."""
+    predict_batch = predictor(model)
+    return lambda pixels, name: predict_batch(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
+
+
+def _predict_one(label, image, name):
     pixels = read_image(image, name)
-    name = image if isinstance(image, (str, pathlib.Path)) else name
-    return predict_batch(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
+    return label(pixels, image if isinstance(image, (str, pathlib.Path)) else name)
 
 
 def predict_files(model, paths, output):
@@ -76,13 +89,13 @@ def predict_files(model, paths, output):
     return write_label_maps(model, [(path, path.stem) for path in paths], output)
 
 
-def write_label_maps(model, images, output, folders=(), progress=False):
+def write_label_maps(model, images, output, folders=(), progress=False, looks=ONE_LOOK):
     """Do what `predict_files` does, under given names.
 
     Args:
         images: list of (path, name): NAME.png and color/NAME.png are written, and a name may hold folders ("seq1/0").
         folders: that were walked for them; no output may lie in one. progress: show a bar, and print each label map's
-            path when it is written. model, output: as in `predict_files`.
+            path when it is written. looks: Looks. model, output: as in `predict_files`.
     Returns:
         list of the label maps' paths.
     Raises:
@@ -91,17 +104,17 @@ def write_label_maps(model, images, output, folders=(), progress=False):
     paths = [path for path, _ in images]
     written = _checked_outputs(images, output, [*paths, *folders, *model_files(model)])
     check_images(paths)
-    return _label(model, images, written, output, read_image, progress)
+    return _label(model, images, written, output, read_image, progress, looks)
 
 
-def write_split_label_maps(model, data_dir, split, output, *, label_space=None, progress=False):
+def write_split_label_maps(model, data_dir, split, output, *, label_space=None, progress=False, looks=ONE_LOOK):
     """Do what `predict_files` does for every image of a split of a record folder.
 
     OUTPUT/SPLIT/NAME.png and OUTPUT/color/SPLIT/NAME.png are written, so that splits with equal names do not meet.
 
     Args:
-        model, output: as in `predict_files`. data_dir, split, label_space: as in `kseg.load_dataset`. progress: as in
-            `write_label_maps`.
+        model, output: as in `predict_files`. data_dir, split, label_space: as in `kseg.load_dataset`. progress, looks:
+            as in `write_label_maps`.
     Returns:
         list of the label maps' paths.
     Raises:
@@ -115,7 +128,7 @@ def write_split_label_maps(model, data_dir, split, output, *, label_space=None, 
         check_inside(name, f"{text} of {data_dir}")
     folders = [] if is_url(data_dir) else [data_dir]
     written = _checked_outputs(images, output, [*folders, *model_files(model)])
-    return _label(model, images, written, output, lambda text: source[numbers[text]][0], progress)
+    return _label(model, images, written, output, lambda text: source[numbers[text]][0], progress, looks)
 
 
 def _checked_outputs(images, output, inputs):
@@ -128,14 +141,14 @@ def _checked_outputs(images, output, inputs):
     return written
 
 
-def _label(model, images, written, output, read, progress):
+def _label(model, images, written, output, read, progress, looks):
     """Label each of (image, name), whose pixels `read(image)` gives, and write it; returns the label maps' paths."""
     model = as_model(model)
     check_outputs(model)
     known = label_set_of(model)
     if not known or not known["palette"]:
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
-    predict_batch = predictor(model)
+    label = _labels_by(looking(model, looks))
     damaged = []
     with progress_bar("predict", len(images), shown=progress) as bar:
         for (image, _), (ids_path, colour_path) in zip(images, written, strict=True):
@@ -145,7 +158,7 @@ def _label(model, images, written, output, read, progress):
                 damaged.append(str(error))
                 _say(f"left out: {error}", progress)
                 continue
-            ids = _predict_one(predict_batch, pixels, image)
+            ids = label(pixels, image)
             save_label_map(colour_path, colorize(ids, known["palette"]))
             save_label_map(ids_path, ids)
             _say(ids_path, progress)

@@ -3,7 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+import kseg
+from kseg.inference import windows
+from kseg.inference.logits import logits_at
 from kseg.inference.looks import AveragingModel, Looks
 from kseg.io.errors import NotFiniteError
 from kseg.layers import Preprocess
@@ -121,3 +125,60 @@ def test_models_that_cannot_look_so(network):
 def test_one_look_is_single():
     assert Looks().single and Looks(scales=[1]).single
     assert not Looks(flip=True).single and not Looks(tile=64).single and not Looks(scales=(0.5,)).single
+
+
+def test_predict_and_evaluate_look_as_they_are_told(network):
+    image, truth = photo(97, 131), np.random.default_rng(1).integers(0, 3, (97, 131)).astype(np.uint8)
+    looks = {"tile": 64, "scales": (1, 0.5), "flip": True}
+    ids, confidence = AveragingModel(network, Looks(**looks)).labels_and_confidence(image, "it")
+    np.testing.assert_array_equal(kseg.predict(network, image, **looks), ids)
+    found = kseg.predict(network, [image], return_confidence=True, **looks)
+    np.testing.assert_array_equal(found[0][0], ids)
+    np.testing.assert_array_equal(found[0][1], confidence)
+    assert (ids != kseg.predict(network, image)).any()
+    scores = kseg.evaluate(network, [(image, truth)], **looks)
+    assert scores.pixel_accuracy == pytest.approx((ids == truth).mean())
+    plain = kseg.predict(network, image, return_confidence=True)
+    np.testing.assert_array_equal(plain[0], kseg.predict(network, image))
+    np.testing.assert_allclose(plain[1], softmax(logits_at(network, image[None], 97, 131))[0].max(-1), atol=1e-5)
+    with pytest.raises(ValueError, match='are not of protocol "fischer2021"'):
+        kseg.evaluate(network, [(image, truth)], protocol="fischer2021", flip=True)
+
+
+def test_a_large_image_takes_the_memory_of_a_band(network, monkeypatch):
+    """The largest array of floats is a band of windows' rows, whatever the image's height."""
+    sizes = []
+    zeros = np.zeros
+
+    def seen(shape, *arguments, **keywords):
+        sizes.append(np.prod(shape))
+        return zeros(shape, *arguments, **keywords)
+
+    image = photo(700, 90)
+    monkeypatch.setattr(windows.np, "zeros", seen)
+    ids = kseg.predict(network, image, tile=64)
+    monkeypatch.undo()
+    assert ids.shape == (700, 90) and max(sizes) == 64 * 90 * 3
+    np.testing.assert_array_equal(ids, kseg.predict(network, image))
+
+
+def test_the_command_line(network, tmp_path, call_script):
+    Image.fromarray(photo(97, 131)).save(tmp_path / "a.png")
+    model = keras.models.clone_model(network)
+    model.get_layer("preprocess").label_set = {"name": "x", "classes": list("abc"), "palette": [[0, 0, 0]] * 3}
+    model.set_weights(network.get_weights())
+    model.save(tmp_path / "model.keras")
+    paths = [f"--model={tmp_path}/model.keras", f"--images={tmp_path}/a.png", f"--output={tmp_path}/out"]
+    code, out, error = call_script("predict", *paths, "--tile=64", "--scales=1,0.5", "--flip")
+    assert code == 0 and f"{tmp_path}/out/a.png" in out, error
+    expected = kseg.predict(network, photo(97, 131), tile=64, scales=(1, 0.5), flip=True)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")), expected)
+    for flag, message in (
+        ("--tile=8", "tile must be a whole number of at least 32, got 8"),
+        ("--scales=a", "--scales must be numbers such as 0.75,1,1.25, got a"),
+        ("--scales=0", "scales must be a list of numbers from 0.1 to 10"),
+    ):
+        code, _, error = call_script("predict", *paths, flag)
+        assert code == 2 and message in error
+    code, _, error = call_script("predict", f"--check={tmp_path}", "--flip")
+    assert code == 2 and "--check takes no" in error
