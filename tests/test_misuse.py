@@ -321,7 +321,7 @@ DEFECTS = {
     "kseg.data.labels.DatasetInfo.from_json": ["evaluate"],
     "kseg.layers.preprocessing.check_whole": ["predict", "export", "compare"],
     "kseg.layers.preprocessing.check_divides": ["predict"],
-    "kseg.inference.predict.logits_at": ["evaluate", "predict"],
+    "kseg.inference.logits.logits_at": ["evaluate", "predict"],
     "kseg.export.savedmodel.preprocess_layer": ["export"],
     "kseg.models.unet._upsampling": ["train"],
     "kseg.score_table.five_of_counts": ["evaluate"],

@@ -165,6 +165,36 @@ def define_scored_data(flag_values, module_name):
     flags.DEFINE_integer("batch_size", 1, "Images per batch.", lower_bound=1, **here)
 
 
+def define_looks(flag_values, module_name):
+    """Define the flags that say how often, and how, a model looks at an image."""
+    here = {"flag_values": flag_values, "module_name": module_name}
+    flags.DEFINE_integer(
+        "tile",
+        None,
+        "Side in pixels of square windows that slide over the image by half a side and are blended; empty: the whole "
+        "image at once. For images that are too large for the memory, or much larger than those trained on.",
+        **here,
+    )
+    flags.DEFINE_list(
+        "scales",
+        ["1"],
+        "Factors by which the image is resized, such as 0.75,1,1.25: probabilities are averaged.",
+        **here,
+    )
+    flags.DEFINE_boolean("flip", False, "Look at the mirror image too: probabilities are averaged.", **here)
+
+
+def looks_of(args):
+    """Return the Looks that the flags of `define_looks` say."""
+    from kseg.inference.looks import Looks
+
+    try:
+        scales = [float(scale) for scale in args.scales]
+    except ValueError as error:
+        raise flags.Error(f"--scales must be numbers such as 0.75,1,1.25, got {','.join(args.scales)}.") from error
+    return Looks(args.tile, tuple(scales), args.flip)
+
+
 def require(flag_values, *names):
     """Stop with one line if a flag that has no sensible default was not given."""
     missing = [f"--{name}" for name in names if not flag_values[name].value]

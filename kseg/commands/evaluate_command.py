@@ -31,6 +31,7 @@ flags.DEFINE_string(
     '(wall = "Building"). A class that is not in it counts as wrong wherever it is predicted.',
     flag_values=FLAGS,
 )
+command_line.define_looks(FLAGS, __name__)
 flags.DEFINE_enum(
     "protocol",
     "standard",
@@ -129,6 +130,10 @@ def run(args):
     command_line.require(args, "model", "data_dir")
     if args.group_by and args.protocol != "standard":
         raise flags.Error(f"--group_by needs --protocol=standard, got --protocol={args.protocol}.")
+    if args.protocol == "fischer2021" and not command_line.looks_of(args).single:
+        raise flags.Error(
+            "--tile, --scales and --flip are not for --protocol=fischer2021, which looks as its authors do."
+        )
     from kseg.data.records.manifest import record_files
     from kseg.inference.loading import model_files
     from kseg.io.files import refuse_inputs
@@ -166,9 +171,10 @@ def run(args):
 def score(args):
     """Run the model over the split for the scores of the protocol alone."""
     import kseg
+    from kseg.inference.looks import looking
 
     return kseg.evaluate(
-        args.model,
+        looking(args.model, command_line.looks_of(args)),
         args.data_dir,
         protocol=args.protocol,
         label_set=args.label_set,
@@ -185,10 +191,11 @@ def score(args):
 
 def write_report(args):
     """Write what the model confuses, misses and blurs."""
+    from kseg.inference.looks import looking
     from kseg.reports import evaluation_report
 
     return evaluation_report.write_report(
-        args.model,
+        looking(args.model, command_line.looks_of(args)),
         args.data_dir,
         args.report_dir,
         split=args.split,

@@ -61,10 +61,13 @@ flags.DEFINE_string(
 )
 
 
+command_line.define_looks(FLAGS, __name__)
+
+
 def check(args):
     """Say what is wrong with a submission, or that nothing is."""
-    if args.model or args.images or args.data_dir or args.output:
-        raise flags.Error("--check takes no --model, --images, --data_dir or --output: it writes nothing.")
+    if args.model or args.images or args.data_dir or args.output or not command_line.looks_of(args).single:
+        raise flags.Error("--check takes no --model, --images, --data_dir, --output or looks: it writes nothing.")
     from kseg.inference.cityscapes_submission_check import check_submission
 
     count, notes = check_submission(args.check, args.source, progress=True)
@@ -78,7 +81,9 @@ def submit(args):
     command_line.require(args, "model", "source", "output")
     from kseg.inference.cityscapes_submission import write_submission
 
-    count = len(write_submission(args.model, args.source, args.output, progress=True))
+    count = len(
+        write_submission(args.model, args.source, args.output, progress=True, looks=command_line.looks_of(args))
+    )
     print(f"{args.output}: {count}/{count} label maps. Zip them (no folder is needed) and send the zip.")
 
 
@@ -96,6 +101,7 @@ def predict_split(args):
         args.output,
         label_space=args.label_space or None,
         progress=True,
+        looks=command_line.looks_of(args),
     )
 
 
@@ -118,7 +124,8 @@ def run(args):
     images, folders = list_images(args.images)
     from kseg.inference.predict import write_label_maps
 
-    write_label_maps(args.model, images, args.output, folders=folders, progress=True)
+    looks = command_line.looks_of(args)
+    write_label_maps(args.model, images, args.output, folders=folders, progress=True, looks=looks)
 
 
 def main():

@@ -3,7 +3,7 @@
 from kseg.data.datasets.cityscapes import regular_id_table
 from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import class_count
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.metrics.cityscapes_scores import CityscapesCounts
 

@@ -11,6 +11,7 @@ from kseg.evaluation.fischer2021_protocol import stored_label_resize
 from kseg.inference.compatibility import check_classes, warn_of_other_records
 from kseg.inference.fitting import check_own_classes, fitted
 from kseg.inference.loading import as_model
+from kseg.inference.looks import Looks, looking
 from kseg.inference.predict import read_image
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, reading
@@ -31,6 +32,9 @@ def evaluate(
     label_resize=None,
     train_mode_statistics=False,
     class_map=None,
+    tile=None,
+    scales=(1.0,),
+    flip=False,
 ):
     """Score a model on every image of a split.
 
@@ -57,6 +61,8 @@ def evaluate(
             is what a run folder was trained with, "nearest" for any other model.
         class_map: of a record folder: which of the data's classes each class of the model is, a dict of names or the
             path of a .toml or .json file; None: its description may have one, else the classes must be the data's.
+        tile, scales, flip: how often, and how, the model looks at each image: `kseg.inference.looks.Looks`. Not of
+            protocol "fischer2021".
     Returns:
         kseg.metrics.Scores; under "cityscapes" kseg.metrics.cityscapes_scores.CityscapesScores, under "fischer2021"
         kseg.metrics.fischer2021_scores.Fischer2021Scores
@@ -84,7 +90,10 @@ def evaluate(
         raise InputError(f'Protocol "{protocol}" needs a record folder: pairs lack regular ids and instance maps.')
     if of_records and "label_resize" in chosen.options:
         options.setdefault("label_resize", stored_label_resize(model))
-    model = as_model(model)
+    looks = Looks(tile, scales, flip)
+    if protocol == "fischer2021" and not looks.single:
+        raise InputError('tile, scales and flip are not of protocol "fischer2021", which looks as its authors do.')
+    model = as_model(looking(model, looks))
     if not of_records:
         check_own_classes(model)
         return chosen.score(model, _pairs(data), progress=progress, **options)

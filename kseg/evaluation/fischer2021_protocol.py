@@ -13,7 +13,7 @@ from kseg.data.pipeline.examples import Examples
 from kseg.inference.compatibility import check_batch_norm, class_names
 from kseg.inference.finite import check_logits, image_names
 from kseg.inference.label_model import LabelModel
-from kseg.inference.predict import classes_and_finite, predictor
+from kseg.inference.predictor import classes_and_finite, predictor
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar
 from kseg.layers.preprocessing import preprocess_layer

@@ -28,7 +28,7 @@ def split_pass(source, predictors, batch_size=1, *, progress=False, title="evalu
     """Read every record of a split once, predict it once with each model, and give its Scene with all that it holds.
 
     Args:
-        source: of `kseg.data.pipeline.load.open_split`. predictors: of `kseg.inference.predict.predictor`.
+        source: of `kseg.data.pipeline.load.open_split`. predictors: of `kseg.inference.predictor.predictor`.
         batch_size: images of a batch. progress: show a bar under the title.
     """
     table = source.label_set.table
@@ -42,7 +42,7 @@ def batches_pass(batches, predictors, *, names=(), expected=None, progress=False
 
     Args:
         batches: of (image, truth), single or batched, or (images, truths, labels, instances), batched. predictors: of
-            `kseg.inference.predict.predictor`. names: of the images, where they have any, for errors. expected: how
+            `kseg.inference.predictor.predictor`. names: of the images, where they have any, for errors. expected: how
             many images come, where that is known. progress: show a bar under the title.
     Raises:
         ValueError: something that is not a pair. FloatingPointError: scores that are nan or infinite; it names the

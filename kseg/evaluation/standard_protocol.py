@@ -4,7 +4,7 @@ from kseg.data.groups import groups_of
 from kseg.data.pipeline.examples import Examples
 from kseg.evaluation.one_pass import batches_pass
 from kseg.inference.compatibility import class_names
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.metrics.scores import ScoreCounts
 
@@ -47,7 +47,7 @@ def split_groups(data, group_by):
 
 
 def score_batches(predict, batches, classes, expected=None, progress=False, *, names=(), groups=None, split=""):
-    """Score a predictor (`kseg.inference.predict.predictor`) on an iterable of (image, label), single or batched.
+    """Score a predictor (`kseg.inference.predictor.predictor`) on an iterable of (image, label), single or batched.
 
     Args:
         classes: their names. expected: how many images must come, where that is known. progress: show a bar.

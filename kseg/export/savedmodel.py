@@ -12,7 +12,7 @@ import kseg
 from kseg.inference.compatibility import check_outputs, noise, warn_of_probabilities
 from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import as_model, label_set_of, model_files
-from kseg.inference.predict import first_maximum, logits_at
+from kseg.inference.logits import first_maximum, logits_at
 from kseg.io.errors import FileAccessError, InputError, NotFiniteError, is_whole
 from kseg.io.files import checked_path, refuse_inputs, replacing_content, write_json, writing
 from kseg.layers.preprocessing import preprocess_layer

@@ -14,8 +14,9 @@ from kseg.data.datasets.listing import read_bytes
 from kseg.inference.cityscapes_submission_check import AHEAD, SIZE, listed
 from kseg.inference.compatibility import check_classes, class_count
 from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.looks import ONE_LOOK, AveragingModel, looking
 from kseg.inference.outside.outside_model import OutsideModel
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.files import LOCK, clear_unfinished, locked, refuse_inputs, write_atomic
@@ -27,7 +28,7 @@ _SUFFIX = "_labelIds.png"
 _MADE_BY = "kseg model"  # a text in each PNG: the digest of the weights, so that a resumed folder is of one model
 
 
-def write_submission(model, source, output, progress=False):
+def write_submission(model, source, output, progress=False, looks=ONE_LOOK):
     """Label the test images of Cityscapes for its server: CITY_SEQUENCE_FRAME_labelIds.png, regular ids, 2048x1024.
 
     Each label map is written completely or not at all, and says which weights made it. The same call continues after
@@ -36,7 +37,7 @@ def write_submission(model, source, output, progress=False):
     Args:
         model: of label set "train_ids" or "all_ids"; a keras.Model or what `kseg.load_model` takes.
         source: as in `data.datasets.cityscapes.list_test_images`. output: folder, made if missing; nothing else in it.
-        progress: show a bar of images.
+        progress: show a bar of images. looks: how often the model looks at each, `kseg.inference.looks.Looks`.
     Returns:
         list of pathlib.Path, one for each of the 1,525 images.
     Raises:
@@ -50,7 +51,7 @@ def write_submission(model, source, output, progress=False):
     paths = {name: output / f"{name}{_SUFFIX}" for name in images}
     read = {reference[0] if isinstance(reference, tuple) else reference for reference in images.values()}
     refuse_inputs(paths.values(), [*read, *model_files(model)])
-    model = as_model(model)
+    model = as_model(looking(model, looks))
     table = _regular_ids(model)
     made_by = _digest(model, table)
     if output.exists() and not output.is_dir():
@@ -84,6 +85,8 @@ def _regular_ids(model):
 
 def _digest(model, table):
     digest = hashlib.sha256(table.tobytes())
+    if isinstance(model, AveragingModel):
+        digest.update(model.reads.encode())  # a folder that was begun with other looks is another model's
     if isinstance(model, OutsideModel):
         digest.update(model.sha256.encode())
         return digest.hexdigest()

@@ -4,7 +4,7 @@ from kseg.inference.compatibility import class_names
 from kseg.inference.label_model import LabelModel
 from kseg.inference.outside.class_map import ClassMap
 from kseg.inference.outside.predicted_maps import PredictedMaps
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 
 

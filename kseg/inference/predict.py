@@ -1,19 +1,15 @@
-"""From any trained model to label maps of the image's own size: what evaluation, `predict` and the export share."""
+"""`kseg.predict`, and label maps of files and of splits."""
 
 import collections.abc
 import os
 import pathlib
 import sys
 
-import keras
 import numpy as np
-from keras import ops
 from tqdm import tqdm
 
-from kseg.data.augmentation.apply_numpy import PADDING
 from kseg.data.pipeline.examples import Examples
 from kseg.inference.compatibility import check_outputs
-from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_map_files import (
     check_images,
     check_inside,
@@ -21,81 +17,53 @@ from kseg.inference.label_map_files import (
     label_map_paths,
     save_label_map,
 )
-from kseg.inference.label_model import LabelModel
 from kseg.inference.loading import as_model, label_set_of, model_files
-from kseg.inference.resizing import resized
+from kseg.inference.looks import ONE_LOOK, AveragingModel, Looks, looking
+from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import decode_image
 from kseg.io.progress import progress_bar
-from kseg.layers.preprocessing import preprocess_layer
 from kseg.visualization.label_maps import colorize
 
 
-def logits_at(model, images, height, width):
-    """Run a model on images of any size and give logits at a size.
-
-    A model of fixed size gets the image resized to it (bilinear, antialiased). A model of free size that was trained
-    at a size of the settings (or on crops out of it) gets the image resized to that, any other at its own; then padded
-    with the mean pixel (as in training) to the multiple it needs. Any keras.Model that gives logits will do.
-
-    Args:
-        model: keras.Model giving logits (B, h, w, C). images: uint8 or float (B, H, W, 3), RGB 0..255.
-        height, width: of the logits wanted.
-    Returns:
-        float32 (B, height, width, C), resized bilinearly where the model's own differ.
-    """
-    images = ops.cast(images, "float32")
-    rows, columns = model.input_shape[1:3]
-    if rows and columns:
-        logits = ops.cast(model(resized(images, rows, columns, antialias=True), training=False), "float32")
-    else:
-        layer = preprocess_layer(model)
-        multiple = layer.multiple if layer else 1
-        if layer and layer.size:
-            images = resized(images, *layer.size, antialias=True)
-        image_height, image_width = ops.shape(images)[1:3]
-        below, right = -image_height % multiple, -image_width % multiple
-        shift = ops.convert_to_tensor(PADDING, dtype="float32")  # whole numbers: whole pixel values come back exact
-        padded = ops.pad(images - shift, [(0, 0), (0, below), (0, right), (0, 0)]) + shift
-        logits = ops.cast(model(padded, training=False), "float32")[:, :image_height, :image_width]
-    return resized(logits, height, width)
-
-
-def first_maximum(logits):
-    """Class of the largest logit (B, H, W, C) -> (B, H, W), the first of equals, in ops that every exporter knows."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return ops.argmax(logits, axis=-1)
-
-
-def predict(model, image):
+def predict(model, image, *, tile=None, scales=(1.0,), flip=False, return_confidence=False):
     """Label an image, or a list of images of any sizes.
 
     Args:
         model: keras.Model that gives logits, or what `load_model` takes.
         image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, which are
             turned as their EXIF orientation says; a list of those gives a list.
+        tile, scales, flip: how often, and how, the model looks at the image: `kseg.inference.looks.Looks`.
+        return_confidence: give the probability of each pixel's class too.
     Returns:
-        uint8 array (H, W) of training ids, of the image's own size.
+        uint8 array (H, W) of training ids, of the image's own size; with return_confidence a pair of that and float32
+        (H, W), probabilities.
     Raises:
         ValueError: an array of another shape or type, bytes that are not an image, a model without such logits.
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
+    looks = Looks(tile, scales, flip)
     model = as_model(model)
     check_outputs(model)
-    predict_batch = predictor(model)
+    if return_confidence:
+        label = AveragingModel(model, looks).labels_and_confidence
+    else:
+        label = _labels_by(looking(model, looks))
     if isinstance(image, (list, tuple)):
-        return [_predict_one(predict_batch, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
-    return _predict_one(predict_batch, image, "the image")
+        return [_predict_one(label, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
+    return _predict_one(label, image, "the image")
 
 
-def _predict_one(predict_batch, image, name):
+def _labels_by(model):
+    """Return a function (uint8 (H, W, 3), name) -> class ids uint8 (H, W)."""
+    predict_batch = predictor(model)
+    return lambda pixels, name: predict_batch(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
+
+
+def _predict_one(label, image, name):
     pixels = read_image(image, name)
-    name = image if isinstance(image, (str, pathlib.Path)) else name
-    return predict_batch(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
+    return label(pixels, image if isinstance(image, (str, pathlib.Path)) else name)
 
 
 def predict_files(model, paths, output):
@@ -121,13 +89,13 @@ def predict_files(model, paths, output):
     return write_label_maps(model, [(path, path.stem) for path in paths], output)
 
 
-def write_label_maps(model, images, output, folders=(), progress=False):
+def write_label_maps(model, images, output, folders=(), progress=False, looks=ONE_LOOK):
     """Do what `predict_files` does, under given names.
 
     Args:
         images: list of (path, name): NAME.png and color/NAME.png are written, and a name may hold folders ("seq1/0").
         folders: that were walked for them; no output may lie in one. progress: show a bar, and print each label map's
-            path when it is written. model, output: as in `predict_files`.
+            path when it is written. looks: Looks. model, output: as in `predict_files`.
     Returns:
         list of the label maps' paths.
     Raises:
@@ -136,17 +104,17 @@ def write_label_maps(model, images, output, folders=(), progress=False):
     paths = [path for path, _ in images]
     written = _checked_outputs(images, output, [*paths, *folders, *model_files(model)])
     check_images(paths)
-    return _label(model, images, written, output, read_image, progress)
+    return _label(model, images, written, output, read_image, progress, looks)
 
 
-def write_split_label_maps(model, data_dir, split, output, *, label_space=None, progress=False):
+def write_split_label_maps(model, data_dir, split, output, *, label_space=None, progress=False, looks=ONE_LOOK):
     """Do what `predict_files` does for every image of a split of a record folder.
 
     OUTPUT/SPLIT/NAME.png and OUTPUT/color/SPLIT/NAME.png are written, so that splits with equal names do not meet.
 
     Args:
-        model, output: as in `predict_files`. data_dir, split, label_space: as in `kseg.load_dataset`. progress: as in
-            `write_label_maps`.
+        model, output: as in `predict_files`. data_dir, split, label_space: as in `kseg.load_dataset`. progress, looks:
+            as in `write_label_maps`.
     Returns:
         list of the label maps' paths.
     Raises:
@@ -160,7 +128,7 @@ def write_split_label_maps(model, data_dir, split, output, *, label_space=None, 
         check_inside(name, f"{text} of {data_dir}")
     folders = [] if is_url(data_dir) else [data_dir]
     written = _checked_outputs(images, output, [*folders, *model_files(model)])
-    return _label(model, images, written, output, lambda text: source[numbers[text]][0], progress)
+    return _label(model, images, written, output, lambda text: source[numbers[text]][0], progress, looks)
 
 
 def _checked_outputs(images, output, inputs):
@@ -173,14 +141,14 @@ def _checked_outputs(images, output, inputs):
     return written
 
 
-def _label(model, images, written, output, read, progress):
+def _label(model, images, written, output, read, progress, looks):
     """Label each of (image, name), whose pixels `read(image)` gives, and write it; returns the label maps' paths."""
     model = as_model(model)
     check_outputs(model)
     known = label_set_of(model)
     if not known or not known["palette"]:
         raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
-    predict_batch = predictor(model)
+    label = _labels_by(looking(model, looks))
     damaged = []
     with progress_bar("predict", len(images), shown=progress) as bar:
         for (image, _), (ids_path, colour_path) in zip(images, written, strict=True):
@@ -190,7 +158,7 @@ def _label(model, images, written, output, read, progress):
                 damaged.append(str(error))
                 _say(f"left out: {error}", progress)
                 continue
-            ids = _predict_one(predict_batch, pixels, image)
+            ids = label(pixels, image)
             save_label_map(colour_path, colorize(ids, known["palette"]))
             save_label_map(ids_path, ids)
             _say(ids_path, progress)
@@ -205,61 +173,6 @@ def _say(line, shown):
     if shown:
         tqdm.write(str(line))  # above the bar
         sys.stdout.flush()
-
-
-def predictor(model):
-    """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
-
-    It is compiled once for each model and stored with it, and again after a change of its `Preprocess` layer. Where an
-    image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B texts,
-    "image 3").
-    """
-    if isinstance(model, LabelModel):
-        return model.predict
-    layer = preprocess_layer(model)
-    preprocessing = layer and (layer.mean, layer.scale, layer.size, layer.multiple)
-    if getattr(model, "kseg_predictor", (None, None))[0] != repr(preprocessing):
-        model.kseg_predictor = repr(preprocessing), _compiled_predictor(model)
-    compiled = model.kseg_predictor[1]
-
-    def predict(images, height, width, names):
-        ids, finite = compiled(images, height, width)
-        check_logits(finite, names, model)
-        return np.asarray(ids)
-
-    return predict
-
-
-def classes_and_finite(logits):
-    """Logits (B, H, W, C) -> class ids (B, H, W), and whether all logits of an image are finite, bool (B,)."""
-    return first_maximum(logits), all_finite(logits)
-
-
-def _compiled_predictor(model):
-    def predict(images, height, width):
-        return classes_and_finite(logits_at(model, images, height, width))
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        size = tf.TensorSpec((), tf.int32)
-        images = tf.TensorSpec((None, None, None, 3), tf.uint8)
-        return tf.function(predict, input_signature=(images, size, size))
-    if keras.backend.backend() == "jax":
-        return _jax_predictor(model, predict)
-    return predict
-
-
-def _jax_predictor(model, predict):
-    """Compile for each size; the weights are arguments, so that a model in training is always the present one."""
-    import jax
-
-    def with_weights(values, images, height, width):
-        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
-            return predict(images, height, width)
-
-    compiled = jax.jit(with_weights, static_argnums=(2, 3))
-    return lambda images, height, width: compiled([v.value for v in model.variables], images, int(height), int(width))
 
 
 def read_image(image, name="the image"):

@@ -15,7 +15,7 @@ from kseg.evaluation.one_pass import split_pass
 from kseg.evaluation.standard_protocol import split_groups
 from kseg.inference.compatibility import class_count
 from kseg.inference.loading import as_model, model_files
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import refuse_inputs, write_atomic, writing
 from kseg.metrics.boundaries import BoundaryScores

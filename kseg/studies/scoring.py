@@ -8,7 +8,7 @@ from kseg import __version__
 from kseg.evaluation.evaluate import open_for
 from kseg.evaluation.one_pass import split_pass
 from kseg.inference.loading import as_model
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError
 from kseg.io.files import sha256_of

@@ -12,7 +12,7 @@ from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import NO_VALIDATION
 from kseg.inference.compatibility import check_arguments, check_batch_norm, check_output
 from kseg.inference.loading import load_model
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path
 from kseg.io.progress import Waiting, progress_bar

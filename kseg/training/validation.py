@@ -7,7 +7,7 @@ from kseg.evaluation.standard_protocol import score_batches
 from kseg.export.savedmodel import carried, export_saved_model
 from kseg.inference.finite import image_names
 from kseg.inference.loading import load_model
-from kseg.inference.predict import predictor
+from kseg.inference.predictor import predictor
 from kseg.io.files import writing
 from kseg.visualization.confusion_picture import draw_confusion_matrix
 from kseg.visualization.label_maps import prediction_gallery
@@ -17,7 +17,7 @@ def draw_predictions(predict, source, path, images=6):
     """Draw a gallery (image | prediction | truth) of a few images of a split, evenly spread.
 
     Args:
-        predict: of `kseg.inference.predict.predictor`. source: of `open_split`. path: of the picture.
+        predict: of `kseg.inference.predictor.predictor`. source: of `open_split`. path: of the picture.
     """
     rows = []
     for index in np.unique(np.linspace(0, len(source) - 1, images).astype(int)):

@@ -8,7 +8,8 @@ from PIL import Image
 from tiny import brightness_model
 
 import kseg
-from kseg.inference.predict import logits_at, predict_files
+from kseg.inference.logits import logits_at
+from kseg.inference.predict import predict_files
 from kseg.metrics.scores import Scores
 
 
@@ -77,7 +78,7 @@ def test_labels_outside_the_classes_are_counted_not_dropped():
 
 def test_every_image_must_come(records):
     from kseg.evaluation.standard_protocol import score_batches
-    from kseg.inference.predict import predictor
+    from kseg.inference.predictor import predictor
 
     pairs = list(kseg.load_dataset(records, "val"))
     with pytest.raises(ValueError, match="expected 5, got 4"):

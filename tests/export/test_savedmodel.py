@@ -149,7 +149,7 @@ def test_signatures_equal_predict_without_kseg(exported):
 
 
 def test_confidence_is_the_softmax_of_the_label(exported):
-    from kseg.inference.predict import logits_at
+    from kseg.inference.logits import logits_at
 
     model, _, images, got = exported
     logits = np.asarray(logits_at(model, images["two"], 32, 64), np.float64)

@@ -1,0 +1,66 @@
+"""A model as a compiled function from images to class ids."""
+
+import keras
+import numpy as np
+
+from kseg.inference.finite import all_finite, check_logits
+from kseg.inference.label_model import LabelModel
+from kseg.inference.logits import first_maximum, logits_at
+from kseg.layers.preprocessing import preprocess_layer
+
+
+def predictor(model):
+    """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
+
+    It is compiled once for each model and stored with it, and again after a change of its `Preprocess` layer. Where an
+    image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B texts,
+    "image 3").
+    """
+    if isinstance(model, LabelModel):
+        return model.predict
+    layer = preprocess_layer(model)
+    preprocessing = layer and (layer.mean, layer.scale, layer.size, layer.multiple)
+    if getattr(model, "kseg_predictor", (None, None))[0] != repr(preprocessing):
+        model.kseg_predictor = repr(preprocessing), compiled_for(model, _labels_of(model))
+    compiled = model.kseg_predictor[1]
+
+    def predict(images, height, width, names):
+        ids, finite = compiled(images, height, width)
+        check_logits(finite, names, model)
+        return np.asarray(ids)
+
+    return predict
+
+
+def classes_and_finite(logits):
+    """Logits (B, H, W, C) -> class ids (B, H, W), and whether all logits of an image are finite, bool (B,)."""
+    return first_maximum(logits), all_finite(logits)
+
+
+def _labels_of(model):
+    return lambda images, height, width: classes_and_finite(logits_at(model, images, height, width))
+
+
+def compiled_for(model, function):
+    """Compile a function of (uint8 images (B, H, W, 3), height, width) that runs a model; sizes are whole numbers."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        size = tf.TensorSpec((), tf.int32)
+        images = tf.TensorSpec((None, None, None, 3), tf.uint8)
+        return tf.function(function, input_signature=(images, size, size))
+    if keras.backend.backend() == "jax":
+        return _compiled_on_jax(model, function)
+    return function
+
+
+def _compiled_on_jax(model, function):
+    """Compile for each size; the weights are arguments, so that a model in training is always the present one."""
+    import jax
+
+    def with_weights(values, images, height, width):
+        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
+            return function(images, height, width)
+
+    compiled = jax.jit(with_weights, static_argnums=(2, 3))
+    return lambda images, height, width: compiled([v.value for v in model.variables], images, int(height), int(width))
