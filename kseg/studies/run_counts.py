@@ -1,4 +1,4 @@
-"""What the statistics need of each run: a small file of counts per run and split, and results.csv made of them."""
+"""What the report needs of each run: a small file of counts per run and split, and results.csv made of them."""
 
 import csv
 import dataclasses
@@ -14,14 +14,20 @@ from kseg.io.files import reading, replacing, write_atomic
 
 FOLDER = "counts"
 RESULTS = "results.csv"
+CURVE = ("images", "loss", "val_mean_iou")  # columns of a learning curve
+_OPTIONAL = ("palette", "objects", "swallowed", "size_edges", "overlap", "curve")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunCounts:
-    """A run scored on a split.
+    """A run scored on a split. What files of earlier versions lack is None.
 
     counts: int64 (n, 3, C), pixels of the truth, those predicted rightly, those predicted. names: of the n images.
     classes: names. drive: the dataset's rule for drives (`kseg.data.groups`). row: of results.csv.
+    palette: uint8 (C, 3), colours of the classes. objects: int64 (n, 2, C, bins), objects of the truth and those found,
+    by class and size. swallowed: int64 (C, C + 1), which class swallowed the missed ones, the last is none. size_edges,
+    overlap: as in `kseg.metrics.objects.ObjectScores`. curve: float64 (epochs, 3), the columns of CURVE, nan where an
+    epoch has no such number.
     """
 
     counts: np.ndarray
@@ -29,6 +35,12 @@ class RunCounts:
     classes: tuple
     drive: str
     row: dict
+    palette: np.ndarray | None = None
+    objects: np.ndarray | None = None
+    swallowed: np.ndarray | None = None
+    size_edges: np.ndarray | None = None
+    overlap: np.ndarray | None = None
+    curve: np.ndarray | None = None
 
 
 def counts_path(output, model, data, seed, split):
@@ -39,6 +51,7 @@ def counts_path(output, model, data, seed, split):
 def write_counts(path, found):
     """Write RunCounts to a file that `read_counts` reads back, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    optional = {name: getattr(found, name) for name in _OPTIONAL if getattr(found, name) is not None}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
             file,
@@ -47,6 +60,7 @@ def write_counts(path, found):
             classes=np.array(found.classes, str),
             drive=np.array(found.drive),
             row=np.array(json.dumps(found.row)),
+            **optional,
         )
 
 
@@ -60,6 +74,7 @@ def read_counts(path):
                 classes=tuple(file["classes"].tolist()),
                 drive=str(file["drive"]),
                 row=json.loads(str(file["row"])),
+                **{name: file[name] for name in _OPTIONAL if name in file},
             )
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
         if isinstance(error, InputError):

@@ -4,6 +4,8 @@ import json
 import pathlib
 import sys
 
+import numpy as np
+
 from kseg import __version__
 from kseg.evaluation.evaluate import open_for
 from kseg.evaluation.one_pass import split_pass
@@ -12,25 +14,30 @@ from kseg.inference.predict import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import sha256_of
 from kseg.metrics.bootstrap import ImageCounts
+from kseg.metrics.boundaries import checked_pair
+from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import ScoreCounts
 from kseg.runs.workdir import RunFolder
 from kseg.studies import usage
-from kseg.studies.run_counts import RunCounts, counts_path, write_counts
+from kseg.studies.kept_maps import kept_images, prediction_path, truth_path, write_map
+from kseg.studies.run_counts import CURVE, RunCounts, counts_path, write_counts
 
 
 def score_run(request):
     """Score the weights that a run kept on each split, and write their counts.
 
     Args:
-        request: dict of workdir, output, model, data, seed, data_dir, splits, usage (folder of the run's accounts) and
-            facts: batch_size, steps, parameters and multiply_adds.
+        request: dict of workdir, output, model, data, seed, data_dir, splits, usage (folder of the run's accounts),
+            maps (whether label maps of a few images are kept: `kseg.studies.kept_maps`) and facts: batch_size, steps,
+            parameters and multiply_adds.
     Raises:
         InputError: the run did not train the steps of its budget.
     """
     folder = RunFolder(pathlib.Path(request["workdir"]))
     settings = folder.stored()
     facts = request["facts"]
-    done = int(folder.read_history()[-1]["step"])
+    history = folder.read_history()
+    done = int(history[-1]["step"])
     if done != facts["steps"]:
         raise InputError(f"{folder.workdir} must have trained {facts['steps']} steps, its budget, but did {done}.")
     weights = folder.kept_model(settings.get("keep", "best"))
@@ -43,29 +50,63 @@ def score_run(request):
     }
     for split in request["splits"]:
         source = open_for(model, request["data_dir"], split, settings.get("label_set"), settings.get("label_space"))
-        images = ImageCounts()
-        scores = ScoreCounts(source.label_set.classes)
-        with source.readable_errors():
-            for scene in split_pass(source, [predictor(model)], progress=True, title=f"score {split}"):
-                images.add([scores.add(scene.truth, scene.predictions[0])])
         where = {name: request[name] for name in ("model", "data", "seed")}
+        scores, counted = _scored(source, model, request, split)
         row = {
             **where,
             "split": split,
-            **scores.scores(len(source)).values(),
+            **scores.values(),
             **cost,
             "manifest_sha256": source.manifest.digest,
             "weights_sha256": sha256_of(str(weights)),
             "kseg_version": __version__,
         }
         found = RunCounts(
-            counts=images.array(),
             names=source.split.names,
             classes=source.label_set.classes,
             drive=source.manifest.drive,
             row=row,
+            palette=np.array(source.label_set.palette, np.uint8),
+            curve=_curve(history, facts["batch_size"]),
+            **counted,
         )
         write_counts(counts_path(request["output"], **where, split=split), found)
+
+
+def _scored(source, model, request, split):
+    """Return the Scores of a model on a split, and what RunCounts holds of each image; write the maps that are kept."""
+    labels = source.label_set
+    images = ImageCounts()
+    scores = ScoreCounts(labels.classes)
+    objects = ObjectScores(labels.classes, distance_edges=None)
+    found = []
+    kept = ()
+    if request["maps"]:
+        kept = kept_images(len(source))
+    with source.readable_errors():
+        for scene in split_pass(source, [predictor(model)], progress=True, title=f"score {split}"):
+            (prediction,) = scene.predictions
+            images.add([scores.add(scene.truth, prediction)])
+            found.append(objects.update(scene.truth, prediction, scene.instances))
+            if scene.index in kept:
+                truth, ids, _ = checked_pair(scene.truth, prediction, len(labels.classes))
+                where = (request["data"], split, scene.index)
+                write_map(truth_path(request["output"], *where), truth, labels.palette)
+                write_map(prediction_path(request["output"], request["model"], *where), ids, labels.palette)
+    counted = {
+        "counts": images.array(),
+        "objects": objects.of_chosen_source(np.stack(found)),
+        "swallowed": objects.swallowed(),
+        "size_edges": np.array(objects.size_edges),
+        "overlap": np.array(objects.overlap),
+    }
+    return scores.scores(len(source)), counted
+
+
+def _curve(history, batch_size):
+    """Return float64 (epochs, 3), the columns of CURVE, from the rows of history.csv."""
+    rows = [{**row, "images": row["step"] * batch_size} for row in history]
+    return np.array([[row.get(name, np.nan) for name in CURVE] for row in rows])
 
 
 def main():

@@ -239,6 +239,7 @@ def _job(output, plan, run, facts):
         "data_dir": data.data_dir,
         "splits": list(data.splits),
         "usage": str(folder),
+        "maps": seed == plan.seeds[0],
         "facts": known,
     }
     flags = train_flags(plan, model, data)
