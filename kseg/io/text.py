@@ -20,3 +20,11 @@ def first_names(names, most) -> str:
     if len(names) > most:
         shown += f" and {len(names) - most} more"
     return shown
+
+
+def listed(names) -> str:
+    """Return "a", "a and b", "a, b and c"."""
+    *most, last = map(str, names)
+    if not most:
+        return last
+    return f"{', '.join(most)} and {last}"

@@ -120,11 +120,11 @@ class ObjectScores:
         return self._objects[0, 1].any(axis=1).astype(int)
 
     def of_chosen_source(self, counts):
-        """Return (..., 2, C, bins) of counts (..., 2, 2, C, bins) of `update`: each class's instances, or its regions."""
+        """Return (..., 2, C, bins) of `update`'s counts (..., 2, 2, C, bins): each class's instances, or its regions."""
         return np.stack([counts[..., s, c, :] for c, s in enumerate(self._sources())], axis=-2)
 
     def swallowed(self):
-        """Return int64 (C, C + 1): of each class's missed objects, those that each class swallowed, and what is none."""
+        """Return int64 (C, C + 1): of each class's missed objects, those that each class (the last: none) swallowed."""
         return np.stack([self._swallowed[s, c] for c, s in enumerate(self._sources())])
 
     def _count_objects(self, source, truth, prediction, number, pixels):

@@ -14,7 +14,8 @@ from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading, write_atomic, write_json
 from kseg.io.text import count_text, first_names
 from kseg.studies.budgets import TRAINING
-from kseg.studies.report_text import text_of
+from kseg.studies.report_details import Scored, class_rows, curves, group_rows, objects_table
+from kseg.studies.report_text import headline, text_of
 from kseg.studies.run_counts import counts_path, read_counts
 from kseg.studies.statistics.intervals import Groups as DrawnGroups
 from kseg.studies.statistics.intervals import check_models, mean_iou, resampled_scores, score_interval
@@ -131,10 +132,28 @@ def _section(plan, data, split, runs, equivalence):
     """Return the JSON of one data set's split, and its Comparisons."""
     seeds = _usable(plan, runs)
     missing = [f"{model}/{data}/seed-{seed}" for model in runs for seed in plan["seeds"] if seed not in runs[model]]
-    section = {"data": data, "split": split, "seeds": seeds, "missing": missing, "scores": [], "pairs": [], "open": ""}
-    if not any(seeds.values()):
+    section = {
+        "data": data,
+        "split": split,
+        "headline": "",
+        "open": "",
+        "seeds": seeds,
+        "missing": missing,
+        "scores": [],
+        "pairs": [],
+        "curves": curves(runs),
+    }
+    found = []
+    if any(seeds.values()):
+        found = _compared(plan, runs, seeds, section, equivalence)
+    else:
         section["open"] = "No verdict: no seed is finished for every model."
-        return section, []
+    section["headline"] = headline(section)
+    return section, found
+
+
+def _compared(plan, runs, seeds, section, equivalence):
+    """Fill a section with what the runs of `seeds` say, and return its Comparisons."""
     counts = {model: np.stack([runs[model][seed].counts for seed in of]) for model, of in seeds.items()}
     one = next(found for of in runs.values() for found in of.values())
     groups = _groups(plan, one)
@@ -145,15 +164,27 @@ def _section(plan, data, split, runs, equivalence):
         "count": len(groups.names),
         "meaning": groups.meaning(),
     }
+    section["classes"] = list(one.classes)
+    section["palette"] = None if one.palette is None else one.palette.tolist()
+    names, member = np.unique(groups.of, return_inverse=True)
+    scored = Scored(
+        runs={model: [runs[model][seed] for seed in of] for model, of in seeds.items()},
+        member=member,
+        groups=tuple(names.tolist()),
+        paired=plan["paired"],
+    )
+    section["per_class"] = class_rows(scored)
+    section["per_group"] = group_rows(scored)
+    section["objects"] = objects_table(scored)
     try:
         section["scores"] = _scores(counts, seeds, groups)
         found = _comparisons(plan, counts, groups, equivalence)
     except InputError as error:  # such as a single group: what else was found still is
         section["open"] = f"No verdict: {error}"
-        return section, []
+        return []
     tests = holm([pair.seed_test.p for pair in found])
     section["pairs"] = [_pair(pair, p) for pair, p in zip(found, tests, strict=True)]
-    return section, found
+    return found
 
 
 def _groups(plan, one):
@@ -197,6 +228,9 @@ def _pair(pair, seed_p):
         "second": pair.second,
         "verdict": pair.verdict,
         "result": pair.result,
+        "digits": pair.digits,
+        "first_score": pair.first_score.value,
+        "second_score": pair.second_score.value,
         "difference": pair.difference.value,
         "low": pair.difference.low,
         "high": pair.difference.high,

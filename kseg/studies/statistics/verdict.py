@@ -72,6 +72,14 @@ class Comparison:
         return f"Not settled whether {self.first} or {self.second} is better: {numbers}; {', and '.join(self._open())}."
 
     @property
+    def digits(self):
+        """How many decimals show the scores, their difference and its interval without contradiction."""
+        return self._digits(self.difference)
+
+    def _digits(self, difference):
+        return digits_for(self.first_score.value, self.second_score.value, difference, self.equivalence)
+
+    @property
     def _narrow(self):
         """The difference with the interval of two one-sided tests, 90 % for tests at 5 %."""
         return dataclasses.replace(self.difference, level=2 * self.difference.level - 1)
@@ -112,7 +120,7 @@ class Comparison:
         """The two scores, their difference and its interval as text whose rounding contradicts nothing."""
         first = self.first_score.value
         second = self.second_score.value
-        digits = digits_for(first, second, difference, self.equivalence)
+        digits = self._digits(difference)
         level = f"{100 * difference.level:g} % interval"
         return (
             f"{first:.{digits}f} against {second:.{digits}f}",
