@@ -22,8 +22,8 @@ ORDER = (
     "inference",
     "export",
     "evaluation",
-    "studies",
     "reports",
+    "studies",
     "training",
     "commands",
 )

@@ -120,7 +120,7 @@ class ObjectScores:
         return self._objects[0, 1].any(axis=1).astype(int)
 
     def of_chosen_source(self, counts):
-        """Return (..., 2, C, bins) of `update`'s counts (..., 2, 2, C, bins): each class's instances, or its regions."""
+        """Return (..., 2, C, bins) of `update`'s counts (..., 2, 2, C, bins): instances or regions of a class."""
         return np.stack([counts[..., s, c, :] for c, s in enumerate(self._sources())], axis=-2)
 
     def swallowed(self):

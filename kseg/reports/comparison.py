@@ -1,10 +1,7 @@
 """Which of several models is better, how sure is it, and where do they differ? One pass over the same images."""
 
 import contextlib
-import math
 import pathlib
-
-import numpy as np
 
 from kseg import __version__
 from kseg.data.groups import BLOCK, groups_of, shown_groups
@@ -20,7 +17,8 @@ from kseg.metrics.bootstrap import LEVEL, RESAMPLES, ImageCounts, paired_bootstr
 from kseg.metrics.boundaries import checked_pair
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import ScoreCounts
-from kseg.reports.comparison_table import Comparison, difference_rows
+from kseg.reports.comparison_table import Comparison, difference_rows, verdict
+from kseg.reports.page.image_rows import image_row, scored_rows
 from kseg.reports.page.output_folder import replaced_folder
 from kseg.reports.page.pictures import Pictures
 from kseg.reports.page.write_page import write_page
@@ -79,7 +77,7 @@ def compare(
             for scene in split_pass(source, predictors, batch_size, progress=progress, title="compare"):
                 tally.add(scene)
         found = tally.result(models, split)
-        write_page(folder, found.table)
+        write_page(folder, "comparison", found.table)
     return found
 
 
@@ -176,35 +174,26 @@ class _Tally:
             objects.update(scene.truth, prediction, scene.instances)
         self._image_counts.add(matrices)
         checked = [checked_pair(scene.truth, prediction, len(self._classes)) for prediction in scene.predictions]
-        truth, first, valid = checked[0]
+        truth, _, valid = checked[0]
         predictions = [prediction for _, prediction, _ in checked]
         self._pictures.add(scene.index, scene.image, truth, predictions, valid)
-        differ = [np.count_nonzero((prediction != first) & valid) for prediction in predictions[1:]]
-        self.rows.append(
-            {
-                "name": self.source.split.names[scene.index],
-                "size": [truth.shape[1], truth.shape[0]],
-                "classes": np.flatnonzero(matrices[0].sum(axis=1)).tolist(),
-                "disagreement": [None, *(n / valid.sum() if valid.any() else math.nan for n in differ)],
-            }
-        )
+        row = image_row(self.source.split.names[scene.index], truth, predictions, valid)
+        self.rows.append({**row, "group": self._groups.of[scene.index]})
 
     def result(self, models, split):
         """Return the Comparison. models: name -> model or path."""
         scores = tuple(counts.scores(len(self.source)) for counts in self._counts)
         counts = self._image_counts.array()
         pixels = counts[:, 0].sum(axis=0)
-        each = scores_of_counts(counts)
-        for i, row in enumerate(self.rows):
-            row |= {name: _rounded(each[name][i]) for name in ("mean_iou", "pixel_accuracy")}
-            row |= {"iou": [_rounded(model) for model in each["per_class"][i]], "group": self._groups.of[i]}
         groups = self._groups
         by_image = paired_bootstrap(counts)
         by_group = None if groups.by == "image" else paired_bootstrap(counts, groups.of)
         labels = self.source.label_set
+        rows = difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_group, pixels)
         table = {
-            "format": "kseg comparison 2",
+            "format": "kseg comparison 3",
             "kseg_version": __version__,
+            "title": " against ".join(models),
             "protocol": "standard",
             "data_dir": str(self.source.manifest.data_dir),
             "dataset": self.source.manifest.info.name,
@@ -226,12 +215,23 @@ class _Tally:
                 "groups": [] if by_group is None else list(groups.names),
                 "meaning": groups.meaning(),
             },
-            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_group, pixels),
+            "verdicts": _verdicts(tuple(models), rows["scores"][0], groups.unit),
+            **rows,
             "objects": [objects.result() for objects in self._objects],
-            "images": self.rows,
+            "images": scored_rows(self.rows, counts),
         }
         return Comparison(tuple(models), scores, tuple(self._objects), table)
 
 
-def _rounded(values):
-    return [round(value, 4) for value in np.asarray(values).tolist()]  # a thousandth of what a page shows
+def _verdicts(names, row, unit):
+    """Return the verdict of each model against the first by a row of scores; None for the first itself."""
+    found = [None]
+    for model, difference in enumerate(row["differences"][1:], start=1):
+        pair = (0, model)
+        ends = difference["by_group"] or difference["by_image"]
+        values = [row["values"][m] for m in pair]
+        said = verdict([names[m] for m in pair], values, ends, difference["above"], unit)
+        if said["winner"] is not None:
+            said["winner"] = pair[said["winner"]]
+        found.append(said)
+    return found

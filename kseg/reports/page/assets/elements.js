@@ -27,12 +27,21 @@ function signed(value, digits = 3) {
   return Number(text) === 0 ? `±${text}` : (value < 0 ? "−" : "+") + text;
 }
 
+// The difference of two numbers as they are shown.
+const shownGap = (high, low, digits) => Number(high.toFixed(digits)) - Number(low.toFixed(digits));
+
 const interval = (pair, digits = 3) =>
   (pair === null || pair[0] === null ? "–" : pair.map((end) => signed(end, digits)).join(" to "));
 const name = (model) => data.models[model].name;
 // Colours say which model: blue the first, orange the one compared with it.
 const side = (model) => (model === 0 ? "first" : model === state.other ? "other" : "third");
-const modelName = (model) => make("span", { class: `model ${side(model)}` }, name(model));
+// A text that may break behind the separators of a name, not inside of a number.
+function breakable(text) {
+  return text.split(/(?<=[^\s\d/_.-][/_.-]|\d[/_-])(?=[^\s/_.-])/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
+}
+const modelName = (model) => make("span", { class: `model ${side(model)}` }, ...breakable(name(model)));
+// The sentences of the numbers have hyphens for minus signs.
+const withMinus = (text) => text.replace(/(?<=^|[\s(])-(?=\d)/g, "−");
 const swatch = (id) => make("span", { class: "swatch", style: { background: `rgb(${data.palette[id].join(" ")})` } });
 const models = () => data.models.keys();
 
@@ -55,5 +64,6 @@ const drawn = (found) => found.by_group ?? found.by_image;
 // Which model an interval speaks for: "" where it holds 0.
 function winner(found) {
   if (!found || drawn(found)[0] === null) return "";
-  return drawn(found)[0] > 0 ? "other" : drawn(found)[1] < 0 ? "first" : "";
+  if (found.difference > 0 && drawn(found)[0] > 0) return "other";
+  return found.difference < 0 && drawn(found)[1] < 0 ? "first" : "";
 }
