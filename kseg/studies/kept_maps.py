@@ -23,9 +23,10 @@ def truth_path(output, data, split, index):
     return pathlib.Path(output) / FOLDER / data / split / "truth" / f"{index:05}.png"
 
 
-def prediction_path(output, model, data, split, index):
-    """Return the path of the label map that a model predicts."""
-    return pathlib.Path(output) / FOLDER / data / split / "models" / model / f"{index:05}.png"
+def prediction_path(output, model, data, seed, split, index):
+    """Return the path of the label map that a run predicts."""
+    folder = pathlib.Path(output) / FOLDER / data / split / "models" / model / f"seed-{seed}"
+    return folder / f"{index:05}.png"
 
 
 def write_map(path, ids, palette):

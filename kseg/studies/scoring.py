@@ -90,9 +90,10 @@ def _scored(source, model, request, split):
             found.append(objects.update(scene.truth, prediction, scene.instances))
             if scene.index in kept:
                 truth, ids, _ = checked_pair(scene.truth, prediction, len(labels.classes))
-                where = (request["data"], split, scene.index)
-                write_map(truth_path(request["output"], *where), truth, labels.palette)
-                write_map(prediction_path(request["output"], request["model"], *where), ids, labels.palette)
+                where = [request[name] for name in ("model", "data", "seed")]
+                path = truth_path(request["output"], request["data"], split, scene.index)
+                write_map(path, truth, labels.palette)
+                write_map(prediction_path(request["output"], *where, split, scene.index), ids, labels.palette)
     counted = {
         "counts": images.array(),
         "objects": objects.of_chosen_source(np.stack(found)),

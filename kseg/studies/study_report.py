@@ -23,6 +23,7 @@ from kseg.studies.statistics.power import budget
 from kseg.studies.statistics.significance import holm
 from kseg.studies.statistics.variance import components, linearised
 from kseg.studies.statistics.verdict import EQUIVALENCE, compare
+from kseg.studies.study_page import write_study_page
 
 PLAN = "study.json"
 
@@ -44,7 +45,7 @@ class StudyReport:
 
 
 def report(output, *, equivalence=EQUIVALENCE, broken=()):
-    """Compare the models of a study by the runs that are finished, and write OUTPUT/report.txt and report.json.
+    """Compare the models of a study by the runs that are finished; write OUTPUT/report.txt, report.json and report/.
 
     Args:
         output: a study's folder. equivalence: the difference of mean IoU that does not matter. broken: runs that
@@ -52,13 +53,15 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
     Returns:
         StudyReport
     Raises:
-        InputError: no study there, or counts that are damaged or of other images.
+        InputError: no study there, counts or maps that are damaged or of other images, a folder OUTPUT/report that
+            kseg did not write.
     """
     output = pathlib.Path(checked_path(output, "output"))
     check_equivalence(equivalence)
     stored = stored_study(output)
     plan = stored["plan"]
     comparisons = {}
+    found_runs = {}
     sections = []
     costs = []
     for data in plan["data"]:
@@ -67,6 +70,7 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
             section, found = _section(plan, data["name"], split, runs, equivalence)
             sections.append(section)
             comparisons[data["name"], split] = found
+            found_runs[data["name"], split] = runs
         costs += _costs(plan, data["name"], runs)
     table = {
         "format": "kseg study report 1",
@@ -82,6 +86,7 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
     found = StudyReport(comparisons, table, tuple(broken))
     write_json(output / "report.json", table)
     write_atomic(str(output / "report.txt"), f"{found}\n".encode())
+    write_study_page(output, table, found_runs)
     return found
 
 
