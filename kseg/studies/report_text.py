@@ -38,11 +38,16 @@ def headline(section):
         says.append(f"It is better than {listed(of_best[BETTER])}.")
     if of_best[EQUAL]:
         says.append(f"It is practically equal to {listed(of_best[EQUAL])}.")
-    left = len(section["scores"]) - 1 - sum(map(len, of_best.values()))
+    lacks = pairs[0]["lacks"]
+    if lacks:
+        return " ".join([*says, f"No pair of models can be settled: {', and '.join(lacks)}."])
+    done = {best["model"], *of_best[BETTER], *of_best[EQUAL]}
+    left = [row["model"] for row in section["scores"] if row["model"] not in done]
     if left:
-        says.append(f"Nothing is settled between it and {count_text(left, 'other model')}.")
-    settled = sum(pair["result"] in of_best for pair in pairs)
-    return " ".join([*says, f"Of {len(pairs)} pairs of models, {settled} are settled."])
+        says.append(f"Nothing is settled between it and {listed(left)}.")
+    settled = count_text(sum(pair["result"] in of_best for pair in pairs), "is", "are")
+    says.append(f"Of {len(pairs)} pairs of models, {settled} settled.")
+    return " ".join(says)
 
 
 def _ends(row, digits, sign=""):

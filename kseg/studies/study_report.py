@@ -233,6 +233,7 @@ def _pair(pair, seed_p):
         "second": pair.second,
         "verdict": pair.verdict,
         "result": pair.result,
+        "lacks": pair.lacks,
         "digits": pair.digits,
         "first_score": pair.first_score.value,
         "second_score": pair.second_score.value,

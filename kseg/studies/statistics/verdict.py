@@ -48,7 +48,7 @@ class Comparison:
     def result(self):
         """BETTER, EQUAL or OPEN."""
         alpha = 1 - self.difference.level
-        if self._too_few():
+        if self.lacks:
             return OPEN
         if self.p_equivalent < alpha and -self.equivalence < self._narrow.low <= self._narrow.high < self.equivalence:
             return EQUAL
@@ -84,7 +84,8 @@ class Comparison:
         """The difference with the interval of two one-sided tests, 90 % for tests at 5 %."""
         return dataclasses.replace(self.difference, level=2 * self.difference.level - 1)
 
-    def _too_few(self):
+    @property
+    def lacks(self):
         """What a study lacks to settle anything, whatever its numbers say."""
         test = self.seed_test
         alpha = 1 - self.difference.level
@@ -103,7 +104,7 @@ class Comparison:
         reasons = []
         if self.difference.low <= 0 <= self.difference.high:
             reasons.append("the interval contains 0")
-        reasons += self._too_few()
+        reasons += self.lacks
         if not reasons:
             reasons.append(f"the interval excludes 0, but over all pairs of models p is {self._shown_p()} (Holm)")
         return reasons

@@ -39,7 +39,7 @@ function mark(m) {
 }
 
 function legend(names) {
-  return make("p", { class: "legend keys-of-models" },
+  return make("p", { class: "legend" },
     ...names.map((text) => make("span", {}, mark(colourOf(text)), " ", ...breakable(text))));
 }
 
@@ -121,5 +121,5 @@ function panel(head, x, y, lines, inner, said) {
         make("span", { style: { bottom: `${y.scale(value)}%` } }, text))),
       make("div", { class: "area" }, plot),
       make("div", { class: "x", "aria-hidden": "true" }, ...axisLabels(x.marks, x.scale)),
-      make("div", { class: "x-title quiet" }, x.title)));
+      ...(x.title ? [make("div", { class: "x-title quiet" }, x.title)] : [])));
 }

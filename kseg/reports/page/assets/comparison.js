@@ -13,7 +13,7 @@ function differenceColumns(rows, found) {
     return make("span", { class: "interval" }, forest(drawn(it), reach, winner(it)), text);
   };
   const columns = [
-    { title: make("span", {}, make("span", { class: "which" }, `${name(state.other)} − ${name(0)} `), "difference"),
+    { title: make("span", {}, make("span", { class: "which" }, ...breakable(`${name(state.other)} − ${name(0)}`)), " difference"),
       short: "difference",
       value: (r) => found(r).difference,
       cell: (r) => difference(gap(r), winner(found(r))) },

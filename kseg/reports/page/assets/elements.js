@@ -18,7 +18,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const number = (value, digits = 3) => (value === null ? "–" : value.toFixed(digits));
-const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(value && value < 0.0995 ? 1 : 0)} %`);
+const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(value && value < 0.0995 ? 1 : 0)}\u00a0%`);
 const count = (value) => value.toLocaleString("en");
 
 function signed(value, digits = 3) {
@@ -35,10 +35,9 @@ const interval = (pair, digits = 3) =>
 const name = (model) => data.models[model].name;
 // Colours say which model: blue the first, orange the one compared with it.
 const side = (model) => (model === 0 ? "first" : model === state.other ? "other" : "third");
-// A text that may break behind the separators of a name, not inside of a number.
-function breakable(text) {
-  return text.split(/(?<=[^\s\d/_.-][/_.-]|\d[/_-])(?=[^\s/_.-])/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
-}
+// A text that may break behind the separators of a name.
+const parts = (text) => text.split(/(?<=[^\s/_-][/_-])(?=[^\s/_-])/);
+const breakable = (text) => parts(text).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
 const modelName = (model) => make("span", { class: `model ${side(model)}` }, ...breakable(name(model)));
 // The sentences of the numbers have hyphens for minus signs.
 const withMinus = (text) => text.replace(/(?<=^|[\s(])-(?=\d)/g, "−");
@@ -50,11 +49,12 @@ function option(value, text) {
 }
 
 function marksLegend() {
-  const mark = (kind, text) => [make("span", { class: `swatch mark-${kind}` }), ` ${text} `];
+  const mark = (kind, text) =>
+    make("span", {}, make("span", { class: `swatch mark-${kind}` }), " ", ...breakable(text));
   return [
-    ...mark("first", `only ${name(0)} right`),
-    ...mark("other", `only ${name(state.other)} right`),
-    ...mark("wrong", "both wrong"),
+    mark("first", `only ${name(0)} right`),
+    mark("other", `only ${name(state.other)} right`),
+    mark("wrong", "both wrong"),
   ];
 }
 

@@ -8,7 +8,7 @@ let section = data.sections[0];
 const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 const share = (pair) => (pair.low === null ? "–" : `${number(pair.low)} to ${number(pair.high)}`);
 const excludes = (found) => found.low !== null && (found.low > 0 || found.high < 0);
-const named = (text) => make("span", {}, ...breakable(text));
+const named = (text) => make("span", { class: "name" }, ...breakable(text));
 const scored = () => section.scores.map((row) => row.model);
 const unit = () => section.groups?.unit ?? "group";
 
@@ -60,9 +60,16 @@ function showVerdict() {
   }));
 }
 
+// Pairs in the order of their models' scores.
+function byRank(pairs) {
+  const rank = (pair) => scored().indexOf(pair.first) * all.length + scored().indexOf(pair.second);
+  return [...pairs].sort((a, b) => rank(a) - rank(b));
+}
+
 function pairCells(pairs, digits) {
   const reach = Math.max(...pairs.flatMap((pair) => [Math.abs(pair.low ?? 0), Math.abs(pair.high ?? 0)]), 1e-9);
-  const text = (pair) => make("span", {}, ...breakable(pair.first), " − ", ...breakable(pair.second));
+  const text = (pair) => make("span", { class: "of-pair" },
+    make("span", {}, ...breakable(pair.first)), make("span", {}, " − ", ...breakable(pair.second)));
   const whose = (pair) => (excludes(pair) ? "first" : "");
   const ends = (pair) => {
     if (pair.low === null) return "–";
@@ -78,7 +85,7 @@ function pairCells(pairs, digits) {
 }
 
 function showPairs() {
-  const { pairs } = section;
+  const pairs = byRank(section.pairs);
   const ids = ["pairs-table", "verdicts", "power", "meaning"];
   if (!presence("pairs-note", pairs.length ? "" : section.open, ids)) return;
   note("pairs-note", `Difference of mean IoU, A minus B, A being the model with the higher score. The interval is that ` +
@@ -225,7 +232,11 @@ function showGroups() {
   ], rows);
 }
 
-const sizeText = (row) => (row.pixels ? `${row.size}, ${row.pixels} px` : "all sizes");
+const sizeText = (row) => {
+  if (!row.pixels) return "all sizes";
+  const pixels = row.pixels.replace(/\d+/g, (digits) => count(Number(digits))).replace(">=", "≥");
+  return row.size === row.pixels ? `${pixels} px` : `${row.size}, ${pixels} px`;
+};
 
 function showObjects() {
   const table = section.objects;
@@ -252,7 +263,7 @@ function showObjects() {
 }
 
 function showGains() {
-  const { pairs } = section.objects.sizes[Number(byId("size").value)];
+  const pairs = byRank(section.objects.sizes[Number(byId("size").value)].pairs);
   const digits = (pair) => (excludes(pair) && [pair.low, pair.high].some((end) => Number(end.toFixed(3)) === 0) ? 5 : 3);
   showTable("gains-table", pairCells(pairs, digits), pairs);
 }
@@ -273,14 +284,14 @@ function showSwallowed() {
 const COSTS = {
   parameters: ["parameters", large],
   multiply_adds: ["multiply-adds of an image", large],
-  cpu_seconds: ["CPU seconds of a run", large],
-  peak_memory: ["peak memory", (bytes) => (bytes === null ? "–" : `${large(bytes)}B`)],
+  cpu_seconds: ["CPU seconds of a run", (seconds) => count(Math.round(seconds))],
+  peak_memory: ["peak memory", (bytes) => (bytes ? `${large(bytes)}B` : bytes === null ? "–" : "0")],
 };
 
 function showCosts() {
   const score = Object.fromEntries(section.scores.map((row) => [row.model, row]));
   const rows = data.costs.filter((row) => row.data === section.data && score[row.model])
-    .map((row) => ({ ...row, score: score[row.model] }));
+    .map((row) => ({ ...row, score: score[row.model] })).sort((a, b) => b.score.mean_iou - a.score.mean_iou);
   if (!presence("costs-note", rows.length ? "" : section.open, ["costs-chart", "costs-table"])) return;
   note("costs-note", "Mean IoU with its 95 % interval against what a model costs; up and to the left is better. Seconds " +
     "and memory are those of the training process, with start, scoring and export.");
@@ -288,8 +299,7 @@ function showCosts() {
   const y = { marks: ticks(...yReach, 4), scale: linear(yReach) };
   const panels = Object.entries(COSTS).filter(([key]) => rows.every((row) => row[key] !== null)).map(([key, [text, show]]) => {
     const high = Math.max(...rows.map((row) => row[key])) * 1.08;
-    const x = { marks: ticks(0, high, 4).map(({ value }) => ({ value, text: show(value) })), scale: linear([0, high]),
-      title: text };
+    const x = { marks: ticks(0, high, 4).map(({ value }) => ({ value, text: show(value) })), scale: linear([0, high]) };
     const dots = rows.map((row) => {
       const m = colourOf(row.model);
       const at = `${x.scale(row[key])}%`;

@@ -41,7 +41,7 @@ function tableCell(row, column, i) {
   const kind = column.words ? "words" : "";
   if (!i) return make("th", { scope: "row", role: "rowheader", class: kind }, column.cell(row));
   const title = column.short ?? column.title.textContent ?? column.title;
-  return make("td", { role: "cell", class: kind, "data-title": title }, make("span", {}, column.cell(row)));
+  return make("td", { role: "cell", class: kind, "data-title": parts(title).join("\u200b") }, make("span", {}, column.cell(row)));
 }
 
 function bar(value, model, digits = 3) {
