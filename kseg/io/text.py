@@ -1,6 +1,6 @@
 """Sizes, lists of names and differences as messages show them."""
 
-_MOST_DIGITS = 9
+_MOST_DIGITS = 12
 
 
 def size_text(array_or_size) -> str:
