@@ -1,5 +1,7 @@
 """What tests of pages do in headless Chromium. The fixture `browser` is in conftest.py."""
 
+import json
+
 import numpy as np
 
 
@@ -65,6 +67,13 @@ def strays(browser):
             return !ends || !(ends[0] > 0 || ends[1] < 0);
         }).map((row) => row.textContent);"""
     return browser.execute_script(script)
+
+
+def requests(browser):
+    """The addresses that the browser has asked for since this was last called."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    return [url for url in sent if not url.startswith("data:")]
 
 
 def contrasts(browser, selectors):

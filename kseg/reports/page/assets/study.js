@@ -86,7 +86,7 @@ function pairCells(pairs, digits) {
 
 function showPairs() {
   const pairs = byRank(section.pairs);
-  const ids = ["pairs-table", "verdicts", "power", "meaning"];
+  const ids = ["pairs-table", "sentences", "power", "meaning"];
   if (!presence("pairs-note", pairs.length ? "" : section.open, ids)) return;
   note("pairs-note", `Difference of mean IoU, A minus B, A being the model with the higher score. The interval is that ` +
     `of other seeds and other ${unit()}s. p is corrected for ${plural(pairs.length, "pair")} (Holm); P(A > B) says how ` +
