@@ -6,12 +6,14 @@ import itertools
 import numpy as np
 from scipy import stats
 
+from kseg.io.text import agreeing_digits
 from kseg.metrics.objects import OUTSIDE, bin_names
 from kseg.studies.run_counts import CURVE
 from kseg.studies.statistics import intervals
 from kseg.studies.statistics.intervals import LEVEL, Groups, mean_iou
 
 SIZES = ("tiny", "small", "medium", "large")
+_DIGITS = 3  # of a share of objects
 _MOST_POINTS = 200  # of a learning curve
 
 
@@ -36,7 +38,8 @@ class Scored:
 def _rows(scored, counts, score=mean_iou):
     """Return ({model: {model, value, low, high}}, the resampled scores, Groups) of counts (S, n, 2 or 3, K) by model.
 
-    The interval is None where fewer than two groups have anything to score: nothing is known of other groups then.
+    The interval is None where fewer than two groups have anything to score, for nothing is known of other groups then,
+    and where nothing varies: 0 of 90 objects in every run is no proof that no run finds any.
     """
     first = next(iter(counts.values()))
     scores = intervals.resampled_scores(counts, scored.member, score=score)
@@ -49,7 +52,8 @@ def _rows(scored, counts, score=mean_iou):
         row = {"model": model, "value": _known(found[0].mean()), "low": None, "high": None}
         if drawn is not None:
             estimate = intervals.score_interval(found, drawn)
-            row |= _within(estimate.low, estimate.high)
+            if estimate.error > 0:
+                row |= _within(estimate.low, estimate.high)
         rows[model] = row
     return rows, scores, drawn
 
@@ -110,7 +114,7 @@ def group_rows(scored):
 
 
 def _over_seeds(scores):
-    if len(scores) < 2:
+    if len(scores) < 2 or np.ptp(scores) == 0:
         return {"low": None, "high": None}
     half = stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
     return _within(scores.mean() - half, scores.mean() + half)
@@ -161,13 +165,26 @@ def _found_row(scored, counts):
     row["models"] = list(found.values())
     for pair in itertools.combinations(found, 2):
         a, b = sorted(pair, key=lambda model: -found[model]["value"])
-        difference = {"first": a, "second": b, "difference": found[a]["value"] - found[b]["value"]}
-        difference |= {"low": None, "high": None}
+        difference = {"first": a, "second": b, "first_value": found[a]["value"], "second_value": found[b]["value"]}
+        difference |= {
+            "difference": found[a]["value"] - found[b]["value"],
+            "low": None,
+            "high": None,
+            "digits": _DIGITS,
+        }
         if drawn is not None:
             estimate = intervals.difference_interval(scores[a], scores[b], drawn, paired=scored.paired)
-            difference |= {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
+            if estimate.error > 0:
+                difference |= _interval_of(difference, estimate)
         row["pairs"].append(difference)
     return row
+
+
+def _interval_of(difference, estimate):
+    """Return the ends of a difference's interval, and how many decimals show all of it without contradiction."""
+    values = (difference["second_value"], difference["first_value"])
+    digits = agreeing_digits(*values, estimate.low, estimate.high, _DIGITS)
+    return {"low": estimate.low, "high": estimate.high, "digits": digits}
 
 
 def _class_objects(scored, counts, classes):

@@ -51,9 +51,9 @@ def headline(section):
 
 
 def _ends(row, digits, sign=""):
-    """Return an interval as text, "none" where nothing is known."""
+    """Return an interval as text, "no interval" where nothing is known."""
     if row["low"] is None:
-        return "none"
+        return "no interval"
     return f"{row['low']:{sign}.{digits}f} to {row['high']:{sign}.{digits}f}"
 
 

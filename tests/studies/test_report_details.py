@@ -148,6 +148,15 @@ def test_one_group_gives_values_and_no_interval(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["sections"] == [section]
 
 
+def test_what_does_not_vary_has_no_interval(tmp_path):
+    """0 of the objects in every run: an interval from 0 to 0 would say that no run will ever find one."""
+    write_study(tmp_path, {"a": 0.9, "none": 0.0}, 2)
+    (section,) = report(tmp_path).table["sections"]
+    row = section["objects"]["sizes"][0]
+    assert row["models"][0]["low"] is not None
+    assert row["models"][1] == {"model": "none", "value": 0.0, "low": None, "high": None}
+
+
 def test_without_objects_in_the_truth_there_are_no_rows(study):
     class Nothing:
         objects = np.zeros((2, 2, 3, 4), np.int64)

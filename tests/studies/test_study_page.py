@@ -148,8 +148,12 @@ def test_classes_groups_and_objects(page, study):
     assert len(page.find_elements("css selector", "#sizes-chart .lanes")) == 5
     assert browsing.texts(page, "#sizes-chart .lane-label")[4].startswith("large, ≥ 10,000 px")
     browsing.choose(page, "#size", 2)
-    rows = browsing.texts(page, "#gains-table tbody tr")
-    assert len(rows) == 10
+    rows = page.find_elements("css selector", "#gains-table tbody tr")
+    assert len(rows) == 10 and browsing.strays(page) == []
+    for row in rows:
+        numbers = [cell.text.replace("−", "-") for cell in row.find_elements("css selector", "td")]
+        first, second, gap, low, high = (float(text) for text in re.findall(r"[+-]?\d\.\d+", " ".join(numbers)))
+        assert gap == pytest.approx(first - second, abs=1e-9) and low <= gap <= high and gap >= 0
     browsing.choose(page, "#swallower", "segnet")
     row = next(one for one in section["objects"]["classes"][0]["models"] if one["model"] == "segnet")
     cells = [cell.text for cell in page.find_elements("css selector", "#objects-table tbody tr:first-child td")]

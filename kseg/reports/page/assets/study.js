@@ -6,7 +6,8 @@ const colourOf = (model) => all.indexOf(model); // the same in every chart, what
 let section = data.sections[0];
 
 const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
-const share = (pair) => (pair.low === null ? "–" : `${number(pair.low)} to ${number(pair.high)}`);
+const share = (pair, digits = 3) =>
+  (pair.low === null ? "–" : `${number(pair.low, digits)} to ${number(pair.high, digits)}`);
 const excludes = (found) => found.low !== null && (found.low > 0 || found.high < 0);
 const named = (text) => make("span", { class: "name" }, ...breakable(text));
 const scored = () => section.scores.map((row) => row.model);
@@ -51,7 +52,7 @@ function showVerdict() {
     lacks + (used.some(Boolean) ? compared : "")));
   const found = Object.fromEntries(((section.objects ?? {}).sizes?.[0]?.models ?? []).map((row) => [row.model, row]));
   byId("tiles").replaceChildren(...section.scores.map((row) => {
-    const facts = [["mean IoU", number(row.mean_iou), share(row)]];
+    const facts = [["mean IoU", number(row.mean_iou, 4), share(row, 4)]];
     if (found[row.model]) facts.push(["objects found", number(found[row.model].value), share(found[row.model])]);
     const list = facts.flatMap(([text, value, ends]) =>
       [make("dt", {}, text), make("dd", {}, value), make("dd", { class: "ends" }, ends)]);
@@ -66,20 +67,21 @@ function byRank(pairs) {
   return [...pairs].sort((a, b) => rank(a) - rank(b));
 }
 
-function pairCells(pairs, digits) {
+// Columns of pairs of models: values(pair) are the two numbers whose difference is shown.
+function pairCells(pairs, values) {
   const reach = Math.max(...pairs.flatMap((pair) => [Math.abs(pair.low ?? 0), Math.abs(pair.high ?? 0)]), 1e-9);
   const text = (pair) => make("span", { class: "of-pair" },
     make("span", {}, ...breakable(pair.first)), make("span", {}, " − ", ...breakable(pair.second)));
   const whose = (pair) => (excludes(pair) ? "first" : "");
   const ends = (pair) => {
     if (pair.low === null) return "–";
-    const shown = make("span", {}, interval([pair.low, pair.high], digits(pair)));
+    const shown = make("span", {}, interval([pair.low, pair.high], pair.digits));
     return make("span", { class: "interval" }, forest([pair.low, pair.high], reach, whose(pair)), shown);
   };
   return [
     words("A − B", (r) => `${r.first} − ${r.second}`, text),
     { title: "difference", value: (r) => r.difference,
-      cell: (r) => difference(signed(r.difference, digits(r)), whose(r)) },
+      cell: (r) => difference(signed(shownGap(...values(r), r.digits), r.digits), whose(r)) },
     { title: "95 % interval", value: (r) => r.low, cell: ends },
   ];
 }
@@ -91,7 +93,7 @@ function showPairs() {
   note("pairs-note", `Difference of mean IoU, A minus B, A being the model with the higher score. The interval is that ` +
     `of other seeds and other ${unit()}s. p is corrected for ${plural(pairs.length, "pair")} (Holm); P(A > B) says how ` +
     `often a run of A scores above a run of B. A difference under ${data.equivalence} does not matter.`);
-  const [pair, gap, ends] = pairCells(pairs, (row) => row.digits);
+  const [pair, gap, ends] = pairCells(pairs, (row) => [row.first_score, row.second_score]);
   const p = (value) => (value < 0.001 ? "< 0.001" : value.toFixed(3));
   showTable("pairs-table", [
     pair, words("verdict", (r) => r.result), gap, ends,
@@ -121,7 +123,7 @@ function showRuns() {
   note("runs-note", "Mean IoU over the classes of the truth. A dot is a run, the upright line their mean, the bar its " +
     "95 % interval. Only compared runs are shown.");
   laneChart("runs-chart", section.scores.map((row) => ({
-    text: row.model, label: breakable(row.model), value: number(row.mean_iou),
+    text: row.model, label: breakable(row.model), value: number(row.mean_iou, 4),
     lanes: [{ ...row, value: row.mean_iou, runs: Object.entries(row.runs) }],
   })));
 }
@@ -216,6 +218,7 @@ function showGroups() {
     return Math.max(...values) - Math.min(...values);
   };
   byId("groups-head").textContent = `Mean IoU by ${unit()}`;
+  const single = rows.every((row) => row.images === 1);
   let shown = rows;
   if (rows.length > MOST_GROUPS) shown = [...rows].sort((a, b) => spread(b) - spread(a)).slice(0, MOST_GROUPS);
   const which = shown === rows ? "" : ` Of ${plural(rows.length, unit())} the ${MOST_GROUPS} are drawn where the models ` +
@@ -223,7 +226,7 @@ function showGroups() {
   note("groups-note", `Mean over the runs, of the classes that the ${unit()} has. The intervals are 95 % over seeds, for ` +
     `this ${unit()} alone.${which}`);
   laneChart("groups-chart", shown.map((row) => ({
-    text: row.group, label: breakable(row.group), note: unit() === "image" ? "" : plural(row.images, "image"),
+    text: row.group, label: breakable(row.group), note: single ? "" : plural(row.images, "image"),
     lanes: ordered(row.models),
   })), { keys: scored() });
   showTable("groups-table", [
@@ -264,8 +267,9 @@ function showObjects() {
 
 function showGains() {
   const pairs = byRank(section.objects.sizes[Number(byId("size").value)].pairs);
-  const digits = (pair) => (excludes(pair) && [pair.low, pair.high].some((end) => Number(end.toFixed(3)) === 0) ? 5 : 3);
-  showTable("gains-table", pairCells(pairs, digits), pairs);
+  const [pair, gap, ends] = pairCells(pairs, (row) => [row.first_value, row.second_value]);
+  const found = (title, key) => ({ title, value: (r) => r[key], cell: (r) => number(r[key], r.digits) });
+  showTable("gains-table", [pair, found("A finds", "first_value"), found("B finds", "second_value"), gap, ends], pairs);
 }
 
 function showSwallowed() {
@@ -316,7 +320,7 @@ function showCosts() {
     ({ title: text, value: (r) => r[key], cell: (r) => show(r[key]) }));
   showTable("costs-table", [
     words("model", (r) => r.model, (r) => named(r.model)),
-    { title: "mean IoU", value: (r) => r.score.mean_iou, cell: (r) => number(r.score.mean_iou) }, ...cells,
+    { title: "mean IoU", value: (r) => r.score.mean_iou, cell: (r) => number(r.score.mean_iou, 4) }, ...cells,
     { title: "images seen", value: (r) => r.images_seen, cell: (r) => count(r.images_seen) },
     { title: "of the budget", value: (r) => r.spent / r.budget, cell: (r) => `${((100 * r.spent) / r.budget).toFixed(1)} %` },
   ], rows);
