@@ -18,7 +18,8 @@ function ticks(low, high, most = 5) {
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (step / power === 2.5 ? 1 : 0));
   const found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) {
-    found.push({ value: i * step, text: (i * step).toFixed(digits) });
+    const value = i * step + 0; // no -0
+    found.push({ value, text: value.toFixed(digits) });
   }
   return found;
 }

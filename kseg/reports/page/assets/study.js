@@ -43,13 +43,13 @@ function showVerdict() {
   const without = all.filter((model) => section.missing.filter((run) => run.startsWith(`${model}/`)).length ===
     data.plan.seeds.length);
   const lacks = without.length ? ` No run of ${without.join(", ")} is finished.` : "";
-  const used = Object.values(section.seeds).map((of) => of.length);
-  const compared = used.length && gone && data.plan.paired
-    ? ` Compared are the seeds that all models have: ${section.seeds[Object.keys(section.seeds)[0]].join(", ")}.` : "";
+  const some = Object.values(section.seeds)[0] ?? [];
+  const compared = some.length && some.length < data.plan.seeds.length && data.plan.paired
+    ? ` Compared are the seeds that all models have: ${some.join(", ")}.` : "";
   byId("gaps").hidden = !gone;
   byId("gaps").replaceChildren(...breakable(
     `${plural(gone, "run")} of ${count(all.length * data.plan.seeds.length)} ${gone === 1 ? "is" : "are"} not there.` +
-    lacks + (used.some(Boolean) ? compared : "")));
+    lacks + compared));
   const found = Object.fromEntries(((section.objects ?? {}).sizes?.[0]?.models ?? []).map((row) => [row.model, row]));
   byId("tiles").replaceChildren(...section.scores.map((row) => {
     const facts = [["mean IoU", number(row.mean_iou, 4), share(row, 4)]];
