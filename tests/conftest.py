@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import shutil
 import signal
 import sys
 
@@ -72,3 +73,19 @@ def camvid():
     if not (folder / "train" / "images").is_dir():
         pytest.skip(f"CamVid is not at {folder}; set KSEG_CAMVID to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium through its own driver, or a skip that says what to install."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("Chromium is not here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])) as browser:
+        yield browser

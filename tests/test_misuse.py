@@ -24,8 +24,8 @@ from kseg.io.errors import InputError
 from kseg.losses import SegmentationLoss
 from kseg.models import MODELS, options_of
 from kseg.models.pretrained import weights
-from kseg.reports.verify import verify
 from kseg.studies import study_report
+from kseg.studies.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +321,7 @@ DEFECTS = {
     "kseg.data.labels.DatasetInfo.from_json": ["evaluate"],
     "kseg.layers.preprocessing.check_whole": ["predict", "export", "compare"],
     "kseg.layers.preprocessing.check_divides": ["predict"],
-    "kseg.inference.logits.logits_at": ["evaluate", "predict"],
+    "kseg.inference.predictor.logits_at": ["evaluate", "predict"],
     "kseg.export.savedmodel.preprocess_layer": ["export"],
     "kseg.models.unet._upsampling": ["train"],
     "kseg.score_table.five_of_counts": ["evaluate"],

@@ -64,9 +64,9 @@ def run(args, files):
             signal.signal(signal.SIGTERM, before)
         output = found.table["plan"]["output"]
     print(f"\n{found}\n")
-    print(
-        f"{output.rstrip('/')}/report.txt  this text; report.json, results.csv and counts/ beside it have the numbers"
-    )
+    folder = output.rstrip("/")
+    print(f"{folder}/report.txt  this text; report.json, results.csv and counts/ beside it have the numbers")
+    print(f"{folder}/report/index.html  the same with charts and pictures, for a browser")
     if found.broken:
         sys.exit(1)
 

@@ -1,4 +1,6 @@
-"""Sizes and lists of names as messages show them."""
+"""Sizes, lists of names and differences as messages show them."""
+
+_MOST_DIGITS = 12
 
 
 def size_text(array_or_size) -> str:
@@ -20,3 +22,32 @@ def first_names(names, most) -> str:
     if len(names) > most:
         shown += f" and {len(names) - most} more"
     return shown
+
+
+def listed(names) -> str:
+    """Return "a", "a and b", "a, b and c"."""
+    *most, last = map(str, names)
+    if not most:
+        return last
+    return f"{', '.join(most)} and {last}"
+
+
+def agreeing_digits(first: float, second: float, low: float, high: float, least: int = 4) -> int:
+    """Return how many decimals show two numbers and the interval of second minus first without contradiction.
+
+    The difference shown is that of the two numbers as shown (`shown_gap`). It lies within the interval as shown if it
+    does in truth, and an interval that excludes 0 excludes it as shown too. All nan: `least`.
+    """
+    for digits in range(least, _MOST_DIGITS):
+        gap = shown_gap(first, second, digits)
+        ends = round(low, digits), round(high, digits)
+        within = ends[0] <= gap <= ends[1] or not low <= second - first <= high
+        excludes = ends[0] > 0 or ends[1] < 0
+        if within and excludes == (low > 0 or high < 0):
+            return digits
+    return _MOST_DIGITS
+
+
+def shown_gap(first: float, second: float, digits: int) -> float:
+    """Return second minus first, both as shown with so many decimals."""
+    return round(round(second, digits) - round(first, digits), digits)

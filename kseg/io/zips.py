@@ -10,6 +10,7 @@ from kseg.io.errors import InputError
 MAX_UNPACKED = 2**30  # bytes: what a compressed file of weights may unpack to (VGG16's are 0.55 GB)
 # What opening and reading a zip of arbitrary bytes may raise; NotImplementedError is a RuntimeError.
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError)
+DAMAGED_ARRAYS = (*DAMAGED, LookupError, TypeError, SyntaxError)  # what NumPy raises about an .npz of arbitrary bytes
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a bound
 
 

@@ -56,7 +56,8 @@ class ObjectScores:
     Args:
         classes: C different names. overlap: share of the pixels, above 0 and at most 1.
         size_edges: pixels that divide the objects into bins; one of exactly an edge is in the larger bin.
-        distance_edges: pixels that divide the distances; one of exactly an edge is in the nearer bin.
+        distance_edges: pixels that divide the distances; one of exactly an edge is in the nearer bin. None: errors are
+            not counted by distance, which takes longer than all else.
     Raises:
         ValueError: names that repeat, an overlap out of range, edges that do not grow.
     """
@@ -65,13 +66,16 @@ class ObjectScores:
         self.classes = tuple(classes)
         self.overlap = overlap
         self.size_edges = tuple(size_edges)
-        self.distance_edges = tuple(distance_edges)
+        self.distance_edges = None if distance_edges is None else tuple(distance_edges)
         count = len(self.classes)
         if not count or len(set(self.classes)) < count:
             raise InputError(f"Class names must be different and at least one, got {self.classes}.")
         if not 0 < overlap <= 1:
             raise InputError(f"overlap must be above 0 and at most 1, got {overlap}.")
-        for name, edges, least in (("size_edges", self.size_edges, 1), ("distance_edges", self.distance_edges, 0)):
+        for name, edges, least in (
+            ("size_edges", self.size_edges, 1),
+            ("distance_edges", self.distance_edges or (), 0),
+        ):
             if list(edges) != sorted(set(edges)) or (edges and edges[0] < least):
                 raise InputError(f"{name} must be rising numbers of at least {least}, got {edges}.")
         self.images = 0
@@ -80,11 +84,14 @@ class ObjectScores:
         bins = len(self.size_edges) + 1
         self._objects = np.zeros((2, sources, count, bins), np.int64)  # all of them and those found
         self._swallowed = np.zeros((sources, count, count + 1), np.int64)
-        self._distance = np.zeros((2, len(self.distance_edges) + 1), np.int64)  # pixels and errors
+        if self.distance_edges is not None:
+            self._distance = np.zeros((2, len(self.distance_edges) + 1), np.int64)  # pixels and errors
 
     def update(self, truth, prediction, instances=None):
         """Add an image: integer class ids (H, W) twice, and its instance ids (H, W) for every image or for none.
 
+        Returns:
+            int64 (2, 2, C, bins), all of its objects and those found, regions and instances: for `of_chosen_source`.
         Raises:
             ValueError: other arrays, or an instance map for some of the images only.
         """
@@ -99,11 +106,26 @@ class ObjectScores:
         if self._with_instances not in (None, instances is not None):
             raise InputError("Some images have an instance map and some have none. Give one for all or for none.")
         self._with_instances = instances is not None
+        before = self._objects.copy()
         self._count_objects(0, truth, prediction, *image_objects(truth, valid))
         if instances is not None:
             self._count_objects(1, truth, prediction, *image_objects(truth, valid, instances))
-        self._count_distances(truth, prediction, valid)
+        if self.distance_edges is not None:
+            self._count_distances(truth, prediction, valid)
         self.images += 1
+        return self._objects - before
+
+    def _sources(self):
+        """Return for each class the number of what its objects are, an index of _SOURCES."""
+        return self._objects[0, 1].any(axis=1).astype(int)
+
+    def of_chosen_source(self, counts):
+        """Return (..., 2, C, bins) of `update`'s counts (..., 2, 2, C, bins): instances or regions of a class."""
+        return np.stack([counts[..., s, c, :] for c, s in enumerate(self._sources())], axis=-2)
+
+    def swallowed(self):
+        """Return int64 (C, C + 1): of each class's missed objects, those that each class (the last: none) swallowed."""
+        return np.stack([self._swallowed[s, c] for c, s in enumerate(self._sources())])
 
     def counts(self):
         """Return {name: int64 array}, all that was counted, for `of_counts`."""
@@ -152,12 +174,13 @@ class ObjectScores:
 
     def result(self):
         """Return what was found as a dict (`to_json` writes it); what cannot be scored is nan."""
-        source = [int(self._objects[0, 1, c].any()) for c in range(len(self.classes))]
-        objects = np.stack([self._objects[:, s, c] for c, s in enumerate(source)], axis=1)  # (2, C, bins)
-        sizes = _bin_names(self.size_edges, closed_above=False)
+        source = self._sources().tolist()
+        objects = self.of_chosen_source(self._objects)  # (2, C, bins)
+        swallowed = self.swallowed().tolist()
+        sizes = bin_names(self.size_edges, closed_above=False)
         per_class = {}
         for c, (name, s) in enumerate(zip(self.classes, source, strict=True)):
-            swallowers = zip((*self.classes, OUTSIDE), self._swallowed[s, c].tolist(), strict=True)
+            swallowers = zip((*self.classes, OUTSIDE), swallowed[c], strict=True)
             per_class[name] = {
                 "objects_from": _SOURCES[s],
                 **_found(objects[:, c].sum(axis=1)),
@@ -165,18 +188,23 @@ class ObjectScores:
                 "swallowed_by": {into: n for into, n in sorted(swallowers, key=lambda pair: -pair[1]) if n},
             }
         shares = [row["found"] for row in per_class.values() if row["objects"]]
-        distances = _bin_names(self.distance_edges, closed_above=True)
         return {
             "overlap": self.overlap,
             "images": self.images,
             **_found(objects.sum(axis=(1, 2))),
             "mean_found": ratio(sum(shares), len(shares)),
             "by_size": {size: _found(objects[:, :, i].sum(axis=1)) for i, size in enumerate(sizes)},
-            "error_by_distance": {
-                name: {"pixels": pixels, "error_rate": ratio(wrong, pixels)}
-                for name, pixels, wrong in zip(distances, *self._distance.tolist(), strict=True)
-            },
+            "error_by_distance": self._errors(),
             "per_class": per_class,
+        }
+
+    def _errors(self):
+        if self.distance_edges is None:
+            return {}
+        names = bin_names(self.distance_edges, closed_above=True)
+        return {
+            name: {"pixels": pixels, "error_rate": ratio(wrong, pixels)}
+            for name, pixels, wrong in zip(names, *self._distance.tolist(), strict=True)
         }
 
     def __str__(self):
@@ -196,7 +224,8 @@ class ObjectScores:
         rule = f"found: at least {100 * self.overlap:g} % of the pixels predicted as the object's class"
         lines.append(f"{self.images} images; {rule}; mean over classes {found['mean_found']:.4f}")
         rates = [f"{k}: {row['error_rate']:.4f}" for k, row in found["error_by_distance"].items() if row["pixels"]]
-        lines.append(f"error rate by pixels to the nearest boundary: {', '.join(rates)}")
+        if rates:
+            lines.append(f"error rate by pixels to the nearest boundary: {', '.join(rates)}")
         return "\n".join(lines)
 
     def to_json(self, path):
@@ -213,7 +242,7 @@ def _shown(row):
     return f"{row['found']:.3f} of {row['objects']}" if row["objects"] else "-"
 
 
-def _bin_names(edges, closed_above):
+def bin_names(edges, closed_above):
     """Names of the bins between edges: "< 100", "100 to < 1000", ">= 1000", or "<= 2", "> 2 to 4", "> 4"."""
     if not edges:
         return ["all"]

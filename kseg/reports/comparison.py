@@ -1,13 +1,12 @@
 """Which of several models is better, how sure is it, and where do they differ? One pass over the same images."""
 
 import contextlib
-import math
 import pathlib
 
 import numpy as np
 
 from kseg import __version__
-from kseg.data.groups import BLOCK, groups_of, shown_groups
+from kseg.data.groups import BLOCK, groups_of
 from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import record_files
 from kseg.evaluation.one_pass import split_pass
@@ -19,12 +18,12 @@ from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, refuse_inputs
 from kseg.io.hash_list import write_hashes
-from kseg.metrics.bootstrap import LEVEL, RESAMPLES, ImageCounts, paired_bootstrap, scores_of_counts
+from kseg.metrics.bootstrap import ImageCounts
 from kseg.metrics.boundaries import checked_pair
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import ScoreCounts
-from kseg.reports.comparison_counts import OBJECTS, ComparisonCounts, write_counts
-from kseg.reports.comparison_table import Comparison, difference_rows
+from kseg.reports.comparison_counts import OBJECTS, ComparisonCounts, recomputed, write_counts
+from kseg.reports.comparison_table import Comparison
 from kseg.reports.page.output_folder import replaced_folder
 from kseg.reports.page.pictures import Pictures
 from kseg.reports.page.write_page import write_page
@@ -55,7 +54,7 @@ def compare(
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path. The
             description of one may hold a map to the data's classes (docs/contestants.md).
         data_dir: a record folder. output: folder for index.html, comparison.json, counts.npz, from which
-            `kseg.reports.verify` recomputes all numbers, sha256.txt and pictures, all or none written.
+            `kseg.studies.verify` recomputes all numbers, sha256.txt and pictures, all or none written.
             An earlier page there is replaced, anything else is refused; a link to the folder stays a link.
         group_by: as in `kseg.evaluate`; there must be two groups or more. None: the drives in the names, blocks of 25
             frames if they show one drive, single images if they show none. The rest as in `kseg.evaluate`.
@@ -81,15 +80,17 @@ def compare(
             name: {**provenance(models[name]), "reads": getattr(model, "reads", "Keras")}
             for name, model in loaded.items()
         }
-        groups = _groups(source, group_by)
-        tally = _Tally(source, len(loaded), folder, groups)
+        if group_by is not None:
+            _check_groups(source, group_by)
+        tally = _Tally(source, len(loaded), folder)
         predictors = [_named_predictor(name, model) for name, model in loaded.items()]
         with source.readable_errors():
             for scene in split_pass(source, predictors, batch_size, progress=progress, title="compare"):
                 tally.add(scene)
-        found = tally.result(origins, split)
-        write_page(folder, found.table)
-        write_counts(folder, tally.counts(group_by))
+        counts = tally.counts(group_by)
+        found = tally.result(origins, split, counts)
+        write_page(folder, "comparison", found.table)
+        write_counts(folder, counts)
         write_hashes(folder)
     return found
 
@@ -163,27 +164,22 @@ def _check_same_classes(models):
         raise InputError(f"Models can only be compared over the same classes, but these differ: {each}.")
 
 
-def _groups(source, group_by):
-    """Return the Groups of the images of a split; InputError for a single one that was asked for."""
-    names = source.split.names
-    if group_by is None:
-        return shown_groups(names, source.manifest.drive)
-    groups = groups_of(names, group_by, source.manifest.drive)
+def _check_groups(source, group_by):
+    """Raise InputError if all images of a split are of one group."""
+    groups = groups_of(source.split.names, group_by, source.manifest.drive)
     if len(groups.names) < 2:
         raise InputError(
             f"An interval needs two groups of images or more, but all of split {source.split.name} are of one, "
             f"{groups.names[0]}. Take smaller groups, such as block:{BLOCK}, or leave group_by out."
         )
-    return groups
 
 
 class _Tally:
-    """What one pass over a split leaves: counts of each image, objects, pictures, and a row of scores an image."""
+    """What one pass over a split leaves: counts of each image, objects, pictures."""
 
-    def __init__(self, source, models, folder, groups):
+    def __init__(self, source, models, folder):
         self.source = source
-        self._groups = groups
-        self.rows = []
+        self._sizes = []
         self._differ = []
         self._classes = source.label_set.classes
         self._image_counts = ImageCounts()
@@ -199,19 +195,11 @@ class _Tally:
             objects.update(scene.truth, prediction, scene.instances)
         self._image_counts.add(matrices)
         checked = [checked_pair(scene.truth, prediction, len(self._classes)) for prediction in scene.predictions]
-        truth, first, valid = checked[0]
+        truth, _, valid = checked[0]
         predictions = [prediction for _, prediction, _ in checked]
         self._pictures.add(scene.index, scene.image, truth, predictions, valid)
         self._differ.append([np.count_nonzero((one != predictions[0]) & valid) for one in predictions])
-        differ = [np.count_nonzero((prediction != first) & valid) for prediction in predictions[1:]]
-        self.rows.append(
-            {
-                "name": self.source.split.names[scene.index],
-                "size": [truth.shape[1], truth.shape[0]],
-                "classes": np.flatnonzero(matrices[0].sum(axis=1)).tolist(),
-                "disagreement": [None, *(n / valid.sum() if valid.any() else math.nan for n in differ)],
-            }
-        )
+        self._sizes.append([truth.shape[1], truth.shape[0]])
 
     def counts(self, group_by):
         """Return the ComparisonCounts of all images. group_by: what was asked for, or None."""
@@ -219,7 +207,7 @@ class _Tally:
         return ComparisonCounts(
             counts=self._image_counts.array(),
             differ=np.array(self._differ),
-            sizes=np.array([row["size"] for row in self.rows]),
+            sizes=np.array(self._sizes),
             objects={name: np.stack([one[name] for one in found]) for name in OBJECTS},
             names=self.source.split.names,
             classes=self._classes,
@@ -227,47 +215,27 @@ class _Tally:
             drive=self.source.manifest.drive,
         )
 
-    def result(self, models, split):
-        """Return the Comparison. models: name -> `inference.provenance` of it, and how it reads images."""
+    def result(self, models, split, counts):
+        """Return the Comparison.
+
+        Args:
+            models: name -> `inference.provenance` of it, and how it reads images. counts: of `counts`.
+        """
         scores = tuple(counts.scores(len(self.source)) for counts in self._counts)
-        counts = self._image_counts.array()
-        pixels = counts[:, 0].sum(axis=0)
-        each = scores_of_counts(counts)
-        for i, row in enumerate(self.rows):
-            row |= {name: _rounded(each[name][i]) for name in ("mean_iou", "pixel_accuracy")}
-            row |= {"iou": [_rounded(model) for model in each["per_class"][i]], "group": self._groups.of[i]}
-        groups = self._groups
-        by_image = paired_bootstrap(counts)
-        by_group = None if groups.by == "image" else paired_bootstrap(counts, groups.of)
         labels = self.source.label_set
         table = {
-            "format": "kseg comparison 2",
+            "format": "kseg comparison 3",
             "kseg_version": __version__,
+            "title": " against ".join(models),
             "protocol": "standard",
             "data_dir": str(self.source.manifest.data_dir),
             "dataset": self.source.manifest.info.name,
             "split": split,
             "label_set": labels.name,
-            "classes": list(labels.classes),
             "palette": [list(colour) for colour in labels.palette],
             "manifest_sha256": self.source.manifest.digest,
             "models": [{"name": name, **origin} for name, origin in models.items()],
-            "scored_classes": [name for name, count in zip(labels.classes, pixels, strict=True) if count],
             "out_of_range": scores[0].out_of_range,
-            "bootstrap": {
-                "resamples": RESAMPLES,
-                "level": LEVEL,
-                "group_by": groups.by,
-                "unit": groups.unit,
-                "groups": [] if by_group is None else list(groups.names),
-                "meaning": groups.meaning(),
-            },
-            **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_group, pixels),
-            "objects": [objects.result() for objects in self._objects],
-            "images": self.rows,
+            **recomputed(counts, tuple(models)),
         }
         return Comparison(tuple(models), scores, tuple(self._objects), table)
-
-
-def _rounded(values):
-    return [round(value, 4) for value in np.asarray(values).tolist()]  # a thousandth of what a page shows

@@ -10,10 +10,11 @@ import numpy as np
 from kseg.data.groups import groups_of, shown_groups
 from kseg.io.errors import InputError
 from kseg.io.files import reading
+from kseg.io.zips import DAMAGED_ARRAYS
 from kseg.metrics.bootstrap import LEVEL, RESAMPLES, paired_bootstrap, scores_of_counts
 from kseg.metrics.objects import ObjectScores
-from kseg.reports.comparison_table import difference_rows
-from kseg.studies.run_counts import DAMAGED
+from kseg.reports.comparison_table import difference_rows, verdict
+from kseg.reports.page.image_rows import scored_rows
 
 COUNTS = "counts.npz"
 OBJECTS = ("objects", "swallowed", "distance")
@@ -72,15 +73,15 @@ def read_counts(folder):
             )
     except InputError:
         raise
-    except DAMAGED as error:
+    except DAMAGED_ARRAYS as error:
         raise InputError(f"{COUNTS} is damaged: {error}.") from error
 
 
-def recomputed(found):
+def recomputed(found, models):
     """Return the parts of comparison.json that counts give, by their keys.
 
     Args:
-        found: ComparisonCounts.
+        found: ComparisonCounts. models: names of the models.
     Raises:
         InputError: counts that cannot be.
     """
@@ -92,6 +93,7 @@ def recomputed(found):
         groups = shown_groups(found.names, found.drive)
     by_image = paired_bootstrap(counts)
     by_group = None if groups.by == "image" else paired_bootstrap(counts, groups.of)
+    rows = difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_group, pixels)
     return {
         "classes": list(found.classes),
         "scored_classes": [name for name, count in zip(found.classes, pixels, strict=True) if count],
@@ -103,7 +105,8 @@ def recomputed(found):
             "groups": [] if by_group is None else list(groups.names),
             "meaning": groups.meaning(),
         },
-        **difference_rows(scores_of_counts(counts.sum(axis=0)), by_image, by_group, pixels),
+        "verdicts": _verdicts(models, rows["scores"][0], groups.unit),
+        **rows,
         "objects": [_objects(found, model) for model in range(len(found.objects["objects"]))],
         "images": _rows(found, groups),
     }
@@ -115,22 +118,31 @@ def _objects(found, model):
 
 
 def _rows(found, groups):
-    each = scores_of_counts(found.counts)
     valid = found.counts[:, 0].sum(axis=1)
     rows = []
     for i, name in enumerate(found.names):
         differ = [n / valid[i] if valid[i] else math.nan for n in found.differ[i, 1:].tolist()]
-        row = {
-            "name": name,
-            "size": found.sizes[i].tolist(),
-            "classes": np.flatnonzero(found.counts[i, 0]).tolist(),
-            "disagreement": [None, *differ],
-            "group": groups.of[i],
-            "iou": [_rounded(model) for model in each["per_class"][i]],
-        }
-        rows.append(row | {key: _rounded(each[key][i]) for key in ("mean_iou", "pixel_accuracy")})
-    return rows
+        rows.append(
+            {
+                "name": name,
+                "size": found.sizes[i].tolist(),
+                "classes": np.flatnonzero(found.counts[i, 0]).tolist(),
+                "disagreement": [None, *differ],
+                "group": groups.of[i],
+            }
+        )
+    return scored_rows(rows, found.counts)
 
 
-def _rounded(values):
-    return [round(value, 4) for value in values.tolist()]
+def _verdicts(names, row, unit):
+    """Return the verdict of each model against the first by a row of scores; None for the first itself."""
+    found = [None]
+    for model, difference in enumerate(row["differences"][1:], start=1):
+        pair = (0, model)
+        ends = difference["by_group"] or difference["by_image"]
+        values = [row["values"][m] for m in pair]
+        said = verdict([names[m] for m in pair], values, ends, difference["above"], unit)
+        if said["winner"] is not None:
+            said["winner"] = pair[said["winner"]]
+        found.append(said)
+    return found

@@ -1,6 +1,7 @@
 """The report of a study as text: the verdict of every pair first, then what it rests on."""
 
-from kseg.io.text import count_text, first_names
+from kseg.io.text import count_text, first_names, listed
+from kseg.studies.statistics.verdict import BETTER, EQUAL
 
 _MOST_MISSING = 5
 
@@ -20,13 +21,49 @@ def text_of(table):
     return "\n".join(lines)
 
 
+def headline(section):
+    """Return the first sentences of a section of report.json: which model is best, and what of it is settled."""
+    pairs = section["pairs"]
+    if section["open"]:
+        return section["open"]
+    if len(pairs) == 1:
+        return pairs[0]["verdict"]
+    best = section["scores"][0]
+    of_best = {BETTER: [], EQUAL: []}
+    for pair in pairs:
+        if best["model"] in (pair["first"], pair["second"]) and pair["result"] in of_best:
+            of_best[pair["result"]].append(pair["second"] if pair["first"] == best["model"] else pair["first"])
+    says = [f"{best['model']} has the highest mean IoU, {best['mean_iou']:.4f} (95 % interval {_ends(best, 4)})."]
+    if of_best[BETTER]:
+        says.append(f"It is better than {listed(of_best[BETTER])}.")
+    if of_best[EQUAL]:
+        says.append(f"It is practically equal to {listed(of_best[EQUAL])}.")
+    lacks = pairs[0]["lacks"]
+    if lacks:
+        return " ".join([*says, f"No pair of models can be settled: {', and '.join(lacks)}."])
+    done = {best["model"], *of_best[BETTER], *of_best[EQUAL]}
+    left = [row["model"] for row in section["scores"] if row["model"] not in done]
+    if left:
+        says.append(f"Nothing is settled between it and {listed(left)}.")
+    settled = count_text(sum(pair["result"] in of_best for pair in pairs), "is", "are")
+    says.append(f"Of {len(pairs)} pairs of models, {settled} settled.")
+    return " ".join(says)
+
+
+def _ends(row, digits, sign=""):
+    """Return an interval as text, "no interval" where nothing is known."""
+    if row["low"] is None:
+        return "no interval"
+    return f"{row['low']:{sign}.{digits}f} to {row['high']:{sign}.{digits}f}"
+
+
 def _section_lines(section):
     title = f"{section['data']}, split {section['split']}"
     if "images" in section:
         title += f", {count_text(section['images'], 'image')}"
     yield f"{title}:"
-    if section["open"]:
-        yield section["open"]
+    if section["open"] or len(section["pairs"]) > 1:
+        yield section["headline"]
     yield from (pair["verdict"] for pair in section["pairs"])
     if section["scores"]:
         yield ""
@@ -43,6 +80,9 @@ def _section_lines(section):
             yield ""
             for pair in varied:
                 yield f"{pair['first']} and {pair['second']}: {pair['budget']['sentence']}"
+    if section.get("objects"):
+        yield ""
+        yield from _object_lines(section["objects"])
     if "groups" in section:
         yield ""
         yield section["groups"]["meaning"]
@@ -111,6 +151,19 @@ def _pair(pair):
         f"{pair['p_equivalent']:.2g}",
         *of_seeds,
     )
+
+
+def _object_lines(table):
+    """Say how many objects each model finds, by size."""
+    yield (
+        f"Objects found (at least {table['overlap']:.0%} of the pixels predicted as the object's class), share and "
+        "95 % interval:"
+    )
+    sizes = [f"{row['size']} {row['pixels']}".strip() for row in table["sizes"]]
+    rows = [("model", *sizes), ("objects", *(f"{row['objects']:,}" for row in table["sizes"]))]
+    for model in zip(*(row["models"] for row in table["sizes"]), strict=True):
+        rows.append((model[0]["model"], *(f"{cell['value']:.3f} ({_ends(cell, 3)})" for cell in model)))
+    yield from _aligned(rows)
 
 
 def _shares(pair):

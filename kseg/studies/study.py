@@ -17,7 +17,7 @@ from kseg.io.progress import Waiting
 from kseg.studies.budgets import share_of
 from kseg.studies.engines import ENGINES
 from kseg.studies.engines.local import Job, gpus
-from kseg.studies.run_counts import counts_path, read_counts, run_part, write_results
+from kseg.studies.run_counts import FIXED, counts_path, read_counts, run_part, write_results
 from kseg.studies.run_table import RunTable
 from kseg.studies.statistics.verdict import EQUIVALENCE
 from kseg.studies.study_plan import check_same, read_plan, run_names, train_flags
@@ -236,6 +236,7 @@ def _job(output, plan, run, facts):
         "seed": seed,
         "data_dir": data.data_dir,
         "splits": list(data.splits),
+        "maps": seed in (plan.seeds[0], FIXED),
     }
     if model.file:
         request["file"] = model.file

@@ -15,7 +15,8 @@ from kseg.io.files import checked_path, reading, write_atomic, write_json
 from kseg.io.hash_list import write_hashes
 from kseg.io.text import count_text, first_names
 from kseg.studies.budgets import TRAINING
-from kseg.studies.report_text import text_of
+from kseg.studies.report_details import Scored, class_rows, curves, group_rows, objects_table
+from kseg.studies.report_text import headline, text_of
 from kseg.studies.run_counts import FIXED, FOLDER, RESULTS, counts_path, read_counts, run_part, write_results
 from kseg.studies.statistics.intervals import Groups as DrawnGroups
 from kseg.studies.statistics.intervals import check_models, mean_iou, resampled_scores, score_interval
@@ -23,6 +24,7 @@ from kseg.studies.statistics.power import budget
 from kseg.studies.statistics.significance import holm
 from kseg.studies.statistics.variance import components, linearised
 from kseg.studies.statistics.verdict import EQUIVALENCE, compare
+from kseg.studies.study_page import write_study_page
 
 PLAN = "study.json"
 # What belongs to the report in a study's folder, its sha256 in sha256.txt.
@@ -48,8 +50,8 @@ class StudyReport:
 def report(output, *, equivalence=EQUIVALENCE, broken=()):
     """Compare the models of a study by the runs that are finished.
 
-    Writes OUTPUT/report.txt, report.json and results.csv, and last sha256.txt, by which `kseg.reports.verify` checks
-    them.
+    Writes OUTPUT/report.txt, report.json, results.csv and report/, and last sha256.txt, by which `kseg.studies.verify`
+    checks them.
 
     Args:
         output: a study's folder. equivalence: the difference of mean IoU that does not matter. broken: runs that
@@ -57,26 +59,34 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
     Returns:
         StudyReport
     Raises:
-        InputError: no study there, or counts that are damaged or of other images.
+        InputError: no study there, counts or maps that are damaged or of other images, a folder OUTPUT/report that
+            kseg did not write.
     """
-    found = compared(output, equivalence=equivalence, broken=broken)
+    found, runs = _compare_all(output, equivalence, broken)
     output = pathlib.Path(output)
     rows = finished_rows(output, found.table["plan"])
     if rows:
         write_results(output, rows)
     write_json(output / "report.json", found.table)
     write_atomic(str(output / "report.txt"), f"{found}\n".encode())
+    write_study_page(output, found.table, runs)
     write_hashes(output, REPORT_PARTS)
     return found
 
 
 def compared(output, *, equivalence=EQUIVALENCE, broken=()):
     """Do what `report` does, and write nothing."""
+    return _compare_all(output, equivalence, broken)[0]
+
+
+def _compare_all(output, equivalence, broken):
+    """Return the StudyReport, and {(data, split): {model: {seed: RunCounts}}} of what is finished."""
     output = pathlib.Path(checked_path(output, "output"))
     check_equivalence(equivalence)
     stored = stored_study(output)
     plan = stored["plan"]
     comparisons = {}
+    found_runs = {}
     sections = []
     costs = []
     for data in plan["data"]:
@@ -85,6 +95,7 @@ def compared(output, *, equivalence=EQUIVALENCE, broken=()):
             section, found = _section(plan, data["name"], split, runs, equivalence)
             sections.append(section)
             comparisons[data["name"], split] = found
+            found_runs[data["name"], split] = runs
         costs += _costs(plan, data["name"], runs)
     table = {
         "format": "kseg study report 1",
@@ -97,7 +108,7 @@ def compared(output, *, equivalence=EQUIVALENCE, broken=()):
         "before": stored["before"],
         "broken": list(broken),
     }
-    return StudyReport(comparisons, table, tuple(broken))
+    return StudyReport(comparisons, table, tuple(broken)), found_runs
 
 
 def finished_rows(output, plan):
@@ -177,11 +188,29 @@ def _section(plan, data, split, runs, equivalence):
         for seed in _planned(plan, model)
         if seed not in runs[model]
     ]
-    section = {"data": data, "split": split, "seeds": seeds, "missing": missing, "scores": [], "pairs": [], "open": ""}
-    section["fixed"] = [model for model in _fixed(plan) if model in seeds]
-    if not all(seeds.values()) or not seeds:
+    section = {
+        "data": data,
+        "split": split,
+        "headline": "",
+        "open": "",
+        "seeds": seeds,
+        "fixed": [model for model in _fixed(plan) if model in seeds],
+        "missing": missing,
+        "scores": [],
+        "pairs": [],
+        "curves": curves(runs),
+    }
+    found = []
+    if all(seeds.values()) and seeds:
+        found = _compared(plan, runs, seeds, section, equivalence)
+    else:
         section["open"] = "No verdict: no seed is finished for every model."
-        return section, []
+    section["headline"] = headline(section)
+    return section, found
+
+
+def _compared(plan, runs, seeds, section, equivalence):
+    """Fill a section with what the runs of `seeds` say, and return its Comparisons."""
     counts = {model: np.stack([runs[model][seed].counts for seed in of]) for model, of in seeds.items()}
     one = next(found for of in runs.values() for found in of.values())
     groups = _groups(plan, one)
@@ -192,15 +221,27 @@ def _section(plan, data, split, runs, equivalence):
         "count": len(groups.names),
         "meaning": groups.meaning(),
     }
+    section["classes"] = list(one.classes)
+    section["palette"] = None if one.palette is None else one.palette.tolist()
+    names, member = np.unique(groups.of, return_inverse=True)
+    scored = Scored(
+        runs={model: [runs[model][seed] for seed in of] for model, of in seeds.items()},
+        member=member,
+        groups=tuple(names.tolist()),
+        paired=plan["paired"],
+    )
+    section["per_class"] = class_rows(scored)
+    section["per_group"] = group_rows(scored)
+    section["objects"] = objects_table(scored)
     try:
         section["scores"] = _scores(counts, seeds, groups)
         found = _comparisons(plan, counts, groups, equivalence)
     except InputError as error:  # such as a single group: what else was found still is
         section["open"] = f"No verdict: {error}"
-        return section, []
+        return []
     tests = iter(holm([pair.seed_test.p for pair in found if pair.seed_test is not None]).tolist())
     section["pairs"] = [_pair(pair, next(tests) if pair.seed_test else None) for pair in found]
-    return section, found
+    return found
 
 
 def _groups(plan, one):
@@ -251,6 +292,10 @@ def _pair(pair, seed_p):
         "fixed": list(pair.fixed),
         "verdict": pair.verdict,
         "result": pair.result,
+        "lacks": pair.lacks,
+        "digits": pair.digits,
+        "first_score": pair.first_score.value,
+        "second_score": pair.second_score.value,
         "difference": pair.difference.value,
         "low": pair.difference.low,
         "high": pair.difference.high,

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from kseg.metrics.objects import ObjectScores, image_objects
+from kseg.metrics.objects import OUTSIDE, ObjectScores, image_objects
 
 CLASSES = ("road", "car", "pole")
 
@@ -175,6 +175,27 @@ def test_images_add_up():
     # The second image, without cars, has no instances: cars stay counted by instances.
     twice.update(truth * (truth != 1), prediction, np.full_like(instances, 7))
     assert twice.result()["per_class"]["car"]["objects"] == 6
+
+
+def test_each_image_gives_its_own_counts():
+    truth, instances = scene()
+    prediction = np.zeros_like(truth)
+    with_distances = ObjectScores(CLASSES)
+    scores = ObjectScores(CLASSES, distance_edges=None)
+    each = np.stack([scores.update(truth, pixels, instances) for pixels in (prediction, truth)])
+    for pixels in (prediction, truth):
+        with_distances.update(truth, pixels, instances)
+    chosen = scores.of_chosen_source(each)  # (images, all and found, classes, sizes)
+    result = with_distances.result()
+    for c, row in enumerate(result["per_class"].values()):
+        objects, found = chosen[:, :, c].sum(axis=(0, 2))
+        assert objects == row["objects"]
+        assert found == pytest.approx(row["found"] * objects if objects else 0)
+        swallowed = dict(zip((*CLASSES, OUTSIDE), scores.swallowed()[c].tolist(), strict=True))
+        assert {into: n for into, n in swallowed.items() if n} == row["swallowed_by"]
+    assert (chosen[1, 0] == chosen[1, 1]).all()  # the second image is predicted rightly: all objects found
+    assert (chosen[0, 0] == chosen[1, 0]).all() and chosen[0, 1].sum() < chosen[0, 0].sum()
+    assert scores.result() == {**result, "error_by_distance": {}}
 
 
 def test_table_and_json(tmp_path):

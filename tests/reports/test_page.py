@@ -1,12 +1,12 @@
 """The page of a comparison in headless Chromium: what a reader clicks, sorts, drags and types."""
 
 import re
-import shutil
 
 import keras
 import numpy as np
 import pytest
 import tiny
+from browsing import choose, click, contrasts, luminance, open_page, press, strays, texts, wait, wider_than_screen
 from PIL import Image
 
 import kseg
@@ -29,7 +29,7 @@ def report(tmp_path_factory):
     prepare_dataset("folder", source, root / "records", shards=1, workers=1, progress=False)
     models = {}
     random = np.random.default_rng(0)
-    for name in ("plain", "<b>bold</b>", "third"):  # a name is no markup
+    for name in ("plain", "<b>bold</b>", "segnet_aspp_with_rates_1_6_12_18/best.keras"):  # a name is no markup
         image = keras.Input((16, 24, 3))
         layer = keras.layers.Conv2D(3, 1)
         models[name] = keras.Model(image, layer(image))
@@ -38,66 +38,12 @@ def report(tmp_path_factory):
     return root / "report", found
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium through its own driver, or a skip that says what to install."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("Chromium is not here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])) as browser:
-        yield browser
-
-
-def show(browser, report, width=1280, dark=False):
-    """Open the page on a screen."""
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    browser.get((report[0] / "index.html").as_uri())
-
-
 @pytest.fixture
 def page(browser, report):
     """The page, freshly opened; afterwards nothing may stand in its log."""
-    show(browser, report)
+    open_page(browser, report[0])
     yield browser
     assert browser.get_log("browser") == []
-
-
-def wait(browser, condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 10, poll_frequency=0.02).until(lambda _: condition())
-
-
-def texts(browser, selector):
-    return browser.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector
-    )
-
-
-def choose(browser, selector, value):
-    browser.execute_script(
-        "const e = document.querySelector(arguments[0]); e.value = arguments[1]; e.dispatchEvent(new Event('change'))",
-        *(selector, str(value)),
-    )
-
-
-def press(browser, *keys):
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    ActionChains(browser).send_keys(*keys).perform()
-
-
-def click(browser, selector):
-    browser.find_element("css selector", selector).click()
 
 
 def cards(browser):
@@ -112,7 +58,7 @@ def value(browser, selector):
 
 def test_the_numbers_stand_on_the_page(page, report):
     scores = report[1].scores
-    assert texts(page, "#title .model") == ["plain", "<b>bold</b>", "third"]
+    assert texts(page, "#title .model") == ["plain", "<b>bold</b>", "segnet_aspp_with_rates_1_6_12_18/best.keras"]
     (first, *_) = page.find_elements("css selector", "#scores-table tbody tr")
     cells = [cell.text for cell in first.find_elements("css selector", "th, td")]
     assert cells[:4] == ["mean IoU (macro Jaccard)", *(f"{s.mean_iou:.3f}" for s in scores)]
@@ -131,27 +77,19 @@ def test_the_numbers_stand_on_the_page(page, report):
     assert [float(width.rstrip("%")) for width in widths] == pytest.approx([100 * iou for iou in ious], abs=0.01)
 
 
-def test_the_verdict_agrees_with_its_own_numbers(page, report):
-    """Whoever is ahead, the difference is the one of the two numbers before it, with its sign."""
+def test_the_verdict_is_that_of_the_text_and_rows_agree_with_it(page, report):
+    """Whoever is ahead, differences are those of the numbers beside them, and bold only without 0 in the interval."""
     for other in (1, 2):
         choose(page, "#other", other)
-        row = report[1].table["scores"][0]
-        found = row["differences"][other]
-        text = page.find_element("id", "verdict").text.replace("−", "-").replace("±", "")
-        values = [float(number) for number in re.findall(r"[+-]?\d\.\d{4}", text)]
-        low, high = found["by_group"]
-        if low > 0 or high < 0:
-            winner, loser = (other, 0) if low > 0 else (0, other)
-            ends = (low, high) if low > 0 else (-high, -low)
-            assert text.startswith(f"{report[1].names[winner]} has the higher mean IoU: ")
-            assert values[:2] == [round(row["values"][m], 4) for m in (winner, loser)]
-            assert values[2] == round(values[0] - values[1], 4) > 0
-        else:
-            ends = low, high
-            assert text.startswith("No clear winner by mean IoU: ")
-            assert values[:2] == [round(row["values"][m], 4) for m in (0, other)]
-            assert values[2] == round(values[1] - values[0], 4)
-        assert values[3:5] == pytest.approx(ends, abs=5.1e-5)
+        said = report[1].table["verdicts"][other]
+        text = page.find_element("id", "verdict").text.replace("−", "-")
+        assert text == said["text"] and text in str(report[1])
+        assert texts(page, "#verdict .model") == ([] if said["winner"] is None else [report[1].names[said["winner"]]])
+        assert strays(page) == []
+        for row in page.find_elements("css selector", "#scores-table tbody tr, #classes-table tbody tr"):
+            first, *values = re.findall(r"[+−±]?\d\.\d+", row.text)[:4]
+            shown = [float(value.replace("−", "-").strip("±")) for value in (first, *values)]
+            assert shown[3] == pytest.approx(shown[other] - shown[0], abs=1e-9), row.text
 
 
 def test_the_page_says_which_classes_its_means_are_over(page):
@@ -302,23 +240,14 @@ def test_another_model_can_be_compared_with_the_first(page, report):
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
 def test_phone_width_and_dark(page, report, width, dark):
     """Nothing is wider than the screen, and text stands out from what is behind it (WCAG AA: 4.5)."""
-    show(page, report, width, dark)
+    open_page(page, report[0], width, dark)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    colours = """return ['h1 .first', 'h1 .other', '#subtitle', '#verdict'].map(s => [
-        getComputedStyle(document.querySelector(s)).color, getComputedStyle(document.body).backgroundColor])"""
-    for pair in page.execute_script(colours):
-        light = sorted(luminance(colour) for colour in pair)
-        assert (light[1] + 0.05) / (light[0] + 0.05) > 4.5, pair
+    if width < 500:
+        assert wider_than_screen(page, width) == []
+    assert min(contrasts(page, ["h1 .first", "h1 .other", "#subtitle", "#verdict"])) > 4.5
     back = luminance(page.execute_script("return getComputedStyle(document.body).backgroundColor"))
     assert (back < 0.05) == dark
     open_first(page)
     box = page.execute_script("return document.getElementById('stage').getBoundingClientRect().toJSON()")
     assert box["left"] >= 0 and box["right"] <= width and box["bottom"] <= 800
     assert box["width"] / box["height"] == pytest.approx(24 / 16, rel=0.01)
-
-
-def luminance(colour):
-    """Relative luminance of "rgb(r, g, b)", as WCAG 2 defines it."""
-    channels = np.array([int(part) for part in colour.strip("rgb()").split(",")]) / 255
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])

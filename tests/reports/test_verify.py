@@ -18,13 +18,13 @@ from kseg.data.pipeline.examples import Examples
 from kseg.io.files import sha256_of
 from kseg.io.hash_list import HASHES, files_below, hash_faults, write_hashes
 from kseg.reports.comparison_counts import COUNTS, read_counts, write_counts
-from kseg.reports.verify import verify
 from kseg.studies import study as study_module
 from kseg.studies.engines import ENGINES
 from kseg.studies.run_counts import counts_path
 from kseg.studies.run_counts import read_counts as read_run
 from kseg.studies.run_counts import write_counts as write_run
 from kseg.studies.study_report import REPORT_PARTS
+from kseg.studies.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_a_study_with_changed_numbers_is_named(study, tmp_path):
 
 def test_a_report_of_another_version_is_compared_by_its_numbers(comparison, tmp_path, monkeypatch):
     folder = shutil.copytree(comparison, tmp_path / "report")
-    monkeypatch.setattr("kseg.reports.verify.__version__", "9.9")
+    monkeypatch.setattr("kseg.studies.verify.__version__", "9.9")
     found = verify(folder)
     assert found.faults == () and "this is 9.9: the numbers are compared, the wording" in found.notes[0]
 

@@ -13,13 +13,13 @@ from outside_files import describe, write_onnx
 import kseg
 from kseg.io.errors import InputError
 from kseg.io.files import sha256_of
-from kseg.reports.verify import verify
 from kseg.studies import study as study_module
 from kseg.studies.engines import ENGINES
 from kseg.studies.run_counts import counts_path, read_counts
 from kseg.studies.scoring import score_run
 from kseg.studies.statistics import compare
 from kseg.studies.study_plan import read_plan, run_names
+from kseg.studies.verify import verify
 
 
 @pytest.fixture

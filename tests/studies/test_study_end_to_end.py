@@ -8,13 +8,51 @@ import numpy as np
 import pytest
 
 import kseg
+from kseg.data.pipeline.examples import Examples
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
 from kseg.io.errors import InputError
 from kseg.io.files import sha256_of
 from kseg.models import costs
+from kseg.reports.evaluation_report import write_report
+from kseg.runs.workdir import RunFolder
+from kseg.studies.kept_maps import prediction_path, read_map, truth_path
 from kseg.studies.run_counts import counts_path, read_counts
 from kseg.studies.scoring import score_run
+
+
+def check_details(counts, run, records, folder):
+    """Objects are those of the report of an evaluation, the curve is history.csv's."""
+    found = write_report(run / "last.keras", records, folder).objects.result()
+    sums = counts.objects.sum(axis=0)  # (all and found, classes, sizes)
+    assert sums[0].sum() == found["objects"] > 0
+    assert sums[1].sum() == pytest.approx(found["found"] * found["objects"])
+    for c, of_class in enumerate(found["per_class"].values()):
+        assert [row["objects"] for row in of_class["by_size"].values()] == sums[0, c].tolist()
+        assert sorted(of_class["swallowed_by"].values()) == sorted(filter(None, counts.swallowed[c].tolist()))
+    history = RunFolder(run).read_history()
+    assert counts.curve[:, 0].tolist() == [2 * epoch["step"] for epoch in history]
+    assert counts.curve[:, 1].tolist() == [epoch["loss"] for epoch in history]
+
+
+def check_maps(output, records):
+    """Maps of the first seed of each model are kept, and are its predictions; the page shows them."""
+    maps = output / "maps"
+    assert sorted(str(path.relative_to(maps)) for path in maps.rglob("*.png")) == sorted(
+        f"streets/val/{folder}/{index:05}.png"
+        for index in range(4)
+        for folder in ("truth", "models/unet/seed-0", "models/runet/seed-0")
+    )
+    model = kseg.load_model(output / "runs" / "unet" / "streets" / "seed-0" / "last.keras")
+    examples = Examples(records, "val")
+    for index in range(4):
+        image, truth = examples[index]
+        kept = read_map(truth_path(output, "streets", "val", index), 19)
+        np.testing.assert_array_equal(kept, np.where(truth == 255, 19, truth))
+        kept = read_map(prediction_path(output, "unet", "streets", 0, "val", index), 19)
+        np.testing.assert_array_equal(kept, kseg.predict(model, image))
+    gallery = json.loads((output / "report" / "study.json").read_text())["galleries"][0]
+    assert gallery["photos"] and len(gallery["images"]) == 4
 
 
 @pytest.mark.slow
@@ -61,6 +99,8 @@ def test_a_study_of_drawn_streets(tmp_path, monkeypatch):
         assert (counts.counts[:, 0].sum(axis=0) == matrix.sum(axis=1)).all()
         assert (counts.counts[:, 1].sum(axis=0) == matrix.diagonal()).all()
         assert (counts.counts[:, 2].sum(axis=0) == matrix[:, :-1].sum(axis=0)).all()
+        check_details(counts, run, tmp_path / "records", tmp_path / "of_run")
+    check_maps(output, tmp_path / "records")
     request = {
         "workdir": str(output / "runs" / "unet" / "streets" / "seed-0"),
         "facts": {"steps": steps["unet"] + 1},

@@ -8,17 +8,23 @@ from kseg.io.errors import MissingFileError
 from kseg.io.files import replacing_content
 
 INDEX = "index.html"
-NUMBERS = "comparison.json"
 _FOLDERS = r"(photos|truth|(model|right)\d+|thumbnails)/"
+_PARTS = {"comparison": "", "study": r"(\d+/)?"}  # a study has pictures for each of its splits
+_COUNTED = r"counts\.npz|sha256\.txt"
 _PICTURE = r"\d{5,}(\.\d+)?\.(jpg|png)"
-_OWN = re.compile(rf"index\.html|comparison\.json|counts\.npz|sha256\.txt|{_FOLDERS}({_PICTURE})?")
+
+
+def numbers_file(kind):
+    """Return the name of the file with the numbers of a page. kind: of `kseg.reports.page.write_page.KINDS`."""
+    return f"{kind}.json"
 
 
 @contextlib.contextmanager
-def replaced_folder(path):
+def replaced_folder(path, kind="comparison"):
     """Give an empty folder whose content becomes the page at `path` when the block ends well, and vanishes when not.
 
     Args:
+        kind: of the page, as in `numbers_file`.
         path: a folder in one that exists: none yet, an empty one, or an earlier page with nothing else in it.
     Raises:
         FileNotFoundError: there is no folder to put it in. ValueError: something else is there; before the block.
@@ -26,5 +32,7 @@ def replaced_folder(path):
     path = pathlib.Path(path).resolve()
     if not path.parent.is_dir():
         raise MissingFileError(f"{path} must lie in a folder that exists; there is no {path.parent}.")
-    with replacing_content(path, _OWN, NUMBERS, INDEX) as folder:
+    numbers = numbers_file(kind)
+    own = re.compile(rf"{INDEX}|{re.escape(numbers)}|{_COUNTED}|{_PARTS[kind]}({_FOLDERS}({_PICTURE})?)?")
+    with replacing_content(path, own, numbers, INDEX) as folder:
         yield folder

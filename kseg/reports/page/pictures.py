@@ -36,10 +36,10 @@ class Pictures:
     in thumbnails/ 00000.jpg and 00000.1.png. Label maps are palette PNG of the labels' size: small and exact.
 
     Args:
-        folder: exists. palette: C colours (R, G, B). models: how many.
+        folder: exists. palette: C colours (R, G, B). models: how many. photos: whether images come with photographs.
     """
 
-    def __init__(self, folder, palette, models):
+    def __init__(self, folder, palette, models, photos=True):
         self._folder = os.fspath(folder)
         self._models = models
         classes = len(palette)
@@ -48,7 +48,10 @@ class Pictures:
         self._truth = self._labels[0], bytes([255] * classes + [0])  # void lets the photograph through
         marks = [_UNKNOWN, FIRST_COLOUR, OTHER_COLOUR, _BOTH_WRONG]
         self._right = np.array(marks, np.uint8).tobytes(), bytes([0, 215, 215, 190])
-        for name in ("photos", "truth", "thumbnails", *map("model{}".format, range(models))):
+        names = ["truth", "thumbnails", *map("model{}".format, range(models))]
+        if photos:
+            names.append("photos")
+        for name in names:
             os.mkdir(os.path.join(self._folder, name))
         for model in range(1, models):
             os.mkdir(os.path.join(self._folder, f"right{model}"))
@@ -57,16 +60,19 @@ class Pictures:
         """Write the pictures of image `index`.
 
         Args:
-            image: uint8 RGB (h, w, 3). truth, predictions: uint8 class ids (H, W), C for what is no class, and M of the
-                same. valid: bool (H, W).
+            image: uint8 RGB (h, w, 3), None without photographs: the truth's map is the thumbnail then. truth,
+                predictions: uint8 class ids (H, W), C for what is no class, and M of the same. valid: bool (H, W).
         """
         number = f"{index:05}"
-        photo = Image.fromarray(np.ascontiguousarray(image))
-        self._write(f"photos/{number}.jpg", photo, "JPEG", quality=_PHOTO_QUALITY)
-        width = min(_THUMBNAIL, photo.width)
-        size = (width, max(1, round(photo.height * width / photo.width)))
-        small = photo.resize(size, Image.Resampling.BOX)
-        self._write(f"thumbnails/{number}.jpg", small, "JPEG", quality=_THUMBNAIL_QUALITY)
+        size = _thumbnail_size(truth.shape if image is None else image.shape)
+        if image is None:
+            small = np.asarray(Image.fromarray(truth).resize(size, Image.Resampling.NEAREST))
+            self._write_ids(f"thumbnails/{number}.png", small, self._truth)
+        else:
+            photo = Image.fromarray(np.ascontiguousarray(image))
+            self._write(f"photos/{number}.jpg", photo, "JPEG", quality=_PHOTO_QUALITY)
+            small = photo.resize(size, Image.Resampling.BOX)
+            self._write(f"thumbnails/{number}.jpg", small, "JPEG", quality=_THUMBNAIL_QUALITY)
         self._write_ids(f"truth/{number}.png", truth, self._truth)
         for model, prediction in enumerate(predictions):
             self._write_ids(f"model{model}/{number}.png", prediction, self._labels)
@@ -83,3 +89,9 @@ class Pictures:
 
     def _write(self, name, picture, file_format, **options):
         picture.save(os.path.join(self._folder, name), file_format, **options)  # the folder is renamed when it is whole
+
+
+def _thumbnail_size(shape):
+    height, width = shape[:2]
+    small = min(_THUMBNAIL, width)
+    return small, max(1, round(height * small / width))

@@ -80,14 +80,14 @@ def group_sums(counts, member):
     return np.add.reduceat(counts.swapaxes(0, 1)[order], starts, axis=0)
 
 
-def resampled_scores(models, member, resamples=RESAMPLES, seed=0):
+def resampled_scores(models, member, resamples=RESAMPLES, seed=0, score=mean_iou):
     """Draw groups with replacement, the same for all models and runs, and score every run on each resample.
 
     Args:
-        models: by name, counts (S, n, 3, C). member: (n,), the group of each image.
-        resamples: how many, R. seed: of the draws.
+        models: by name, counts (S, n, 3, C), or (S, n, ...) for another score. member: (n,), the group of each image.
+        resamples: how many, R. seed: of the draws. score: counts added up over images, (..., 3, C) -> scores (...).
     Returns:
-        dict of name -> (mean IoU on all images (S,), on the resamples (R, S)). Resamples without truth are left out.
+        dict of name -> (score on all images (S,), on the resamples (R, S)). Resamples without truth are left out.
     """
     check_whole("The number of resamples", resamples, 100)
     groups = member.max() + 1
@@ -97,8 +97,8 @@ def resampled_scores(models, member, resamples=RESAMPLES, seed=0):
     for name, counts in models.items():
         sums = group_sums(counts, member).astype(float)
         drawn = (weights @ sums.reshape(groups, -1)).reshape(resamples, *sums.shape[1:])
-        scores = mean_iou(drawn)
-        results[name] = mean_iou(sums.sum(axis=0)), scores[~np.isnan(scores).any(axis=1)]
+        scores = score(drawn)
+        results[name] = score(sums.sum(axis=0)), scores[~np.isnan(scores).any(axis=1)]
     return results
 
 

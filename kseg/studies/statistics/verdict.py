@@ -52,7 +52,7 @@ class Comparison:
     def result(self):
         """BETTER, EQUAL or OPEN."""
         alpha = 1 - self.difference.level
-        if self._too_few():
+        if self.lacks:
             return OPEN
         if self.p_equivalent < alpha and -self.equivalence < self._narrow.low <= self._narrow.high < self.equivalence:
             return EQUAL
@@ -76,11 +76,20 @@ class Comparison:
         return f"Not settled whether {self.first} or {self.second} is better: {numbers}; {', and '.join(self._open())}."
 
     @property
+    def digits(self):
+        """How many decimals show the scores, their difference and its interval without contradiction."""
+        return self._digits(self.difference)
+
+    def _digits(self, difference):
+        return digits_for(self.first_score.value, self.second_score.value, difference, self.equivalence)
+
+    @property
     def _narrow(self):
         """The difference with the interval of two one-sided tests, 90 % for tests at 5 %."""
         return dataclasses.replace(self.difference, level=2 * self.difference.level - 1)
 
-    def _too_few(self):
+    @property
+    def lacks(self):
         """What a study lacks to settle anything, whatever its numbers say."""
         test = self.seed_test
         alpha = 1 - self.difference.level
@@ -102,7 +111,7 @@ class Comparison:
         reasons = []
         if self.difference.low <= 0 <= self.difference.high:
             reasons.append("the interval contains 0")
-        reasons += self._too_few()
+        reasons += self.lacks
         if not reasons:
             reasons.append(f"the interval excludes 0, but over all pairs of models p is {self._shown_p()} (Holm)")
         return reasons
@@ -119,7 +128,7 @@ class Comparison:
         """The two scores, their difference and its interval as text whose rounding contradicts nothing."""
         first = self.first_score.value
         second = self.second_score.value
-        digits = digits_for(first, second, difference, self.equivalence)
+        digits = self._digits(difference)
         level = f"{100 * difference.level:g} % interval"
         return (
             f"{first:.{digits}f} against {second:.{digits}f}",

@@ -5,7 +5,7 @@ let shown = []; // indices of the images that pass the filter, in their order
 let placed = 0; // how many of them have a card
 
 const chosenClass = () => (byId("class").value === "" ? null : Number(byId("class").value));
-const picture = (folder, index, rest) => `${folder}/${String(index).padStart(5, "0")}${rest}`;
+const picture = (folder, index, rest) => `${data.folder ?? ""}${folder}/${String(index).padStart(5, "0")}${rest}`;
 
 // A model's score on an image: of the chosen class, or the mean over classes.
 function imageScore(image, model) {
@@ -20,6 +20,21 @@ function lead(image) {
 }
 
 const negative = (value) => (value === null ? null : -value);
+
+function fill(id, choices) {
+  byId(id).replaceChildren(...choices.map(([value, text]) => option(value, text)));
+}
+
+// The choices of the gallery and its viewer, for the models and classes of `data`.
+function fillGallery() {
+  byId("pair").hidden = data.models.length < 3;
+  fill("other", [...models()].slice(1).map((m) => [m, name(m)]));
+  const there = new Set(data.images.flatMap((image) => image.classes));
+  fill("class", [["", "all"], ...[...data.classes.entries()].filter(([id]) => there.has(id))]);
+  fill("left", choices());
+  fill("right", choices());
+  byId("left").value = "model0";
+}
 
 // What comes first: the largest value; images without one come last.
 const ORDERS = {
@@ -83,6 +98,6 @@ function card(index) {
   const button = { type: "button", class: "card", "data-index": index, "aria-label": label };
   return make("li", {},
     make("button", { ...button, onclick: () => openViewer(index) },
-      make("span", { class: "thumb" }, thumb(".jpg", "photo"), thumb(`.${state.other}.png`, "marks")),
+      make("span", { class: "thumb" }, thumb(data.photos === false ? ".png" : ".jpg", "photo"), thumb(`.${state.other}.png`, "marks")),
       make("span", { class: "name" }, image.name), facts));
 }

@@ -1,11 +1,13 @@
-// The viewer: two pictures of an image with a divider between them. Then everything starts.
+// The viewer: two pictures of an image with a divider between them.
 
 const viewer = byId("viewer");
 const stage = byId("stage");
 let current = 0; // index of the image shown
 
-const CHOICES = [...models()].map((m) => [`model${m}`, name(m)]);
-CHOICES.push(["truth", "truth"], ["photos", "photograph"], ["right", "who is right"]);
+function choices() {
+  const photos = data.photos === false ? [] : [["photos", "photograph"]];
+  return [...[...models()].map((m) => [`model${m}`, name(m)]), ["truth", "truth"], ...photos, ["right", "who is right"]];
+}
 
 function openViewer(index) {
   current = index;
@@ -16,11 +18,12 @@ function openViewer(index) {
 function showSide(id) {
   const choice = byId(id).value;
   const [photo, labels] = byId(`${id}-side`).querySelectorAll("img");
-  photo.src = picture("photos", current, ".jpg");
+  photo.hidden = data.photos === false;
+  if (!photo.hidden) photo.src = picture("photos", current, ".jpg");
   labels.hidden = choice === "photos";
   if (labels.hidden) labels.removeAttribute("src");
   else labels.src = picture(choice === "right" ? `right${state.other}` : choice, current, ".png");
-  labels.classList.toggle("full", choice === "right"); // its marks have an opacity of their own
+  labels.classList.toggle("full", choice === "right" || photo.hidden); // its marks have an opacity of their own
   const text = byId(id).selectedOptions[0].textContent;
   labels.alt = labels.hidden ? "" : `${text} of ${data.images[current].name}`;
   photo.alt = labels.hidden ? `photograph ${data.images[current].name}` : "";
@@ -45,7 +48,7 @@ function showImageTable(image) {
   const pair = [0, state.other];
   const rows = data.classes.map((text, id) => ({ text, id, values: pair.map((m) => image.iou[m][id]) }))
     .filter((row) => row.values.some((value) => value !== null))
-    .map((row) => ({ ...row, gain: row.values.includes(null) ? null : row.values[1] - row.values[0] }));
+    .map((row) => ({ ...row, gain: row.values.includes(null) ? null : shownGap(row.values[1], row.values[0], 3) }));
   const values = modelColumns((row, m) => row.values[pair.indexOf(m)], bar, pair);
   const gain = { title: "difference", value: (r) => r.gain, cell: (r) => signed(r.gain) };
   const cell = (r) => make("span", { class: "class" }, swatch(r.id), r.text);
@@ -59,7 +62,7 @@ function step(by) {
   current = shown[place];
   showCurrent();
   const ahead = shown[place + by];
-  if (ahead !== undefined) for (const [folder] of CHOICES.slice(0, 2)) new Image().src = picture(folder, ahead, ".png");
+  if (ahead !== undefined) for (const [folder] of choices().slice(0, 2)) new Image().src = picture(folder, ahead, ".png");
 }
 
 function divide(value) {
@@ -109,27 +112,5 @@ function listen() {
   stage.addEventListener("dragstart", (event) => event.preventDefault());
   for (const id of ["sort", "class"]) byId(id).addEventListener("change", showImages);
   byId("marks").addEventListener("change", () => byId("grid").classList.toggle("plain", !byId("marks").checked));
-  byId("size").addEventListener("change", showObjects);
-  byId("other").addEventListener("change", () => { state.other = Number(byId("other").value); showAll(); });
 }
 
-function showAll() {
-  showTables();
-  fillChoices();
-  byId("right").value = `model${state.other}`;
-  showImages();
-}
-
-function fill(id, choices) {
-  byId(id).append(...choices.map(([value, text]) => option(value, text)));
-}
-
-byId("pair").hidden = data.models.length < 3;
-fill("other", [...models()].slice(1).map((m) => [m, name(m)]));
-fill("class", [["", "all"], ...[...data.classes.entries()].filter(([id]) => data.per_class[id].pixels)]);
-fill("size", [["", "all sizes"], ...Object.keys(data.objects[0].by_size).map((text) => [text, `${text} pixels`])]);
-fill("left", CHOICES);
-fill("right", CHOICES);
-byId("left").value = "model0";
-listen();
-showAll();

@@ -87,13 +87,13 @@ def _check_comparison(folder, notes):
     """Return how many numbers were computed again, and what does not fit."""
     table = _read_json(folder / _NUMBERS)
     try:
-        expected = {**table, **_plain(recomputed(read_counts(folder)))}
+        expected = {**table, **_plain(recomputed(read_counts(folder), [model["name"] for model in table["models"]]))}
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(f"The counts cannot be those of a comparison: {error}.") from error
     faults = _differences(expected, table, _NUMBERS)
     if _same_version(table, notes):
         with tempfile.TemporaryDirectory() as place:
-            write_page(place, table)
+            write_page(place, "comparison", table)
             for name in (_NUMBERS, INDEX):
                 faults += _other_bytes(folder, name, pathlib.Path(place, name).read_bytes(), faults)
     return _count(expected), faults
