@@ -1,0 +1,219 @@
+"""The plan of a drawn street: the ground's lines, houses and gardens, what stands where, who hides whom."""
+
+import functools
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kseg.data.synthetic import street_objects as objects
+from kseg.data.synthetic.street_canvas import FAR, any_colour
+from kseg.data.synthetic.street_surfaces import Ground
+from kseg.data.synthetic.street_walls import facade, fencing, masonry
+
+UNLABELLED = 0
+BUILDING = 11
+WALL = 12
+FENCE = 13  # Cityscapes ids
+
+
+def nearest_first(boxes):
+    """An order to paint boxes on the ground in, (n, 4) x from, to, z from, to: none before one that hides it.
+
+    Of two boxes that a line parallel to the view or across it separates, the camera at x 0, z 0 sees the one on its
+    own side whole. Where neither line exists or boxes hide each other in a ring, the nearest comes first.
+    """
+    left, right, near, far = (column[:, None] for column in np.asarray(boxes, float).reshape(-1, 4).T)
+    ahead = far <= near.T
+    beside = ((right <= left.T) & (right > 0)) | ((left >= right.T) & (left < 0))
+    first = ahead | (beside & ~ahead.T)
+    np.fill_diagonal(first, False)
+    waits = first.sum(0)
+    distance = near[:, 0]
+    order = []
+    todo = np.ones(len(waits), bool)
+    while todo.any():
+        ready = todo & (waits == 0)
+        choice = np.flatnonzero(ready if ready.any() else todo)
+        k = choice[np.argmin(distance[choice])]
+        order.append(int(k))
+        todo[k] = False
+        waits = waits - first[k]
+    return order
+
+
+class Street:
+    """One street from its kerbs outward, the shadows on its ground, and the list of what to paint."""
+
+    def __init__(self, canvas):
+        self.canvas = canvas
+        self.rng = canvas.rng
+        self.camera = canvas.camera
+        self.shadow = Image.new("L", (canvas.width, canvas.height))
+        self.pen = ImageDraw.Draw(self.shadow)
+        self.lots = []
+        self.things = []
+        self.vehicles = []
+        leaves = [
+            (0.24, 0.42, 0.14),
+            (0.36, 0.46, 0.18),
+            (0.16, 0.3, 0.16),
+            (0.62, 0.42, 0.12),
+            (0.56, 0.26, 0.12),
+        ]
+        self.leaves = np.array(leaves) * self.rng.uniform(0.7, 1.3)
+        self.plan_ground()
+        for side in (0, 1):
+            self.plan_lots(side)
+        self.plan_end()
+
+    def plan_ground(self):
+        """Kerbs, house fronts, now and then a side street, grass along the road, rails."""
+        rng = self.rng
+        edges = (-rng.uniform(2.3, 4.9), rng.uniform(2.3, 4.9))
+        crossing = None
+        if rng.uniform() < 0.35:
+            start = rng.uniform(12, 20)
+            crossing = (start, start + rng.uniform(6, 9))
+        fronts = []
+        strips = []
+        for kerb, sign in zip(edges, (-1, 1), strict=True):
+            wide = rng.uniform(2.5, 5)
+            if rng.uniform() < 0.35:
+                wide += 1
+                strip = rng.uniform(1.0, 2.2)
+                start = rng.choice([0.2, wide - strip])
+                strips.append(sorted((kerb + sign * start, kerb + sign * (start + strip))))
+            fronts.append(kerb + sign * wide)
+        self.edges = edges
+        self.fronts = fronts
+        self.lanes = (0.5 * edges[0], 0.5 * edges[1])
+        rails = list(self.lanes) if rng.uniform() < 0.6 else []
+        across = None
+        if crossing is not None and rng.uniform() < 0.6:
+            across = sum(crossing) / 2
+        self.ground = Ground(edges, crossing, strips, [], rails, across)
+
+    def paint(self):
+        """Paints things and lots, nearest first."""
+        for k in nearest_first([box for box, _ in self.things]):
+            self.things[k][1]()
+        for paint in self.lots:
+            paint()
+
+    def add(self, box, paint, *arguments):
+        """Something that stands on box (x, x, z, z) and is painted by paint(canvas, *arguments)."""
+        self.things.append((box, functools.partial(paint, self.canvas, *arguments)))
+
+    def add_lot(self, paint, *arguments):
+        """Something behind the house fronts, painted by paint(canvas, *arguments) after what was added before."""
+        self.lots.append(functools.partial(paint, self.canvas, *arguments))
+
+    def upright(self, *face):
+        """A wall behind the house fronts: start, end, heights, label and texture, as `Canvas.wall` takes them."""
+        self.lots.append(functools.partial(self.canvas.wall, *face))
+
+    def inside(self, x, low, high):
+        """A distance (m) between low and high at which x lies within the picture."""
+        camera = self.camera
+        width = self.canvas.width
+        side = width - camera.centre if x > 0 else camera.centre
+        nearest = max(low, abs(x) * camera.focal / (side - 0.04 * width))
+        return self.rng.uniform(nearest, max(high, nearest + 2))
+
+    def cast(self, footprint, high):
+        """The shadow on the ground of something `high` metres tall over footprint [(x, z), ...]."""
+        light = self.canvas.light
+        foot = np.array(footprint, float)
+        head = foot + np.array([light.across, light.along]) * high
+        sides = [np.array([foot[i - 1], foot[i], head[i], head[i - 1]]) for i in range(len(foot))]
+        for polygon in (foot, head, *sides):
+            column, row = self.camera.project(polygon[:, 0], 0, polygon[:, 1])
+            self.pen.polygon(np.stack([column, row], 1).ravel().tolist(), fill=255)
+
+    def leaf(self):
+        """A leaf colour: one of the season's, a little off."""
+        return self.leaves[self.rng.integers(len(self.leaves))] * self.rng.uniform(0.75, 1.25)
+
+    def plan_end(self):
+        """Where the street ends: a row of houses across, or trees; something unlabelled in the distance."""
+        rng = self.rng
+        x = rng.uniform(*self.edges)
+        tone = any_colour(rng)
+        self.upright((x - 3, FAR), (x + 3, FAR), (0, rng.uniform(2.5, 4)), UNLABELLED, lambda along, up, scale: tone)
+        if rng.uniform() < 0.5:
+            x = -70.0
+            end = FAR + 8
+            while x < 70:
+                wide = rng.uniform(9, 22)
+                self.upright((x, end), (x + wide, end), (-3, rng.uniform(7, 16)), BUILDING, facade(rng))
+                x += wide
+        else:
+            for x in np.arange(-60, 61, 20.0):
+                ends = (x - 14, FAR + 10), (x + 14, FAR + 9)
+                self.add_lot(objects.hedge, *ends, rng, rng.uniform(7, 13), self.leaf())
+
+    def plan_lots(self, side):
+        """Houses and, every so often, something open along one side, from near to far."""
+        rng = self.rng
+        sign = 2 * side - 1
+        crossing = self.ground.crossing or (FAR, FAR)
+        z = 2.0
+        last_open = rng.uniform() < 0.5
+        kinds = []
+        beside = 14.0
+        while z < FAR:
+            deep = rng.uniform(7, 16)
+            opened = not last_open and rng.uniform() < 0.7
+            if opened:
+                deep = rng.uniform(6, 11)
+            if z < crossing[0] < z + deep + 2:
+                deep = max(crossing[0] - z, 1)
+            front = self.fronts[side] + sign * rng.uniform(0, 1.5)
+            if not opened:
+                self.house(front, sign, z, deep, beside)
+            else:
+                if not kinds:
+                    kinds = list(rng.permutation(["hedge", "wall", "fence", "lawn"]))
+                self.open_lot(kinds.pop(), front, sign, z, deep)
+            z += deep
+            last_open = opened
+            beside = 14.0
+            if crossing[0] - 0.5 < z < crossing[1]:
+                z = crossing[1]
+                beside = 40.0
+                last_open = True
+
+    def house(self, front, sign, z, deep, beside=14.0):
+        """A house with its front at x: the front, and `beside` metres of the side that faces the camera."""
+        rng = self.rng
+        high = rng.uniform(4.5, 15)
+        corner = (front, z)
+        for end in ((front + sign * beside, z), (front, z + deep)):
+            self.upright(corner, end, (0, high), BUILDING, facade(rng))
+        if sign * self.canvas.light.across < 0:
+            self.cast([(front, z), (front, z + deep), (front + sign * 8, z + deep)], high)
+
+    def open_lot(self, kind, front, sign, z, deep):
+        """A garden behind a hedge, a wall or a fence, or an open lawn; trees; a house or bushes at the back."""
+        rng = self.rng
+        place = front + sign * 0.6
+        if kind == "hedge":
+            self.add_lot(objects.hedge, (place, z + deep), (place, z + 0.5), rng, rng.uniform(1.0, 2.2), self.leaf())
+        elif kind == "wall":
+            high = rng.uniform(1.0, 2.8)
+            self.upright((front, z), (front, z + deep), (0, high), WALL, masonry(rng, high))
+            self.cast([(front, z), (front, z + deep)], high)
+        elif kind == "fence":
+            high = rng.uniform(0.9, 2.2)
+            self.upright((front, z), (front, z + deep), (0, high), FENCE, fencing(rng, high))
+        back = rng.uniform(5, 10)
+        self.ground.lawns.append((*sorted((front, front + sign * (back + 1))), z, z + deep))
+        for at in (z + deep * rng.uniform(0.1, 0.4), z + deep * rng.uniform(0.5, 0.9)):
+            if rng.uniform() < 0.8:
+                shape = rng.uniform(4.5, 9), rng.uniform(2, 3.4), self.leaf()
+                self.add_lot(objects.tree, front + sign * rng.uniform(1.5, 4), at, rng, *shape)
+        if rng.uniform() < 0.6:
+            self.house(front + sign * back, sign, z, deep)
+        else:
+            place = front + sign * back
+            self.add_lot(objects.hedge, (place, z + deep), (place, z + 0.5), rng, rng.uniform(2, 5), self.leaf())
