@@ -78,9 +78,9 @@ class Street:
         strips = []
         for kerb, sign in zip(edges, (-1, 1), strict=True):
             wide = rng.uniform(2.5, 5)
-            if rng.uniform() < 0.35:
-                wide += 1
-                strip = rng.uniform(1.0, 2.2)
+            if rng.uniform() < 0.42:
+                wide += 1.2
+                strip = rng.uniform(1.2, 2.6)
                 start = rng.choice([0.2, wide - strip])
                 strips.append(sorted((kerb + sign * start, kerb + sign * (start + strip))))
             fronts.append(kerb + sign * wide)
@@ -162,10 +162,8 @@ class Street:
         kinds = []
         beside = 14.0
         while z < FAR:
-            deep = rng.uniform(7, 16)
-            opened = not last_open and rng.uniform() < 0.7
-            if opened:
-                deep = rng.uniform(6, 11)
+            deep = rng.uniform(6, 13)
+            opened = rng.uniform() < (0.3 if last_open else 0.8)
             if z < crossing[0] < z + deep + 2:
                 deep = max(crossing[0] - z, 1)
             front = self.fronts[side] + sign * rng.uniform(0, 1.5)
@@ -173,7 +171,7 @@ class Street:
                 self.house(front, sign, z, deep, beside)
             else:
                 if not kinds:
-                    kinds = list(rng.permutation(["hedge", "wall", "fence", "lawn"]))
+                    kinds = list(rng.permutation(["hedge", "wall", "wall", "fence", "lawn"]))
                 self.open_lot(kinds.pop(), front, sign, z, deep)
             z += deep
             last_open = opened
@@ -200,9 +198,12 @@ class Street:
         if kind == "hedge":
             self.add_lot(objects.hedge, (place, z + deep), (place, z + 0.5), rng, rng.uniform(1.0, 2.2), self.leaf())
         elif kind == "wall":
-            high = rng.uniform(1.0, 2.8)
+            high = rng.uniform(1.0, 3.0)
             self.upright((front, z), (front, z + deep), (0, high), WALL, masonry(rng, high))
             self.cast([(front, z), (front, z + deep)], high)
+            if high < 1.5 and rng.uniform() < 0.4:
+                top = high + rng.uniform(0.6, 1.1)
+                self.upright((front, z), (front, z + deep), (high, top), FENCE, fencing(rng, top))
         elif kind == "fence":
             high = rng.uniform(0.9, 2.2)
             self.upright((front, z), (front, z + deep), (0, high), FENCE, fencing(rng, high))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kseg.data.synthetic.street_canvas import GAP, any_colour, blobs, capsules
-from kseg.data.synthetic.street_vehicles import AMBER, BLACK, RED, WHITE, Pose
+from kseg.data.synthetic.street_vehicles import AMBER, BLACK, RED, WHITE, Pose, solid
 
 RIDER = 25
 MOTORCYCLE = 32
@@ -96,10 +96,13 @@ def bicycle(canvas, x, z, turn, rng):
     if rng.uniform() < 0.5:
         rods += [((-0.75, 0, 0.74), (-0.3, 0, 0.74), 0.02, 0.02, metal)]
         rods += [((-0.65, side * 0.14, 0.6), (-0.4, side * 0.14, 0.6), 0.13, 0.13, paint * 0.6) for side in (-1, 1)]
+    basket = []
     if rng.uniform() < 0.4:
-        rods += [((0.6, 0, 0.86), (0.6, 0, 1.0), 0.13, 0.17, np.array([0.5, 0.38, 0.25]))]
+        profile = np.array([(0.49, 0.82), (0.45, 1.05), (0.78, 1.05), (0.73, 0.82)])
+        basket = solid(pose, profile, 0.18, np.array([0.5, 0.38, 0.25]) * rng.uniform(0.4, 1.4), {}, [])
+        basket = [(pose.project(points), tone) for points, tone in basket]
     wheels = [(hub[0], _wheel(pose, (hub[0], hub[2]), 0.34, 0.025, dark, 8)) for hub in (rear, front)]
-    shapes = _by_distance(pose, [*wheels, (0, _rods(pose, rods))])
+    shapes = _by_distance(pose, [*wheels, (0, _rods(pose, rods)), (0.6, basket)])
     canvas.sprite(shapes, BICYCLE, z)
 
 

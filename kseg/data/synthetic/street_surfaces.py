@@ -168,8 +168,8 @@ def _asphalt(rng, x, z, scale, ground, grey):
     for off in [*(np.abs(x - middle) for middle in ground.rails), *across]:
         groove = np.abs(off - 0.65) < np.maximum(0.04, 0.35 / scale)
         steel = np.abs(off - 0.74) < np.maximum(0.05, 0.45 / scale)
-        surface = surface * np.where(groove, 0.3, np.where(off < 1.1, bed, 1))[..., None]
-        surface = np.where(steel[..., None], (0.62, 0.6, 0.58), surface)
+        surface = surface * np.where(groove, 0.4, np.where(off < 1.1, bed, 1))[..., None]
+        surface = np.where(steel[..., None], (0.74, 0.72, 0.7), surface)
     return surface
 
 

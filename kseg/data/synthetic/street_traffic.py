@@ -12,7 +12,7 @@ from kseg.data.synthetic.street_walls import fencing
 
 def plan_traffic(street):
     """Everything between the house fronts; what is rare is placed first and in sight."""
-    for plan in street.rng.permutation([_heavy, _ridden, _parked]):
+    for plan in street.rng.permutation([_heavy, _ridden, _parked, _first_car]):
         plan(street)
     _cars(street)
     _lights(street)
@@ -91,7 +91,7 @@ def _heavy(street):
         draw, lengths = kinds[kind]
         if rng.uniform() > 0.62:
             continue
-        for _ in range(12):
+        for _ in range(16):
             length = rng.uniform(*lengths)
             x, z, turn = _heavy_place(street, length, draw is vehicles.tram)
             box = _box(x, z, turn, length, 1.3)
@@ -125,9 +125,7 @@ def _ridden(street):
     """Someone on a bicycle, someone on a motorcycle, on the road, along it or across."""
     rng = street.rng
     for motor in (False, True):
-        for _ in range(2):
-            if rng.uniform() > 0.36:
-                continue
+        for _ in range(rng.choice([0, 1, 2], p=[0.55, 0.38, 0.07])):
             for _ in range(8):
                 x = rng.uniform(street.edges[0] + 0.4, street.edges[1] - 0.4)
                 z = street.inside(x, 4.5, 9)
@@ -149,7 +147,7 @@ def _parked(street):
     """Bicycles and motorcycles left on the sidewalk or at the kerb, one to three in a row."""
     rng = street.rng
     for draw in (riders.bicycle, riders.motorcycle):
-        if rng.uniform() > 0.42:
+        if rng.uniform() > 0.36:
             continue
         for _ in range(8):
             side = rng.integers(2)
@@ -168,30 +166,51 @@ def _parked(street):
             break
 
 
-def _cars(street):
-    """Cars parked at the kerb, driving, sometimes crossing; none through another vehicle."""
+def _first_car(street):
+    """A car that is well in sight, in nearly every street: at the kerb, ahead or oncoming."""
     rng = street.rng
-    spots = []
+    if rng.uniform() > 0.85:
+        return
+    for _ in range(12):
+        lane = rng.integers(2)
+        sign = 2 * lane - 1
+        x = street.lanes[lane] + rng.uniform(-0.5, 0.5)
+        turn = np.pi * (1 - lane) + rng.uniform(-0.2, 0.2)
+        if abs(street.edges[lane]) > 3.0 and rng.uniform() < 0.4:
+            x = street.edges[lane] - sign * 1.1
+            turn = rng.choice([0, np.pi])
+        if _car(street, x, street.inside(x, 7, 18), turn, 0.006):
+            return
+
+
+def _car(street, x, z, turn, least):
+    """Places a car, if it is free to stand there; with `least` above 0 only if it fills that part of the picture."""
+    rng = street.rng
+    box = _box(x, z, np.round(turn / np.pi * 2) * np.pi / 2, 4.2, 1.0)
+    if not _free(street, box, 0.15) or (least and not _in_sight(street, box, 1.5, least)):
+        return False
+    colour = any_colour(rng, (0, 0.9), (0.06, 0.98)) * rng.uniform(0.7, 1)
+    street.add(box, vehicles.car, x, z, turn, colour, rng)
+    _stand(street, box, 1.5)
+    return True
+
+
+def _cars(street):
+    """More cars: parked along the kerbs, driving, crossing in the side street."""
+    rng = street.rng
     for side in (0, 1):
         x = street.edges[side] - (2 * side - 1) * 1.1
         z = street.inside(x, 6.5, 9)
         while z < 34 and abs(street.edges[side]) > 3.0:
             if rng.uniform() < 0.4 and not street.ground.in_crossing(z):
-                spots.append((x, z, rng.choice([0, np.pi]) + rng.uniform(-0.05, 0.05)))
+                _car(street, x, z, rng.choice([0, np.pi]) + rng.uniform(-0.05, 0.05), 0)
             z += rng.uniform(5.2, 8)
-    for _ in range(rng.integers(1, 4) if spots else 2):
+    for _ in range(rng.integers(0, 3)):
         x = rng.uniform(street.edges[0] * 0.45, street.edges[1] * 0.45)
-        spots.append((x, street.inside(x, 8, 24), rng.choice([0, np.pi]) + rng.uniform(-0.3, 0.3)))
+        _car(street, x, street.inside(x, 8, 24), rng.choice([0, np.pi]) + rng.uniform(-0.3, 0.3), 0.001)
     if street.ground.crossing is not None and rng.uniform() < 0.6:
         z = rng.uniform(street.ground.crossing[0] + 1.2, street.ground.crossing[1] - 1.2)
-        spots.append((rng.uniform(-5, 5), z, np.pi / 2 * rng.choice([-1, 1])))
-    for x, z, turn in spots:
-        box = _box(x, z, np.round(turn / np.pi * 2) * np.pi / 2, 4.2, 1.0)
-        if not _free(street, box, 0.15):
-            continue
-        colour = any_colour(rng, (0, 0.9), (0.06, 0.98)) * rng.uniform(0.7, 1)
-        street.add(box, vehicles.car, x, z, turn, colour, rng)
-        _stand(street, box, 1.5)
+        _car(street, rng.uniform(-5, 5), z, np.pi / 2 * rng.choice([-1, 1]), 0)
 
 
 def _clear_of_crossing(street, z):

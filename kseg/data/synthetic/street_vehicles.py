@@ -97,14 +97,13 @@ def wheels(axles, radius):
     return shapes
 
 
-def tyres(axles, half, wide, high):
-    """What shows of the tyres below a body that is seen from its end."""
-    shapes = []
-    for along in axles:
-        for middle in (wide / 2 - half, half - wide / 2):
-            points = rect(middle - wide / 2, middle + wide / 2, 0, high)
-            shapes.append((upright(points, along), BLACK))
-    return shapes
+def tyres(pose, length, half, wide, high):
+    """What shows of the tyres below a body that is seen from its front or rear."""
+    if abs(pose.eye[0]) - length / 2 < abs(pose.eye[1]):
+        return []
+    along = 0.47 * length * np.sign(pose.eye[0])
+    middles = (wide / 2 - half, half - wide / 2)
+    return [(upright(rect(at - wide / 2, at + wide / 2, 0, high), along), BLACK) for at in middles]
 
 
 def lamps(colour, place, wide, low, high):
@@ -143,9 +142,8 @@ def car(canvas, x, z, turn, colour, rng):
     }
     window = profile[2:6].mean(0) + (profile[2:6] - profile[2:6].mean(0)) * (0.8, 0.75)
     door = rect(-0.03 * length, -0.02 * length, 0.3, high * 0.95)
-    axles = (-0.31 * length, 0.31 * length)
-    side = [(window, glass), (door, colour * 0.6), *wheels(axles, 0.34)]
-    shapes = [*tyres(axles, half, 0.3, 0.4), *solid(pose, profile, half, colour, panels, side)]
+    side = [(window, glass), (door, colour * 0.6), *wheels((-0.31 * length, 0.31 * length), 0.34)]
+    shapes = [*tyres(pose, length, half, 0.3, 0.4), *solid(pose, profile, half, colour, panels, side)]
     pose.paint(shapes, CAR, length)
 
 
@@ -160,7 +158,6 @@ def truck(canvas, x, z, turn, length, rng):
     colour = any_colour(rng, (0, 0.95), (0.15, 0.98))
     cab = _cab(pose, front, half, rng.uniform(2.3, min(high, 2.9)), colour, rng)
     body = _load(pose, (-front, front - rng.uniform(2.2, 2.5)), half, high, colour, rng)
-    axles = [front - 1.2, -front + 1.3] + ([-front + 2.5] if length > 7.5 else [])
     beam = upright(rect(-half * 0.9, half * 0.9, 0.45, 0.6), -front)
     tail = [(beam, np.full(3, 0.3))]
     for side in (-1, 1):
@@ -171,9 +168,10 @@ def truck(canvas, x, z, turn, length, rng):
     if abs(pose.eye[1]) > half:
         across = half * 0.98 * np.sign(pose.eye[1])
         flank = [(rect(-front + 0.1, front - 0.4, 0.6, 0.98), np.full(3, 0.14))]
+        axles = [front - 1.2, -front + 1.3] + ([-front + 2.5] if length > 7.5 else [])
         flank += wheels(axles, rng.uniform(0.46, 0.52))
         under = [(np.insert(points, 1, across, axis=1), tone) for points, tone in flank]
-    pose.paint([*tyres(axles, half, 0.5, 0.95), *parts, *under], TRUCK, length)
+    pose.paint([*tyres(pose, length, half, 0.5, 0.95), *parts, *under], TRUCK, length)
 
 
 def _cab(pose, front, half, high, colour, rng):
@@ -200,7 +198,7 @@ def _cab(pose, front, half, high, colour, rng):
         (rect(front - 1.2, front - 1.0, 0.44 * high, 0.46 * high), dark),
     ]
     shapes = solid(pose, profile, half * 0.96, colour, panels, side)
-    mirrors = [rect(s * (half + 0.12) - 0.1, s * (half + 0.12) + 0.1, 0.58 * high, 0.8 * high) for s in (-1, 1)]
+    mirrors = [rect(s * (half + 0.05) - 0.1, s * (half + 0.05) + 0.1, 0.58 * high, 0.8 * high) for s in (-1, 1)]
     return [*((upright(mirror, front - 0.1), BLACK) for mirror in mirrors), *shapes]
 
 
@@ -299,9 +297,8 @@ def bus(canvas, x, z, turn, length, rng):
         side.append((rect(-0.3 * length, 0.05 * length, 0.6, 0.97 * belt), any_colour(rng)))
     if pose.eye[1] > 0:
         side += _doors((front - 1.0, rng.uniform(-0.1, 0.05) * length), 0.35, 0.8 * high, colour, glass)
-    axles = (front - 2.4, -front + 2.6)
-    side += wheels(axles, 0.48)
-    shapes = [*tyres(axles, half, 0.35, 0.5), *solid(pose, profile, half, colour, panels, side)]
+    side += wheels((front - 2.4, -front + 2.6), 0.48)
+    shapes = [*tyres(pose, length, half, 0.35, 0.5), *solid(pose, profile, half, colour, panels, side)]
     pose.paint(shapes, BUS, length)
 
 
