@@ -18,7 +18,8 @@ def draw_street(seed, height, width):
 
     Returns:
         image uint8 (height, width, 3) RGB; label_ids uint8 (height, width), Cityscapes ids, not train ids,
-        void among them; instance_ids uint16 (height, width): id * 1000 + k for people, riders and vehicles, else the id.
+        void among them; instance_ids uint16 (height, width): id * 1000 + k for people, riders and vehicles, else
+        the id. All 19 training classes occur, most of them not in every street.
 
     Raises:
         ValueError: a smaller picture.
@@ -50,7 +51,7 @@ def draw_street(seed, height, width):
     plan_traffic(street)
     surfaces.paint_bonnet(canvas)
     street.paint()
-    surfaces.paint_ground(canvas, street.ground, street.shadow, street.leaf())
+    surfaces.paint_ground(canvas, street.ground, street.shadow, street.grass())
     surfaces.paint_sky(canvas, mood)
     surfaces.mark_rim(canvas)
     return surfaces.expose(canvas, mood), canvas.labels, canvas.instances

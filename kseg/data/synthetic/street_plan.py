@@ -50,8 +50,8 @@ class Street:
         self.camera = canvas.camera
         self.shadow = Image.new("L", (canvas.width, canvas.height))
         self.pen = ImageDraw.Draw(self.shadow)
-        self.lots = []
         self.things = []
+        self.end = []
         self.vehicles = []
         leaves = [
             (0.24, 0.42, 0.14),
@@ -94,23 +94,16 @@ class Street:
         self.ground = Ground(edges, crossing, strips, [], rails, across)
 
     def paint(self):
-        """Paints things and lots, nearest first."""
+        """Paints everything, nearest first, and the end of the street last."""
         for k in nearest_first([box for box, _ in self.things]):
-            self.things[k][1]()
-        for paint in self.lots:
+            for paint in self.things[k][1]:
+                paint()
+        for paint in self.end:
             paint()
 
     def add(self, box, paint, *arguments):
         """Something that stands on box (x, x, z, z) and is painted by paint(canvas, *arguments)."""
-        self.things.append((box, functools.partial(paint, self.canvas, *arguments)))
-
-    def add_lot(self, paint, *arguments):
-        """Something behind the house fronts, painted by paint(canvas, *arguments) after what was added before."""
-        self.lots.append(functools.partial(paint, self.canvas, *arguments))
-
-    def upright(self, *face):
-        """A wall behind the house fronts: start, end, heights, label and texture, as `Canvas.wall` takes them."""
-        self.lots.append(functools.partial(self.canvas.wall, *face))
+        self.things.append((box, [functools.partial(paint, self.canvas, *arguments)]))
 
     def inside(self, x, low, high):
         """A distance (m) between low and high at which x lies within the picture."""
@@ -134,23 +127,32 @@ class Street:
         """A leaf colour: one of the season's, a little off."""
         return self.leaves[self.rng.integers(len(self.leaves))] * self.rng.uniform(0.75, 1.25)
 
+    def grass(self):
+        """The colour of grass: a green, or a leaf's colour that has dried."""
+        if self.rng.uniform() < 0.65:
+            return self.leaves[self.rng.integers(3)]
+        return 0.5 * self.leaf() + (0.2, 0.18, 0.1)
+
     def plan_end(self):
         """Where the street ends: a row of houses across, or trees; something unlabelled in the distance."""
         rng = self.rng
+        canvas = self.canvas
         x = rng.uniform(*self.edges)
         tone = any_colour(rng)
-        self.upright((x - 3, FAR), (x + 3, FAR), (0, rng.uniform(2.5, 4)), UNLABELLED, lambda along, up, scale: tone)
+        face = (x - 3, FAR), (x + 3, FAR), (0, rng.uniform(2.5, 4)), UNLABELLED, lambda along, up, scale: tone
+        self.end.append(functools.partial(canvas.wall, *face))
         if rng.uniform() < 0.5:
             x = -70.0
-            end = FAR + 8
+            z = FAR + 8
             while x < 70:
                 wide = rng.uniform(9, 22)
-                self.upright((x, end), (x + wide, end), (-3, rng.uniform(7, 16)), BUILDING, facade(rng))
+                face = (x, z), (x + wide, z), (-3, rng.uniform(7, 16)), BUILDING, facade(rng)
+                self.end.append(functools.partial(canvas.wall, *face))
                 x += wide
         else:
             for x in np.arange(-60, 61, 20.0):
-                ends = (x - 14, FAR + 10), (x + 14, FAR + 9)
-                self.add_lot(objects.hedge, *ends, rng, rng.uniform(7, 13), self.leaf())
+                place = (x - 14, FAR + 10), (x + 14, FAR + 9), rng, rng.uniform(7, 13), self.leaf()
+                self.end.append(functools.partial(objects.hedge, canvas, *place))
 
     def plan_lots(self, side):
         """Houses and, every so often, something open along one side, from near to far."""
@@ -163,16 +165,17 @@ class Street:
         beside = 14.0
         while z < FAR:
             deep = rng.uniform(6, 13)
-            opened = rng.uniform() < (0.3 if last_open else 0.8)
+            opened = rng.uniform() < (0.4 if last_open else 0.85)
             if z < crossing[0] < z + deep + 2:
                 deep = max(crossing[0] - z, 1)
             front = self.fronts[side] + sign * rng.uniform(0, 1.5)
             if not opened:
-                self.house(front, sign, z, deep, beside)
+                lot = self.house(front, sign, z, deep, beside)
             else:
                 if not kinds:
                     kinds = list(rng.permutation(["hedge", "wall", "wall", "fence", "lawn"]))
-                self.open_lot(kinds.pop(), front, sign, z, deep)
+                lot = self.open_lot(kinds.pop(), front, sign, z, deep)
+            self.things.append(((*sorted((front, front + sign * 50)), z, z + deep), lot))
             z += deep
             last_open = opened
             beside = 14.0
@@ -182,39 +185,46 @@ class Street:
                 last_open = True
 
     def house(self, front, sign, z, deep, beside=14.0):
-        """A house with its front at x: the front, and `beside` metres of the side that faces the camera."""
+        """What paints a house: its front at x, and `beside` metres of the side that faces the camera."""
         rng = self.rng
         high = rng.uniform(4.5, 15)
         corner = (front, z)
-        for end in ((front + sign * beside, z), (front, z + deep)):
-            self.upright(corner, end, (0, high), BUILDING, facade(rng))
         if sign * self.canvas.light.across < 0:
             self.cast([(front, z), (front, z + deep), (front + sign * 8, z + deep)], high)
+        return [
+            functools.partial(self.canvas.wall, corner, end, (0, high), BUILDING, facade(rng))
+            for end in ((front + sign * beside, z), (front, z + deep))
+        ]
 
     def open_lot(self, kind, front, sign, z, deep):
-        """A garden behind a hedge, a wall or a fence, or an open lawn; trees; a house or bushes at the back."""
+        """What paints a garden behind a hedge, a wall or a fence, or an open lawn; trees; a house or bushes behind."""
         rng = self.rng
-        place = front + sign * 0.6
+        canvas = self.canvas
+        lot = []
+        ends = (front, z), (front, z + deep)
         if kind == "hedge":
-            self.add_lot(objects.hedge, (place, z + deep), (place, z + 0.5), rng, rng.uniform(1.0, 2.2), self.leaf())
+            lot.append(self.bushes(front + sign * 0.6, z, deep, rng.uniform(1.0, 2.2)))
         elif kind == "wall":
-            high = rng.uniform(1.0, 3.0)
-            self.upright((front, z), (front, z + deep), (0, high), WALL, masonry(rng, high))
-            self.cast([(front, z), (front, z + deep)], high)
-            if high < 1.5 and rng.uniform() < 0.4:
+            high = rng.uniform(1.2, 3.2)
+            lot.append(functools.partial(canvas.wall, *ends, (0, high), WALL, masonry(rng, high)))
+            self.cast(ends, high)
+            if high < 1.8 and rng.uniform() < 0.4:
                 top = high + rng.uniform(0.6, 1.1)
-                self.upright((front, z), (front, z + deep), (high, top), FENCE, fencing(rng, top))
+                lot.append(functools.partial(canvas.wall, *ends, (high, top), FENCE, fencing(rng, top)))
         elif kind == "fence":
             high = rng.uniform(0.9, 2.2)
-            self.upright((front, z), (front, z + deep), (0, high), FENCE, fencing(rng, high))
+            lot.append(functools.partial(canvas.wall, *ends, (0, high), FENCE, fencing(rng, high)))
         back = rng.uniform(5, 10)
         self.ground.lawns.append((*sorted((front, front + sign * (back + 1))), z, z + deep))
         for at in (z + deep * rng.uniform(0.1, 0.4), z + deep * rng.uniform(0.5, 0.9)):
             if rng.uniform() < 0.8:
                 shape = rng.uniform(4.5, 9), rng.uniform(2, 3.4), self.leaf()
-                self.add_lot(objects.tree, front + sign * rng.uniform(1.5, 4), at, rng, *shape)
+                x = front + sign * rng.uniform(1.5, 4)
+                lot.append(functools.partial(objects.tree, canvas, x, at, rng, *shape))
         if rng.uniform() < 0.6:
-            self.house(front + sign * back, sign, z, deep)
-        else:
-            place = front + sign * back
-            self.add_lot(objects.hedge, (place, z + deep), (place, z + 0.5), rng, rng.uniform(2, 5), self.leaf())
+            return lot + self.house(front + sign * back, sign, z, deep)
+        return [*lot, self.bushes(front + sign * back, z, deep, rng.uniform(2, 5))]
+
+    def bushes(self, x, z, deep, high):
+        """What paints a hedge along the street."""
+        return functools.partial(objects.hedge, self.canvas, (x, z + deep), (x, z + 0.5), self.rng, high, self.leaf())

@@ -41,7 +41,7 @@ def _free(street, box, margin=0.3):
 
 
 def _view(street, box, high):
-    """The rectangle (left, right, top, bottom) in the picture, in parts of its width, that a box of this height fills."""
+    """The rectangle (left, right, top, bottom), in parts of the picture's width, that a box of this height fills."""
     camera = street.camera
     width = street.canvas.width
     x0, x1, z0, z1 = box
@@ -108,10 +108,10 @@ def _heavy_place(street, length, on_rails):
     if ground.crossing is not None and rng.uniform() < 0.4:
         z = sum(ground.crossing) / 2
         if on_rails and ground.rails_across is not None:
-            return rng.uniform(-9, 9), z, rng.choice([-1, 1]) * np.pi / 2
+            return rng.uniform(-8, 8), z, rng.choice([-1, 1]) * np.pi / 2
         if not on_rails:
             side = rng.choice([-1, 1])
-            return rng.uniform(-7, 7), z + 1.5 * side, side * np.pi / 2
+            return rng.uniform(-6, 6), z + 1.5 * side, side * np.pi / 2
     lane = rng.integers(2)
     x = street.lanes[lane]
     turn = np.pi * (1 - lane)

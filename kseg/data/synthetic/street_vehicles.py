@@ -350,4 +350,4 @@ def _pantograph(high, rng):
         shapes.append((upright([(-0.34, start[1]), (-0.26, start[1]), (0.34, end[1]), (0.26, end[1])], end[0]), BLACK))
     shapes.append((upright(rect(-0.8, 0.8, high + 0.92, high + 1.0), knee[2][0]), BLACK))
     box = rect(at - 2.2, at - 0.6, high, high + 0.3)
-    return [*shapes, (np.insert(box, 1, 0.5, axis=1), np.full(3, 0.4)), (np.insert(box, 1, -0.5, axis=1), np.full(3, 0.4))]
+    return shapes + [(np.insert(box, 1, across, axis=1), np.full(3, 0.4)) for across in (-0.5, 0.5)]
