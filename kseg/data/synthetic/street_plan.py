@@ -20,17 +20,21 @@ def nearest_first(boxes):
     """An order to paint boxes on the ground in, (n, 4) x from, to, z from, to: none before one that hides it.
 
     Of two boxes that a line parallel to the view or across it separates, the camera at x 0, z 0 sees the one on its
-    own side whole. Where neither line exists or boxes hide each other in a ring, the nearest comes first.
+    own side whole. Boxes that hide no part of each other come in the order of their nearest ends, and so do those that
+    reach into each other.
     """
-    left, right, near, far = (column[:, None] for column in np.asarray(boxes, float).reshape(-1, 4).T)
+    boxes = np.asarray(boxes, float).reshape(-1, 4)
+    left, right, near, far = (column[:, None] for column in boxes.T)
+    slopes = boxes[:, [0, 0, 1, 1]] / boxes[:, [2, 3, 2, 3]]
+    lowest = slopes.min(1)[:, None]
+    highest = slopes.max(1)[:, None]
     ahead = far <= near.T
     beside = ((right <= left.T) & (right > 0)) | ((left >= right.T) & (left < 0))
-    first = ahead | (beside & ~ahead.T)
-    np.fill_diagonal(first, False)
+    first = (ahead | (beside & ~ahead.T)) & (lowest < highest.T) & (lowest.T < highest)
     waits = first.sum(0)
     distance = near[:, 0]
     order = []
-    todo = np.ones(len(waits), bool)
+    todo = np.ones(len(boxes), bool)
     while todo.any():
         ready = todo & (waits == 0)
         choice = np.flatnonzero(ready if ready.any() else todo)
