@@ -30,7 +30,7 @@ def nearest_first(boxes):
     highest = slopes.max(1)[:, None]
     ahead = far <= near.T
     beside = ((right <= left.T) & (right > 0)) | ((left >= right.T) & (left < 0))
-    first = (ahead | (beside & ~ahead.T)) & (lowest < highest.T) & (lowest.T < highest)
+    first = (ahead | (beside & ~ahead.T)) & (lowest < highest.T) & (highest > lowest.T)
     waits = first.sum(0)
     distance = near[:, 0]
     order = []
