@@ -73,7 +73,7 @@ class Street:
     def plan_ground(self):
         """Kerbs, house fronts, now and then a side street, grass along the road, rails."""
         rng = self.rng
-        edges = (-rng.uniform(2.3, 4.9), rng.uniform(2.3, 4.9))
+        edges = (-rng.uniform(2.2, 4.5), rng.uniform(2.2, 4.5))
         crossing = None
         if rng.uniform() < 0.35:
             start = rng.uniform(12, 20)
@@ -83,8 +83,8 @@ class Street:
         for kerb, sign in zip(edges, (-1, 1), strict=True):
             wide = rng.uniform(2.5, 5)
             if rng.uniform() < 0.42:
-                wide += 1.2
-                strip = rng.uniform(1.2, 2.6)
+                wide += 1.5
+                strip = rng.uniform(1.5, 3.2)
                 start = rng.choice([0.2, wide - strip])
                 strips.append(sorted((kerb + sign * start, kerb + sign * (start + strip))))
             fronts.append(kerb + sign * wide)
@@ -159,10 +159,12 @@ class Street:
                 self.end.append(functools.partial(objects.hedge, canvas, *place))
 
     def plan_lots(self, side):
-        """Houses and, every so often, something open along one side, from near to far."""
+        """Houses and gardens along one side, from near to far; some sides have one wall, fence or lawn all along."""
         rng = self.rng
         sign = 2 * side - 1
         crossing = self.ground.crossing or (FAR, FAR)
+        style = rng.choice(["mixed", "wall", "fence", "lawn"], p=[0.4, 0.22, 0.24, 0.14])
+        border = self.border(style)
         z = 2.0
         last_open = rng.uniform() < 0.5
         kinds = []
@@ -173,12 +175,15 @@ class Street:
             if z < crossing[0] < z + deep + 2:
                 deep = max(crossing[0] - z, 1)
             front = self.fronts[side] + sign * rng.uniform(0, 1.5)
-            if not opened:
-                lot = self.house(front, sign, z, deep, beside)
-            else:
+            if style != "mixed" and (z < 35 or opened):
+                opened = True
+                lot = self.open_lot(border, self.fronts[side], sign, z, deep)
+            elif opened:
                 if not kinds:
                     kinds = list(rng.permutation(["hedge", "wall", "wall", "fence", "lawn"]))
-                lot = self.open_lot(kinds.pop(), front, sign, z, deep)
+                lot = self.open_lot(self.border(kinds.pop()), front, sign, z, deep)
+            else:
+                lot = self.house(front, sign, z, deep, beside)
             self.things.append(((*sorted((front, front + sign * 50)), z, z + deep), lot))
             z += deep
             last_open = opened
@@ -187,6 +192,23 @@ class Street:
                 z = crossing[1]
                 beside = 40.0
                 last_open = True
+
+    def border(self, kind):
+        """What stands between sidewalk and garden: [(heights, label, texture)] for `Canvas.wall`; None for a hedge."""
+        rng = self.rng
+        if kind == "hedge":
+            return None
+        if kind == "fence":
+            high = rng.uniform(1.0, 2.4)
+            return [((0, high), FENCE, fencing(rng, high))]
+        if kind == "wall":
+            high = rng.uniform(1.2, 3.2)
+            faces = [((0, high), WALL, masonry(rng, high))]
+            if high < 1.8 and rng.uniform() < 0.4:
+                top = high + rng.uniform(0.6, 1.1)
+                faces.append(((high, top), FENCE, fencing(rng, top)))
+            return faces
+        return []
 
     def house(self, front, sign, z, deep, beside=14.0):
         """What paints a house: its front at x, and `beside` metres of the side that faces the camera."""
@@ -200,24 +222,17 @@ class Street:
             for end in ((front + sign * beside, z), (front, z + deep))
         ]
 
-    def open_lot(self, kind, front, sign, z, deep):
-        """What paints a garden behind a hedge, a wall or a fence, or an open lawn; trees; a house or bushes behind."""
+    def open_lot(self, border, front, sign, z, deep):
+        """What paints a garden behind a border, or an open lawn; trees; a house or bushes at its back."""
         rng = self.rng
         canvas = self.canvas
-        lot = []
         ends = (front, z), (front, z + deep)
-        if kind == "hedge":
-            lot.append(self.bushes(front + sign * 0.6, z, deep, rng.uniform(1.0, 2.2)))
-        elif kind == "wall":
-            high = rng.uniform(1.2, 3.2)
-            lot.append(functools.partial(canvas.wall, *ends, (0, high), WALL, masonry(rng, high)))
-            self.cast(ends, high)
-            if high < 1.8 and rng.uniform() < 0.4:
-                top = high + rng.uniform(0.6, 1.1)
-                lot.append(functools.partial(canvas.wall, *ends, (high, top), FENCE, fencing(rng, top)))
-        elif kind == "fence":
-            high = rng.uniform(0.9, 2.2)
-            lot.append(functools.partial(canvas.wall, *ends, (0, high), FENCE, fencing(rng, high)))
+        if border is None:
+            lot = [self.bushes(front + sign * 0.6, z, deep, rng.uniform(1.0, 2.2))]
+        else:
+            lot = [functools.partial(canvas.wall, *ends, *face) for face in border]
+        for heights, _, _ in border or ():
+            self.cast(ends, heights[1])
         back = rng.uniform(5, 10)
         self.ground.lawns.append((*sorted((front, front + sign * (back + 1))), z, z + deep))
         for at in (z + deep * rng.uniform(0.1, 0.4), z + deep * rng.uniform(0.5, 0.9)):
@@ -225,7 +240,7 @@ class Street:
                 shape = rng.uniform(4.5, 9), rng.uniform(2, 3.4), self.leaf()
                 x = front + sign * rng.uniform(1.5, 4)
                 lot.append(functools.partial(objects.tree, canvas, x, at, rng, *shape))
-        if rng.uniform() < 0.6:
+        if rng.uniform() < 0.7:
             return lot + self.house(front + sign * back, sign, z, deep)
         return [*lot, self.bushes(front + sign * back, z, deep, rng.uniform(2, 5))]
 

@@ -89,13 +89,13 @@ def _heavy(street):
     kinds = [(vehicles.truck, (6, 10)), (vehicles.bus, (8.5, 12.5)), (vehicles.tram, (14, 26))]
     for kind in rng.permutation(3):
         draw, lengths = kinds[kind]
-        if rng.uniform() > 0.62:
+        if rng.uniform() > 0.58:
             continue
         for _ in range(16):
             length = rng.uniform(*lengths)
             x, z, turn = _heavy_place(street, length, draw is vehicles.tram)
             box = _box(x, z, turn, length, 1.3)
-            if _free(street, box) and _in_sight(street, box, 3.2, 0.012):
+            if _free(street, box) and _in_sight(street, box, 3.2, 0.03):
                 street.add(box, draw, x, z, turn, length, rng)
                 _stand(street, box, 3.2)
                 break
@@ -118,22 +118,22 @@ def _heavy_place(street, length, on_rails):
     if not on_rails:
         x += rng.uniform(-0.3, 0.4) * (2 * lane - 1)
         turn += rng.uniform(-0.06, 0.06)
-    return x, street.inside(x, 5.5, 17) + length / 2, turn
+    return x, street.inside(x, 5, 14) + length / 2, turn
 
 
 def _ridden(street):
     """Someone on a bicycle, someone on a motorcycle, on the road, along it or across."""
     rng = street.rng
     for motor in (False, True):
-        for _ in range(rng.choice([0, 1, 2], p=[0.55, 0.38, 0.07])):
+        for _ in range(rng.choice([0, 1, 2], p=[0.58, 0.36, 0.06])):
             for _ in range(8):
                 x = rng.uniform(street.edges[0] + 0.4, street.edges[1] - 0.4)
-                z = street.inside(x, 4.5, 9)
+                z = street.inside(x, 4.2, 7.5)
                 turn = rng.choice([0, np.pi]) + rng.uniform(-0.5, 0.5)
                 if rng.uniform() < 0.35:
                     turn = rng.choice([-1, 1]) * np.pi / 2 + rng.uniform(-0.5, 0.5)
                 box = _box(x, z, turn, 1.9, 0.35)
-                if _free(street, box) and _in_sight(street, box, 1.75, 0.004):
+                if _free(street, box) and _in_sight(street, box, 1.75, 0.008):
                     street.add(box, _ride, x, z, turn, rng, motor)
                     _stand(street, box, 1.5)
                     break
@@ -144,7 +144,7 @@ def _ride(canvas, x, z, turn, rng, motor):
 
 
 def _parked(street):
-    """Bicycles and motorcycles left on the sidewalk or at the kerb, one to three in a row."""
+    """Bicycles and motorcycles left on the sidewalk or at the kerb, one or two in a row."""
     rng = street.rng
     for draw in (riders.bicycle, riders.motorcycle):
         if rng.uniform() > 0.36:
@@ -153,12 +153,12 @@ def _parked(street):
             side = rng.integers(2)
             kerb = street.edges[side]
             x = kerb + (street.fronts[side] - kerb) * rng.uniform(-0.15, 0.8)
-            z = street.inside(x, 4.8, 9)
+            z = street.inside(x, 4.4, 8)
             turn = rng.choice([0, 1, 2, 3]) * np.pi / 2 + rng.uniform(-0.4, 0.4)
-            if not _in_sight(street, _box(x, z, turn, 1.8, 0.3), 1.1, 0.004):
+            if not _in_sight(street, _box(x, z, turn, 1.8, 0.3), 1.1, 0.006):
                 continue
             step = 0.75 if abs(np.sin(turn)) > 0.7 else 2.1
-            for k in range(rng.integers(1, 4)):
+            for k in range(rng.integers(1, 3)):
                 box = _box(x, z + k * step, turn, 1.8, 0.3)
                 if _free(street, box, 0.0):
                     street.add(box, draw, x, z + k * step, turn + rng.uniform(-0.1, 0.1), rng)
@@ -223,16 +223,16 @@ def _clear_of_crossing(street, z):
 def _lights(street):
     """Traffic lights on posts beside the road, now and then one more on an arm over it."""
     rng = street.rng
-    if rng.uniform() > 0.68:
+    if rng.uniform() > 0.6:
         return
     colour = any_colour(rng, (0, 0.2), (0.15, 0.85))
     for side in rng.permutation(2)[: rng.integers(1, 3)]:
         kerb = street.edges[side]
         sign = 2 * side - 1
         x = kerb + sign * rng.uniform(0.2, 0.9)
-        z = _clear_of_crossing(street, street.inside(x, 6, 11))
+        z = _clear_of_crossing(street, street.inside(x, 5.5, 9.5))
         thick = rng.uniform(0.14, 0.24)
-        size = rng.uniform(0.95, 1.3)
+        size = rng.uniform(1.05, 1.45)
         low = rng.uniform(1.9, 2.7)
         box = (x - 0.15, x + 0.15, z - 0.1, z + 0.1)
         street.add(box, objects.pole, x, z, rng, low + size * rng.uniform(0.6, 1.1), thick, colour)
@@ -252,14 +252,14 @@ def _posts(street, side):
     kerb = street.edges[side]
     front = street.fronts[side]
     metal = any_colour(rng, (0, 0.2), (0.15, 0.85))
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(1, 3)):
         x = kerb + (front - kerb) * rng.uniform(0.05, 0.3)
         z = _clear_of_crossing(street, street.inside(x, 5.5, 11))
         high = rng.choice([2.8, 3.2, 5.5, 7.0])
         thick = rng.uniform(0.2, 0.32)
         street.add((x - 0.15, x + 0.15, z - 0.1, z + 0.1), objects.pole, x, z, rng, high, thick, metal)
         street.cast([(x - thick / 2, z), (x + thick / 2, z)], high)
-        if rng.uniform() < 0.75:
+        if rng.uniform() < 0.85:
             size = rng.uniform(0.75, 1.15)
             up = min(high, rng.uniform(2.3, 3.0)) - size / 2 + 0.1
             street.add((x - size / 2, x + size / 2, z - 0.2, z - 0.1), objects.sign, x, up, z, rng, size)
@@ -273,7 +273,7 @@ def _people(street, side):
         x = kerb + (street.fronts[side] - kerb) * rng.uniform(0.2, 0.9)
         if rng.uniform() >= 0.8:
             x = rng.uniform(*street.edges)
-        z = street.inside(x, 5, 9.5)
+        z = street.inside(x, 4.5, 9)
         box = (x - 0.3, x + 0.3, z - 0.2, z + 0.2)
         if _free(street, box, 0.1):
             street.add(box, objects.person, x, z, rng)

@@ -261,7 +261,7 @@ def _display(rng):
 
 
 def bus(canvas, x, z, turn, length, rng):
-    """A bus: rows of windows, doors on its right, a destination over the windscreen."""
+    """A bus: rows of windows, doors on its right, a destination over the windscreen, mirrors like ears."""
     half = rng.uniform(1.2, 1.28)
     high = rng.uniform(2.9, 3.3)
     pose = Pose(canvas, x, z, turn)
@@ -297,15 +297,17 @@ def bus(canvas, x, z, turn, length, rng):
         side.append((rect(-0.3 * length, 0.05 * length, 0.6, 0.97 * belt), any_colour(rng)))
     if pose.eye[1] > 0:
         side += _doors((front - 1.0, rng.uniform(-0.1, 0.05) * length), 0.35, 0.8 * high, colour, glass)
-    side += wheels((front - 2.4, -front + 2.6), 0.48)
-    shapes = [*tyres(pose, length, half, 0.35, 0.5), *solid(pose, profile, half, colour, panels, side)]
+    side += wheels((front - 2.4, -front + 2.6), 0.5)
+    ears = [rect(s * (half + 0.12) - 0.11, s * (half + 0.12) + 0.11, 0.55 * high, 0.84 * high) for s in (-1, 1)]
+    shapes = [(upright(ear, front + 0.1), BLACK) for ear in ears]
+    shapes += [*tyres(pose, length, half, 0.35, 0.5), *solid(pose, profile, half, colour, panels, side)]
     pose.paint(shapes, BUS, length)
 
 
 def tram(canvas, x, z, turn, length, rng):
     """A tram: sloping ends, segments joined by bellows, no wheels to be seen, a pantograph on the roof."""
     half = rng.uniform(1.15, 1.28)
-    high = rng.uniform(3.2, 3.6)
+    high = rng.uniform(3.4, 3.8)
     pose = Pose(canvas, x, z, turn)
     if pose.hidden(length, half, high + 1):
         return
