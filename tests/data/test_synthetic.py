@@ -167,10 +167,10 @@ def test_classes_are_not_told_by_colour_and_place(splits):
     linear_model = pytest.importorskip("sklearn.linear_model", reason="the test extra brings scikit-learn")
     train, val = splits
     rng = np.random.default_rng(0)
-    features, truth = pixels(*train, rng, 40_000)
+    features, truth = pixels(*train, rng, 15_000)
     mean = features.mean(0)
     deviation = features.std(0)
-    model = linear_model.LogisticRegression(max_iter=200).fit((features - mean) / deviation, truth)
+    model = linear_model.LogisticRegression(max_iter=100).fit((features - mean) / deviation, truth)
     features, truth = pixels(*val, rng, 100_000)
     guess = model.predict((features - mean) / deviation)
     confusion = np.zeros((34, 34), int)
