@@ -73,7 +73,7 @@ class Street:
     def plan_ground(self):
         """Kerbs, house fronts, now and then a side street, grass along the road, rails."""
         rng = self.rng
-        edges = (-rng.uniform(2.2, 4.5), rng.uniform(2.2, 4.5))
+        edges = (-rng.uniform(2.2, 4.4), rng.uniform(2.2, 4.4))
         crossing = None
         if rng.uniform() < 0.35:
             start = rng.uniform(12, 20)
@@ -81,10 +81,10 @@ class Street:
         fronts = []
         strips = []
         for kerb, sign in zip(edges, (-1, 1), strict=True):
-            wide = rng.uniform(2.5, 5)
-            if rng.uniform() < 0.42:
-                wide += 1.5
-                strip = rng.uniform(1.5, 3.2)
+            wide = rng.uniform(2.8, 5)
+            if rng.uniform() < 0.36:
+                wide += 1.8
+                strip = rng.uniform(1.8, 3.2)
                 start = rng.choice([0.2, wide - strip])
                 strips.append(sorted((kerb + sign * start, kerb + sign * (start + strip))))
             fronts.append(kerb + sign * wide)
@@ -163,7 +163,7 @@ class Street:
         rng = self.rng
         sign = 2 * side - 1
         crossing = self.ground.crossing or (FAR, FAR)
-        style = rng.choice(["mixed", "wall", "fence", "lawn"], p=[0.4, 0.22, 0.24, 0.14])
+        style = rng.choice(["mixed", "wall", "fence", "lawn"], p=[0.54, 0.18, 0.18, 0.1])
         border = self.border(style)
         z = 2.0
         last_open = rng.uniform() < 0.5
@@ -171,7 +171,7 @@ class Street:
         beside = 14.0
         while z < FAR:
             deep = rng.uniform(6, 13)
-            opened = rng.uniform() < (0.4 if last_open else 0.85)
+            opened = rng.uniform() < (0.15 if last_open else 0.6)
             if z < crossing[0] < z + deep + 2:
                 deep = max(crossing[0] - z, 1)
             front = self.fronts[side] + sign * rng.uniform(0, 1.5)
@@ -199,10 +199,10 @@ class Street:
         if kind == "hedge":
             return None
         if kind == "fence":
-            high = rng.uniform(1.0, 2.4)
+            high = rng.uniform(1.2, 2.5)
             return [((0, high), FENCE, fencing(rng, high))]
         if kind == "wall":
-            high = rng.uniform(1.2, 3.2)
+            high = rng.uniform(1.4, 3.2)
             faces = [((0, high), WALL, masonry(rng, high))]
             if high < 1.8 and rng.uniform() < 0.4:
                 top = high + rng.uniform(0.6, 1.1)
@@ -235,12 +235,11 @@ class Street:
             self.cast(ends, heights[1])
         back = rng.uniform(5, 10)
         self.ground.lawns.append((*sorted((front, front + sign * (back + 1))), z, z + deep))
-        for at in (z + deep * rng.uniform(0.1, 0.4), z + deep * rng.uniform(0.5, 0.9)):
-            if rng.uniform() < 0.8:
-                shape = rng.uniform(4.5, 9), rng.uniform(2, 3.4), self.leaf()
-                x = front + sign * rng.uniform(1.5, 4)
-                lot.append(functools.partial(objects.tree, canvas, x, at, rng, *shape))
-        if rng.uniform() < 0.7:
+        if rng.uniform() < 0.6:
+            shape = rng.uniform(4.5, 9), rng.uniform(2, 3.4), self.leaf()
+            place = front + sign * rng.uniform(1.5, 4), z + deep * rng.uniform(0.2, 0.9)
+            lot.append(functools.partial(objects.tree, canvas, *place, rng, *shape))
+        if rng.uniform() < 0.75:
             return lot + self.house(front + sign * back, sign, z, deep)
         return [*lot, self.bushes(front + sign * back, z, deep, rng.uniform(2, 5))]
 

@@ -125,7 +125,7 @@ def _ridden(street):
     """Someone on a bicycle, someone on a motorcycle, on the road, along it or across."""
     rng = street.rng
     for motor in (False, True):
-        for _ in range(rng.choice([0, 1, 2], p=[0.58, 0.36, 0.06])):
+        for _ in range(rng.choice([0, 1, 2], p=[0.62, 0.34, 0.04])):
             for _ in range(8):
                 x = rng.uniform(street.edges[0] + 0.4, street.edges[1] - 0.4)
                 z = street.inside(x, 4.2, 7.5)
@@ -147,7 +147,7 @@ def _parked(street):
     """Bicycles and motorcycles left on the sidewalk or at the kerb, one or two in a row."""
     rng = street.rng
     for draw in (riders.bicycle, riders.motorcycle):
-        if rng.uniform() > 0.36:
+        if rng.uniform() > 0.32:
             continue
         for _ in range(8):
             side = rng.integers(2)
@@ -273,7 +273,7 @@ def _people(street, side):
         x = kerb + (street.fronts[side] - kerb) * rng.uniform(0.2, 0.9)
         if rng.uniform() >= 0.8:
             x = rng.uniform(*street.edges)
-        z = street.inside(x, 4.5, 9)
+        z = street.inside(x, 4.5, 8)
         box = (x - 0.3, x + 0.3, z - 0.2, z + 0.2)
         if _free(street, box, 0.1):
             street.add(box, objects.person, x, z, rng)
@@ -281,10 +281,10 @@ def _people(street, side):
 
 
 def _trees(street, side):
-    """In half the streets, a row of trees along a kerb."""
+    """Often, a row of trees along a kerb."""
     rng = street.rng
     kerb = street.edges[side]
-    if rng.uniform() < 0.5:
+    if rng.uniform() < 0.4:
         for z in np.arange(rng.uniform(10, 18), 50, rng.uniform(8, 14)):
             if street.ground.in_crossing(z):
                 continue

@@ -69,12 +69,12 @@ def masonry(rng, high):
 
 def fencing(rng, high):
     """A fence with holes: bars, pickets, wire mesh, boards or a railing of tubes, between posts."""
-    kind = rng.integers(5)
+    kind = rng.choice(5, p=[0.25, 0.25, 0.1, 0.25, 0.15])
     paint = any_colour(rng, (0, 0.8), (0.06, 0.9))
     if kind in (1, 3) and rng.uniform() < 0.5:
         paint = np.array([0.55, 0.38, 0.22]) * rng.uniform(0.5, 1.5)
     bay = rng.uniform(1.5, 2.6)
-    period, wide = ((0.17, 0.04), (0.15, 0.1), (0.13, 0.015), (0.16, 0.16), (high / 3.3, 0.05))[kind]
+    period, wide = ((0.17, 0.06), (0.15, 0.1), (0.13, 0.025), (0.16, 0.16), (high / 4.3, 0.08))[kind]
     period = period * rng.uniform(0.9, 1.3)
     table = rng.uniform(0.75, 1.2, 256).astype(np.float32)
 
