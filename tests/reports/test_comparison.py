@@ -48,10 +48,21 @@ def models(tmp_path_factory):
     return paths
 
 
+def turn_trains_into_buildings(source):
+    """Makes train a class that the truth lacks, but that a model may predict."""
+    for kind in ("labelIds", "instanceIds"):
+        for path in (source / "gtFine").rglob(f"*_gtFine_{kind}.png"):
+            with Image.open(path) as picture:
+                ids = np.array(picture)
+            ids[(ids == 31) | (ids.astype(int) // 1000 == 31)] = 11
+            Image.fromarray(ids).save(path)
+
+
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     root = tmp_path_factory.mktemp("streets")
     draw_cityscapes(root / "source", train=1, val=IMAGES, height=48, width=96, workers=1)
+    turn_trains_into_buildings(root / "source")
     prepare_dataset("cityscapes", root / "source", root / "records", shards=1, workers=1, progress=False)
     return root / "records"
 
@@ -183,7 +194,7 @@ def test_comparison_json_and_the_page_hold_the_table(found):
     comparison, folder = found
     numbers = json.loads((folder / "comparison.json").read_text())
     assert numbers["scores"] == comparison.table["scores"]
-    absent = LABELS.classes.index("train")  # no street has one, but a model may predict it
+    absent = LABELS.classes.index("train")
     ious = [(a["iou"][0], b["iou"][0]) for a, b in zip(numbers["images"], comparison.table["images"], strict=True)]
     assert all((a[c] is None) == np.isnan(b[c]) for a, b in ious for c in (ROAD, absent)), "nan must be null"
     assert numbers["bootstrap"]["groups"] == ["eastmoor", "fernfeld"]

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 WITH_INSTANCES = (24, 25, 26, 27, 28, 31, 32, 33)  # Cityscapes ids, person to bicycle
 NEAR = 1.5  # metres; nothing nearer is projected
 FAR = 75.0  # metres; where the street ends
+GAP = np.full(3, np.nan)  # the "colour" of a hole: part of the object, but what lies behind shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,20 @@ def blobs(rng, centres, radii, points=9, ragged=0.25):
     return centres[:, None] + radii[:, None] * ring
 
 
+def capsules(starts, ends, radii):
+    """Bars with round ends (n, 10, 2) from points (n, 2) to points (n, 2); radii (n, 2) at both, in pixels."""
+    heading = np.arctan2(ends[:, 1] - starts[:, 1], ends[:, 0] - starts[:, 0])[:, None]
+    angle = heading + np.linspace(np.pi / 2, 3 * np.pi / 2, 5)
+    arc = np.stack([np.cos(angle), np.sin(angle)], 2)
+    radii = np.asarray(radii)[:, :, None, None]
+    return np.concatenate([starts[:, None] + radii[:, 0] * arc, ends[:, None] - radii[:, 1] * arc], 1)
+
+
 class Canvas:
-    """Image (0..1), Cityscapes label ids and instance ids, filled from near to far: what is painted stays."""
+    """Image (0..1), Cityscapes label ids and instance ids, filled from near to far: what is painted stays.
+
+    As in Cityscapes, the label of a fence or a wheel covers its holes, through which the image shows what is behind.
+    """
 
     def __init__(self, rng, height, width, camera, light):
         self.rng = rng
@@ -80,7 +93,8 @@ class Canvas:
         self.image = np.zeros((height, width, 3), np.float32)
         self.labels = np.zeros((height, width), np.uint8)
         self.instances = np.zeros((height, width), np.uint16)
-        self.free = np.ones((height, width), bool)
+        self.free = np.ones((height, width), bool)  # of colour
+        self.unlabelled = np.ones((height, width), bool)
         self.counts = dict.fromkeys(WITH_INSTANCES, 0)
 
     def clip(self, left, top, right, bottom):
@@ -93,20 +107,31 @@ class Canvas:
             return None
         return slice(top, bottom), slice(left, right)
 
-    def paint(self, box, use, colour, label, depth):
-        """Puts colours (n, 3), dimmed by haze over depth (metres), at the n free pixels `use` of box."""
+    def paint(self, box, use, colour, label, depth, *, outline=None):
+        """Puts colours (n, 3), dimmed by haze over depth (metres), at the n free pixels `use` of box.
+
+        The label goes to the pixels `outline`, `use` and the holes in it, that have none yet; None: to `use`.
+        """
         clear = np.exp(-np.asarray(depth, np.float32) / self.light.haze_metres)[..., None]
+        self.image[box][use] = colour * clear + self.light.haze * (1 - clear)
+        self.free[box][use] = False
+        self.mark(box, use if outline is None else outline, label)
+
+    def mark(self, box, outline, label):
+        """Labels the pixels `outline` of box that have no label yet, as one more object of its class."""
+        new = outline & self.unlabelled[box]
+        if not new.any():
+            return
         identity = label
         if label in self.counts:
             identity = label * 1000 + self.counts[label]
             self.counts[label] += 1
-        self.image[box][use] = colour * clear + self.light.haze * (1 - clear)
-        self.labels[box][use] = label
-        self.instances[box][use] = identity
-        self.free[box][use] = False
+        self.labels[box][new] = label
+        self.instances[box][new] = identity
+        self.unlabelled[box][new] = False
 
     def sprite(self, shapes, label, depth, *, grain=0.04, rounded=0.0):
-        """Paints polygons [(points (n, 2), colour)] as one object; `rounded` shades it like a cylinder."""
+        """Paints polygons [(points (n, 2), colour or GAP)] as one object; `rounded` shades it like a cylinder."""
         every = np.concatenate([points for points, _ in shapes])
         box = self.clip(*every.min(0).tolist(), *(every.max(0) + 1).tolist())
         if box is None:
@@ -117,24 +142,28 @@ class Canvas:
         picture = Image.new("RGBA", size)
         pen = ImageDraw.Draw(picture)
         every = every - (left, top)
-        tones = (np.clip([colour for _, colour in shapes], 0, 1) * 255).astype(int).tolist()
+        tones = np.array([(*colour, 1) for _, colour in shapes])
+        tones[np.isnan(tones[:, 0])] = (0, 0, 0, 0.5)
+        tones = (np.clip(tones, 0, 1) * 255).astype(int).tolist()
         start = 0
         for (points, _), tone in zip(shapes, tones, strict=True):
-            pen.polygon(every[start : start + len(points)].ravel().tolist(), fill=(*tone, 255))
+            pen.polygon(every[start : start + len(points)].ravel().tolist(), fill=tuple(tone))
             start += len(points)
         picture = np.asarray(picture)
-        use = (picture[..., 3] > 0) & self.free[box]
+        use = (picture[..., 3] == 255) & self.free[box]
         columns = np.nonzero(use)[1]
-        if not columns.size:
-            return
         across = columns * np.float32(2 / size[0]) - 1
         sunny = -math.copysign(self.light.strength, self.light.across)
         shade = 1 + 0.2 * sunny * across - rounded * across**2
         shade *= 1 + grain * self.rng.standard_normal(columns.size, dtype=np.float32)
-        self.paint(box, use, picture[use][:, :3] * (shade / 255)[:, None], label, depth)
+        outline = picture[..., 3] > 0
+        self.paint(box, use, picture[use][:, :3] * (shade / 255)[:, None], label, depth, outline=outline)
 
     def wall(self, start, end, heights, label, texture):
-        """Paints an upright plane over two ground points (x, z); texture(along, up, scale) colours it."""
+        """Paints an upright plane over two ground points (x, z).
+
+        texture(along, up, scale) gives the colours of n pixels (n, 3); nan where the plane has a hole.
+        """
         camera = self.camera
         (first, _), (last, _) = (camera.project(x, 0, z) for x, z in (start, end))
         if abs(last - first) < 1:
@@ -154,4 +183,13 @@ class Canvas:
         column = np.nonzero(use)[1]
         if column.size:
             scale = scale[column]
-            self.paint(box, use, texture(along[column], up[use], scale), label, camera.focal / scale)
+            colour = texture(along[column], up[use], scale)
+            depth = camera.focal / scale
+            hole = np.isnan(colour[..., 0])
+            outline = use
+            if hole.any():
+                outline = use.copy()
+                use[use] = ~hole
+                colour = colour[~hole]
+                depth = depth[~hole]
+            self.paint(box, use, colour, label, depth, outline=outline)

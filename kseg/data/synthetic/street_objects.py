@@ -1,94 +1,15 @@
-"""What stands in a drawn street: cars, people, poles, signs, trees, hedges, each one sprite of polygons."""
+"""What stands in a drawn street: people, poles, signs, lights, trees, hedges, each one sprite of polygons."""
 
 import numpy as np
 
 from kseg.data.synthetic.street_canvas import any_colour, blobs
 
 POLE = 17
+TRAFFIC_LIGHT = 19
 SIGN = 20
 VEGETATION = 21
-PERSON = 24
-CAR = 26  # Cityscapes ids
-RING = np.linspace(0, 2 * np.pi, 13)[:-1]
-
-
-def car(canvas, x, z, turn, colour, rng):
-    """A car whose middle stands at (x, z): a profile drawn out sideways, glass, lights, plate and wheels."""
-    length = rng.uniform(3.7, 4.8)
-    width = rng.uniform(1.7, 1.95)
-    high = rng.uniform(1.4, 1.9)
-    column, row = canvas.camera.project(x, 0, z - length / 2)
-    wide = 0.75 * length * canvas.camera.focal / (z - length / 2)
-    if canvas.clip(column - 2 * wide, row - wide, column + 2 * wide, row + 2) is None:
-        return
-    belt = 0.55 * high
-    bonnet = rng.uniform(0.15, 0.27)
-    tail = rng.choice([0.02, 0.05, 0.18])
-    profile = [(0, 0.25), (0, belt * 0.97), (tail, belt), (tail + 0.09, high), (0.72 - bonnet / 2, high)]
-    profile += [(1 - bonnet, belt), (1, 0.8 * belt), (1, 0.25)]
-    profile = np.array(profile) * (length, 1) - (length / 2, 0)
-    glass = np.array([0.1, 0.13, 0.16]) + rng.uniform(0, 0.3)
-    cos = np.cos(turn)
-    sin = np.sin(turn)
-    # a face is (nearness, [(points (n, 3) along, across, up in metres, colour)])
-    faces = []
-    tones = (0.85, 0.75, None, 1.15, None, 1.05, 0.9)
-    for start, end, tone in zip(profile[:-1], profile[1:], tones, strict=True):
-        shapes = [(_strip(start, end, width), colour * (tone or 1))]
-        if tone is None:
-            corners = shapes[0][0]
-            shapes.append((corners.mean(0) + (corners - corners.mean(0)) * (0.86, 0.86, 0.8), glass))
-        faces.append((z + (start[0] + end[0]) / 2 * cos, shapes))
-    for k, lamp in ((0, (0.75, 0.06, 0.06)), (-1, (0.95, 0.95, 0.85))):
-        at = profile[k][0]
-        depth, shapes = faces[k]
-        under = [(_panel(at, side * width * 0.38, width * 0.08, 0, 0.4), np.full(3, 0.06)) for side in (-1, 1)]
-        over = [(_panel(at, side * width * 0.36, width * 0.1, 0.7 * belt, 0.92 * belt), lamp) for side in (-1, 1)]
-        over.append((_panel(at, 0, width * 0.13, 0.5, 0.62), np.full(3, 0.85)))
-        over.append((_panel(at, 0, width * 0.5, 0.25, 0.42), colour * 0.45))
-        faces[k] = (depth, under + shapes + over)
-    for side in (-1, 1):
-        # the side that looks at the camera lies nearer than every slice, the other one farther
-        across = side * width / 2
-        seen = (x + across * cos) * side * cos - (z - across * sin) * side * sin < 0
-        faces.append((-1e3 if seen else 1e3, _flank(profile, across, length, colour * (0.8 + 0.1 * side), glass)))
-    faces.sort(key=lambda face: -face[0])
-    shapes = [shape for _, face in faces for shape in face]
-    along, across, up = np.concatenate([points for points, _ in shapes]).T
-    column, row = canvas.camera.project(x + across * cos + along * sin, up, z + along * cos - across * sin)
-    seen = np.split(np.stack([column, row], 1), np.cumsum([len(points) for points, _ in shapes])[:-1])
-    shapes = [(points, tone) for points, (_, tone) in zip(seen, shapes, strict=True)]
-    canvas.sprite(shapes, CAR, z - length / 2 * abs(cos))
-
-
-def _strip(start, end, width):
-    """A car's panel from side to side between two profile points (along, up)."""
-    half = width / 2
-    a0, u0 = start
-    a1, u1 = end
-    return np.array([(a0, -half, u0), (a0, half, u0), (a1, half, u1), (a1, -half, u1)])
-
-
-def _panel(along, middle, half, low, high):
-    """An upright rectangle across a car's end."""
-    left = middle - half
-    right = middle + half
-    return np.array([(along, left, low), (along, right, low), (along, right, high), (along, left, high)])
-
-
-def _flank(profile, across, length, colour, glass):
-    """A car's side: profile, side windows, wheels."""
-
-    def upright(points):
-        return np.insert(points, 1, across, axis=1)
-
-    window = profile[2:6].mean(0) + (profile[2:6] - profile[2:6].mean(0)) * (0.8, 0.75)
-    shapes = [(upright(profile), colour), (upright(window), glass)]
-    for axle in (-0.31 * length, 0.31 * length):
-        for radius, tone in ((0.34, 0.05), (0.19, 0.5)):
-            rim = np.stack([axle + radius * np.cos(RING), 0.34 + radius * np.sin(RING)], 1)
-            shapes.append((upright(rim), np.full(3, tone)))
-    return shapes
+PERSON = 24  # Cityscapes ids
+LAMPS = ((0.98, 0.1, 0.08), (1.0, 0.72, 0.1), (0.15, 0.95, 0.5))  # red, amber, green
 
 
 def person(canvas, x, z, rng):
@@ -170,6 +91,43 @@ def sign(canvas, x, up, z, rng, size):
         bar = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (wide, tall) + middle
         shapes.append((bar, mark))
     canvas.sprite(shapes, SIGN, z - 0.1)
+
+
+def traffic_light(canvas, x, up, z, rng, high):
+    """A traffic light whose foot is `up`: two or three lamps under hoods, one or two of them lit; or from aside."""
+    column, row = canvas.camera.project(x, up, z)
+    unit = canvas.camera.focal / z * high
+    lamps = (0, 1, 2) if rng.uniform() < 0.8 else (0, 2)
+    lit = ((0,), (2,), (1,), (0, 1))[rng.choice(4, p=[0.4, 0.4, 0.1, 0.1])]
+    aside = rng.choice([0, -1, 1], p=[0.76, 0.12, 0.12])  # the way the lamps face if not to the camera
+    housing = np.full(3, rng.uniform(0.04, 0.2))
+    if rng.uniform() < 0.5:
+        housing = any_colour(rng, (0, 0.9), (0.04, 0.6))
+
+    def at(points):
+        return np.array(points) * (unit, -unit) + (column, row)
+
+    def box(wide, low, top):
+        return at([(-wide, low), (wide, low), (wide, top), (-wide, top)])
+
+    tall = len(lamps) / 3
+    shapes = []
+    if aside == 0 and rng.uniform() < 0.5:
+        shapes += [(box(0.29, -0.08, tall + 0.08), np.full(3, 0.9)), (box(0.25, -0.05, tall + 0.05), np.full(3, 0.05))]
+    shapes.append((box(0.19 if aside == 0 else 0.12, 0, tall), housing))
+    for k, lamp in enumerate(lamps):
+        middle = tall - (k + 0.5) / 3
+        if aside != 0:
+            hood = np.array([(0.1, 0.13), (0.27, 0.1), (0.27, 0.06), (0.1, -0.06)]) * (aside, 1)
+            shapes.append((at(hood + (0, middle)), housing * 0.7))
+            continue
+        hood = np.array([(-0.16, 0.02), (-0.12, 0.15), (0.12, 0.15), (0.16, 0.02)])
+        shapes.append((at(hood + (0, middle)), housing * 0.4))
+        tone = np.array(LAMPS[lamp])
+        if lamp not in lit:
+            tone = tone * 0.2 + 0.04
+        shapes.append((blobs(rng, at([(0, middle)]), np.full((1, 2), 0.125 * unit), 12, 0)[0], tone))
+    canvas.sprite(shapes, TRAFFIC_LIGHT, z - 0.1)
 
 
 def tree(canvas, x, z, rng, high, spread, colour):

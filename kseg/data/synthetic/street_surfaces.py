@@ -1,4 +1,6 @@
-"""The surfaces of a drawn street: sky, ground, facades, and what the camera adds at the end."""
+"""Sky and ground of a drawn street, and what the camera adds at the end."""
+
+import dataclasses
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -9,6 +11,7 @@ EGO_VEHICLE = 1
 OUT_OF_ROI = 3
 ROAD = 7
 SIDEWALK = 8
+TERRAIN = 22
 SKY = 23  # Cityscapes ids
 
 
@@ -50,11 +53,41 @@ def paint_sky(canvas, mood):
     sky += 0.25 * canvas.light.strength * glow[..., None]
     free = canvas.free
     canvas.image[free] = sky[free]
-    canvas.labels[free] = canvas.instances[free] = SKY
+    canvas.mark(np.s_[:, :], free, SKY)
 
 
-def paint_ground(canvas, edges, shadow):
-    """Road and sidewalks pixel by pixel in world metres: asphalt, markings, kerb, slabs, shadows."""
+@dataclasses.dataclass
+class Ground:
+    """What the ground is made of, in metres: sidewalk, except where a line below says otherwise.
+
+    edges: the road's left and right kerb (x). crossing: a side street from z to z, or None. strips: grass from x to x
+    all along. lawns: grass over (x, x, z, z). rails: x of the middle of each track. rails_across: z of a track in the
+    side street, or None.
+    """
+
+    edges: tuple
+    crossing: tuple | None
+    strips: list
+    lawns: list
+    rails: list
+    rails_across: float | None
+
+    def in_crossing(self, z):
+        """Whether z lies in the side street."""
+        if self.crossing is None:
+            return np.zeros(np.shape(z), bool)
+        return (z > self.crossing[0]) & (z < self.crossing[1])
+
+    def off_kerb(self, x, z):
+        """Metres to the nearest kerb."""
+        off = np.minimum(np.abs(x - self.edges[0]), np.abs(x - self.edges[1]))
+        if self.crossing is not None:
+            off = np.minimum(off, np.minimum(np.abs(z - self.crossing[0]), np.abs(z - self.crossing[1])))
+        return off
+
+
+def paint_ground(canvas, ground, shadow, leaf):
+    """Road, sidewalks and grass pixel by pixel in world metres: asphalt, markings, rails, kerb, slabs, shadows."""
     camera = canvas.camera
     rng = canvas.rng
     rows, columns = np.mgrid[0 : canvas.height, 0 : canvas.width].astype(np.float32)
@@ -63,25 +96,52 @@ def paint_ground(canvas, edges, shadow):
     scale = level[use] / camera.eye
     z = camera.focal / scale
     x = (columns[use] - camera.centre) / scale - camera.bend * z * z
-    road = (x > edges[0]) & (x < edges[1])
+    road = ((x > ground.edges[0]) & (x < ground.edges[1])) | ground.in_crossing(z)
+    grass = np.zeros_like(road)
+    ragged = x + 0.07 * np.sin(5 * z) + 0.05 * np.sin(17 * z)
+    for left, right in ground.strips:
+        grass |= (ragged > left) & (ragged < right)
+    for left, right, start, end in ground.lawns:
+        grass |= (x > left) & (x < right) & (z > start) & (z < end)
+    grass &= ~road
     grey = rng.uniform(0.2, 0.6)
-    colour = np.where(road[:, None], _asphalt(rng, x, z, edges, grey), _slabs(rng, x, z, scale, edges, grey))
     patches = smooth_noise(rng, canvas.height, canvas.width, 5)[use] * 0.3 + 0.85
     dark = np.asarray(shadow.filter(ImageFilter.GaussianBlur(canvas.width / 400)))[use] / np.float32(255)
     sunny = canvas.light.strength
-    colour = colour * (patches * (1 + 0.15 * sunny - (0.25 + 0.4 * sunny) * dark))[:, None]
-    everywhere = np.s_[:, :]
-    for label, here in ((ROAD, road), (SIDEWALK, ~road)):
+    bright = patches * (1 + 0.15 * sunny - (0.25 + 0.4 * sunny) * dark)
+    for label, here in ((ROAD, road), (SIDEWALK, ~road & ~grass), (TERRAIN, grass)):
+        place = x[here], z[here], scale[here]
+        if label == ROAD:
+            colour = _asphalt(rng, *place, ground, grey)
+        elif label == SIDEWALK:
+            colour = _slabs(rng, *place, ground, grey)
+        else:
+            colour = _grass(rng, *place, leaf)
         pixels = np.zeros_like(use)
         pixels[use] = here
-        canvas.paint(everywhere, pixels, colour[here], label, z[here])
+        canvas.paint(np.s_[:, :], pixels, colour * bright[here][:, None], label, z[here])
 
 
-def _asphalt(rng, x, z, edges, grey):
-    """Road colours (n, 3): grey of any tone, grain, tyre tracks, lane lines, sometimes a crossing."""
+def _grass(rng, x, z, scale, leaf):
+    """Grass colours (n, 3): blades, tufts and mowing lines, worn to soil in places."""
+    soil = np.array([0.42, 0.33, 0.22]) * rng.uniform(0.6, 1.4)
+    table = rng.uniform(0.6, 1.35, 4096).astype(np.float32)
+    tone = np.ones_like(x)
+    for size, much in ((0.12, 0.8), (0.45, 0.6), (1.7, 0.5)):
+        key = (np.floor(x / size).astype(int) * 61 + np.floor(z / size).astype(int) * 1031) & 4095
+        tone += much * np.clip(scale * size / 4, 0.1, 1) * (table[key] - 1)
+    tone *= 1 + rng.uniform(0.05, 0.15) * rng.standard_normal(x.shape, dtype=np.float32)
+    tone *= 1 + rng.uniform(0, 0.12) * np.sign(np.sin(x * rng.uniform(2, 6)))
+    worn = np.sin(x * 1.3 + rng.uniform(0, 6)) * np.sin(z * 0.7 + rng.uniform(0, 6)) + 0.3 * (tone - 1)
+    worn = np.clip((worn - rng.uniform(0.2, 1.1)) * 4, 0, 0.85)[..., None]
+    return (leaf * rng.uniform(0.8, 1.25) * (1 - worn) + soil * worn) * tone[..., None]
+
+
+def _asphalt(rng, x, z, scale, ground, grey):
+    """Road colours (n, 3): grey of any tone, grain, tyre tracks, lane lines, rails, sometimes a zebra crossing."""
     colour = grey * rng.uniform(0.93, 1.07, 3)
     grain = 1 + rng.uniform(0.04, 0.12) * rng.standard_normal(x.shape, dtype=np.float32)
-    left, right = edges
+    left, right = ground.edges
     tracks = 1 - 0.08 * np.cos(2 * np.pi * (x - left) / 1.7)
     paint = np.zeros(x.shape, bool)
     lanes = max(2, round((right - left) / 3.2))
@@ -92,16 +152,28 @@ def _asphalt(rng, x, z, edges, grey):
         paint |= (np.abs(x - line) < 0.08) & ((z / period) % 1 < share)
     if rng.uniform() < 0.5:
         paint |= (np.abs(x - left - 0.3) < 0.06) | (np.abs(x - right + 0.3) < 0.06)
+    if ground.crossing is not None:
+        paint &= ~ground.in_crossing(z)
+        before = ground.crossing[0] - z
+        paint |= (before > 0.6) & (before < 1.0) & (x > (left + right) / 2) & (x < right)
     if rng.uniform() < 0.3:
         start = rng.uniform(7, 16)
-        paint |= (z > start) & (z < start + 3) & ((x / 1.0) % 1 < 0.5)
+        paint |= (z > start) & (z < start + 3) & ((x / 1.0) % 1 < 0.5) & (x > left) & (x < right)
     worn = rng.uniform(0.3, 0.6) + 0.35
     tone = np.array([1.0, 1.0, 0.97]) if rng.uniform() < 0.8 else np.array([1.0, 0.82, 0.3])
     surface = colour * (grain * tracks)[..., None]
-    return np.where(paint[..., None], surface * (1 - worn) + worn * tone * 0.9, surface)
+    surface = np.where(paint[..., None], surface * (1 - worn) + worn * tone * 0.9, surface)
+    bed = rng.uniform(0.75, 1.3) if rng.uniform() < 0.5 else 1.0
+    across = [] if ground.rails_across is None else [np.abs(z - ground.rails_across)]
+    for off in [*(np.abs(x - middle) for middle in ground.rails), *across]:
+        groove = np.abs(off - 0.65) < np.maximum(0.04, 0.35 / scale)
+        steel = np.abs(off - 0.74) < np.maximum(0.05, 0.45 / scale)
+        surface = surface * np.where(groove, 0.4, np.where(off < 1.1, bed, 1))[..., None]
+        surface = np.where(steel[..., None], (0.74, 0.72, 0.7), surface)
+    return surface
 
 
-def _slabs(rng, x, z, scale, edges, grey):
+def _slabs(rng, x, z, scale, ground, grey):
     """Sidewalk colours (n, 3): slabs of uneven tone with joints, a kerb stone along the road."""
     colour = np.clip(grey + rng.uniform(-0.14, 0.2), 0.15, 0.75) * rng.uniform(0.9, 1.1, 3)
     size = rng.uniform(0.5, 1.1)
@@ -111,44 +183,11 @@ def _slabs(rng, x, z, scale, edges, grey):
     tone = 1 + fade * (table[key] - 1)
     joint = ((x / size) % 1 < 0.09) | ((z / size) % 1 < 0.09)
     tone = np.where(joint, tone * (1 - 0.35 * fade), tone)
-    off = np.minimum(np.abs(x - edges[0]), np.abs(x - edges[1]))
+    off = ground.off_kerb(x, z)
     kerb = rng.uniform(1.3, 1.65)
     tone = np.where(off < 0.22, kerb, tone)
     tone = np.where(off < 0.07, 0.5, tone)
     return colour * tone[..., None]
-
-
-def facade(rng):
-    """One building's look: texture(along, up, scale) -> colour, storeys of windows and courses of brick."""
-    base = any_colour(rng, (0.0, 0.55), (0.25, 0.95))
-    pane = any_colour(rng, (0.0, 0.5), (0.05, 0.5))
-    frame = base * rng.uniform(0.6, 1.3)
-    storey = rng.uniform(2.6, 3.8)
-    bay = rng.uniform(1.7, 3.4)
-    tall = rng.uniform(0.22, 0.4)
-    wide = rng.uniform(0.18, 0.36)
-    course = rng.uniform(0.2, 0.5)
-    lit = rng.uniform(0.0, 0.3)
-    bright = rng.uniform(0.6, 1.1)
-    table = rng.uniform(0.6, 1.3, 1024).astype(np.float32)
-    glow = rng.random(1024) < lit
-
-    def texture(along, up, scale):
-        key = (np.floor(along / bay).astype(int) * 37 + np.floor(up / storey).astype(int) * 101) & 1023
-        across = (along / bay) % 1 - 0.5
-        height = (up / storey) % 1 - 0.55
-        brick = (np.floor(up / course).astype(int) * 53 + np.floor(along / course / 2).astype(int) * 97) & 1023
-        fade = np.clip(scale * course / 2, 0, 1)
-        colour = base * (bright * (1 + 0.3 * fade * (table[brick] - 0.95)))[..., None]
-        edge = (np.abs(across) < wide + 0.05) & (np.abs(height) < tall + 0.05) & (up > 0.4)
-        inner = (np.abs(across) < wide) & (np.abs(height) < tall) & (up > 0.4)
-        colour = np.where(edge[..., None], frame, colour)
-        panes = np.where(glow[key][..., None], (0.95, 0.8, 0.5), pane * table[key][..., None])
-        colour = np.where(inner[..., None], panes, colour)
-        ledge = (up / storey) % 1 > 0.96
-        return np.where(ledge[..., None], colour * 0.7, colour).astype(np.float32)
-
-    return texture
 
 
 def paint_bonnet(canvas):
