@@ -14,6 +14,7 @@ from kseg.data.datasets import DATASETS
 from kseg.io.errors import InputError, check_whole, plain
 from kseg.io.files import checked_path, reading
 from kseg.settings import read_flag_line
+from kseg.studies.engines import check_engines
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,8 +26,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # of a folder
 # What the study itself sets, and what would make a run shorter than its budget.
 _TAKEN = ("model", "model_options", "flagfile", "data_dir", "dataset", "workdir", "seed", "epochs", "train_steps")
 _TAKEN += ("patience",)
-# What changes no run: the report alone.
-_FREE = ("name", "output", "group_by", "paired", "pilot")
+# What changes no run: the report alone, or where the runs are computed.
+_FREE = ("name", "output", "group_by", "paired", "pilot", "engines")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Plan:
     group_by: str = ""
     paired: bool = True
     pilot: str = ""
+    threads: int = 0
+    engines: dict = dataclasses.field(default_factory=dict)
 
     def as_json(self):
         """Return the plan in JSON types."""
@@ -122,6 +125,8 @@ def _plan(table):
         "data": _each(table["data"], "data", _records),
         "seeds": _seeds(table["seeds"]),
         "budget": _limit(table["budget"]),
+        "threads": check_whole("threads", table.get("threads", 0), 0),
+        "engines": check_engines(table.get("engines", {})),
     }
     return Plan(**{**table, **values})
 

@@ -18,6 +18,7 @@ import numpy as np
 from kseg.data.records.manifest import load_manifest
 from kseg.io.files import locked, write_json
 from kseg.studies.run_counts import RunCounts, counts_path, write_counts
+from kseg.studies.run_lock import wait_until_free
 
 MULTIPLY_ADDS = {"small": 100, "large": 250}
 BATCH = 4
@@ -68,11 +69,12 @@ def measure(output, pilot_steps, *arguments):
     write_json(output, facts)
 
 
-def train(usage, *arguments):
+def train(usage, workdir, *arguments):
     flags = flag_values(arguments)
-    workdir = pathlib.Path(flags["workdir"])
+    workdir = pathlib.Path(workdir)
     name = f"{flags['model']}-{flags['seed']}"
     note(f"train {name} {flags['train_steps']}")
+    wait_until_free(workdir, usage)
     with locked(workdir):
         while (folder() / "slow").exists():
             time.sleep(0.02)

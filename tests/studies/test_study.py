@@ -20,6 +20,7 @@ from kseg.io.files import locked
 from kseg.studies import study as study_module
 from kseg.studies.engines import ENGINES
 from kseg.studies.engines.local import run_local
+from kseg.studies.run_lock import busy
 from kseg.studies.statistics import compare
 from kseg.studies.study_report import report
 
@@ -332,10 +333,10 @@ def test_a_study_that_was_killed_waits_for_the_run_it_left_and_goes_on(calls, pl
 
 def test_the_busy_run_of_a_killed_study_is_waited_for(calls, plan, tmp_path):
     folder = tmp_path / "run"
-    assert study_module._busy(folder) == ""
+    assert busy(folder) == ""
     with locked(folder):
-        assert f"{folder} is in use by process {os.getpid()}" in study_module._busy(folder)
-    assert study_module._busy(folder) == ""
+        assert f"{folder} is in use by process {os.getpid()}" in busy(folder)
+    assert busy(folder) == ""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -13,7 +13,8 @@ from kseg.io.errors import InputError
 from kseg.studies import usage
 from kseg.studies.budgets import share_of
 from kseg.studies.engines import ENGINES
-from kseg.studies.engines.local import Job, gpus
+from kseg.studies.engines.job import Job
+from kseg.studies.engines.local import gpus
 from kseg.studies.run_counts import RunCounts, counts_path, read_counts, write_counts
 from kseg.studies.run_table import RunTable
 from kseg.studies.study_plan import Limit, read_plan, run_names, train_flags
