@@ -176,6 +176,8 @@ def _submitit():
 def _send(jobs, parameters, restarts, submitit):
     """Submit jobs as one array, and write down which of them owns which run."""
     folder = pathlib.Path(os.path.commonpath([job.log.parent.resolve() for job in jobs])) / "slurm"
+    for job in jobs:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
     executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(**parameters)
     try:
