@@ -2,116 +2,149 @@
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 import slurm_cluster
-import tiny_study
-from slurm_cluster import wait_until
+from tiny_study import Study, wait_until
+
+from kseg.io.errors import InputError
+from kseg.studies.engines import slurm
+from kseg.studies.engines.job import Job
+from kseg.studies.engines.slurm import run_slurm
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing()),
+    pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing() or "-"),
 ]
-IMAGES = 600
-LONG = 600  # seconds that a study may take on a busy machine
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("studies")
-    tiny_study.make_records(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def expected(folder):
-    """What the engine of one machine computes, two runs at once."""
-    pytest.importorskip("submitit")
-    toml = folder / "local.toml"
-    output = tiny_study.write_study(toml, folder / "records", IMAGES, "[engines.local]\njobs_at_once = 2\n")
-    assert tiny_study.start_study(toml, "local", folder / "local.txt").wait(LONG) == 0
-    return tiny_study.results(output)
 
 
 @pytest.fixture
 def cluster(tmp_path):
-    folder = tmp_path / "slurm"
-    folder.mkdir()
-    with slurm_cluster.slurm_cluster(folder) as nodes:
+    pytest.importorskip("submitit")
+    (tmp_path / "slurm").mkdir()
+    with slurm_cluster.slurm_cluster(tmp_path / "slurm") as nodes:
         yield nodes
 
 
-class Study:
-    """A study that runs on the cluster."""
-
-    def __init__(self, folder, name, options=""):
-        self.toml = folder / f"{name}.toml"
-        self.log = folder / f"{name}.txt"
-        engines = f"[engines.slurm]\nminutes = 20\n{options}"
-        self.output = tiny_study.write_study(self.toml, folder / "records", IMAGES, engines)
-        self.process = None
-        self.start()
-
-    def start(self):
-        self.process = tiny_study.start_study(self.toml, "slurm", self.log)
-
-    def text(self):
-        return self.log.read_text()
-
-    def wait_for(self, text):
-        wait_until(lambda: text in self.text() or self.process.poll() is not None, text, LONG)
-        assert text in self.text()
-
-    def wait_for_checkpoint(self, model):
-        found = wait_until(lambda: tiny_study.is_under_way(self.output, model) or self.process.poll() is not None, model, LONG)
-        assert found and self.process.poll() is None, self.text()
-
-    def job(self, model):
-        """The id of a run's job, and the node on which it runs."""
-        asked = subprocess.run(
-            ["squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i %N"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        nodes = dict(line.split() for line in asked.stdout.splitlines())
-        own = self.run_log(model).with_name("slurm.json").read_text()
-        return next((number, node) for number, node in nodes.items() if f'"{number}"' in own)
-
-    def run_log(self, model):
-        return self.output / "logs" / model / "streets" / "seed-0" / "log.txt"
-
-    def finish(self):
-        assert self.process.wait(LONG) == 0, self.text()
-        return tiny_study.results(self.output)
+def queue():
+    """{job: (state, node)} of all that is on its way."""
+    asked = subprocess.run(
+        ["squeue", "--noheader", "--array", "--format=%i %T %N"], capture_output=True, text=True, check=True
+    )
+    return {line.split()[0]: tuple(line.split()[1:]) for line in asked.stdout.splitlines()}
 
 
-def test_a_node_without_power_and_one_that_is_only_lost(folder, expected, cluster):
-    study = Study(folder, "nodes")
-    for model in ("unet", "runet"):
-        study.wait_for_checkpoint(model)
-    _, node = study.job("unet")
+def job_of(study, model):
+    """The job that owns a run, and its node."""
+    number = slurm._owner(study.run_log(model))["id"]
+    return number, queue()[number][1]
+
+
+def starts(study, model):
+    """How often a run was started on a node."""
+    return study.run_log(model).read_text().count(", process ")
+
+
+def test_nodes_without_power_and_out_of_sight(studies, expected, cluster):
+    study = Study(studies, "nodes", "slurm", "minutes = 20\n")
+    held = study.hold("unet"), study.hold("runet")
+    # The node of unet loses its power: its run goes back into the queue, and starts anew where there is a node.
+    _, node = job_of(study, "unet")
     cluster[node].lose_power()
-    study.wait_for("unet/streets/seed-0 waits")
+    study.wait_for(lambda: "unet/streets/seed-0 waits" in study.text(), "unet to wait")
+    # That of runet is out of sight, but alive: its run is started a second time, and must wait for the first.
+    _, other = job_of(study, "runet")
+    cluster[other].unplug()
+    study.wait_for(lambda: "runet/streets/seed-0 waits" in study.text(), "runet to wait")
     cluster[node].start()
-    study.wait_for_checkpoint("unet")
+    log = study.run_log("runet")
+    study.wait_for(lambda: "Waiting until it ends" in log.read_text(), "the second runet to wait for the first")
+    os.kill(held[1], signal.SIGCONT)
     assert study.finish() == expected
-    log = study.run_log("unet").read_text()
-    assert log.count(", process ") == 2 and "continues" in log
-    assert not list(study.output.rglob("slurm.json"))
+    assert starts(study, "unet") == starts(study, "runet") == 2
+    assert "continues" in study.run_log("unet").read_text()
+    cluster[other].start()
 
 
-def test_a_run_goes_on_after_its_time_limit(folder, expected, cluster):
-    # Slurm looks at limits twice a minute: SIGTERM comes 30 to 60 seconds before two minutes are over, or a little later.
-    study = Study(folder, "limit", "save_seconds = 60\n".replace("60", "30"))
-    for model in ("unet", "runet"):
-        study.wait_for_checkpoint(model)
-    number, _ = study.job("runet")
-    subprocess.run(["scancel", "--signal=TERM", number], check=True)  # what Slurm does ahead of the limit
+def test_a_run_saves_ahead_of_its_time_limit_and_goes_on(studies, expected, cluster):
+    study = Study(studies, "limit", "slurm", "minutes = 20\nsave_seconds = 120\n")
+    held = study.hold("runet")
+    number, _ = job_of(study, "runet")
+    limit = minutes_so_far(number) + 2
+    subprocess.run(["scontrol", "update", f"JobId={number}", f"TimeLimit={limit}"], check=True)
+    wait_until(lambda: is_told_to_end(held), "SIGTERM ahead of the limit", 200)
+    os.kill(held, signal.SIGCONT)
     assert study.finish() == expected
     log = study.run_log("runet").read_text()
+    assert "the run stops when its files are safe" in log
     assert "Stopped ahead of its time limit: back into the queue." in log
-    assert log.count(", process ") == 2
+    assert starts(study, "runet") == 2 and starts(study, "unet") == 1
+
+
+def minutes_so_far(number):
+    asked = subprocess.run(
+        ["squeue", "--noheader", f"--jobs={number}", "--Format=TimeUsed"], capture_output=True, text=True, check=True
+    )
+    return int(asked.stdout.strip().split(":")[-2])
+
+
+def is_told_to_end(pid):
+    """Whether SIGTERM is pending for a process that is stopped."""
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    pending = next(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
+    return bool(pending >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_study_that_was_killed_finds_its_jobs_and_one_that_is_told_to_stop_ends_them(studies, expected, cluster):
+    study = Study(studies, "killed", "slurm", "minutes = 20\n")
+    held = study.hold("unet")
+    study.process.kill()
+    study.process.wait()
+    study.start()
+    study.wait_for(lambda: study.text().count("unet/streets/seed-0 started") == 2, "the second start to find unet")
+    assert len(list(study.output.glob("logs/slurm/*.sh"))) == 1  # nothing was sent again
+    os.kill(held, signal.SIGCONT)
+    study.process.send_signal(signal.SIGTERM)
+    assert study.process.wait(300) == 143
+    assert queue() == {}
+    assert "the run stops when its files are safe" in study.run_log("unet").read_text()
+    study.start()
+    assert study.finish() == expected
+    assert starts(study, "unet") == 2
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(slurm, "_ASK_SECONDS", 1)
+
+
+def test_what_fails_is_not_started_again(cluster, quick, tmp_path):
+    def job(name, program):
+        return Job(name, ([sys.executable, "-c", program],), tmp_path / name / "log.txt")
+
+    jobs = [
+        job("good", "print('well')"),
+        job("bad", "import sys; print('no'); sys.exit(4)"),
+        job("cancelled", "import time; print('now', flush=True); time.sleep(600)"),
+    ]
+    started = []
+    ended = {}
+    for one, code in run_slurm(jobs, lambda one: started.append(one.name), minutes=10, jobs_at_once=1):
+        ended[one.name] = code
+        if len(ended) == 2:
+            wait_until(lambda: jobs[2].log.exists() and "now" in jobs[2].log.read_text(), "the last job")
+            number = slurm._owner(jobs[2].log)["id"]
+            subprocess.run(["scancel", number], check=True)
+    assert ended["good"] == 0 and ended["bad"] == 4
+    assert ended["cancelled"] != 0 and queue() == {}
+    assert sorted(started) == ["bad", "cancelled", "good"]
+    assert (tmp_path / "bad" / "log.txt").read_text().count("no\n") == 1
+
+
+def test_what_sbatch_refuses_is_said_in_its_words(cluster, tmp_path):
+    job = Job("one", ([sys.executable, "-c", "pass"],), tmp_path / "one" / "log.txt")
+    with pytest.raises(InputError, match="sbatch refused the jobs: .*[Pp]artition"):
+        next(run_slurm([job], lambda _: None, partition="moon"))

@@ -3,11 +3,13 @@
 import contextlib
 import getpass
 import os
+import pathlib
 import shutil
 import signal
 import socket
 import subprocess
-import time
+
+from tiny_study import wait_until
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 _DEADLINE = 60  # seconds
@@ -34,26 +36,20 @@ class Node:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def lose_power(self):
-        """Kill everything on the node at once."""
+        """Kill everything on the node at once, first who could still tell the controller."""
         self._process.kill()
-        for pid in _descendants(self._process.pid) + self._steps():
+        self._process.wait()
+        parents = _parents()
+        tasks = [pid for pid in parents if f"SLURMD_NODENAME={self.name}" in _environment(pid)]
+        keepers = {parents[pid] for pid in tasks if _name(parents[pid]).startswith("slurmstepd")}
+        for pid in (*keepers, *tasks):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait()
 
     def unplug(self):
-        """Kill slurmd alone: the node is down for the cluster, but its jobs go on."""
+        """Kill slurmd alone: for the cluster the node is down, but what runs there goes on."""
         self._process.kill()
         self._process.wait()
-
-    def _steps(self):
-        """The processes of the node's steps: slurmstepd has left slurmd's tree."""
-        found = []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-                if f"SLURMD_NODENAME={self.name}".encode() in file.read().split(b"\0"):
-                    found.append(int(pid))
-        return found
 
     def stop(self):
         if self._process.poll() is None:
@@ -61,18 +57,25 @@ class Node:
             self._process.wait(_DEADLINE)
 
 
-def _descendants(pid):
-    children = {}
-    for other in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{other}/stat") as file:
-            children.setdefault(int(file.read().rpartition(")")[2].split()[1]), []).append(int(other))
-    found = []
-    waiting = [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
+def _parents():
+    """{process: its parent} of this machine."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            found[int(pid)] = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return found
+
+
+def _environment(pid):
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    return []
+
+
+def _name(pid):
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/comm").read_text()
+    return ""
 
 
 def free_ports(count):
@@ -150,14 +153,3 @@ def slurm_cluster(folder, nodes=2):
 def idle():
     done = subprocess.run(["sinfo", "-h", "-N", "-o", "%N %t"], capture_output=True, text=True, check=False)
     return [line.split()[0] for line in done.stdout.splitlines() if line.split()[1] == "idle"]
-
-
-def wait_until(condition, what, seconds=_DEADLINE):
-    """Wait until condition() holds; TimeoutError that says what was waited for."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise TimeoutError(f"waited {seconds} seconds in vain for {what}")

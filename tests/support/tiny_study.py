@@ -4,8 +4,10 @@ import csv
 import hashlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -28,7 +30,7 @@ checkpoint_every_steps = 10
 validate_every_epochs = 20
 [budget]
 kind = "images"
-value = {images}
+value = 600
 [[models]]
 name = "unet"
 options = {{base_filters = 2, depth = 2}}
@@ -40,6 +42,7 @@ name = "streets"
 data_dir = {records}
 {engines}
 """
+LONG = 900  # seconds that a study may take on a busy machine
 # Of a process, not of a result; a .keras file holds the time at which it was written.
 _NOT_COMPARED = ("cpu_seconds", "peak_memory", "weights_sha256")
 
@@ -50,11 +53,11 @@ def make_records(folder):
     return folder / "records"
 
 
-def write_study(path, records, images, engines=""):
-    """Write a STUDY.toml and return its output folder. images: that each run sees, two a step."""
+def write_study(path, records, engines):
+    """Write a STUDY.toml and return its output folder. engines: its tables of engines."""
     output = path.with_suffix("")
     texts = {"output": f'"{output}"', "records": f'"{records}"'}
-    path.write_text(_TEXT.format(images=images, engines=engines, **texts))
+    path.write_text(_TEXT.format(engines=engines, **texts))
     return output
 
 
@@ -81,6 +84,52 @@ def results(output):
     return rows, counts, weights
 
 
-def is_under_way(output, model):
-    """Whether a run has begun to write checkpoints and is far from its end."""
-    return any((output / "runs" / model / "streets" / "seed-0" / "checkpoints").glob("step-*.npz"))
+class Study:
+    """A study in a process of its own; `stop` and the like act on one run of it, named by its model."""
+
+    def __init__(self, folder, name, engine, options):
+        self.output = write_study(folder / f"{name}.toml", folder / "records", f"[engines.{engine}]\n{options}")
+        self.process = None
+        self._toml = folder / f"{name}.toml"
+        self._engine = engine
+        self._log = folder / f"{name}.txt"
+        self.start()
+
+    def start(self):
+        self.process = start_study(self._toml, self._engine, self._log)
+
+    def text(self):
+        return self._log.read_text()
+
+    def run_log(self, model):
+        return self.output / "logs" / model / "streets" / "seed-0" / "log.txt"
+
+    def wait_for(self, condition, what):
+        """Wait until something holds while the study goes on."""
+        wait_until(lambda: condition() or self.process.poll() is not None, what, LONG)
+        assert condition(), f"{what}; {self.text()}"
+
+    def hold(self, model):
+        """Stop a training in the middle, after its first checkpoints, and return its process."""
+        run = self.output / "runs" / model / "streets" / "seed-0"
+        before = set(run.glob("checkpoints/step-*.npz"))
+        self.wait_for(lambda: set(run.glob("checkpoints/step-*.npz")) - before, f"a checkpoint of {model}")
+        pid = int((run / ".lock").read_text().split()[1])
+        os.kill(pid, signal.SIGSTOP)
+        assert not (run / "scores.json").exists()
+        return pid
+
+    def finish(self):
+        assert self.process.wait(LONG) == 0, self.text()
+        return results(self.output)
+
+
+def wait_until(condition, what, seconds=60):
+    """Wait until a condition holds, and return what it gave; TimeoutError that says what was waited for."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"waited {seconds} seconds in vain for {what}")

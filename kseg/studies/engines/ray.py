@@ -35,7 +35,7 @@ def run_ray(jobs, started, *, address="auto", cpus=1, gpus=0, resources=None, re
         retries: how often a job may start again when its node is lost.
     """
     ray = _ray()
-    waiting = {job: _size(job.log) for job in jobs}
+    waiting = {job.name: _size(job.log) for job in jobs}  # a job that runs says so in its log
     with _connected(ray, address):
         task = ray.remote(
             num_cpus=cpus,
@@ -50,13 +50,12 @@ def run_ray(jobs, started, *, address="auto", cpus=1, gpus=0, resources=None, re
                 sent[task.remote(job, os.getcwd(), dict(os.environ), gpus)] = job
             while sent:
                 done, _ = ray.wait(list(sent), num_returns=1, timeout=_POLL_SECONDS)
-                for job in [job for job in waiting if _size(job.log) > waiting[job]]:  # it says where it runs
-                    del waiting[job]
-                    started(job)
+                for task_of_job, job in sent.items():
+                    if job.name in waiting and (task_of_job in done or _size(job.log) > waiting[job.name]):
+                        del waiting[job.name]
+                        started(job)
                 for task_of_job in done:
                     job = sent.pop(task_of_job)
-                    if waiting.pop(job, None) is not None:
-                        started(job)
                     yield job, _code(ray, task_of_job, job)
         finally:
             for task_of_job in sent:
