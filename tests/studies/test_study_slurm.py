@@ -65,7 +65,8 @@ def test_nodes_without_power_and_out_of_sight(studies, expected, cluster):
     os.kill(held[1], signal.SIGCONT)
     assert study.finish() == expected
     assert starts(study, "unet") == starts(study, "runet") == 2
-    assert "continues" in study.run_log("unet").read_text()
+    assert "Going on from step" in study.run_log("unet").read_text()
+    assert "is finished, nothing to train" in log.read_text()
     cluster[other].start()
 
 
