@@ -22,7 +22,9 @@ def text_of(table):
 
 def _section_lines(section):
     title = f"{section['data']}, split {section['split']}"
-    if "images" in section:
+    if "left_out" in section:
+        title = f"{section['data']}, scored on what each run left out of train"
+    elif "images" in section:
         title += f", {count_text(section['images'], 'image')}"
     yield f"{title}:"
     if section["open"]:
@@ -30,10 +32,12 @@ def _section_lines(section):
     yield from (pair["verdict"] for pair in section["pairs"])
     if section["scores"]:
         yield ""
-        yield from _aligned([("model", "mean IoU", "95 % interval", "runs", "lowest", "highest"), *_scores(section)])
+        runs = "left out" if "left_out" in section else "runs"
+        yield from _aligned([("model", "mean IoU", "95 % interval", runs, "lowest", "highest"), *_scores(section)])
     if section["pairs"]:
         yield ""
-        yield from _aligned([_PAIR_TITLES, *map(_pair, section["pairs"])])
+        test = "sign test p" if "left_out" in section else "seed test p"
+        yield from _aligned([(*_PAIR_TITLES, test, "with Holm"), *map(_pair, section["pairs"])])
         if section["pairs"][0]["shares"] is not None:
             yield ""
             yield "Where the variance of the difference comes from:"
@@ -70,8 +74,6 @@ _PAIR_TITLES = (
     "p (Holm)",
     "p equivalent",
     "P(A > B)",
-    "seed test p",
-    "with Holm",
 )
 
 

@@ -22,8 +22,8 @@ def score_run(request):
     """Score the weights that a run kept on each split, and write their counts.
 
     Args:
-        request: dict of workdir, output, model, data, seed, data_dir, splits, usage (folder of the run's accounts) and
-            facts: batch_size, steps, parameters and multiply_adds.
+        request: dict of workdir, output, model, data, seed, data_dir, splits, left_out (the group that train lacks,
+            ""), usage (folder of the run's accounts) and facts: batch_size, steps, parameters and multiply_adds.
     Raises:
         InputError: the run did not train the steps of its budget.
     """
@@ -52,6 +52,7 @@ def score_run(request):
         row = {
             **where,
             "split": split,
+            **({"left_out": request["left_out"]} if request["left_out"] else {}),
             **scores.scores(len(source)).values(),
             **cost,
             "manifest_sha256": source.manifest.digest,

@@ -1,6 +1,7 @@
 """`kseg.study`: train every model with every seed on every data set, within one budget, and compare them."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import time
 
 import kseg
 from kseg.data.groups import groups_of
+from kseg.data.records.leave_out import leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.io.errors import InputError
 from kseg.io.files import locked, reading, refuse_inputs, write_json
@@ -80,13 +82,14 @@ def _compute(plan, engine, threads, before, equivalence):
             print(line, flush=True)
         facts = _facts(output, plan)
         _check_records(output, plan, facts)
+        left_out = _left_out(output, plan, facts)
         for (model, data), known in facts.items():
             share = share_of(plan.budget, known, model)
             known["steps"] = share.steps
             print(f"{model} on {data}: {share.text(plan.budget)}", flush=True)
         if engine == "local":  # on a cluster the runs themselves wait, and Slurm's jobs are found again
             _wait_for_earlier(output, plan)
-        broken = _run_all(output, plan, facts, engine)
+        broken = _run_all(output, plan, facts, left_out, engine)
         return report(output, equivalence=equivalence, broken=broken)
 
 
@@ -191,7 +194,25 @@ def _wait_for_earlier(output, plan):
                     time.sleep(0.2)
 
 
-def _run_all(output, plan, facts, engine):
+def _left_out(output, plan, facts):
+    """Return {(data, seed): (group that a run leaves out, its record folder)}, made if it is not there."""
+    found = {}
+    if not plan.leave_out:
+        return found
+    for (model, _), known in facts.items():
+        if known["keep"] == "best":
+            raise InputError(
+                f"With leave_out the weights must not be chosen by the images that are scored, but model {model} has "
+                'keep=best. Give flags = {keep = "last"}.'
+            )
+    for data in plan.data:
+        folders = list(leave_one_out(data.data_dir, output / "records" / data.name, plan.leave_out).items())
+        for seed in plan.seeds:
+            found[data.name, seed] = folders[seed % len(folders)]
+    return found
+
+
+def _run_all(output, plan, facts, left_out, engine):
     """Compute the runs that are not finished; return the broken ones."""
     paths = {
         _name(*run): [counts_path(output, run[0].name, run[1].name, run[2], split) for split in run[1].splits]
@@ -201,7 +222,7 @@ def _run_all(output, plan, facts, engine):
     for name, files in paths.items():
         if all(path.exists() for path in files):
             rows[name] = [read_counts(path).row for path in files]
-    jobs = [_job(output, plan, run, facts) for run in run_names(plan) if _name(*run) not in rows]
+    jobs = [_job(output, plan, run, facts, left_out) for run in run_names(plan) if _name(*run) not in rows]
     table = RunTable([(_name(*run), run[0].name) for run in run_names(plan)], rows)
     broken = []
     running = ENGINES[engine](jobs, lambda job: table.started(job.name), **plan.engines.get(engine, {}))
@@ -250,9 +271,13 @@ def _environment(threads):
                 os.environ[name] = value
 
 
-def _job(output, plan, run, facts):
+def _job(output, plan, run, facts, left_out):
     """Return the Job of a run: train it, unless it is trained, and score it."""
     model, data, seed = run
+    group = ""
+    if left_out:
+        group, data_dir = left_out[data.name, seed]
+        data = dataclasses.replace(data, data_dir=str(data_dir))
     workdir = _workdir(output, *run)
     folder = output / "logs" / model.name / data.name / f"seed-{seed}"
     known = facts[model.name, data.name]
@@ -264,6 +289,7 @@ def _job(output, plan, run, facts):
         "seed": seed,
         "data_dir": data.data_dir,
         "splits": list(data.splits),
+        "left_out": group,
         "usage": str(folder),
         "facts": known,
     }

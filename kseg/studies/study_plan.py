@@ -77,6 +77,7 @@ class Plan:
     group_by: str = ""
     paired: bool = True
     pilot: str = ""
+    leave_out: str = ""
     threads: int = 0
     engines: dict = dataclasses.field(default_factory=dict)
 
@@ -115,11 +116,12 @@ def _plan(table):
     _check_name(table["name"], "name")
     checked_path(table["output"], "output")
     _check_flags(table.get("flags", {}), "flags")
-    for key, kind, what in (("group_by", str, "text"), ("pilot", str, "the path of a study's folder")):
-        if not isinstance(table.get(key, ""), kind):
+    for key, what in (("group_by", "text"), ("leave_out", "text"), ("pilot", "the path of a study's folder")):
+        if not isinstance(table.get(key, ""), str):
             raise InputError(f"{key} must be {what}, got {table[key]!r}.")
     if not isinstance(table.get("paired", True), bool):
         raise InputError(f"paired must be true or false, got {table['paired']!r}.")
+    _check_leave_out(table)
     values = {
         "models": _each(table["models"], "models", _contestant),
         "data": _each(table["data"], "data", _records),
@@ -129,6 +131,18 @@ def _plan(table):
         "engines": check_engines(table.get("engines", {})),
     }
     return Plan(**{**table, **values})
+
+
+def _check_leave_out(table):
+    if not table.get("leave_out"):
+        return
+    for key in ("group_by", "pilot"):
+        if table.get(key):
+            raise InputError(f"{key} has no use with leave_out, whose groups are those left out. Leave {key} out.")
+    if table.get("paired") is False:
+        raise InputError("With leave_out, runs that left out the same group are pairs: leave paired out.")
+    if any("splits" in row for row in table["data"] if isinstance(row, dict)):
+        raise InputError("With leave_out each run is scored on the group that it left out: leave splits out of data.")
 
 
 def _each(rows, key, read):

@@ -18,6 +18,7 @@ from kseg.studies.report_text import text_of
 from kseg.studies.run_counts import counts_path, read_counts
 from kseg.studies.statistics.intervals import Groups as DrawnGroups
 from kseg.studies.statistics.intervals import check_models, mean_iou, resampled_scores, score_interval
+from kseg.studies.statistics.left_out import compare_left_out, estimate
 from kseg.studies.statistics.power import budget
 from kseg.studies.statistics.significance import holm
 from kseg.studies.statistics.variance import components, linearised
@@ -106,12 +107,12 @@ def stored_study(output):
 def _runs(output, plan, data, split):
     """Return {model: {seed: RunCounts}} of what is finished, every model in it; InputError for other images."""
     runs = {model["name"]: {} for model in plan["models"]}
-    first = None
+    firsts = {}
     for model, seed in itertools.product(runs, plan["seeds"]):
         path = counts_path(output, model, data, seed, split)
         if path.exists():
             found = read_counts(path)
-            first = first or found
+            first = firsts.setdefault(found.row.get("left_out"), found)
             if (found.names, found.classes) != (first.names, first.classes):
                 raise InputError(f"{path} counts other images or classes than the other runs of {data}, split {split}.")
             runs[model][seed] = found
@@ -135,6 +136,8 @@ def _section(plan, data, split, runs, equivalence):
     if not any(seeds.values()):
         section["open"] = "No verdict: no seed is finished for every model."
         return section, []
+    if plan.get("leave_out"):
+        return _left_out_section(section, plan, runs, equivalence)
     counts = {model: np.stack([runs[model][seed].counts for seed in of]) for model, of in seeds.items()}
     one = next(found for of in runs.values() for found in of.values())
     groups = _groups(plan, one)
@@ -149,6 +152,49 @@ def _section(plan, data, split, runs, equivalence):
         section["scores"] = _scores(counts, seeds, groups)
         found = _comparisons(plan, counts, groups, equivalence)
     except InputError as error:  # such as a single group: what else was found still is
+        section["open"] = f"No verdict: {error}"
+        return section, []
+    tests = holm([pair.seed_test.p for pair in found])
+    section["pairs"] = [_pair(pair, p) for pair, p in zip(found, tests, strict=True)]
+    return section, found
+
+
+def _left_out_section(section, plan, runs, equivalence):
+    """Return the JSON and Comparisons of runs that each left out a group of train, and were scored on it."""
+    by_group = {model: {} for model in section["seeds"]}
+    for model, seeds in section["seeds"].items():
+        for seed in seeds:
+            one = runs[model][seed]
+            by_group[model].setdefault(one.row["left_out"], []).append(float(mean_iou(one.counts.sum(axis=0))))
+    groups = sorted(set.intersection(*map(set, by_group.values())))
+    unit = "drive" if plan["leave_out"] == "drive" else "group"
+    section["left_out"] = groups
+    section["groups"] = {
+        "by": plan["leave_out"],
+        "unit": unit,
+        "count": len(groups),
+        "meaning": (
+            f"Each run was trained without one {unit} and scored on it: {count_text(len(groups), unit)} "
+            f"({first_names(groups, 5)}). Differences are between runs that left out the same. The interval tells of "
+            f"other {unit}s that are scored, not of other {unit}s to train on."
+        ),
+    }
+    scores = {model: np.array([np.mean(of[group]) for group in groups]) for model, of in by_group.items()}
+    try:
+        for model, values in scores.items():
+            interval = estimate(values)
+            section["scores"].append(
+                {
+                    "model": model,
+                    "mean_iou": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "runs": dict(zip(groups, values.tolist(), strict=True)),
+                }
+            )
+        section["scores"].sort(key=lambda row: -row["mean_iou"])
+        found = compare_left_out(scores, equivalence=equivalence, unit=f"{unit}s")
+    except InputError as error:
         section["open"] = f"No verdict: {error}"
         return section, []
     tests = holm([pair.seed_test.p for pair in found])

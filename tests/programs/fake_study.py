@@ -62,6 +62,7 @@ def measure(output, pilot_steps, *arguments):
         "parameters": 7,
         "multiply_adds": MULTIPLY_ADDS[flags["model"]],
         "batch_size": BATCH,
+        "keep": flags.get("keep", "best"),
         "manifest": load_manifest(flags["data_dir"]).digest,
     }
     if int(pilot_steps):
@@ -90,15 +91,21 @@ def score(text):
     request = json.loads(text)
     note(f"score {request['model']}-{request['seed']}")
     where = {name: request[name] for name in ("model", "data", "seed")}
+    left_out = {}
+    drives = "drive"
+    if request["left_out"]:
+        note(f"left out {request['left_out']}, records {load_manifest(request['data_dir']).options['left_out']}")
+        left_out = {"left_out": request["left_out"]}
+        drives = f"drive{request['left_out']}"
     for split in request["splits"]:
         cost = {"parameters": 7, "multiply_adds": request["facts"]["multiply_adds"], "cpu_seconds": 2.5}
         cost |= {"images_seen": request["facts"]["steps"] * BATCH, "peak_memory": 1000}
         found = RunCounts(
             counts=fake_counts(request["model"], request["seed"]),
-            names=tuple(f"drive{i % GROUPS}_{i:04}" for i in range(IMAGES)),
+            names=tuple(f"{drives}{i % GROUPS}_{i:04}" for i in range(IMAGES)),
             classes=("road", "sky"),
             drive="(drive[0-9]+)_.*",
-            row={**where, "split": split, **cost},
+            row={**where, "split": split, **left_out, **cost},
         )
         write_counts(counts_path(request["output"], **where, split=split), found)
 

@@ -16,3 +16,13 @@ def studies(tmp_path_factory):
 def expected(studies):
     """What the engine of one machine computes, two runs at once."""
     return tiny_study.Study(studies, "local", "local", "jobs_at_once = 2\n").finish()
+
+
+@pytest.fixture(autouse=True)
+def ended_studies():
+    """No study goes on after its test."""
+    yield
+    for process in tiny_study.STARTED:
+        process.kill()
+        process.wait()
+    tiny_study.STARTED.clear()

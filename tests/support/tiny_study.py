@@ -12,9 +12,6 @@ import zipfile
 
 import numpy as np
 
-from kseg.data.records.prepare import prepare_dataset
-from kseg.data.synthetic.dataset import draw_cityscapes
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TEXT = """
 name = "tiny"
@@ -48,6 +45,9 @@ _NOT_COMPARED = ("cpu_seconds", "peak_memory", "weights_sha256")
 
 
 def make_records(folder):
+    from kseg.data.records.prepare import prepare_dataset
+    from kseg.data.synthetic.dataset import draw_cityscapes
+
     draw_cityscapes(folder / "source", train=40, val=4, height=48, width=64, workers=1)
     prepare_dataset("cityscapes", folder / "source", folder / "records", workers=1, progress=False)
     return folder / "records"
@@ -84,6 +84,9 @@ def results(output):
     return rows, counts, weights
 
 
+STARTED = []  # processes of studies, which a test that fails must not leave behind
+
+
 class Study:
     """A study in a process of its own; `stop` and the like act on one run of it, named by its model."""
 
@@ -97,6 +100,7 @@ class Study:
 
     def start(self):
         self.process = start_study(self._toml, self._engine, self._log)
+        STARTED.append(self.process)
 
     def text(self):
         return self._log.read_text()

@@ -26,7 +26,7 @@ class Comparison:
     difference" and of "a difference of more than `equivalence`", after Holm's correction over all pairs. seed_test: the
     permutation test over seeds. superiority: P(first > second). shares: of the difference's variance by source.
     budget: what seeing a difference of `equivalence` takes. Both are None with one run a model. groups: how many of
-    what `unit` says.
+    what `unit` says. tested: what seed_test is over, "seeds" or, where each run leaves out a group, "groups".
     """
 
     first: str
@@ -43,6 +43,7 @@ class Comparison:
     budget: Budget | None
     groups: int
     unit: str
+    tested: str = "seeds"
 
     @property
     def result(self):
@@ -81,7 +82,7 @@ class Comparison:
         test = self.seed_test
         alpha = 1 - self.difference.level
         reasons = []
-        if test.smallest_p >= alpha:
+        if test.smallest_p >= alpha and self.tested == "seeds":
             fewest = next(runs for runs in itertools.count(2) if smallest_p(runs, runs, test.paired) < alpha)
             runs = min(test.runs)
             seeds = "1 seed per model is" if runs == 1 else f"{runs} seeds per model are"
