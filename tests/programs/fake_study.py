@@ -83,6 +83,7 @@ def train(usage, workdir, *arguments):
             print("step 7\nThe loss is nan.\n")
             sys.exit(3)
         (workdir / "flags.txt").write_text("--model=x\n")
+        (workdir / "threads.txt").write_text(os.environ.get("TF_NUM_INTRAOP_THREADS", ""))
         write_json(workdir / "scores.json", {})
     write_json(pathlib.Path(usage) / "usage-1.json", {"cpu_seconds": 2.5, "peak_memory": 1000})
 

@@ -216,6 +216,14 @@ def test_the_table_counts_runs_and_tells_the_time_left():
     )
 
 
+def test_a_run_that_waits_again_is_left():
+    stream = io.StringIO()
+    table = RunTable([("a-0", "a"), ("b-0", "b")], (), stream=stream, clock=lambda: 0.0)
+    table.started("a-0")
+    table.waits("a-0")
+    assert stream.getvalue().splitlines()[1] == "a-0 waits: 0 of 2 runs done, 0 running, 2 left"
+
+
 def test_on_a_terminal_the_table_is_drawn_over_itself():
     stream = _Terminal()
     table = RunTable([("a-0", "a"), ("b-0", "b")], (), stream=stream, clock=lambda: 0.0)
