@@ -24,7 +24,8 @@ flags.DEFINE_enum(
     "engine",
     "local",
     list(ENGINES),
-    "Where the runs are computed. local: on this machine, one after another, or one for each GPU.",
+    "Where the runs are computed; the results have the same bits. local: on this machine, one after another, or one "
+    "for each GPU. slurm: a job array of a Slurm cluster. ray: tasks of a Ray cluster. Options are in STUDY.toml.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(

@@ -59,7 +59,9 @@ def _ends(row, digits, sign=""):
 
 def _section_lines(section):
     title = f"{section['data']}, split {section['split']}"
-    if "images" in section:
+    if "left_out" in section:
+        title = f"{section['data']}, scored on what each run left out of train"
+    elif "images" in section:
         title += f", {count_text(section['images'], 'image')}"
     yield f"{title}:"
     if section["open"] or len(section["pairs"]) > 1:
@@ -67,10 +69,12 @@ def _section_lines(section):
     yield from (pair["verdict"] for pair in section["pairs"])
     if section["scores"]:
         yield ""
-        yield from _aligned([("model", "mean IoU", "95 % interval", "runs", "lowest", "highest"), *_scores(section)])
+        runs = "left out" if "left_out" in section else "runs"
+        yield from _aligned([("model", "mean IoU", "95 % interval", runs, "lowest", "highest"), *_scores(section)])
     if section["pairs"]:
         yield ""
-        yield from _aligned([_PAIR_TITLES, *map(_pair, section["pairs"])])
+        test = "sign test p" if "left_out" in section else "seed test p"
+        yield from _aligned([(*_PAIR_TITLES, test, "with Holm"), *map(_pair, section["pairs"])])
         varied = [pair for pair in section["pairs"] if pair["shares"] is not None]
         if varied:
             yield ""
@@ -129,8 +133,6 @@ _PAIR_TITLES = (
     "p (Holm)",
     "p equivalent",
     "P(A > B)",
-    "seed test p",
-    "with Holm",
 )
 
 

@@ -11,17 +11,16 @@ class RunTable:
     """Counts the runs of a study: done, running, left, and the time left.
 
     Args:
-        runs: (run's name, model's name) of all. done: names of those that are finished. at_once: how many run together.
-        stream, clock: for tests.
+        runs: (run's name, model's name) of all. done: names of those that are finished. stream, clock: for tests.
     """
 
-    def __init__(self, runs, done, at_once=1, stream=None, clock=time.monotonic):
+    def __init__(self, runs, done, stream=None, clock=time.monotonic):
         self._model_of = dict(runs)
         self._done = set(done)
         self._broken = set()
         self._running = {}
         self._took = []
-        self._at_once = at_once
+        self._at_once = 1  # the most that have run together so far
         self._stream = stream or sys.stderr
         self._clock = clock
         self._drawn = 0
@@ -29,7 +28,13 @@ class RunTable:
     def started(self, name):
         """A run has started."""
         self._running[name] = self._clock()
+        self._at_once = max(self._at_once, len(self._running))
         self._say(f"{name} started")
+
+    def waits(self, name):
+        """A run that had started waits for a machine again."""
+        del self._running[name]
+        self._say(f"{name} waits")
 
     def ended(self, name, good):
         """A run has ended, finished or broken."""

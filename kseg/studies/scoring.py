@@ -30,9 +30,10 @@ def score_run(request):
     """Score the weights that a run kept, or a fixed model, on each split, and write their counts.
 
     Args:
-        request: dict of output, model, data, seed, data_dir, splits and maps (whether maps of a few images are kept:
-            `kseg.studies.kept_maps`). Of a run: workdir, usage (folder of its accounts) and facts: batch_size, steps,
-            parameters and multiply_adds. Of a fixed model: file, and settings: label_set and label_space.
+        request: dict of output, model, data, seed, data_dir, splits, left_out (the group that train lacks, "") and maps
+            (whether maps of a few images are kept: `kseg.studies.kept_maps`). Of a run: workdir, usage (folder of its
+            accounts) and facts: batch_size, steps, parameters and multiply_adds. Of a fixed model: file, and settings:
+            label_set and label_space.
     Raises:
         InputError: the run did not train the steps of its budget; a fixed model that does not fit the data.
     """
@@ -79,6 +80,7 @@ def _score(request, loaded, settings, cost, hashes, curve):
         row = {
             **where,
             "split": split,
+            **({"left_out": request["left_out"]} if request["left_out"] else {}),
             **scores.values(),
             **cost,
             "manifest_sha256": source.manifest.digest,

@@ -1,6 +1,7 @@
 """`kseg.study`: train every model with every seed on every data set, within one budget, and compare them."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,14 +11,17 @@ import time
 
 import kseg
 from kseg.data.groups import groups_of
+from kseg.data.records.leave_out import leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.io.errors import InputError
-from kseg.io.files import LOCK, locked, reading, refuse_inputs, write_json
+from kseg.io.files import locked, reading, refuse_inputs, write_json
 from kseg.io.progress import Waiting
 from kseg.studies.budgets import share_of
-from kseg.studies.engines import ENGINES
-from kseg.studies.engines.local import Job, gpus
+from kseg.studies.engines import ENGINES, options_of
+from kseg.studies.engines.job import Job
+from kseg.studies.engines.local import cores
 from kseg.studies.run_counts import FIXED, counts_path, read_counts, run_part, write_results
+from kseg.studies.run_lock import busy
 from kseg.studies.run_table import RunTable
 from kseg.studies.statistics.verdict import EQUIVALENCE
 from kseg.studies.study_plan import check_same, read_plan, run_names, train_flags
@@ -27,9 +31,12 @@ COSTS = "costs.json"
 PILOT_STEPS = 10
 LAST_LINES = 8
 _TRAIN = (
-    "import sys; from kseg.studies import usage; usage.record(sys.argv.pop(1)); sys.argv[0] = 'train.py'; "
+    "import sys; from kseg.studies import run_lock, usage; accounts, workdir = sys.argv[1:3]; del sys.argv[1:3]; "
+    "run_lock.wait_until_free(workdir, accounts); usage.record(accounts); sys.argv[0] = 'train.py'; "
     "from kseg.commands.train_command import main; main()"
 )
+# Of TensorFlow and of NumPy's libraries. How many threads share a sum decides its last bits.
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 # The commands of a run, each with its arguments behind it. They need no folder scripts/, which a wheel has not.
 PROGRAMS = {
     "measure": [sys.executable, "-c", "from kseg.commands.study_command import measure; measure()"],
@@ -61,31 +68,60 @@ def study(source, *, engine="local", equivalence=EQUIVALENCE):
     check_equivalence(equivalence)
     output = pathlib.Path(plan.output)
     refuse_inputs([output], [path for data in plan.data for path in record_files(data.data_dir)])
-    with locked(output), _same_kseg():
+    with locked(output):
         before = power_before(plan.as_json(), equivalence)
-        _claim(output, plan, before)
+        threads = _claim(output, plan, engine, before)
+        return _compute(plan, engine, threads, before, equivalence)
+
+
+def _compute(plan, engine, threads, before, equivalence):
+    """Run what is not finished of a study whose folder is claimed, and report."""
+    output = pathlib.Path(plan.output)
+    with _environment(threads):
         for line in before:
             print(line, flush=True)
         facts = _facts(output, plan)
         _check_records(output, plan, facts)
+        left_out = _left_out(output, plan, facts)
         for (model, data), known in facts.items():
             share = share_of(plan.budget, known, model)
             known["steps"] = share.steps
             print(f"{model} on {data}: {share.text(plan.budget)}", flush=True)
-        _wait_for_earlier(output, plan)
-        broken = _run_all(output, plan, facts, ENGINES[engine])
+        if engine == "local":  # on a cluster the runs themselves wait, and Slurm's jobs are found again
+            _wait_for_earlier(output, plan)
+        broken = _run_all(output, plan, facts, left_out, engine)
         return report(output, equivalence=equivalence, broken=broken)
 
 
-def _claim(output, plan, before):
-    """Make the folder this study's, or check that it is. before: of `power_before`."""
+def _claim(output, plan, engine, before):
+    """Make the folder this study's, or check that it is. before: of `power_before`.
+
+    Returns:
+        the threads of each run: as the plan or the first start says; 0: those of a study of an older kseg are not set.
+    """
     path = output / PLAN
     wanted = plan.as_json()
     if path.exists():
-        check_same(stored_study(output)["plan"], wanted, output)
-    elif any(not name.startswith(".") for name in os.listdir(output)):
-        raise InputError(f"{output} holds files but no study. Choose an empty or new folder.")
+        stored = {"threads": 0, **stored_study(output)["plan"]}
+        wanted["threads"] = plan.threads or stored["threads"]
+        check_same(stored, wanted, output)
+    else:
+        if any(not name.startswith(".") for name in os.listdir(output)):
+            raise InputError(f"{output} holds files but no study. Choose an empty or new folder.")
+        wanted["threads"] = plan.threads or _threads(plan, engine)
     write_json(path, {"format": "kseg study 1", "kseg_version": kseg.__version__, "plan": wanted, "before": before})
+    return wanted["threads"]
+
+
+def _threads(plan, engine):
+    """Return how many threads a run has cores for, where an engine starts it as the plan says."""
+    options = {**options_of(engine), **plan.engines.get(engine, {})}
+    if "cpus" in options:
+        return options["cpus"]
+    given = os.environ.get(_THREADS[0], "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return max(1, len(cores()) // max(1, options.get("jobs_at_once", 0)))
 
 
 def _facts(output, plan):
@@ -151,25 +187,32 @@ def _wait_for_earlier(output, plan):
     """Wait for trainings that an earlier start of this study, which was killed, has left behind."""
     for model, data, seed in run_names(plan):
         folder = _workdir(output, model, data, seed)
-        busy = _busy(folder)
-        if busy:
-            with Waiting(f"{busy} An earlier start of this study left it; waiting"):
-                while _busy(folder):
+        holder = busy(folder)
+        if holder:
+            with Waiting(f"{holder} An earlier start of this study left it; waiting"):
+                while busy(folder):
                     time.sleep(0.2)
 
 
-def _busy(folder):
-    """Return why a run's folder cannot be used now, "" if it can."""
-    if not (folder / LOCK).exists():
-        return ""
-    try:
-        with locked(folder):
-            return ""
-    except InputError as error:
-        return str(error)
+def _left_out(output, plan, facts):
+    """Return {(data, seed): (group that a run leaves out, its record folder)}, made if it is not there."""
+    found = {}
+    if not plan.leave_out:
+        return found
+    for (model, _), known in facts.items():
+        if known["keep"] == "best":
+            raise InputError(
+                f"With leave_out the weights must not be chosen by the images that are scored, but model {model} has "
+                'keep=best. Give flags = {keep = "last"}.'
+            )
+    for data in plan.data:
+        folders = list(leave_one_out(data.data_dir, output / "records" / data.name, plan.leave_out).items())
+        for seed in plan.seeds:
+            found[data.name, seed] = folders[seed % len(folders)]
+    return found
 
 
-def _run_all(output, plan, facts, engine):
+def _run_all(output, plan, facts, left_out, engine):
     """Compute the runs that are not finished; return the broken ones."""
     paths = {
         _name(*run): [counts_path(output, run[0].name, run[1].name, run[2], split) for split in run[1].splits]
@@ -179,15 +222,15 @@ def _run_all(output, plan, facts, engine):
     for name, files in paths.items():
         if all(path.exists() for path in files):
             rows[name] = [read_counts(path).row for path in files]
-    jobs = [_job(output, plan, run, facts) for run in run_names(plan) if _name(*run) not in rows]
-    table = RunTable(
-        [(_name(*run), run[0].name) for run in run_names(plan)],
-        rows,
-        at_once=max(1, len(gpus())),
-    )
+    jobs = [_job(output, plan, run, facts, left_out) for run in run_names(plan) if _name(*run) not in rows]
+    table = RunTable([(_name(*run), run[0].name) for run in run_names(plan)], rows)
     broken = []
-    with contextlib.closing(engine(jobs, lambda job: table.started(job.name))) as ending:
+    running = ENGINES[engine](jobs, lambda job: table.started(job.name), **plan.engines.get(engine, {}))
+    with contextlib.closing(running) as ending:
         for job, code in ending:
+            if code is None:
+                table.waits(job.name)
+                continue
             good = code == 0 and all(path.exists() for path in paths[job.name])
             if good:
                 rows[job.name] = [read_counts(path).row for path in paths[job.name]]
@@ -210,23 +253,31 @@ def _name(model, data, seed):
 
 
 @contextlib.contextmanager
-def _same_kseg():
-    """A block whose child processes find this kseg."""
-    before = os.environ.get("PYTHONPATH")
+def _environment(threads):
+    """A block whose child processes find this kseg, and compute with so many threads, whatever their machine has."""
     root = str(pathlib.Path(kseg.__file__).resolve().parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [before])])
+    values = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    if threads:
+        values |= dict.fromkeys(_THREADS, str(threads))
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def _job(output, plan, run, facts):
+def _job(output, plan, run, facts, left_out):
     """Return the Job of a run: train it, unless it is trained or fixed, and score it."""
     model, data, seed = run
+    group = ""
+    if left_out:
+        group, data_dir = left_out[data.name, seed]
+        data = dataclasses.replace(data, data_dir=str(data_dir))
     workdir = _workdir(output, *run)
     folder = output / "logs" / model.name / data.name / run_part(seed)
     request = {
@@ -236,7 +287,8 @@ def _job(output, plan, run, facts):
         "seed": seed,
         "data_dir": data.data_dir,
         "splits": list(data.splits),
-        "maps": seed in (plan.seeds[0], FIXED),
+        "left_out": group,
+        "maps": not group and seed in (plan.seeds[0], FIXED),
     }
     if model.file:
         request["file"] = model.file
@@ -246,7 +298,7 @@ def _job(output, plan, run, facts):
     request |= {"workdir": str(workdir), "usage": str(folder), "facts": known}
     flags = train_flags(plan, model, data)
     flags += [f"--workdir={workdir}", f"--seed={seed}", "--epochs=0", f"--train_steps={known['steps']}"]
-    commands = [[*PROGRAMS["train"], str(folder), *flags], [*PROGRAMS["score"], json.dumps(request)]]
+    commands = [[*PROGRAMS["train"], str(folder), str(workdir), *flags], [*PROGRAMS["score"], json.dumps(request)]]
     if (workdir / "scores.json").exists():
         del commands[0]
     return Job(_name(*run), tuple(commands), folder / "log.txt")

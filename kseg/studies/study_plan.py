@@ -15,6 +15,7 @@ from kseg.inference.outside.description import describe_file
 from kseg.io.errors import InputError, check_whole, plain
 from kseg.io.files import checked_path, reading, sha256_of_content
 from kseg.settings import read_flag_line
+from kseg.studies.engines import check_engines
 from kseg.studies.run_counts import FIXED
 
 if sys.version_info >= (3, 11):
@@ -27,8 +28,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # of a folder
 # What the study itself sets, and what would make a run shorter than its budget.
 _TAKEN = ("model", "model_options", "flagfile", "data_dir", "dataset", "workdir", "seed", "epochs", "train_steps")
 _TAKEN += ("patience",)
-# What changes no run: the report alone.
-_FREE = ("name", "output", "group_by", "paired", "pilot")
+# What changes no run: the report alone, or where the runs are computed.
+_FREE = ("name", "output", "group_by", "paired", "pilot", "engines")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,9 @@ class Plan:
     group_by: str = ""
     paired: bool = True
     pilot: str = ""
+    leave_out: str = ""
+    threads: int = 0
+    engines: dict = dataclasses.field(default_factory=dict)
 
     def as_json(self):
         """Return the plan in JSON types."""
@@ -117,20 +121,37 @@ def _plan(table):
     _check_name(table["name"], "name")
     checked_path(table["output"], "output")
     _check_flags(table.get("flags", {}), "flags")
-    for key, kind, what in (("group_by", str, "text"), ("pilot", str, "the path of a study's folder")):
-        if not isinstance(table.get(key, ""), kind):
+    for key, what in (("group_by", "text"), ("leave_out", "text"), ("pilot", "the path of a study's folder")):
+        if not isinstance(table.get(key, ""), str):
             raise InputError(f"{key} must be {what}, got {table[key]!r}.")
     if not isinstance(table.get("paired", True), bool):
         raise InputError(f"paired must be true or false, got {table['paired']!r}.")
+    _check_leave_out(table)
     values = {
         "models": _each(table["models"], "models", _contestant),
         "data": _each(table["data"], "data", _records),
         "seeds": _seeds(table["seeds"]),
         "budget": _limit(table["budget"]),
+        "threads": check_whole("threads", table.get("threads", 0), 0),
+        "engines": check_engines(table.get("engines", {})),
     }
     if all(model.file for model in values["models"]):
         raise InputError("A study trains one model at least. Compare fixed models alone with scripts/compare.py.")
     return Plan(**{**table, **values})
+
+
+def _check_leave_out(table):
+    if not table.get("leave_out"):
+        return
+    for key in ("group_by", "pilot"):
+        if table.get(key):
+            raise InputError(f"{key} has no use with leave_out, whose groups are those left out. Leave {key} out.")
+    if table.get("paired") is False:
+        raise InputError("With leave_out, runs that left out the same group are pairs: leave paired out.")
+    if any("file" in row for row in table["models"] if isinstance(row, dict)):
+        raise InputError("With leave_out every model is trained: leave out those that are a file.")
+    if any("splits" in row for row in table["data"] if isinstance(row, dict)):
+        raise InputError("With leave_out each run is scored on the group that it left out: leave splits out of data.")
 
 
 def _each(rows, key, read):

@@ -9,21 +9,17 @@ import pathlib
 import numpy as np
 
 from kseg import __version__
-from kseg.data.groups import groups_of, shown_groups
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading, write_atomic, write_json
 from kseg.io.hash_list import write_hashes
 from kseg.io.text import count_text, first_names
 from kseg.studies.budgets import TRAINING
-from kseg.studies.report_details import Scored, class_rows, curves, group_rows, objects_table
-from kseg.studies.report_text import headline, text_of
-from kseg.studies.run_counts import FIXED, FOLDER, RESULTS, counts_path, read_counts, run_part, write_results
-from kseg.studies.statistics.intervals import Groups as DrawnGroups
-from kseg.studies.statistics.intervals import check_models, mean_iou, resampled_scores, score_interval
+from kseg.studies.report_sections import groups_of_plan, planned_seeds, section_of, usable_seeds
+from kseg.studies.report_text import text_of
+from kseg.studies.run_counts import FIXED, FOLDER, RESULTS, counts_path, read_counts, write_results
 from kseg.studies.statistics.power import budget
-from kseg.studies.statistics.significance import holm
 from kseg.studies.statistics.variance import components, linearised
-from kseg.studies.statistics.verdict import EQUIVALENCE, compare
+from kseg.studies.statistics.verdict import EQUIVALENCE
 from kseg.studies.study_page import write_study_page
 
 PLAN = "study.json"
@@ -92,7 +88,7 @@ def _compare_all(output, equivalence, broken):
     for data in plan["data"]:
         for split in data["splits"]:
             runs = _runs(output, plan, data["name"], split)
-            section, found = _section(plan, data["name"], split, runs, equivalence)
+            section, found = section_of(plan, data["name"], split, runs, equivalence)
             sections.append(section)
             comparisons[data["name"], split] = found
             found_runs[data["name"], split] = runs
@@ -146,167 +142,17 @@ def stored_study(output):
 def _runs(output, plan, data, split):
     """Return {model: {seed: RunCounts}} of what is finished, every model in it; InputError for other images."""
     runs = {model["name"]: {} for model in plan["models"]}
-    first = None
-    planned = [(model, seed) for model in runs for seed in _planned(plan, model)]
+    firsts = {}
+    planned = [(model, seed) for model in runs for seed in planned_seeds(plan, model)]
     for model, seed in planned:
         path = counts_path(output, model, data, seed, split)
         if path.exists():
             found = read_counts(path)
-            first = first or found
+            first = firsts.setdefault(found.row.get("left_out"), found)
             if (found.names, found.classes) != (first.names, first.classes):
                 raise InputError(f"{path} counts other images or classes than the other runs of {data}, split {split}.")
             runs[model][seed] = found
     return runs
-
-
-def _fixed(plan):
-    """Return the names of the models that are not trained."""
-    return [model["name"] for model in plan["models"] if model.get("file")]
-
-
-def _planned(plan, model):
-    """Return the seeds of a model's runs."""
-    return [FIXED] if model in _fixed(plan) else plan["seeds"]
-
-
-def _usable(plan, runs):
-    """Return {model: seeds} to compare: models without a run are left out, and if paired, seeds that one lacks."""
-    seeds = {model: [seed for seed in _planned(plan, model) if seed in of] for model, of in runs.items() if of}
-    trained = [set(of) for model, of in seeds.items() if model not in _fixed(plan)]
-    if not plan["paired"] or not trained:
-        return seeds
-    common = set.intersection(*trained) | {FIXED}
-    return {model: [seed for seed in of if seed in common] for model, of in seeds.items()}
-
-
-def _section(plan, data, split, runs, equivalence):
-    """Return the JSON of one data set's split, and its Comparisons."""
-    seeds = _usable(plan, runs)
-    missing = [
-        f"{model}/{data}/{run_part(seed)}"
-        for model in runs
-        for seed in _planned(plan, model)
-        if seed not in runs[model]
-    ]
-    section = {
-        "data": data,
-        "split": split,
-        "headline": "",
-        "open": "",
-        "seeds": seeds,
-        "fixed": [model for model in _fixed(plan) if model in seeds],
-        "missing": missing,
-        "scores": [],
-        "pairs": [],
-        "curves": curves(runs),
-    }
-    found = []
-    if all(seeds.values()) and seeds:
-        found = _compared(plan, runs, seeds, section, equivalence)
-    else:
-        section["open"] = "No verdict: no seed is finished for every model."
-    section["headline"] = headline(section)
-    return section, found
-
-
-def _compared(plan, runs, seeds, section, equivalence):
-    """Fill a section with what the runs of `seeds` say, and return its Comparisons."""
-    counts = {model: np.stack([runs[model][seed].counts for seed in of]) for model, of in seeds.items()}
-    one = next(found for of in runs.values() for found in of.values())
-    groups = _groups(plan, one)
-    section["images"] = len(one.names)
-    section["groups"] = {
-        "by": groups.by,
-        "unit": groups.unit,
-        "count": len(groups.names),
-        "meaning": groups.meaning(),
-    }
-    section["classes"] = list(one.classes)
-    section["palette"] = None if one.palette is None else one.palette.tolist()
-    names, member = np.unique(groups.of, return_inverse=True)
-    scored = Scored(
-        runs={model: [runs[model][seed] for seed in of] for model, of in seeds.items()},
-        member=member,
-        groups=tuple(names.tolist()),
-        paired=plan["paired"],
-    )
-    section["per_class"] = class_rows(scored)
-    section["per_group"] = group_rows(scored)
-    section["objects"] = objects_table(scored)
-    try:
-        section["scores"] = _scores(counts, seeds, groups)
-        found = _comparisons(plan, counts, groups, equivalence)
-    except InputError as error:  # such as a single group: what else was found still is
-        section["open"] = f"No verdict: {error}"
-        return []
-    tests = iter(holm([pair.seed_test.p for pair in found if pair.seed_test is not None]).tolist())
-    section["pairs"] = [_pair(pair, next(tests) if pair.seed_test else None) for pair in found]
-    return found
-
-
-def _groups(plan, one):
-    if plan["group_by"]:
-        return groups_of(one.names, plan["group_by"], one.drive)
-    return shown_groups(one.names, one.drive)
-
-
-def _comparisons(plan, counts, groups, equivalence):
-    of = None if groups.by == "image" else groups.of
-    fixed = [model for model in _fixed(plan) if model in counts]
-    unit = f"{groups.unit}s"
-    return compare(counts, of, paired=plan["paired"], equivalence=equivalence, unit=unit, fixed=fixed)
-
-
-def _scores(counts, seeds, groups):
-    """Return each model's mean score with its interval, and the scores of its runs, best first."""
-    arrays, member = check_models(counts, None if groups.by == "image" else groups.of)
-    drawn = DrawnGroups.of(next(iter(arrays.values())), member)
-    rows = []
-    for name, scores in resampled_scores(arrays, member).items():
-        interval = score_interval(scores, drawn)
-        runs = mean_iou(arrays[name].sum(axis=1)).tolist()
-        rows.append(
-            {
-                "model": name,
-                "mean_iou": interval.value,
-                "low": interval.low,
-                "high": interval.high,
-                "runs": {str(seed): score for seed, score in zip(seeds[name], runs, strict=True)},
-            }
-        )
-    return sorted(rows, key=lambda row: -row["mean_iou"])
-
-
-def _pair(pair, seed_p):
-    """Return a Comparison in JSON types. seed_p: of its seed test, after Holm's correction; None where it has none."""
-    needs = pair.budget
-    if needs is not None:
-        needs = {**dataclasses.asdict(needs), "sentence": str(needs)}
-    chance = test = None
-    if pair.seed_test is not None:
-        chance = dataclasses.asdict(pair.superiority)
-        test = {"p": pair.seed_test.p, "p_holm": seed_p, "smallest_p": pair.seed_test.smallest_p}
-    return {
-        "first": pair.first,
-        "second": pair.second,
-        "fixed": list(pair.fixed),
-        "verdict": pair.verdict,
-        "result": pair.result,
-        "lacks": pair.lacks,
-        "digits": pair.digits,
-        "first_score": pair.first_score.value,
-        "second_score": pair.second_score.value,
-        "difference": pair.difference.value,
-        "low": pair.difference.low,
-        "high": pair.difference.high,
-        "level": pair.difference.level,
-        "p": pair.p,
-        "p_equivalent": pair.p_equivalent,
-        "superiority": chance,
-        "seed_test": test,
-        "shares": pair.shares,
-        "budget": needs,
-    }
 
 
 def _costs(plan, data, runs):
@@ -358,7 +204,7 @@ def power_before(plan, equivalence=EQUIVALENCE):
     for data in plan["data"]:
         for split in data["splits"]:
             runs = _runs(folder, pilot, data["name"], split)
-            seeds = _usable(pilot, runs)
+            seeds = usable_seeds(pilot, runs)
             wanted = [model["name"] for model in plan["models"] if len(seeds.get(model["name"], ())) > 1]
             for first, second in itertools.combinations(wanted, 2):
                 line = _power_line(plan, pilot, runs, seeds, (first, second), equivalence)
@@ -377,7 +223,7 @@ def _power_line(plan, pilot, runs, seeds, pair, equivalence):
     fewest = min(len(seeds[model]) for model in pair)
     counts = [np.stack([runs[model][seed].counts for seed in seeds[model][:fewest]]) for model in pair]
     one = runs[pair[0]][seeds[pair[0]][0]]
-    groups = _groups(pilot if not plan["group_by"] else plan, one)
+    groups = groups_of_plan(pilot if not plan["group_by"] else plan, one)
     values = [linearised(of) for of in counts]
     found = components(values[0] - values[1], groups.of)
     needs = budget(

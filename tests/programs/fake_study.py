@@ -18,6 +18,7 @@ import numpy as np
 from kseg.data.records.manifest import load_manifest
 from kseg.io.files import locked, write_json
 from kseg.studies.run_counts import FIXED, RunCounts, counts_path, write_counts
+from kseg.studies.run_lock import wait_until_free
 
 MULTIPLY_ADDS = {"small": 100, "large": 250}
 BATCH = 4
@@ -63,6 +64,7 @@ def measure(output, pilot_steps, *arguments):
         "parameters": 7,
         "multiply_adds": MULTIPLY_ADDS[flags["model"]],
         "batch_size": BATCH,
+        "keep": flags.get("keep", "best"),
         "manifest": load_manifest(flags["data_dir"]).digest,
     }
     if int(pilot_steps):
@@ -70,11 +72,12 @@ def measure(output, pilot_steps, *arguments):
     write_json(output, facts)
 
 
-def train(usage, *arguments):
+def train(usage, workdir, *arguments):
     flags = flag_values(arguments)
-    workdir = pathlib.Path(flags["workdir"])
+    workdir = pathlib.Path(workdir)
     name = f"{flags['model']}-{flags['seed']}"
     note(f"train {name} {flags['train_steps']}")
+    wait_until_free(workdir, usage)
     with locked(workdir):
         while (folder() / "slow").exists():
             time.sleep(0.02)
@@ -82,6 +85,7 @@ def train(usage, *arguments):
             print("step 7\nThe loss is nan.\n")
             sys.exit(3)
         (workdir / "flags.txt").write_text("--model=x\n")
+        (workdir / "threads.txt").write_text(os.environ.get("TF_NUM_INTRAOP_THREADS", ""))
         write_json(workdir / "scores.json", {})
     write_json(pathlib.Path(usage) / "usage-1.json", {"cpu_seconds": 2.5, "peak_memory": 1000})
 
@@ -90,6 +94,12 @@ def score(text):
     request = json.loads(text)
     note(f"score {request['model']}-{request['seed']}")
     where = {name: request[name] for name in ("model", "data", "seed")}
+    left_out = {}
+    drives = "drive"
+    if request["left_out"]:
+        note(f"left out {request['left_out']}, records {load_manifest(request['data_dir']).options['left_out']}")
+        left_out = {"left_out": request["left_out"]}
+        drives = f"drive{request['left_out']}"
     for split in request["splits"]:
         cost = {}
         if request["seed"] != FIXED:
@@ -97,10 +107,10 @@ def score(text):
             cost |= {"images_seen": request["facts"]["steps"] * BATCH, "peak_memory": 1000}
         found = RunCounts(
             counts=fake_counts(request["model"], request["seed"]),
-            names=tuple(f"drive{i % GROUPS}_{i:04}" for i in range(IMAGES)),
+            names=tuple(f"{drives}{i % GROUPS}_{i:04}" for i in range(IMAGES)),
             classes=("road", "sky"),
             drive="(drive[0-9]+)_.*",
-            row={**where, "split": split, **cost},
+            row={**where, "split": split, **left_out, **cost},
         )
         write_counts(counts_path(request["output"], **where, split=split), found)
 

@@ -112,7 +112,7 @@ def test_fixed_models_are_scored_by_their_own_runtime(plan, records, rival, tmp_
     """The command that a study starts, as it is: every pixel of tiny's labels is right."""
     model, data, seed = run_names(read_plan(plan))[0]
     assert (model.name, seed) == ("rival", "fixed")
-    job = study_module._job(tmp_path, read_plan(plan), (model, data, seed), {})
+    job = study_module._job(tmp_path, read_plan(plan), (model, data, seed), {}, {})
     request = json.loads(job.commands[0][-1])
     assert len(job.commands) == 1 and job.name == "rival/tiny/fixed"
     score_run(request)

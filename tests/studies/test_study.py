@@ -20,7 +20,9 @@ from kseg.io.files import locked
 from kseg.studies import study as study_module
 from kseg.studies.engines import ENGINES
 from kseg.studies.engines.local import run_local
+from kseg.studies.run_lock import busy
 from kseg.studies.statistics import compare
+from kseg.studies.study_plan import read_plan
 from kseg.studies.study_report import report
 
 
@@ -218,6 +220,47 @@ def test_more_seeds_and_models_may_be_added_and_nothing_else_changed(calls, plan
     assert calls() == []
 
 
+def test_all_runs_compute_with_the_threads_of_the_first_start(calls, plan, monkeypatch):
+    def threads():
+        found = pathlib.Path(plan["output"]).glob("runs/*/tiny/*/threads.txt")
+        return [path.read_text() for path in sorted(found)]
+
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    kseg.study(plan)
+    assert threads() == ["3"] * 4
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "5")
+    plan["seeds"] = 3
+    kseg.study(plan)
+    assert threads() == ["3"] * 6 and os.environ["TF_NUM_INTRAOP_THREADS"] == "5"
+    with pytest.raises(InputError, match="threads: stored 3, now 4"):
+        kseg.study({**plan, "threads": 4})
+    # A study of a kseg that stored none goes on as it was.
+    path = pathlib.Path(plan["output"]) / "study.json"
+    stored = json.loads(path.read_text())
+    del stored["plan"]["threads"]
+    path.write_text(json.dumps(stored))
+    plan["seeds"] = 4
+    kseg.study(plan)
+    assert threads() == ["3", "3", "3", "5"] * 2
+
+
+def test_a_run_has_as_many_threads_as_cores(plan, monkeypatch):
+    monkeypatch.setitem(ENGINES, "local", run_local)
+    monkeypatch.setattr(study_module, "cores", lambda: [0, 1, 2, 3, 4, 5, 6])
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    plan["engines"] = {"slurm": {"cpus": 4}}
+    assert [study_module._threads(read_plan(plan), engine) for engine in ("local", "slurm", "ray")] == [7, 4, 1]
+    plan["engines"] = {"local": {"jobs_at_once": 3}}
+    assert study_module._threads(read_plan(plan), "local") == 2
+
+
+def test_options_of_engines_may_change_while_a_study_goes_on(calls, plan):
+    kseg.study({**plan, "engines": {"slurm": {"minutes": 5}}})
+    calls()
+    kseg.study({**plan, "engines": {"ray": {"cpus": 2}}})
+    assert calls() == []
+
+
 def test_a_flagfile_that_has_changed_is_noticed_also_where_another_names_it(calls, plan, tmp_path):
     (tmp_path / "shared.flags").write_text("--learning_rate=.1\n")
     (tmp_path / "small.flags").write_text("--flagfile=shared.flags\n")
@@ -332,10 +375,10 @@ def test_a_study_that_was_killed_waits_for_the_run_it_left_and_goes_on(calls, pl
 
 def test_the_busy_run_of_a_killed_study_is_waited_for(calls, plan, tmp_path):
     folder = tmp_path / "run"
-    assert study_module._busy(folder) == ""
+    assert busy(folder) == ""
     with locked(folder):
-        assert f"{folder} is in use by process {os.getpid()}" in study_module._busy(folder)
-    assert study_module._busy(folder) == ""
+        assert f"{folder} is in use by process {os.getpid()}" in busy(folder)
+    assert busy(folder) == ""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

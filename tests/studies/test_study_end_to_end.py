@@ -9,6 +9,7 @@ import pytest
 
 import kseg
 from kseg.data.pipeline.examples import Examples
+from kseg.data.records.manifest import load_manifest
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
 from kseg.io.errors import InputError
@@ -112,3 +113,34 @@ def test_a_study_of_drawn_streets(tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in pathlib.Path(output / "runs").rglob("*")}
     assert str(kseg.study(plan)) == str(found)
     assert {path: path.stat().st_mtime_ns for path in pathlib.Path(output / "runs").rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_a_study_that_leaves_out_a_drive_with_each_seed(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    draw_cityscapes(tmp_path / "source", train=8, val=2, height=48, width=64, workers=1)
+    prepare_dataset("cityscapes", tmp_path / "source", tmp_path / "records", workers=1, progress=False)
+    names = load_manifest(tmp_path / "records").split("train").names
+    drives = sorted({name.split("_")[0] for name in names})
+    output = tmp_path / "study"
+    plan = {
+        "name": "left_out",
+        "output": str(output),
+        "models": [{"name": name, "options": {"base_filters": 2, "depth": 2}} for name in ("unet", "runet")],
+        "data": [{"name": "streets", "data_dir": str(tmp_path / "records")}],
+        "seeds": len(drives),
+        "budget": {"kind": "images", "value": 4},
+        "flags": {"height": 48, "width": 64, "batch_size": 2, "keep": "last"},
+        "leave_out": "drive",
+    }
+    found = kseg.study(plan)
+    assert found.broken == (), found
+    for seed, drive in enumerate(drives):
+        for model in ("unet", "runet"):
+            counts = read_counts(counts_path(output, model, "streets", seed, "val"))
+            assert counts.row["left_out"] == drive
+            assert sorted(counts.names) == sorted(name for name in names if name.startswith(f"{drive}_"))
+            flags = (output / "runs" / model / "streets" / f"seed-{seed}" / "flags.txt").read_text()
+            assert f"records/streets/without-{seed:05}" in flags
+    (section,) = found.table["sections"]
+    assert section["left_out"] == drives and len(section["pairs"]) == 1

@@ -13,7 +13,8 @@ from kseg.io.errors import InputError
 from kseg.studies import usage
 from kseg.studies.budgets import share_of
 from kseg.studies.engines import ENGINES
-from kseg.studies.engines.local import Job, gpus
+from kseg.studies.engines.job import Job
+from kseg.studies.engines.local import gpus
 from kseg.studies.run_counts import RunCounts, counts_path, read_counts, write_counts
 from kseg.studies.run_table import RunTable
 from kseg.studies.study_plan import Limit, read_plan, run_names, train_flags
@@ -213,6 +214,14 @@ def test_the_table_counts_runs_and_tells_the_time_left():
     assert stream.getvalue().splitlines()[3] == (
         "a-1 BROKEN: 2 of 4 runs done, 0 running, 1 left, 1 broken, 00:45 to go"
     )
+
+
+def test_a_run_that_waits_again_is_left():
+    stream = io.StringIO()
+    table = RunTable([("a-0", "a"), ("b-0", "b")], (), stream=stream, clock=lambda: 0.0)
+    table.started("a-0")
+    table.waits("a-0")
+    assert stream.getvalue().splitlines()[1] == "a-0 waits: 0 of 2 runs done, 0 running, 2 left"
 
 
 def test_on_a_terminal_the_table_is_drawn_over_itself():

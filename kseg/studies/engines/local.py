@@ -1,46 +1,64 @@
-"""The engine of one machine: one job after another, or one for each GPU."""
+"""The engine of one machine: one job after another, several at once on its cores, or one for each GPU."""
 
 import collections
+import contextlib
 import os
-import pathlib
 import shutil
 import subprocess
 import time
-from typing import NamedTuple
+
+from kseg.io.errors import InputError
+from kseg.studies.engines.job import start
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 _POLL_SECONDS = 0.1
 
 
-class Job(NamedTuple):
-    """A run of a study: its name, the commands that make it, one after another, and the file of their output."""
+class _Place:
+    """Where one job at a time runs: a GPU, or some of the cores; empty where it may use all there is."""
 
-    name: str
-    commands: tuple
-    log: pathlib.Path
+    def __init__(self, gpu=None, cores=()):
+        self._environment = {}
+        if gpu is not None:
+            self._environment[GPUS] = gpu
+        self._cores = cores
+
+    def start(self, command, log):
+        with _only_on(self._cores):
+            return start(
+                command,
+                log,
+                env={**os.environ, **self._environment},
+                start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its runs in good order
+            )
+
+
+@contextlib.contextmanager
+def _only_on(cores):
+    """A block in which this thread, and what it starts, keeps to some cores; to all that it had if none are given."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class _Running:
     """A job on its way: the command that runs, and those that are left."""
 
-    def __init__(self, job, environment):
+    def __init__(self, job, place):
         self.job = job
-        self._environment = environment
+        self.place = place
         self._left = collections.deque(job.commands)
         self.process = None
         self._next()
 
     def _next(self):
-        self.job.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.job.log, "ab") as log:
-            self.process = subprocess.Popen(
-                self._left.popleft(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self._environment},
-                start_new_session=True,  # Ctrl-C reaches the study alone, which then stops its runs in good order
-            )
+        self.process = self.place.start(self._left.popleft(), self.job.log)
 
     def ended(self):
         """Return the exit code of the job, None while it goes on."""
@@ -51,31 +69,56 @@ class _Running:
         return code
 
 
-def run_local(jobs, started):
-    """Run jobs as `kseg.studies.engines.ENGINES` says."""
+def run_local(jobs, started, *, jobs_at_once=0):
+    """Run jobs as `kseg.studies.engines.ENGINES` says.
+
+    jobs_at_once: how many run together; 0: one, or one for each GPU. Without a GPU each keeps to its share of the
+    cores, where the system can be told so (Linux).
+    """
     waiting = collections.deque(jobs)
-    free = [{GPUS: gpu} for gpu in gpus()] or [{}]
+    free = _places(jobs_at_once)
     running = []
     try:
         while waiting or running:
             while waiting and free:
-                environment = free.pop(0)
-                job = waiting.popleft()
-                running.append((_Running(job, environment), environment))
-                started(job)
+                running.append(_Running(waiting.popleft(), free.pop(0)))
+                started(running[-1].job)
             time.sleep(_POLL_SECONDS)
-            for pair in list(running):
-                one, environment = pair
+            for one in list(running):
                 code = one.ended()
                 if code is not None:
-                    running.remove(pair)
-                    free.append(environment)
+                    running.remove(one)
+                    free.append(one.place)
                     yield one.job, code
     finally:
-        for one, _ in running:
+        for one in running:
             one.process.terminate()  # a training saves its step first
-        for one, _ in running:
+        for one in running:
             one.process.wait()
+
+
+def _places(count):
+    """Return a _Place for each job that may run at once."""
+    names = gpus()
+    if names:
+        if count > len(names):
+            raise InputError(f"jobs_at_once of local must be at most the {len(names)} GPUs, got {count}. Leave it out.")
+        return [_Place(gpu=name) for name in names[: count or None]]
+    if count < 2:
+        return [_Place()]
+    found = cores()
+    if count > len(found):
+        raise InputError(f"jobs_at_once of local must be at most the {len(found)} cores of this machine, got {count}.")
+    if not hasattr(os, "sched_setaffinity"):
+        return [_Place() for _ in range(count)]
+    return [_Place(cores=found[i * len(found) // count : (i + 1) * len(found) // count]) for i in range(count)]
+
+
+def cores():
+    """Return the numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def gpus():

@@ -29,7 +29,8 @@ class Comparison:
     permutation test over seeds. superiority: P(first > second). shares: of the difference's variance by source.
     budget: what seeing a difference of `equivalence` takes. Both are None with one run a model. groups: how many of
     what `unit` says. fixed: those of the two that were not trained: one run, that no seed would change. Where both are,
-    seed_test and superiority are None: only groups vary.
+    seed_test and superiority are None: only groups vary. tested: what seed_test is over, "seeds" or,
+    where each run leaves out a group, "groups".
     """
 
     first: str
@@ -47,6 +48,7 @@ class Comparison:
     groups: int
     unit: str
     fixed: tuple = ()
+    tested: str = "seeds"
 
     @property
     def result(self):
@@ -94,7 +96,7 @@ class Comparison:
         test = self.seed_test
         alpha = 1 - self.difference.level
         reasons = []
-        if test is not None and test.smallest_p >= alpha:
+        if test is not None and test.smallest_p >= alpha and self.tested == "seeds":
             fewest = next(runs for runs in itertools.count(2) if smallest_p(runs, runs, test.paired) < alpha)
             runs = min(test.runs)
             of = "per model"
