@@ -4,8 +4,10 @@ import os
 import pathlib
 import socket
 import subprocess
+import time
 from typing import NamedTuple
 
+_POLL_SECONDS = 0.2
 STOPPED = (143, -15)  # exit codes of a process that SIGTERM ended: one that handled it, one that did not
 
 
@@ -49,11 +51,13 @@ def run_on_node(job, folder, environment=None, stopped=lambda: False):
             return STOPPED[0]
         process = start(command, log, cwd=folder, env=environment)
         try:
-            code = process.wait()
+            while process.poll() is None:
+                time.sleep(_POLL_SECONDS)  # Ray's interrupt is seen between two lines of Python alone
         except BaseException:
             process.terminate()
             process.wait()
             raise
+        code = process.returncode
         if code:
             return code
     return 0

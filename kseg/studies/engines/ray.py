@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 
 from kseg.io.errors import InputError
 from kseg.studies.engines.job import STOPPED, note, run_on_node
@@ -49,7 +50,8 @@ def run_ray(jobs, started, *, address="auto", cpus=1, gpus=0, resources=None, re
             for job in jobs:
                 sent[task.remote(job, os.getcwd(), dict(os.environ), gpus)] = job
             while sent:
-                done, _ = ray.wait(list(sent), num_returns=1, timeout=_POLL_SECONDS)
+                time.sleep(_POLL_SECONDS)  # not in Ray's own wait, which gives SIGTERM another exit code
+                done, _ = ray.wait(list(sent), num_returns=len(sent), timeout=0)
                 for task_of_job, job in sent.items():
                     if job.name in waiting and (task_of_job in done or _size(job.log) > waiting[job.name]):
                         del waiting[job.name]
