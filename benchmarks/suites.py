@@ -31,7 +31,7 @@ SIZES = {
         "popular": {"batch": 2, "height": 128, "width": 128, "num_classes": 19},
         # configs/camvid/laptop.flags: its crops, and CamVid's images at the next multiple of 32
         "laptop": {
-            "decoder_filters": 128,
+            "filters": 128,
             "train": {"batch": 4, "height": 320, "width": 416, "num_classes": 11},
             "predict": {"height": 352, "width": 480, "num_classes": 11},
         },
@@ -52,7 +52,7 @@ SIZES = {
         "loop_step": {"batch": 4, "height": 32, "width": 32, "num_classes": 3},
         "popular": {"batch": 2, "height": 32, "width": 32, "num_classes": 3},
         "laptop": {
-            "decoder_filters": 16,
+            "filters": 16,
             "train": {"batch": 2, "height": 64, "width": 64, "num_classes": 3},
             "predict": {"height": 64, "width": 64, "num_classes": 3},
         },
@@ -240,10 +240,10 @@ def _popular(choices):
 
 
 def _laptop(choices):
-    """A training step and a prediction of the U-Net on EfficientNet-Lite0 of configs/camvid/laptop.flags."""
+    """A training step and a prediction of SegFormer's head on EfficientNet-Lite0, of configs/camvid/laptop.flags."""
     size = choices.sizes["laptop"]
-    filters = {"decoder_filters": size["decoder_filters"]}
-    ours = {"model": "unet", "options": {"encoder": "efficientnet_lite0", **filters}}
+    options = {"encoder": "efficientnet_lite0", "decoder_filters": size["filters"]}
+    ours = {"model": "segformer", "options": options}
     contestants = []
     for case, mine, theirs, repeats in (
         ("train", "loop_step", "training_loop", 3),
@@ -257,7 +257,7 @@ def _laptop(choices):
                     who,
                     "benchmarks.peers.pytorch_encoders",
                     theirs,
-                    {"network": network or who, **filters, **size[case]},
+                    {"network": network or who, "filters": size["filters"], **size[case]},
                     python=choices.torch_python,
                     repeats=repeats,
                 )
