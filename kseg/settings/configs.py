@@ -6,7 +6,7 @@ import re
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 SUFFIXES = (".flags", ".toml")
-_SHARED = "shared"  # parts of other configs, none that a person would train
+_NONE_TO_START = ("shared/", "contestants/")  # parts of others, and descriptions of models from outside
 _INCLUDE = re.compile(r"^--flagfile=(.+)$", re.MULTILINE)
 
 
@@ -29,11 +29,11 @@ def configs_folder():
 
 
 def config_files():
-    """Return {name: path} of all configs; a name is a path without suffix, such as "camvid/laptop"."""
+    """Return {name: path} of the configs that can be started; a name is a path without suffix, such as "camvid/laptop"."""
     folder = configs_folder()
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES]
     names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
-    return {name: path for name, path in names.items() if not name.startswith(f"{_SHARED}/")}
+    return {name: path for name, path in names.items() if not name.startswith(_NONE_TO_START)}
 
 
 def find_config(given, folder=""):
