@@ -29,7 +29,7 @@ def configs_folder():
 
 
 def config_files():
-    """Return {name: path} of the configs that can be started; a name is a path without suffix, such as "camvid/laptop"."""
+    """Return {name: path} of the configs that can be started, by a name such as "camvid/laptop"."""
     folder = configs_folder()
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix in SUFFIXES]
     names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
