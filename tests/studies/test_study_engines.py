@@ -285,8 +285,8 @@ def test_a_study_that_ends_takes_its_jobs_out_of_the_queue(fake):
 
 
 def test_a_silent_controller_and_a_limit_that_is_too_short_are_refused(fake):
-    with pytest.raises(InputError, match="save_seconds of slurm must be less than its 1 minutes, got 60"):
-        next(run_slurm(pair(fake), nothing, minutes=1, save_seconds=60))
+    with pytest.raises(InputError, match="must be more than a minute less than its 3 minutes, .* got 120"):
+        next(run_slurm(pair(fake), nothing, minutes=3, save_seconds=120))
     (fake.folder / "states").unlink()
     with pytest.raises(InputError, match="controller does not answer squeue"):
         next(run_slurm(pair(fake), nothing))

@@ -73,17 +73,21 @@ def test_a_run_saves_ahead_of_its_time_limit_and_goes_on(studies, expected, clus
     study = Study(studies, "limit", "slurm", "minutes = 20\nsave_seconds = 120\n")
     study.hold("runet")
     number, _ = job_of(study, "runet")
-    limit = minutes_so_far(number) + 2
-    subprocess.run(["scontrol", "update", f"JobId={number}", f"TimeLimit={limit}"], check=True)
+    set_limit(number, minutes_so_far(number) + 2)
     log = study.run_log("runet")
     # Slurm wakes a process that was stopped, too.
     study.wait_for(
         lambda: "Stopped ahead of its time limit: back into the queue." in log.read_text(), "the end of the limit"
     )
+    set_limit(number, 20)
     assert study.finish() == expected
     log = log.read_text()
     assert "the run stops when its files are safe" in log and "Going on from step" in log
     assert starts(study, "runet") == 2 and starts(study, "unet") == 1
+
+
+def set_limit(number, minutes):
+    subprocess.run(["scontrol", "update", f"JobId={number}", f"TimeLimit={minutes}"], check=True)
 
 
 def minutes_so_far(number):

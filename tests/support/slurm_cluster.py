@@ -101,6 +101,7 @@ def slurm_cluster(folder, nodes=2):
         # No munge: nobody else is on this cluster.
         "AuthType=auth/none",
         "CredType=cred/none",
+        "AuthInfo=cred_expire=10",  # what is put back into the queue waits so long, else two minutes
         f"StateSaveLocation={folder}/state",
         f"SlurmdSpoolDir={folder}/spool-%n",
         f"SlurmctldPidFile={folder}/slurmctld.pid",

@@ -131,8 +131,11 @@ def run_slurm(
         sbatch: any other options of sbatch, by name.
     """
     submitit = _submitit()
-    if save_seconds >= 60 * minutes:
-        raise InputError(f"save_seconds of slurm must be less than its {minutes} minutes, got {save_seconds}.")
+    if save_seconds + 60 >= 60 * minutes:
+        raise InputError(
+            f"save_seconds of slurm must be more than a minute less than its {minutes} minutes, because Slurm may send "
+            f"SIGTERM a minute early, got {save_seconds}. Raise minutes."
+        )
     parameters = {
         "job_name": "kseg",
         "partition": partition or None,
