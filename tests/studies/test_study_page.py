@@ -328,3 +328,17 @@ def test_two_splits_are_shown_one_at_a_time(browser, tmp_path):
     browsing.choose(browser, "#section", 0)
     assert len(browser.find_elements("css selector", ".card")) == KEPT
     assert browser.get_log("browser") == []
+
+
+def test_a_page_of_runs_that_each_left_out_a_drive(browser, tmp_path):
+    """Their images differ: there is a verdict by drives, and a reason where runs cannot be added up."""
+    write_study(tmp_path, {"a": 0.9, "b": 0.5}, 12, left_out=True)
+    (section,) = report(tmp_path).table["sections"]
+    browsing.open_page(browser, tmp_path / "report")
+    assert browser.find_element("css selector", "main p").text == section["headline"] != ""
+    assert len(section["left_out"]) == 12 and section["headline"].startswith("a is better than b: ")
+    for name in ("classes", "groups", "objects"):
+        note = browser.find_element("id", f"{name}-note").text
+        assert note.startswith("Each run is scored on the drive that it left out."), name
+    assert len(browser.find_elements("css selector", "#runs-chart circle")) == 24
+    assert browser.get_log("browser") == []

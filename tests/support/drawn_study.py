@@ -15,12 +15,15 @@ SIZE = (20, 30)
 NAMES = tuple(f"drive{i % GROUPS:02}_{i:04}" for i in range(IMAGES))
 
 
-def write_study(output, levels, seeds, *, without=(), old=(), data_dir="nowhere", digest="", names=NAMES):
+def write_study(
+    output, levels, seeds, *, without=(), old=(), data_dir="nowhere", digest="", names=NAMES, left_out=False
+):
     """Write a study of models whose IoU is near `levels`.
 
     Args:
         levels: {model: share of the pixels that is right}. seeds: how many. without: (model, seed) that are not there.
         old: models whose counts lack all that was added later. data_dir, digest: of records. names: of the images.
+        left_out: seed i left out drive i, and is scored on its images alone.
     """
     random = np.random.default_rng(0)
     images = len(names)
@@ -53,7 +56,14 @@ def write_study(output, levels, seeds, *, without=(), old=(), data_dir="nowhere"
                     "curve": curve,
                 }
             counts = np.stack([truth, right, right + own.integers(0, 60, right.shape)], axis=1)
-            run = RunCounts(counts, names, CLASSES, "(drive[0-9]+)_.*", row, **more)
+            scored = names
+            if left_out:
+                row["left_out"] = f"drive{seed:02}"
+                mine = [name.startswith(row["left_out"]) for name in names]
+                scored = tuple(np.array(names)[mine])
+                counts = counts[mine]
+                more = {**more, "objects": more["objects"][mine]}
+            run = RunCounts(counts, scored, CLASSES, "(drive[0-9]+)_.*", row, **more)
             write_counts(counts_path(output, model, "drawn", seed, "val"), run)
         if model not in old and (model, 0) not in without:
             _write_maps(output, model, images)
@@ -68,6 +78,7 @@ def write_study(output, levels, seeds, *, without=(), old=(), data_dir="nowhere"
         "group_by": "",
         "paired": True,
         "pilot": "",
+        "leave_out": "drive" if left_out else "",
     }
     write_json(output / "study.json", {"kseg_version": kseg.__version__, "plan": plan, "before": []})
 

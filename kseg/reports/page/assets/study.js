@@ -12,6 +12,8 @@ const excludes = (found) => found.low !== null && (found.low > 0 || found.high <
 const named = (text) => make("span", { class: "name" }, ...breakable(text));
 const scored = () => section.scores.map((row) => row.model);
 const unit = () => section.groups?.unit ?? "group";
+const why = () => section.open || (section.left_out
+  ? `Each run is scored on the ${unit()} that it left out. Runs of other images are not added up here.` : "");
 
 function large(value) {
   if (value === null) return "–";
@@ -186,7 +188,7 @@ function showClasses() {
   const rows = section.per_class ?? [];
   const ids = ["classes-chart", "classes-table"];
   byId("classes").querySelector("details").hidden = !rows.length;
-  if (!presence("classes-note", rows.length ? "" : section.open, ids)) return;
+  if (!presence("classes-note", rows.length ? "" : why(), ids)) return;
   const few = rows.filter((row) => row.groups < 2).map((row) => row.class);
   note("classes-note", `Classes of the truth, with 95 % intervals over seeds and ${unit()}s. They are not corrected for ` +
     "the number of classes." + (few.length ? ` Only one ${unit()} has ${few.join(", ")}: no interval.` : ""));
@@ -212,7 +214,7 @@ const MOST_GROUPS = 24;
 function showGroups() {
   const rows = section.per_group ?? [];
   byId("groups").querySelector("details").hidden = !rows.length;
-  if (!presence("groups-note", rows.length ? "" : section.open, ["groups-chart", "groups-table"])) return;
+  if (!presence("groups-note", rows.length ? "" : why(), ["groups-chart", "groups-table"])) return;
   const spread = (row) => {
     const values = row.models.map((one) => one.value);
     return Math.max(...values) - Math.min(...values);
@@ -243,7 +245,7 @@ const sizeText = (row) => {
 
 function showObjects() {
   const table = section.objects;
-  let open = section.per_class ? "" : section.open;
+  let open = section.per_class ? "" : why();
   if (!open && !table) open = "A run was scored before kseg counted objects in studies. Delete its file in counts/ and " +
     "start the study again: it is scored anew.";
   if (!open && !table.sizes.length) open = "The truth has no objects.";
