@@ -53,7 +53,7 @@ def test_nodes_without_power_and_out_of_sight(studies, expected, cluster):
     # The node of unet loses its power: its run goes back into the queue, and starts anew where there is a node.
     _, node = job_of(study, "unet")
     cluster[node].lose_power()
-    study.wait_for(lambda: "unet/streets/seed-0 waits" in study.text(), "unet to wait")
+    study.wait_for(lambda: "\nunet/streets/seed-0 waits" in study.text(), "unet to wait")
     # That of runet is out of sight, but alive: its run is started a second time, and must wait for the first.
     _, other = job_of(study, "runet")
     cluster[other].unplug()
@@ -103,7 +103,7 @@ def test_a_study_that_was_killed_finds_its_jobs_and_one_that_is_told_to_stop_end
     study.process.kill()
     study.process.wait()
     study.start()
-    study.wait_for(lambda: study.text().count("unet/streets/seed-0 started") == 2, "the second start to find unet")
+    study.wait_for(lambda: study.text().count("\nunet/streets/seed-0 started") == 2, "the second start to find unet")
     assert len(list(study.output.glob("logs/slurm/*_submission.sh"))) == 1  # nothing was sent again
     os.kill(held, signal.SIGCONT)
     study.process.send_signal(signal.SIGTERM)
