@@ -48,11 +48,13 @@ def test_every_model_trains_as_users_run_it(folder, name):
     expected |= {"loss": loss.numpy()} | as_users.weights_of(model)
     if name == "segnet_aspp_fischer2021":  # one batch norm for many layers: rounding grows in its gradients
         expected = {what: expected[what] for what in ("logits", "loss")}
-    # Of a bias before batch norm the gradient is 0 but for rounding: 1e-6.
+    # Of a bias before batch norm the gradient is 0 but for rounding: 1e-6. RU-Net has three batch norms of two channels
+    # in a row at the full size, without a residual: on some processors rounding grows there to two hundredths.
+    near, rounding = (0.05, 1e-5) if name == "runet" else (1e-3, 1e-6)
     with np.load(folder / f"{name}.npz") as found:
         assert set(found) >= set(expected)
         for what, value in expected.items():
             assert np.isfinite(found[what]).all(), what
             np.testing.assert_allclose(
-                found[what], value, rtol=1e-3, atol=1e-3 * np.abs(value).max() + 1e-6, err_msg=what
+                found[what], value, rtol=near, atol=near * np.abs(value).max() + rounding, err_msg=what
             )

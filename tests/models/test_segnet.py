@@ -177,7 +177,7 @@ def test_build_model_says_what_there_is():
     assert model.name == "segnet" and model.output.shape == (None, 32, 32, 4)
     with pytest.raises(ValueError, match="Unknown model 'segmet'. Choose one of .*segnet, segnet_aspp"):
         models.build_model("segmet", (32, 32, 3), 4)
-    with pytest.raises(ValueError, match="no option rate. Its options are base_filters, decoder, rates, dropout"):
+    with pytest.raises(ValueError, match="no option rate. Its options are base_filters, decoder, unpooling, rates,"):
         models.build_model("segnet_aspp", (32, 32, 3), 4, rate=3)
     with pytest.raises(ValueError, match="num_classes must be a whole number of at least 2, got 1"):
         models.build_model("segnet", (32, 32, 3), 1)

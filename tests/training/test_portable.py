@@ -54,6 +54,7 @@ def test_what_this_backend_cannot_do_is_said(found):
     assert "saved_model" not in found["files"] and {"best.keras", "scores.json", "logs"} <= set(found["files"])
     assert "KERAS_BACKEND=tensorflow" in found["export"]
     assert "is a SavedModel, which needs KERAS_BACKEND=tensorflow, got jax. Give the run folder" in found["saved_model"]
+    assert "is a SavedModel, which needs TensorFlow: pip install tensorflow" in found["saved_model_from_outside"]
     assert "runs on one machine (KERAS_BACKEND=jax), but TF_CONFIG names 3 workers" in found["group"]
     for what, message in zip(("strategy multiworker", "accumulate_steps", "remat"), found["refused"], strict=True):
         assert message.startswith(f"{what} needs KERAS_BACKEND=tensorflow, got jax")

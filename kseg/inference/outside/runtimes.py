@@ -122,7 +122,12 @@ def _open_tflite(file):
 
 
 def _open_saved_model(file):
-    import tensorflow as tf
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise InputError(
+            f"{file} is a SavedModel, which needs TensorFlow: pip install tensorflow ({error})."
+        ) from error
 
     loaded = tf.saved_model.load(str(file))
     names = list(loaded.signatures)
