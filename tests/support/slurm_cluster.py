@@ -145,6 +145,11 @@ def slurm_cluster(folder, nodes=2):
             node.stop()
         master.terminate()
         master.wait(_DEADLINE)
+        own = f"SLURM_CONF={folder / 'slurm.conf'}"
+        for pid in _parents():  # steps of a node that was unplugged have nobody to end them
+            if own in _environment(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         if before is None:
             del os.environ["SLURM_CONF"]
         else:
