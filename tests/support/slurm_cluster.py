@@ -1,4 +1,8 @@
-"""A Slurm cluster of this machine alone, in a folder: slurmctld and a slurmd for each node, Debian's slurm-wlm."""
+"""A Slurm cluster of this machine alone, in a folder: slurmctld and a slurmd for each node, Debian's slurm-wlm.
+
+What is put back into the queue waits there for two minutes. With less (AuthInfo=cred_expire) a late message to a node
+that comes back has killed the step that was started there anew.
+"""
 
 import contextlib
 import getpass
@@ -101,7 +105,6 @@ def slurm_cluster(folder, nodes=2):
         # No munge: nobody else is on this cluster.
         "AuthType=auth/none",
         "CredType=cred/none",
-        "AuthInfo=cred_expire=10",  # what is put back into the queue waits so long, else two minutes
         f"StateSaveLocation={folder}/state",
         f"SlurmdSpoolDir={folder}/spool-%n",
         f"SlurmctldPidFile={folder}/slurmctld.pid",
@@ -145,6 +148,11 @@ def slurm_cluster(folder, nodes=2):
             node.stop()
         master.terminate()
         master.wait(_DEADLINE)
+        own = f"SLURM_CONF={folder / 'slurm.conf'}"
+        for pid in _parents():  # steps of a node that was unplugged have nobody to end them
+            if own in _environment(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         if before is None:
             del os.environ["SLURM_CONF"]
         else:
