@@ -79,6 +79,7 @@ def test_a_run_saves_ahead_of_its_time_limit_and_goes_on(studies, expected, clus
     study.wait_for(
         lambda: "Stopped ahead of its time limit: back into the queue." in log.read_text(), "the end of the limit"
     )
+    wait_until(lambda: queue()[number][0] == "PENDING", "the job to wait")  # while it ends, nothing of it can change
     set_limit(number, 20)
     assert study.finish() == expected
     log = log.read_text()
