@@ -101,7 +101,10 @@ class AveragingModel(LabelModel):
             )
         if looks.tile is not None:
             self._step = windows.step_of(looks.tile, multiple)
-        self._runs = [compiled_for(model, _probabilities_of(model, scale)) for scale in looks.scales]
+        self._runs = [
+            compiled_for(model, f"probabilities at scale {scale}", _probabilities_of(model, scale))
+            for scale in looks.scales
+        ]
         self.label_set = label_set_of(model)
         self.num_classes = class_count(model)
         self.reads = f"mean of looks: {looks}"

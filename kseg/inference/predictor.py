@@ -12,17 +12,12 @@ from kseg.layers.preprocessing import preprocess_layer
 def predictor(model):
     """Return a function (uint8 images (B, H, W, 3), height, width, names) -> class ids, NumPy (B, height, width).
 
-    It is compiled once for each model and stored with it, and again after a change of its `Preprocess` layer. Where an
-    image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B texts,
-    "image 3").
+    Where an image's logits are not finite it raises a NotFiniteError that calls the image by its name (`names`: B
+    texts, "image 3").
     """
     if isinstance(model, LabelModel):
         return model.predict
-    layer = preprocess_layer(model)
-    preprocessing = layer and (layer.mean, layer.scale, layer.size, layer.multiple)
-    if getattr(model, "kseg_predictor", (None, None))[0] != repr(preprocessing):
-        model.kseg_predictor = repr(preprocessing), compiled_for(model, _labels_of(model))
-    compiled = model.kseg_predictor[1]
+    compiled = compiled_for(model, "labels", _labels_of(model))
 
     def predict(images, height, width, names):
         ids, finite = compiled(images, height, width)
@@ -41,8 +36,26 @@ def _labels_of(model):
     return lambda images, height, width: classes_and_finite(logits_at(model, images, height, width))
 
 
-def compiled_for(model, function):
-    """Compile a function of (uint8 images (B, H, W, 3), height, width) that runs a model; sizes are whole numbers."""
+def compiled_for(model, kind, function):
+    """Compile a function of (uint8 images (B, H, W, 3), height, width) that runs a model; sizes are whole numbers.
+
+    It is compiled once for each model and kind and stored with the model, and again after a change of its `Preprocess`
+    layer.
+
+    Args:
+        kind: what calls that want the same function have in common.
+    """
+    layer = preprocess_layer(model)
+    preprocessing = repr(layer and (layer.mean, layer.scale, layer.size, layer.multiple))
+    if getattr(model, "kseg_compiled", (None, None))[0] != preprocessing:
+        model.kseg_compiled = preprocessing, {}
+    stored = model.kseg_compiled[1]
+    if kind not in stored:
+        stored[kind] = _compiled(model, function)
+    return stored[kind]
+
+
+def _compiled(model, function):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -182,3 +182,19 @@ def test_the_command_line(network, tmp_path, call_script):
         assert code == 2 and message in error
     code, _, error = call_script("predict", f"--check={tmp_path}", "--flip")
     assert code == 2 and "--check takes no" in error
+
+
+def test_a_model_is_compiled_once_for_all_predictions(tmp_path):
+    network = small_network()
+    image = photo(32, 48)
+    kseg.predict(network, image, scales=(1, 0.5), flip=True)
+    kseg.predict(network, image)
+    before = dict(network.kseg_compiled[1])
+    assert len(before) == 3  # probabilities at two scales, labels
+    expected = kseg.predict(network, image, scales=(1, 0.5), flip=True)
+    kseg.predict(network, image)
+    assert {name: id(function) for name, function in network.kseg_compiled[1].items()} == {
+        name: id(function) for name, function in before.items()
+    }
+    network.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(kseg.predict(tmp_path / "model.keras", image, scales=(1, 0.5), flip=True), expected)
