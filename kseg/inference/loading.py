@@ -81,7 +81,7 @@ def _load_own(path):
         return SavedModel(path)
     if path.is_dir():
         folder = RunFolder(path)
-        kept = folder.kept_model((folder.stored_or_none() or {}).get("keep", "best"))
+        kept = folder.stored_model()
         if not kept.exists():
             raise InputError(
                 f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone: it is no model, no "

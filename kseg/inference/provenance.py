@@ -8,7 +8,8 @@ import keras
 
 from kseg.inference.outside.description import describe_file
 from kseg.inference.outside.file_kinds import KSEG
-from kseg.io.files import sha256_of, sha256_of_content
+from kseg.io.files import sha256_of
+from kseg.io.hash_list import sha256_of_content
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
 
 
@@ -16,7 +17,7 @@ def provenance(model):
     """Return path, weights_sha256, flags_sha256, description_sha256 and map of a contestant; None for what it has not.
 
     The weights of a path are the bytes of the file that is opened (of a run: the one that it kept), of a folder its
-    content (`io.files.sha256_of_content`); those of a keras.Model without a file are its arrays.
+    content (`io.hash_list.sha256_of_content`); those of a keras.Model without a file are its arrays.
 
     Args:
         model: path that `load_model` takes, or keras.Model.
@@ -33,8 +34,7 @@ def provenance(model):
     if described.kind == KSEG and (run / FLAGS_FILE).exists():
         found["flags_sha256"] = sha256_of(str(run / FLAGS_FILE))
     if described.kind == KSEG and file.is_dir():
-        folder = RunFolder(file)
-        file = folder.kept_model((folder.stored_or_none() or {}).get("keep", "best"))
+        file = RunFolder(file).stored_model()
     if described.path is not None:
         found["description_sha256"] = sha256_of(str(described.path))
     if described.class_map is not None:

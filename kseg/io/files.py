@@ -93,16 +93,6 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_content(path) -> str:
-    """Return the sha256 of a local file; of a folder, that of the names and sha256 of all files below it."""
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        return sha256_of(str(path))
-    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    listing = "".join(f"{sha256_of(str(path / name))}  {name}\n" for name in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
 @contextlib.contextmanager
 def replacing(path):
     """Give a temporary path beside a local file. If the block succeeds, it is synced and renamed to that file.

@@ -1,5 +1,6 @@
-"""The sha256 of every file of a report, in a file beside them that `sha256sum -c` reads too."""
+"""The sha256 of what a folder holds: of a report in a file beside it, that `sha256sum -c` reads too."""
 
+import hashlib
 import os
 import pathlib
 
@@ -10,6 +11,15 @@ HASHES = "sha256.txt"
 
 def _text(folder, names):
     return "".join(f"{sha256_of(str(folder / name))}  {name}\n" for name in names)
+
+
+def sha256_of_content(path) -> str:
+    """Return the sha256 of a local file; of a folder, that of the names and sha256 of all files below it."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return sha256_of(str(path))
+    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256(_text(path, files).encode()).hexdigest()
 
 
 def files_below(folder, parts=None):

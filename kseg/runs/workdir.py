@@ -307,6 +307,10 @@ class RunFolder:
         """Return the path of the weights that the setting `keep` chooses."""
         return self.workdir / {"last": "last.keras"}.get(keep, "best.keras")
 
+    def stored_model(self):
+        """Return the path of the weights that the run's own settings choose."""
+        return self.kept_model((self.stored_or_none() or {}).get("keep", "best"))
+
     def read_history(self):
         """Return the rows of history.csv, numbers as floats, missing ones left out."""
         with open(self.workdir / "history.csv", newline="", encoding="utf-8") as file:

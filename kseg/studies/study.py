@@ -238,8 +238,6 @@ def _run_all(output, plan, facts, left_out, engine):
             else:
                 broken.append({"run": job.name, "code": code, "log": str(job.log), "end": last_lines(job.log)})
             table.ended(job.name, good)
-    if rows:
-        _write_rows(output, paths, rows)
     return broken
 
 

@@ -13,7 +13,8 @@ import sys
 from kseg.data.datasets import DATASETS
 from kseg.inference.outside.description import describe_file
 from kseg.io.errors import InputError, check_whole, plain
-from kseg.io.files import checked_path, reading, sha256_of_content
+from kseg.io.files import checked_path, reading
+from kseg.io.hash_list import sha256_of_content
 from kseg.settings import read_flag_line
 from kseg.studies.engines import check_engines
 from kseg.studies.run_counts import FIXED

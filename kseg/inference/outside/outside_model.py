@@ -9,7 +9,7 @@ from kseg.inference.outside.description import LAYOUTS, RANGES
 from kseg.inference.outside.runtimes import open_file, runtime_errors
 from kseg.inference.resizing import resized
 from kseg.io.errors import InputError, NotFiniteError
-from kseg.io.files import sha256_of_content
+from kseg.io.hash_list import sha256_of_content
 
 _LOG = logging.getLogger("kseg")
 _CLASS_AXIS = {"NHWC": 3, "NCHW": 1}
