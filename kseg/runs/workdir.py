@@ -18,6 +18,7 @@ from kseg.settings import Settings, current_options, flag_line, read_flag_line, 
 FLAGS_FILE = "flags.txt"
 ARCHITECTURE_FILE = "model.json"
 _CONTENTS = {
+    "README.md": "the model card: data, recipe, scores, cost, limits",
     "scores.json": "the five scores, macro, micro and per class",
     "predictions.png": "image | prediction | truth",
     "confusion.png": "confusion matrix, in percent of each true class",

@@ -9,6 +9,9 @@ from kseg.inference.finite import image_names
 from kseg.inference.loading import load_model
 from kseg.inference.predictor import predictor
 from kseg.io.files import writing
+from kseg.layers.preprocessing import preprocess_layer
+from kseg.models.costs import multiply_adds, parameters
+from kseg.runs.model_card import CARD_FILE, run_card, write_card
 from kseg.visualization.confusion_picture import draw_confusion_matrix
 from kseg.visualization.label_maps import prediction_gallery
 
@@ -67,7 +70,21 @@ def finish(folder, keep, train_split, val_split, interruption):
         export_saved_model(model, workdir / "saved_model", label_set=carried(train_split))
     else:
         print(f"No SavedModel: {keras.backend.backend()} cannot write one. Run scripts/export.py under TensorFlow.")
+    _write_card(folder, model, train_split, val_split, scores)
     with writing(workdir / "scores.json"):
         scores.to_json(workdir / "scores.json")
     folder.print_contents()
     return model
+
+
+def _write_card(folder, model, train_split, val_split, scores):
+    stored = folder.stored()
+    layer = preprocess_layer(model)
+    height, width = (layer and layer.size) or model.input_shape[1:3]
+    costs = {"parameters": parameters(model), "multiply_adds": None, "height": height, "width": width}
+    if keras.backend.backend() == "tensorflow" and height and width:
+        costs["multiply_adds"] = multiply_adds(model, (height, width, 3))
+    normalization = (layer.mean, layer.scale) if layer else None
+    text = run_card(stored, train_split, val_split, scores, costs, normalization=normalization)
+    if not write_card(folder.workdir / CARD_FILE, text):
+        print(f"{folder.workdir / CARD_FILE} is not kseg's model card and stays as it is.")

@@ -51,7 +51,7 @@ def test_a_run_leaves_what_the_design_says(whole):
     workdir, history = whole
     names = {path.name for path in workdir.iterdir()}
     files = {"best.keras", "last.keras", "flags.txt", "history.csv", "predictions.png", "confusion.png", "scores.json"}
-    files |= {"model.json"}  # the model is a function's
+    files |= {"README.md", "model.json"}  # the model is a function's
     assert names == files | {"checkpoints", "logs", "saved_model"}  # and no temporary file
     assert [row["step"] for row in history] == [3, 6, 9]  # 7 images, whole batches of 2
     assert list((workdir / "logs").glob("events*"))
