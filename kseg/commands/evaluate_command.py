@@ -107,25 +107,30 @@ def print_ranking(means):
     print(judge(*[PublishedMean.of_text(text) for text in means]))
 
 
+def run_audit(args):
+    """Judge the published numbers that the flags give."""
+    if not (args.audit and (args.row or args.mean)):
+        raise flags.Error(
+            "--audit and --row=ACCURACY,SENSITIVITY,SPECIFICITY,F1,JACCARD go together, "
+            "or --audit and two --mean=MEAN,DEVIATION,SEEDS."
+        )
+    if len(args.mean) not in (0, 2):
+        raise flags.Error(f"--mean must be given twice, got {len(args.mean)}.")
+    unused = [
+        f"--{name}" for name in ("model", "map", "data_dir", "output", "report_dir", "group_by") if args[name].value
+    ]
+    if unused:
+        raise flags.Error(f"--audit reads no model or data and writes no file. Leave out {', '.join(unused)}.")
+    if args.row:
+        print_audit(args.row)
+    if args.mean:
+        print_ranking(args.mean)
+
+
 def run(args):
     """Score what the flags say."""
     if args.audit or args.row or args.mean:
-        if not (args.audit and (args.row or args.mean)):
-            raise flags.Error(
-                "--audit and --row=ACCURACY,SENSITIVITY,SPECIFICITY,F1,JACCARD go together, "
-                "or --audit and two --mean=MEAN,DEVIATION,SEEDS."
-            )
-        if len(args.mean) not in (0, 2):
-            raise flags.Error(f"--mean must be given twice, got {len(args.mean)}.")
-        unused = [
-            f"--{name}" for name in ("model", "map", "data_dir", "output", "report_dir", "group_by") if args[name].value
-        ]
-        if unused:
-            raise flags.Error(f"--audit reads no model or data and writes no file. Leave out {', '.join(unused)}.")
-        if args.row:
-            print_audit(args.row)
-        if args.mean:
-            print_ranking(args.mean)
+        run_audit(args)
         return
     command_line.require(args, "model", "data_dir")
     if args.group_by and args.protocol != "standard":
@@ -135,10 +140,13 @@ def run(args):
             "--tile, --scales and --flip are not for --protocol=fischer2021, which looks as its authors do."
         )
     from kseg.data.records.manifest import record_files
+    from kseg.inference.hub import on_hub
     from kseg.inference.loading import model_files
     from kseg.io.files import refuse_inputs
     from kseg.reports import evaluation_report
 
+    if on_hub(args.model) and not args.output:
+        raise flags.Error(f"--model={args.model} is in no folder of yours: give --output=FILE.json for its scores.")
     model = pathlib.Path(args.model).absolute()
     kind = "scores" if args.protocol == "standard" else args.protocol
     output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from kseg.inference.finite import all_finite, check_logits
+from kseg.inference.hub import local_path
 from kseg.inference.label_model import LabelModel
 from kseg.inference.outside.description import describe_file
 from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, SAVED_MODEL
@@ -21,7 +22,7 @@ from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.resizing import resized
 from kseg.io.errors import InputError, MissingFileError
-from kseg.io.files import checked_path, reading
+from kseg.io.files import reading
 from kseg.io.zips import check_unpacked
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
@@ -38,7 +39,8 @@ REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 def load_model(path):
     """Load a run folder (the weights it kept), a .keras file, or a contestant from outside.
 
-    That is a SavedModel folder, an ONNX or TFLite file, or a folder of predicted label maps. What they are is read from
+    That is a SavedModel folder, an ONNX or TFLite file, or a folder of predicted label maps. hf://USER/NAME is any of
+    them on the Hugging Face Hub (`kseg.inference.hub`). What they are is read from
     their content; what they do not show stands in a description (`kseg.inference.outside.description`).
 
     Args:
@@ -48,7 +50,7 @@ def load_model(path):
     Raises:
         FileNotFoundError: nothing there. ValueError: not a model, a damaged file, or one of which more must be known.
     """
-    path = pathlib.Path(checked_path(path, "model"))
+    path = local_path(path)
     if not path.exists():
         raise MissingFileError(
             f"No model at {path}: give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of "
@@ -163,7 +165,7 @@ def model_files(model):
     """
     if not isinstance(model, (str, pathlib.Path)):
         return []
-    path = pathlib.Path(checked_path(model, "model"))
+    path = local_path(model)
     if not path.exists():
         return [path]
     described = describe_file(path)

@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 
+from kseg.inference.hub import local_path
 from kseg.inference.outside.description import describe_file
 from kseg.inference.outside.file_kinds import KSEG
 from kseg.io.files import sha256_of
@@ -28,7 +29,7 @@ def provenance(model):
         for weight in model.weights:
             digest.update(keras.ops.convert_to_numpy(weight).tobytes())
         return {**found, "weights_sha256": digest.hexdigest()}
-    described = describe_file(model)
+    described = describe_file(local_path(model))
     file = pathlib.Path(described.file)
     run = file if file.is_dir() else file.absolute().parent
     if described.kind == KSEG and (run / FLAGS_FILE).exists():

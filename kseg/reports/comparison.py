@@ -12,6 +12,7 @@ from kseg.data.records.manifest import record_files
 from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import check_classes, class_count, warn_of_other_records
 from kseg.inference.fitting import fitted
+from kseg.inference.hub import hub_name, on_hub
 from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.predictor import predictor
 from kseg.inference.provenance import provenance
@@ -115,14 +116,14 @@ def _named(models):
     if isinstance(models, dict):
         named = dict(models)
     else:
-        named = _short_names([pathlib.Path(checked_path(path, "a model of a list")) for path in models])
+        named = _short_names([path if on_hub(path) else checked_path(path, "a model of a list") for path in models])
     if len(named) < 2:
         raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
     return named
 
 
 def _short_names(paths):
-    parts = [path.absolute().parts for path in paths]
+    parts = [_parts(path) for path in paths]
     twice = next((path for path in paths if parts.count(path.absolute().parts) > 1), None)
     if twice is not None:
         raise InputError(f"Models must be different, but {twice} was given twice.")
@@ -130,6 +131,12 @@ def _short_names(paths):
     least = 1 + any(part[-1] in plain for part in parts)
     count = next(n for n in range(least, 1 + max(map(len, parts))) if len({part[-n:] for part in parts}) == len(parts))
     return {"/".join(part[-count:]): path for part, path in zip(parts, paths, strict=True)}
+
+
+def _parts(path):
+    if on_hub(path):
+        return tuple(hub_name(path).split("/"))
+    return pathlib.Path(path).absolute().parts
 
 
 @contextlib.contextmanager
