@@ -70,7 +70,7 @@ def run_card(stored, train_split, scored_split, scores, costs, *, normalization=
 
 def dataset_name(manifest):
     """The dataset as users call it: drawn streets have the classes of Cityscapes and are not Cityscapes."""
-    return "procedural streets" if manifest.options.get("dataset") == "synthetic" else manifest.info.name
+    return "procedural streets" if manifest.options.get("drawn") else manifest.info.name
 
 
 def _metadata(name, dataset, split, scores):
@@ -196,7 +196,7 @@ def _limits(stored, split, scores):
     poor = [name for name, row in scores.per_class.items() if row["jaccard"] < 0.2]
     if poor:
         lines.append(f"IoU below 0.2: {', '.join(poor)}. Do not rely on these classes.")
-    if split.manifest.options.get("dataset") == "synthetic":
+    if split.manifest.options.get("drawn"):
         lines.append("The streets are drawn by a program: the model knows nothing of real ones.")
     lines.append("It was not tested in other places, weather or cameras. It must not steer a vehicle.")
     return "\n".join(f"- {line}" for line in lines)

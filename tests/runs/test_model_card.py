@@ -5,9 +5,12 @@ import pytest
 import tiny
 import yaml
 
+from kseg.data.groups import shown_groups
 from kseg.data.pipeline.examples import Examples
+from kseg.data.records.prepare import prepare_dataset
+from kseg.data.synthetic.dataset import draw_cityscapes
 from kseg.metrics import Scores
-from kseg.runs.model_card import MARK, run_card, write_card
+from kseg.runs.model_card import MARK, dataset_name, run_card, write_card
 
 STORED = {
     "model": "unet",
@@ -70,3 +73,15 @@ def test_a_card_is_replaced_and_a_file_of_the_users_stays(tmp_path, splits):
     path.write_text("my notes\n")
     assert not write_card(path, card(splits)[0])
     assert path.read_text() == "my notes\n"
+
+
+def test_drawn_streets_are_not_called_cityscapes(tmp_path):
+    draw_cityscapes(tmp_path / "source", train=2, val=1, height=48, width=64, workers=1)
+    manifest = prepare_dataset("cityscapes", tmp_path / "source", tmp_path / "records", workers=1, progress=False)
+    assert dataset_name(manifest) == "procedural streets"
+    assert shown_groups(manifest.splits["train"].names, manifest.drive).by == "image"  # their cities mean nothing
+    records = str(tmp_path / "records")
+    drawn = Examples(records, "train"), Examples(records, "val")
+    scores = Scores.from_confusion_matrix(np.eye(19, dtype=int), drawn[0].label_set.classes, 1)
+    text = run_card(STORED, *drawn, scores, COSTS)
+    assert "drawn by a program" in text and "# unet on procedural streets" in text

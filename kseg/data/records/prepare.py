@@ -16,6 +16,7 @@ from kseg.data.datasets.listing import Problem, Source, one_line_each, same_in_t
 from kseg.data.labels import with_current_names
 from kseg.data.records import manifest as records
 from kseg.data.records import shards as writer
+from kseg.data.synthetic.dataset import MARKER
 from kseg.io.errors import InputError, check_whole, is_whole, plain
 from kseg.io.files import (
     checked_path,
@@ -79,6 +80,8 @@ def prepare_dataset(
         "store_size": store_size and list(store_size),
         "image_format": image_format,
     }
+    if os.path.exists(os.path.join(source, MARKER)):
+        options["drawn"] = True  # streets in Cityscapes' layout, which are not Cityscapes
     options["shards"] = {split: _shard_count(frames, shards) for split, frames in listed.splits.items()}
     digests = {split: _digest([_stamps(item) for item in frames]) for split, frames in listed.splits.items()}
     origin = {"options": options, "classes": listed.info.to_json(), "files": digests}
@@ -261,7 +264,7 @@ def _write_manifest(output: str, listed: Source, options: dict, parts: list) -> 
         "label_space": f"{listed.info.name}/raw",
         "options": options,
         "dataset": listed.info.to_json(),
-        "drive": DATASETS[options["dataset"]].drive,
+        "drive": "" if options.get("drawn") else DATASETS[options["dataset"]].drive,
         "splits": splits,
     }
     write_atomic(os.path.join(output, records.MANIFEST), json.dumps(data).encode())
