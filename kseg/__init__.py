@@ -19,6 +19,7 @@ _MODULES = {
     "prepare_dataset": "kseg.data.records.prepare",
     "train": "kseg.training.launch",
     "evaluate": "kseg.evaluation.evaluate",
+    "calibrate": "kseg.evaluation.temperature",
     "compare": "kseg.reports.comparison",
     "study": "kseg.studies.study",
     "predict": "kseg.inference.predict",

@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "predict_command",
     "compare": "compare_command",
     "study": "study_command",
+    "calibrate": "calibrate_command",
     "export": "export_command",
     "configs": "configs_command",
 }
