@@ -77,5 +77,5 @@ def test_a_new_loss_is_one_entry(monkeypatch):
 
 
 def test_readme_has_a_row_for_every_loss(root):
-    text = (root / "README.md").read_text().partition("| in `--loss` | |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    text = (root / "docs" / "reference" / "losses.md").read_text().partition("| in `--loss` | |\n| --- | --- |\n")[2].partition("\n\n")[0]
     assert dict(re.findall(r"\| `(\w+)` \| (.*) \|", text)) == {name: loss.help for name, loss in LOSSES.items()}
