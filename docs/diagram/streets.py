@@ -1,4 +1,7 @@
-"""Draws docs/pictures/streets.png, the first picture of the README: python -m docs.diagram.streets [SEED SEED SEED]"""
+"""Draws docs/pictures/streets.png, the first picture of the README.
+
+python -m docs.diagram.streets [SEED SEED SEED]
+"""
 
 import sys
 

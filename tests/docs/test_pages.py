@@ -102,7 +102,9 @@ def test_every_command_is_one_that_its_program_takes(block):
             _check_program(words)
 
 
-@pytest.mark.parametrize("command", ["kseg train --epoch=1", "kseg train --model=u --epochs=1", "kseg predict photo.jpg"])
+@pytest.mark.parametrize(
+    "command", ["kseg train --epoch=1", "kseg train --model=u --epochs=1", "kseg predict photo.jpg"]
+)
 def test_a_wrong_command_is_found(command):
     with pytest.raises((flags.Error, ValueError, AssertionError)):
         _parse(command.split()[1:])
@@ -123,7 +125,7 @@ def test_every_flag_in_the_text_is_a_flag():
         known |= {name for flag in _module(command).FLAGS for name in (flag, f"no{flag}")}
     for page in PAGES:
         for code in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
-            found = set(re.findall(r"(?<![\w-])--(\w+)", code))
+            found = set(re.findall(r"(?<![\w-])--([a-z_]\w*)", code))
             assert found <= known, f"{page.relative_to(ROOT)} names {found - known}"
 
 
