@@ -1,9 +1,9 @@
 """What mkdocs adds to the pages of docs/reference/: every flag and every public name, read from the code.
 
 A page has a line `<!-- flags: train -->`, `<!-- public names -->` or `<!-- builders -->`; mkdocs calls
-`on_page_markdown`, which puts the text there. What follows up to `<!-- end -->` is for GitHub alone. Nothing generated is
-committed, so nothing can go stale. The code is parsed, not imported, but for the commands' flags, which need no
-framework.
+`on_page_markdown`, which puts the text there. What follows up to `<!-- end -->` is for GitHub alone. Nothing
+generated is committed, so nothing can go stale. The code is parsed, not imported, but for the commands' flags, which
+need no framework.
 """
 
 import ast

@@ -151,7 +151,7 @@ def test_the_front_page_and_the_menu_have_every_page():
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES if "docs" in path.parts} - {"README.md"}
     front = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    assert {link for link in re.findall(r"\]\(([\w/-]+\.md)\)", front)} == pages
+    assert set(re.findall(r"\]\(([\w/-]+\.md)\)", front)) == pages
     assert pages <= set(re.findall(r"[\w/-]+\.md", menu))
 
 
