@@ -4,7 +4,7 @@
     kseg export --model=runs/segnet_aspp --format=onnx --output=segnet_aspp.onnx
     kseg export --model=runs/unet --format=litert --quantize=int8 --calibration_data=data/camvid --output=unet.tflite
 
-docs/exports.md says what each format can, what is proved, and how to use the files where no kseg is installed.
+docs/how-to/export.md says what each format can, what is proved, and how to use the files where no kseg is installed.
 """
 
 from absl import flags

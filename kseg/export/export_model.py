@@ -48,8 +48,8 @@ def export_model(
 
     What is written takes images uint8 (B, H, W, 3), RGB, of any size, and gives labels uint8 (B, H, W) and confidence
     float32 (B, H, W), the probability of the label. Normalisation, resizing and padding are inside, and so are two
-    files: classes.json (names, colours, the dataset's own ids) and report.json (the proof). docs/exports.md shows how
-    to use them.
+    files: classes.json (names, colours, the dataset's own ids) and report.json (the proof). docs/how-to/export.md shows
+    how to use them.
 
     The proof: the format's own runtime opens the file in a fresh process, without kseg, and labels at least 20 images
     of three sizes in two batch sizes; labels, confidences and the mean IoU on the validation split must be Keras'
