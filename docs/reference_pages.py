@@ -1,9 +1,9 @@
 """What mkdocs adds to the pages of docs/reference/: every flag and every public name, read from the code.
 
 A page has a line `<!-- flags: train -->`, `<!-- public names -->` or `<!-- builders -->`; mkdocs calls
-`on_page_markdown`, which puts the text there. What follows up to `<!-- end -->` is for GitHub alone. Nothing
-generated is committed, so nothing can go stale. The code is parsed, not imported, but for the commands' flags, which
-need no framework.
+`on_page_markdown`, which puts the text there. What follows up to `<!-- end -->` is for GitHub alone, as is what follows
+`<!-- on github -->`. Nothing generated is committed, so nothing can go stale. The code is parsed, not imported, but for
+the commands' flags, which need no framework.
 """
 
 import ast
@@ -15,7 +15,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs starts in the clone, but kseg need not be installed from it
 MARK = re.compile(
-    r"^<!-- (flags: (?P<command>\w+)|public names|builders) -->$(\n(?:(?!<!--).*\n)+<!-- end -->$)?", re.MULTILINE
+    r"^<!-- (flags: (?P<command>\w+)|public names|builders|on github) -->$(\n(?:(?!<!--).*\n)+<!-- end -->$)?",
+    re.MULTILINE,
 )
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Call|Options|Arguments):\s*(.*)$")
 WIDTH = 88  # of a signature on one line
@@ -32,7 +33,7 @@ def with_generated(markdown):
     def text(mark):
         if mark["command"]:
             return flags_of(mark["command"])
-        return builders() if mark[1] == "builders" else public_names()
+        return {"builders": builders, "public names": public_names, "on github": str}[mark[1]]()
 
     return MARK.sub(text, markdown)
 
