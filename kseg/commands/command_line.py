@@ -11,7 +11,7 @@ import traceback
 
 from absl import flags
 
-from kseg.io.errors import InputError
+from kseg.io.errors import DamagedInputError, InputError
 from kseg.settings import GROUPS, read_flag_line
 from kseg.settings.configs import find_config
 
@@ -214,7 +214,9 @@ def parse_json(flag_values, name):
 
 
 def start(run, flag_values, takes_arguments=False):
-    """Parse the command line into `flag_values` and call `run(flag_values)`; bad input exits with code 2.
+    """Parse the command line into `flag_values` and call `run(flag_values)`.
+
+    Bad input exits with code 2; 1 if some of many inputs were damaged and the rest was done.
 
     With `takes_arguments`, arguments other than flags may stand anywhere in the command line: `run(flag_values,
     arguments)`. --help prints the docstring of the module of `run` first.
@@ -238,7 +240,7 @@ def start(run, flag_values, takes_arguments=False):
         if os.environ.get("KSEG_TRACEBACK"):
             traceback.print_exc()
         print(f"{program}: error: {shown(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, DamagedInputError) else 2)
     except BrokenPipeError:  # the reader of this command's output, such as head, wanted no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes
         sys.exit(128 + _SIGPIPE)

@@ -85,8 +85,9 @@ flags.DEFINE_string("output", None, "JSON file to write the scores to; empty: be
 flags.DEFINE_string(
     "report_dir",
     None,
-    "Folder for confusion.csv, confusion.png, objects.json, boundaries.json and, with --group_by, groups.csv; empty: "
-    "no report. With --protocol=fischer2021, which scores at another size, it takes a second pass over the images.",
+    "Folder for confusion.csv, confusion.png, objects.json, boundaries.json, calibration.json, reliability.png and, "
+    "with --group_by, groups.csv; empty: no report. With --protocol=fischer2021, which scores at another size, it "
+    "takes a second pass over the images.",
     flag_values=FLAGS,
 )
 
@@ -172,8 +173,7 @@ def run(args):
     print(f"{output}  the same table")
     if report:
         print(f"\n{report}")
-        files = [name for name in evaluation_report.FILES if args.group_by or name != "groups.csv"]
-        print(f"{args.report_dir}  the report: {', '.join(files)}")
+        print(f"{args.report_dir}  the report: {', '.join(report.files)}")
 
 
 def score(args):
@@ -198,7 +198,7 @@ def score(args):
 
 
 def write_report(args):
-    """Write what the model confuses, misses and blurs."""
+    """Write what the model confuses, misses and blurs, and how far its confidence can be trusted."""
     from kseg.inference.looks import looking
     from kseg.reports import evaluation_report
 

@@ -18,7 +18,7 @@ from kseg.inference.looks import ONE_LOOK, AveragingModel, looking
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.predictor import predictor
 from kseg.io import images as codec
-from kseg.io.errors import InputError
+from kseg.io.errors import DamagedInputError, InputError
 from kseg.io.files import LOCK, clear_unfinished, locked, refuse_inputs, write_atomic
 from kseg.io.parallel import map_ahead
 from kseg.io.progress import progress_bar
@@ -69,7 +69,7 @@ def write_submission(model, source, output, progress=False, looks=ONE_LOOK):
                 bar.update(1)
     if problems:
         written = len(images) - len(problems)
-        raise InputError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))
+        raise DamagedInputError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))
     return list(paths.values())
 
 

@@ -219,10 +219,16 @@ class SavedModel(LabelModel):
         return self._serve.variables
 
     def predict(self, images, height, width, names):
+        return self.predict_with_confidence(images, height, width, names)[0]
+
+    def predict_with_confidence(self, images, height, width, names):
         given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
-        ids = resized(given["labels"][..., None], height, width, interpolation="nearest")[..., 0]
+        ids, confidence = (
+            resized(given[name][..., None], height, width, interpolation="nearest")[..., 0]
+            for name in ("labels", "confidence")
+        )
         check_logits(all_finite(given["confidence"]), names, self)  # nan where a logit is nan or inf
-        return np.asarray(ids)
+        return np.asarray(ids), np.asarray(confidence)
 
 
 class ExportedFile(LabelModel):
@@ -237,11 +243,15 @@ class ExportedFile(LabelModel):
         self._opened = open_file(path, kind)
 
     def predict(self, images, height, width, names):
+        return self.predict_with_confidence(images, height, width, names)[0]
+
+    def predict_with_confidence(self, images, height, width, names):
         with runtime_errors(f"{self._path} cannot label {names[0]}"):
             found = list(self._opened.run(np.ascontiguousarray(images)).values())
         labels, confidence = sorted(found, key=lambda array: array.dtype.kind != "u")
         check_logits(all_finite(confidence), names, self)
-        return np.asarray(resized(labels[..., None], height, width, interpolation="nearest"))[..., 0]
+        found = (resized(part[..., None], height, width, interpolation="nearest") for part in (labels, confidence))
+        return tuple(np.asarray(part)[..., 0] for part in found)
 
 
 def label_set_of(model):

@@ -19,6 +19,10 @@ class NotFiniteError(InputError, FloatingPointError):
     """A loss, gradient, weight or score that is nan or infinite."""
 
 
+class DamagedInputError(InputError):
+    """Some of many inputs are damaged; all others were processed."""
+
+
 class LostProcessError(ConnectionError, ChildProcessError, InputError):
     """Another process that shares the work is gone."""
 

@@ -6,9 +6,8 @@ Nothing is guessed: what the file does not show and the description does not say
 import dataclasses
 import os
 import pathlib
-import pkgutil
 
-from kseg.data.datasets import DATASETS
+from kseg.data.datasets import WITH_CLASSES, info_of
 from kseg.data.labels import IGNORE_LABEL
 from kseg.inference.outside.class_map import ClassMap, read_table
 from kseg.inference.outside.file_kinds import DESCRIPTION, KSEG, LABEL_MAPS, kind_of
@@ -163,19 +162,16 @@ def _is_id(text):
 
 def _classes_of_dataset(path, kind, table, value):
     dataset, _, name = value.partition("/")
-    infos = {name: entry.reader.partition(":")[0] for name, entry in DATASETS.items() if name in _WITH_CLASSES}
-    if dataset not in infos:
+    if dataset not in WITH_CLASSES:
         raise InputError(
-            f"{path}: classes must be the name of a dataset ({', '.join(infos)}) or a list of names, got {value!r}."
+            f"{path}: classes must be the name of a dataset ({', '.join(WITH_CLASSES)}) or a list of names, got "
+            f"{value!r}."
         )
-    info = pkgutil.resolve_name(f"{infos[dataset]}:info")()
+    info = info_of(dataset)
     label_set = info.label_set(name or None)
     if kind == LABEL_MAPS and table.get("ids", "own") == "own":
         return {number: text for number, text in info.id_names.items() if number != IGNORE_LABEL}, None
     return dict(enumerate(label_set.classes)), label_set
-
-
-_WITH_CLASSES = ("cityscapes", "camvid")  # whose ids and names are known without a folder
 
 
 def _map(path, table):

@@ -3,6 +3,7 @@
 import pathlib
 
 from kseg.data.datasets.listing import walk_files
+from kseg.inference.label_marks import CLASSES_FILE
 from kseg.io.files import reading
 from kseg.runs.workdir import FLAGS_FILE
 
@@ -22,8 +23,8 @@ def kind_of(path):
     """Return what there is at a path that exists: one of the names above.
 
     A TFLite file says TFL3 at byte 4. An ONNX file has no mark: it is a protocol buffer whose outermost message has a
-    version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone: folders of models and
-    runs have pictures too.
+    version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone, and perhaps the
+    classes.json that kseg writes beside them: folders of models and runs have pictures too.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -48,6 +49,8 @@ def _kind_of_folder(path):
     found = KSEG
     with reading(path):
         for name in walk_files(str(path)):
+            if name == str(path / CLASSES_FILE):
+                continue
             if not name.endswith(".png"):
                 return KSEG
             found = LABEL_MAPS
