@@ -8,6 +8,8 @@ from kseg.export.converters import converter_of, converting
 from kseg.export.savedmodel import save
 from kseg.export.serving import Serving
 
+_FLOAT = ("ABS", "BATCH_MATMUL", "DIV", "MAXIMUM", "RESIZE_BILINEAR", "SOFTMAX", "SUB", "SUM")
+
 
 def write(model, path, quantize=None, calibration=None):
     """Write a model as a TFLite file.
@@ -26,11 +28,22 @@ def write(model, path, quantize=None, calibration=None):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if quantize == "int8":
-            converter.representative_dataset = lambda: ([image] for image in calibration())
         with converting("TFLite"):
-            made = converter.convert()
+            made = _in_int8(converter, calibration) if quantize == "int8" else converter.convert()
     pathlib.Path(path).write_bytes(made)
+
+
+def _in_int8(converter, calibration):
+    """Return the file with all in 8 bits that can be, but the resizing of images and logits, and the softmax."""
+    import tensorflow as tf
+
+    lite = tf.lite.experimental
+    converter.representative_dataset = lambda: ([image] for image in calibration())
+    options = lite.QuantizationDebugOptions(denylisted_ops=list(_FLOAT))
+    debugger = lite.QuantizationDebugger(
+        converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
+    )
+    return debugger.get_nondebug_quantized_model()
 
 
 def embed(path, texts):

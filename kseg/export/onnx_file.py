@@ -54,7 +54,7 @@ def _halve_weights(made, onnx):
     casts = []
     for tensor in made.graph.initializer:
         value = onnx.numpy_helper.to_array(tensor)
-        if value.dtype != np.float32 or value.size < 16:
+        if value.dtype != np.float32 or value.size < 9:
             continue
         name = tensor.name
         half = np.clip(value, *(np.finfo(np.float16).min, np.finfo(np.float16).max)).astype(np.float16)

@@ -129,9 +129,7 @@ def _size_of(model):
 
 def has_records(data):
     """Whether a folder holds records."""
-    return is_url(data) or (
-        os.path.isdir(data) and (bool(record_files(data)) or os.path.exists(f"{data}/dataset.json"))
-    )
+    return is_url(data) or any(map(os.path.exists, record_files(data)))
 
 
 def _of_run(model, path, images):

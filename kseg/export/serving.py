@@ -91,8 +91,9 @@ def triangle_filter(size, new_size):
     import tensorflow as tf
 
     ratio = tf.cast(size, tf.float32) / tf.cast(new_size, tf.float32)
-    centres = (tf.range(tf.cast(new_size, tf.float32)) + 0.5) * ratio
-    pixels = tf.range(tf.cast(size, tf.float32)) + 0.5
+    # Whole numbers and divisions, no products and sums of fractions, which LiteRT would compute in 8 bits.
+    centres = tf.cast((2 * tf.range(new_size) + 1) * size, tf.float32) / tf.cast(2 * new_size, tf.float32)
+    pixels = tf.cast(2 * tf.range(size) + 1, tf.float32) / 2.0
     distances = tf.abs(pixels[None] - centres[:, None]) / tf.maximum(ratio, 1.0)
     weights = tf.maximum(1.0 - distances, 0.0)
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)

@@ -15,6 +15,7 @@ import tiny
 import kseg
 from kseg import layers, metrics
 from kseg.commands import command_line
+from kseg.export.proof import ExportError
 from kseg.models import MODELS
 from kseg.models.pretrained import weights
 from kseg.runs import checkpoints
@@ -333,6 +334,23 @@ def test_an_epoch_of_which_no_step_was_left_tells_no_pace(records, tmp_path, mon
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines if "images/s" in line] == ["epoch 2/3", "epoch 3/3"]
     assert [row["step"] for row in rows(workdir)] == ["3", "6", "9"]
+
+
+def test_a_run_whose_saved_model_differs_from_keras_says_so_and_is_finished(
+    whole, records, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / "saved_model")
+    (workdir / "scores.json").unlink()
+
+    def differ(*arguments, **options):
+        raise ExportError("The SavedModel file differs.")
+
+    monkeypatch.setattr(finishing, "export_saved_model", differ)
+    kseg.train(tiny.build_tiny, records, workdir, **CONSTANT)
+    assert "No SavedModel: The SavedModel file differs." in capsys.readouterr().out
+    assert RunFolder(workdir).finished and not (workdir / "saved_model").exists()
 
 
 def test_an_interruption_beside_an_error_is_not_lost(whole, records, tmp_path, monkeypatch, capfd):
