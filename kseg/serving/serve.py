@@ -46,10 +46,11 @@ def serve(model, *, name=None, host="127.0.0.1", port=8000, log_requests=False, 
         address, port = listener.getsockname()[:2]
         if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             print(_EXPOSED.format(address), file=sys.stderr, flush=True)
-        shown = f"[{address}]" if ":" in address else address
-        print(f"{served.name}: http://{shown}:{port}/v2/models/{served.name} (Ctrl-C stops)", flush=True)
         server = make_server(served, limits, log_requests)
+        listener.listen()  # whoever reads the next line can connect
+        shown = f"[{address}]" if ":" in address else address
         with _stopped_by_signals(server):
+            print(f"{served.name}: http://{shown}:{port}/v2/models/{served.name} (Ctrl-C stops)", flush=True)
             server.run(sockets=[listener])
 
 

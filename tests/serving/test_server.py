@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import select
 import signal
 import socket
 import subprocess
@@ -364,7 +365,8 @@ def test_a_signal_stops_the_server_when_what_is_under_way_is_answered(root, numb
         assert line.startswith("m: http://127.0.0.1:") and line.endswith("/v2/models/m (Ctrl-C stops)\n")
         port = int(line.split(":")[3].partition("/")[0])
         asked = pool.submit(infer, port, REQUEST)
-        assert process.stdout.readline() == "at work\n"
+        wait_until(lambda: asked.done() or select.select([process.stdout], [], [], 0)[0])
+        assert not asked.done() and process.stdout.readline() == "at work\n"
         process.send_signal(number)
         wait_until(lambda: _refuses(port))
         process.stdin.write("go\n")
