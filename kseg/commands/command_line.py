@@ -125,9 +125,11 @@ def _flagfile_lines(file, shown):
     return result
 
 
-def define_fields(dataclass, flag_values):
-    """Define one flag for each field of a settings dataclass: default, type, help and choices come from it."""
-    group = ""
+def define_fields(dataclass, flag_values, group=""):
+    """Define one flag for each field of a settings dataclass: default, type, help and choices come from it.
+
+    group: their heading in --help, up to the first field that GROUPS names; a module's name: that of its own flags.
+    """
     for field in dataclasses.fields(dataclass):
         name = field.name
         group = GROUPS.get(name, group)

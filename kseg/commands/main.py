@@ -17,6 +17,7 @@ COMMANDS = {
     "study": "study_command",
     "calibrate": "calibrate_command",
     "export": "export_command",
+    "serve": "serve_command",
     "configs": "configs_command",
 }
 _EXAMPLES = """\

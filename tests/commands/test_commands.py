@@ -12,7 +12,16 @@ from absl import flags
 from kseg.commands import command_line, compare_command, evaluate_command, train_command
 from kseg.commands.command_line import expand_flagfiles
 
-SCRIPTS = ("prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py", "compare.py", "study.py")
+SCRIPTS = (
+    "prepare_data.py",
+    "train.py",
+    "evaluate.py",
+    "predict.py",
+    "export.py",
+    "compare.py",
+    "study.py",
+    "serve.py",
+)
 
 
 def run(root, script, *arguments):
