@@ -13,7 +13,7 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.serving.limits import Limits
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string(
     "model",
     None,

@@ -13,8 +13,9 @@ from kseg.inference.input_files import is_video
 from kseg.inference.label_ids import label_ids
 from kseg.inference.label_map_files import USUAL, check_inside, check_replaceable, output_paths
 from kseg.inference.labelling import Labelling
-from kseg.inference.loading import as_model, model_files
+from kseg.inference.loading import as_model
 from kseg.inference.looks import ONE_LOOK, Looks, looking
+from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import confident_predictor, predictor
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, is_url, reading, refuse_inputs
