@@ -24,7 +24,8 @@ _MODULES = {
     "study": "kseg.studies.study",
     "predict": "kseg.inference.predict",
     "load_model": "kseg.inference.loading",
-    "export_saved_model": "kseg.export.savedmodel",
+    "export_model": "kseg.export.export_model",
+    "export_saved_model": "kseg.export.export_model",
     "InputError": "kseg.io.errors",
 }
 _SUBMODULES = ("blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")

@@ -16,13 +16,16 @@ from keras import ops
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.hub import local_path
 from kseg.inference.label_model import LabelModel
+from kseg.inference.outside.carried_files import carried_table
 from kseg.inference.outside.description import describe_file
-from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, SAVED_MODEL
+from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, TFLITE
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.outside.predicted_maps import PredictedMaps
+from kseg.inference.outside.runtimes import open_file, runtime_errors
 from kseg.inference.resizing import resized
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import reading
+from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
@@ -61,15 +64,25 @@ def load_model(path):
         model = _load_own(described.file)
     elif described.kind == LABEL_MAPS:
         model = PredictedMaps(described)
-    elif described.kind == SAVED_MODEL and (described.file / "classes.json").exists():
+    elif _is_export(described):
         if described.names or described.keys:
             raise InputError(f"{described.file} is kseg's and describes itself: {described.path} may hold a map alone.")
-        model = _load_own(described.file)
+        if described.kind == SAVED_MODEL:
+            model = _load_own(described.file)
+        else:
+            model = ExportedFile(described.file, described.kind)
     else:
         model = OutsideModel(described)
     if described.class_map is not None:
         model.kseg_class_map = described.class_map
     return model
+
+
+def _is_export(described):
+    """Whether a described file is one that kseg exported: it carries its classes."""
+    if described.kind == SAVED_MODEL:
+        return (described.file / "classes.json").exists()
+    return described.kind in (ONNX, TFLITE) and carried_table(described.file, described.kind) is not None
 
 
 def _load_own(path):
@@ -210,6 +223,25 @@ class SavedModel(LabelModel):
         ids = resized(given["labels"][..., None], height, width, interpolation="nearest")[..., 0]
         check_logits(all_finite(given["confidence"]), names, self)  # nan where a logit is nan or inf
         return np.asarray(ids)
+
+
+class ExportedFile(LabelModel):
+    """An ONNX or TFLite file that `kseg.export_model` wrote, in its own runtime."""
+
+    def __init__(self, path, kind):
+        self.label_set = carried_table(path, kind)
+        self.num_classes = len(self.label_set["classes"])
+        self.reads = f"{kind} from kseg"
+        self.sha256 = sha256_of_content(path)
+        self._path = path
+        self._opened = open_file(path, kind)
+
+    def predict(self, images, height, width, names):
+        with runtime_errors(f"{self._path} cannot label {names[0]}"):
+            found = list(self._opened.run(np.ascontiguousarray(images)).values())
+        labels, confidence = sorted(found, key=lambda array: array.dtype.kind != "u")
+        check_logits(all_finite(confidence), names, self)
+        return np.asarray(resized(labels[..., None], height, width, interpolation="nearest"))[..., 0]
 
 
 def label_set_of(model):

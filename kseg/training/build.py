@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kseg import losses
-from kseg.export.savedmodel import carried
+from kseg.export.exported_facts import carried
 from kseg.inference.compatibility import check_classes, check_graph, check_input, check_weights
 from kseg.inference.loading import DAMAGED, why_not_loaded
 from kseg.io.errors import InputError, plain

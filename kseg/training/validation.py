@@ -4,7 +4,10 @@ import keras
 import numpy as np
 
 from kseg.evaluation.standard_protocol import score_batches
-from kseg.export.savedmodel import carried, export_saved_model
+from kseg.export.export_model import QUICK_IMAGES, export_saved_model
+from kseg.export.exported_facts import carried
+from kseg.export.proof import ExportError
+from kseg.export.proof_images import of_split
 from kseg.inference.finite import image_names
 from kseg.inference.loading import load_model
 from kseg.inference.predictor import predictor
@@ -67,7 +70,7 @@ def finish(folder, keep, train_split, val_split, interruption):
     print(f"\n{path.name} on the validation split:\n{scores}\n")
     interruption.check()
     if keras.backend.backend() == "tensorflow":
-        export_saved_model(model, workdir / "saved_model", label_set=carried(train_split))
+        _export(model, workdir / "saved_model", train_split, val_split)
     else:
         print(f"No SavedModel: {keras.backend.backend()} cannot write one. Run scripts/export.py under TensorFlow.")
     _write_card(folder, model, train_split, val_split, scores)
@@ -75,6 +78,15 @@ def finish(folder, keep, train_split, val_split, interruption):
         scores.to_json(workdir / "scores.json")
     folder.print_contents()
     return model
+
+
+def _export(model, path, train_split, val_split):
+    """Write the run's SavedModel, with the quick proof; a run does not fail where that does."""
+    images = of_split(val_split, QUICK_IMAGES)
+    try:
+        export_saved_model(model, path, label_set=carried(train_split), images=images)
+    except ExportError as error:
+        print(f"No SavedModel: {error}")
 
 
 def _write_card(folder, model, train_split, val_split, scores):

@@ -34,8 +34,8 @@ def kind_of(path):
             return TFLITE
         if path.suffix in (".toml", ".json"):
             return DESCRIPTION
-        fields = _fields(file, path.stat().st_size)
-    if fields is not None and fields.get(_GRAPH) == 2 and fields.get(_VERSION) == 0:
+        wires = {number: wire for number, wire, *_ in fields(file, path.stat().st_size) or ()}
+    if wires.get(_GRAPH) == 2 and wires.get(_VERSION) == 0:
         return ONNX
     return KSEG
 
@@ -54,9 +54,13 @@ def _kind_of_folder(path):
     return found
 
 
-def _fields(file, size):
-    """Return {number: wire type} of the outermost fields of a protocol buffer; None for anything else."""
-    found = {}
+def fields(file, size):
+    """Return (number, wire type, offset, length) of each outermost field of a protocol buffer; None for anything else.
+
+    Args:
+        file: open for reading in binary. size: of it in bytes.
+    """
+    found = []
     at = 0
     for _ in range(_MOST_FIELDS):
         if at >= size:
@@ -64,23 +68,22 @@ def _fields(file, size):
         file.seek(at)
         head = file.read(20)
         try:
-            key, used = _varint(head, 0)
+            key, start = _varint(head, 0)
             number, wire = key >> 3, key & 7
             if wire == 2:
-                length, used = _varint(head, used)
-                used += length
+                length, start = _varint(head, start)
             elif wire == 0:
-                used = _varint(head, used)[1]
+                length = _varint(head, start)[1] - start
             elif wire in (1, 5):
-                used += {1: 8, 5: 4}[wire]
+                length = {1: 8, 5: 4}[wire]
             else:
                 return None
         except IndexError:
             return None
         if not number:
             return None
-        found[number] = wire
-        at += used
+        found.append((number, wire, at + start, length))
+        at += start + length
     return found if at == size and size else None
 
 
