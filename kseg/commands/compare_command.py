@@ -5,7 +5,7 @@
     kseg compare runs/r2unet saved_models/other --data_dir=data/cityscapes --output=report --group_by=drive
 
 Each model is a run folder, a .keras file, a SavedModel folder, an ONNX or TFLite file, a folder of predicted label
-maps, or the description of one of them (docs/contestants.md). All others are compared with the first.
+maps, or the description of one of them (docs/how-to/contestants.md). All others are compared with the first.
 
 Check a report, in seconds: python scripts/compare.py --verify=report/    Exit code 1: something does not fit.
 """

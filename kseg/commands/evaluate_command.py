@@ -21,7 +21,7 @@ flags.DEFINE_string(
     "model",
     None,
     "Run folder, .keras file, SavedModel folder, ONNX or TFLite file, folder of predicted label maps, or the "
-    "description of one of them (docs/contestants.md).",
+    "description of one of them (docs/how-to/contestants.md).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(

@@ -45,8 +45,8 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "encoder",
     "",
-    "Encoder of a model that takes one: a name in docs/encoders.md, e.g. mobilenet_v2, or hub:PRESET for a backbone of "
-    "KerasHub; empty: the model's own.",
+    "Encoder of a model that takes one: a name in docs/reference/encoders.md, e.g. mobilenet_v2, or hub:PRESET for a "
+    "backbone of KerasHub; empty: the model's own.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(

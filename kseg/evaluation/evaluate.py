@@ -46,7 +46,7 @@ def evaluate(
 
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes: also of a model of another format
-            or a folder of label maps (docs/contestants.md).
+            or a folder of label maps (docs/how-to/contestants.md).
         data: a record folder, or an iterable (a tf.data.Dataset too) of (image, label), single (H, W, 3) and (H, W)
             or batched, uint8 RGB and uint8 training ids, 255 = ignore. Image and label, or either, may be the path of a
             file, decoded as `prepare_dataset` does. A label file holds training ids too, as `predict` writes them: a

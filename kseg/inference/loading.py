@@ -57,7 +57,7 @@ def load_model(path):
     if not path.exists():
         raise MissingFileError(
             f"No model at {path}: give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of "
-            "label maps, or the description of one (docs/contestants.md)."
+            "label maps, or the description of one (docs/how-to/contestants.md)."
         )
     described = describe_file(path)
     if described.kind == KSEG:

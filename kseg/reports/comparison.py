@@ -53,7 +53,7 @@ def compare(
 
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path. The
-            description of one may hold a map to the data's classes (docs/contestants.md).
+            description of one may hold a map to the data's classes (docs/how-to/contestants.md).
         data_dir: a record folder. output: folder for index.html, comparison.json, counts.npz, from which
             `kseg.studies.verify` recomputes all numbers, sha256.txt and pictures, all or none written.
             An earlier page there is replaced, anything else is refused; a link to the folder stays a link.

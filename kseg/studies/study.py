@@ -46,7 +46,7 @@ PROGRAMS = {
 
 
 def study(source, *, engine="local", equivalence=EQUIVALENCE):
-    """Train several models with several seeds each, within one budget, and say which is better. docs/studies.md.
+    """Train several models with several seeds each, within one budget, and say which is better. docs/how-to/studies.md.
 
     Every run is an ordinary run folder OUTPUT/runs/MODEL/DATA/seed-N, made by `scripts/train.py` in a process of its
     own. The same call continues a study that was interrupted; finished runs are not repeated. A run that fails is

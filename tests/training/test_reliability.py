@@ -1,4 +1,4 @@
-"""That runs survive what stops them, and that damaged files are refused: docs/reliability.md says what is promised."""
+"""That runs survive what stops them, and damaged files are refused, as docs/explanation/reliability.md promises."""
 
 import json
 import os

@@ -25,7 +25,7 @@ _OF_MODELS = (*_OF_ALL, "classes", "channels", "range", "mean", "std", "layout",
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A contestant as its description says it; docs/contestants.md explains each key.
+    """A contestant as its description says it; docs/how-to/contestants.md explains each key.
 
     path: of the description, None where there is none. file: what it describes. kind: of `file_kinds.kind_of`.
     names: {id: name} of its classes, None: not said. label_set: the LabelSet that `classes` names, None: it names none.
