@@ -10,7 +10,7 @@ class Exporter(NamedTuple):
     module: has `write(model, path, quantize, calibration)` and `embed(path, texts)`. It is imported when it is used: it
     needs Keras, while --help does not.
     kind: what `kseg.inference.outside.file_kinds` calls it. suffix: of its file, "" for a folder. quantize: which
-    smaller types of number it can hold.
+    smaller types of number it can hold. default: which of them it holds if nobody says.
     """
 
     module: str
@@ -18,6 +18,7 @@ class Exporter(NamedTuple):
     suffix: str
     help: str
     quantize: tuple = ()
+    default: str | None = None
 
     @property
     def functions(self):
@@ -40,5 +41,13 @@ EXPORTERS = {
         ".tflite",
         "a file for LiteRT (TensorFlow Lite) on phones and small devices",
         ("float16", "int8"),
+    ),
+    "web": Exporter(
+        "kseg.export.web_folder",
+        "web page",
+        "",
+        "a folder with a page that labels photographs, videos and the camera in any browser, without a network",
+        ("float16", "int8"),
+        "float16",
     ),
 }

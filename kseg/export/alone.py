@@ -9,9 +9,13 @@ import sys
 if __name__ == "__main__":
     del sys.path[0]  # kseg's folder of this file: no module of its is to be found
 
+import atexit
+import base64
 import json
 import os
+import pathlib
 import platform
+import shutil
 import time
 
 import numpy as np
@@ -64,7 +68,57 @@ def open_saved_model(file):
     return run, {"tensorflow": tf.__version__}
 
 
-OPENERS = {"ONNX": open_onnx, "TFLite": open_tflite, "SavedModel": open_saved_model}
+_LABEL = """
+    const [text, width, height, done] = arguments;
+    const coded = (array) => {
+        const bytes = new Uint8Array(array.buffer);
+        let out = "";
+        for (let i = 0; i < bytes.length; i += 32768) out += String.fromCharCode(...bytes.subarray(i, i + 32768));
+        return btoa(out);
+    };
+    const pixels = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    ksegPage.models[0].label(pixels, width, height).then(
+        ({ labels, confidence, seconds }) => done([coded(labels), coded(confidence), seconds]),
+        (error) => done(String(error)),
+    );"""
+
+
+def open_web(folder):
+    """Do the same for a web page, in Chromium or Chrome without a window; images of a batch one after another."""
+    from selenium import webdriver
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    names = ("chromium", "chromium-browser", "google-chrome")
+    options.binary_location = next(filter(None, map(shutil.which, names)), "")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    atexit.register(browser.quit)
+    browser.set_script_timeout(600)
+    browser.get(pathlib.Path(folder, "index.html").absolute().as_uri())
+    device = "return ksegPage.models[0].device"
+    ready = "return ksegPage.models.length || document.getElementById('error').textContent"
+    answer = WebDriverWait(browser, 300, poll_frequency=0.1).until(lambda b: b.execute_script(ready))
+    if answer != 1:
+        raise SystemExit(str(answer))
+
+    def run(images):
+        found = []
+        for image in images:
+            height, width = image.shape[:2]
+            text = base64.b64encode(image.tobytes()).decode()
+            answer = browser.execute_async_script(_LABEL, text, width, height)
+            if isinstance(answer, str):
+                raise SystemExit(answer)
+            parts = zip(answer[:2], (np.uint8, np.float32), strict=True)
+            found.append([np.frombuffer(base64.b64decode(part), kind).reshape(height, width) for part, kind in parts])
+        return [np.stack(part) for part in zip(*found, strict=True)]
+
+    return run, {"browser": browser.capabilities["browserVersion"], "device": browser.execute_script(device)}
+
+
+OPENERS = {"ONNX": open_onnx, "TFLite": open_tflite, "SavedModel": open_saved_model, "web page": open_web}
 
 
 def main(kind, file):
@@ -85,7 +139,20 @@ def main(kind, file):
 
 
 def peak_memory():
-    """Return the most memory that this process had, in bytes; nan where the system does not say."""
+    """Return the most memory that this process and those that it started had, in bytes; nan where nobody says."""
+    found = {}
+    for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text(errors="replace").splitlines())
+            found[int(fields["Pid"])] = int(fields["PPid"]), int(fields.get("VmHWM", "0 kB").split()[0]) * 1024
+        except (OSError, ValueError, KeyError):  # it has ended
+            continue
+    # Linux hands ru_maxrss on from parent to child; VmHWM starts with the process.
+    own = {os.getpid()}
+    while more := {pid for pid, (parent, _) in found.items() if parent in own} - own:
+        own |= more
+    if os.getpid() in found:
+        return sum(found[pid][1] for pid in own)
     try:
         import resource
     except ImportError:  # Windows

@@ -24,10 +24,11 @@ from kseg.io.errors import InputError
 from kseg.io.files import check_own, checked_path, json_text, refuse_inputs, replacing, replacing_content, writing
 
 QUICK_IMAGES = 3
-_GRAPH = "saved_model.pb"
-_OWN = re.compile(
-    r"(classes|report)\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?"
-)
+_LAST = {"savedmodel": "saved_model.pb", "web": "index.html"}  # of a folder: it is complete if this file is there
+_OWN = {
+    "savedmodel": r"(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?",
+    "web": r"index\.html|(model|runtime)\.js",
+}
 _SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".pth", ".zip")
 
 
@@ -77,6 +78,7 @@ def export_model(
         FloatingPointError: a weight is nan or infinite; it names the weight.
     """
     exporter = _chosen(format, quantize, calibration_data)
+    quantize = quantize or exporter.default
     path = pathlib.Path(checked_path(path, "path"))
     _check_output(path, exporter, format)
     # A run's SavedModel is no input: its weights are read from the .keras file.
@@ -98,16 +100,16 @@ def export_model(
             exporter.functions.write(model, made, quantize, batches)
             report = {"format": format, "bytes": _size_of(made)}
             # Some TFLite files end the process that runs them.
-            start = in_this_process if quick and not exporter.suffix else in_a_process
+            start = in_this_process if quick and format == "savedmodel" else in_a_process
             compare = functools.partial(prove, model, kind=exporter.kind, quantize=quantize)
             with start(made, exporter.kind) as runtime:
                 report |= compare(runtime, images, progress=progress, scored=not quick)
             texts = {CLASSES: facts, REPORT: report}
             exporter.functions.embed(made, {name: f"{json_text(table, 1)}\n" for name, table in texts.items()})
-            if exporter.suffix:  # the texts have changed the file
+            if format != "savedmodel":  # the texts have changed the file
                 with start(made, exporter.kind) as runtime:
                     compare(runtime, images.first(), scored=False)
-        _put(made, path)
+        _put(made, path, format)
     return path
 
 
@@ -151,7 +153,7 @@ def _check_output(path, exporter, format):
     if not exporter.suffix:
         if path.suffix in _SUFFIXES:
             raise InputError(f"A {exporter.kind} is a folder, so its name must not end in {path.suffix}, got {path}.")
-        check_own(pathlib.Path(os.path.realpath(path)), _OWN, CLASSES)
+        check_own(pathlib.Path(os.path.realpath(path)), _own(format), CLASSES)
         return
     if path.suffix != exporter.suffix:
         raise InputError(f"A file of format {format} must end in {exporter.suffix}, got {path}.")
@@ -172,10 +174,15 @@ def _size_of(path):
     return sum(file.stat().st_size for file in files)
 
 
-def _put(made, path):
+def _own(format):
+    """The paths in a folder that kseg exported."""
+    return re.compile(rf"(classes|report)\.json|{_OWN[format]}")
+
+
+def _put(made, path, format):
     """Move what was written to its place, completely or not at all."""
     if made.is_dir():
-        with replacing_content(path, _OWN, CLASSES, _GRAPH) as folder:
+        with replacing_content(path, _own(format), CLASSES, _LAST[format]) as folder:
             shutil.copytree(made, folder, dirs_exist_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,6 +215,11 @@ def _ctrl_c_kept():
         raise KeyboardInterrupt
 
 
+def _memory(latency):
+    peak = latency["peak_memory_bytes"]
+    return f", at most {peak / 1e6:.0f} MB of memory" if peak else ""
+
+
 def summary(path, format):
     """Return in lines what the report inside an export says."""
     report = carried_table(path, EXPORTERS[format].kind, REPORT)
@@ -216,8 +228,7 @@ def summary(path, format):
     lines = [
         f"Proved on {report['images']}: {agreement['pixels']:.3%} of the pixels have Keras' label.",
         f"{report['bytes'] / 1e6:.1f} MB; {latency['width']}x{latency['height']} in {latency['median_ms']:.1f} ms "
-        f"(quartiles {latency['quartiles_ms'][0]:.1f} to {latency['quartiles_ms'][1]:.1f}), at most "
-        f"{latency['peak_memory_bytes'] / 1e6:.0f} MB of memory.",
+        f"(quartiles {latency['quartiles_ms'][0]:.1f} to {latency['quartiles_ms'][1]:.1f}){_memory(latency)}.",
     ]
     if report["scores"]:
         scores = report["scores"]

@@ -72,7 +72,7 @@ def in_a_process(path, kind):
             except OSError:
                 raise ExportError(_last_words(process, errors, kind)) from None
             labels, confidence, (seconds, peak) = read(), read(), read()
-            return labels, confidence, float(seconds), int(peak)
+            return labels, confidence, float(seconds), None if np.isnan(peak) else int(peak)
 
         try:
             versions = json.loads(read().tobytes())

@@ -41,6 +41,8 @@ def test_every_model_in_every_format(case, size, tmp_path):
     random = np.random.default_rng(1)
     images = ProofImages("noise", [(f"{i}", random.integers(0, 256, (70, 101, 3), np.uint8)) for i in range(3)])
     for format, exporter in EXPORTERS.items():
+        if format == "web":  # it holds the ONNX file
+            continue
         path = tmp_path / f"model{exporter.suffix}"
         export_model(model, path, format=format, images=images, quick=True)
         found = carried_table(path, exporter.kind, REPORT)["agreement"]

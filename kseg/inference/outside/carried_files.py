@@ -9,7 +9,7 @@ import json
 import pathlib
 import zipfile
 
-from kseg.inference.outside.file_kinds import ONNX, SAVED_MODEL, TFLITE, fields
+from kseg.inference.outside.file_kinds import ONNX, TFLITE, fields
 from kseg.io.files import reading
 
 CLASSES = "classes.json"
@@ -22,9 +22,9 @@ def carried_table(path, kind, name=CLASSES):
     """Return the JSON object that an exported model carries under a name; None if kseg did not write one.
 
     Args:
-        path: of the model. kind: SAVED_MODEL, ONNX or TFLITE of `file_kinds`.
+        path: of the model. kind: ONNX or TFLITE of `file_kinds`; any other is a folder.
     """
-    read = {SAVED_MODEL: _of_folder, ONNX: _of_onnx, TFLITE: _of_tflite}[kind]
+    read = {ONNX: _of_onnx, TFLITE: _of_tflite}.get(kind, _of_folder)
     with reading(path):
         text = read(pathlib.Path(path), name)
     try:
