@@ -2,13 +2,17 @@
 
 Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras. When Keras is
 imported, before or after kseg, every class of kseg's that a saved model may name is registered with it. `import kseg`
-sets TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless it is already set (`kseg.io.runtime` says why).
+sets TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless it is already set (`kseg.io.runtime` says why), and keeps back what
+TensorFlow logs, unless TF_CPP_MIN_LOG_LEVEL is set (`kseg.io.tensorflow_log`).
 """
 
+import contextlib
 import importlib
 import sys
 
+from kseg.io.import_hook import around_import
 from kseg.io.runtime import keep_buffers
+from kseg.io.tensorflow_log import quiet_tensorflow
 
 __version__ = "0.1.0"
 
@@ -40,6 +44,7 @@ _SERIALIZABLE = (
 __all__ = ["__version__", *_MODULES, *_SUBMODULES]
 
 keep_buffers()
+quiet_tensorflow()
 
 
 def __getattr__(name):
@@ -54,7 +59,7 @@ def __dir__():
     return sorted(__all__)
 
 
-def _register_classes(_=None):
+def _register_classes():
     """Import the modules whose classes Keras finds by name.
 
     The import of Keras may come from one of kseg's own modules, which is then not complete yet. So these modules import
@@ -64,9 +69,13 @@ def _register_classes(_=None):
         importlib.import_module(f"kseg.{name}")
 
 
+@contextlib.contextmanager
+def _registering_classes():
+    yield
+    _register_classes()
+
+
 if "keras" in sys.modules:
     _register_classes()
 else:
-    import wrapt
-
-    wrapt.register_post_import_hook(_register_classes, "keras")
+    around_import("keras", _registering_classes)

@@ -13,7 +13,7 @@ from absl import flags
 
 from kseg.commands import command_line
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
 flags.DEFINE_string("data_dir", None, "Record folder.", flag_values=FLAGS)
 flags.DEFINE_string("split", "val", "Split to fit the temperature on.", flag_values=FLAGS)
@@ -30,6 +30,7 @@ def run(args):
         raise flags.Error(f"--output={args.output} is there already. Choose a new file.")
     if not os.path.isdir(os.path.dirname(args.output) or "."):
         raise flags.Error(f"--output must lie in a folder that exists, got {args.output}.")
+    command_line.check_models(args.model)
     from kseg.evaluation.temperature import calibrate
     from kseg.io.files import replacing, writing
 

@@ -15,7 +15,7 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.evaluation import PROTOCOLS
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 command_line.define_scored_data(FLAGS, __name__)
 flags.DEFINE_string(
     "model",
@@ -139,14 +139,16 @@ def run(args):
         raise flags.Error(
             "--tile, --scales and --flip are not for --protocol=fischer2021, which looks as its authors do."
         )
-    from kseg.data.records.manifest import record_files
     from kseg.inference.hub import on_hub
-    from kseg.inference.loading import model_files
-    from kseg.io.files import refuse_inputs
-    from kseg.reports import evaluation_report
 
     if on_hub(args.model) and not args.output:
         raise flags.Error(f"--model={args.model} is in no folder of yours: give --output=FILE.json for its scores.")
+    command_line.check_scored(args, args.model)
+    from kseg.data.records.manifest import record_files
+    from kseg.inference.model_paths import model_files
+    from kseg.io.files import refuse_inputs
+    from kseg.reports import evaluation_report
+
     model = pathlib.Path(args.model).absolute()
     kind = "scores" if args.protocol == "standard" else args.protocol
     output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))

@@ -12,7 +12,7 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.export import EXPORTERS
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder or file to write.", flag_values=FLAGS)
 flags.DEFINE_enum(
@@ -48,6 +48,7 @@ flags.DEFINE_string(
 def run(args):
     """Export the model."""
     command_line.require(args, "model", "output")
+    command_line.check_models(args.model)
     from kseg.export.export_model import export_model, summary
 
     path = export_model(

@@ -18,7 +18,9 @@ COMMANDS = {
     "calibrate": "calibrate_command",
     "export": "export_command",
     "configs": "configs_command",
+    "benchmark": "benchmark_command",
 }
+WITHOUT_SCRIPT = ("configs", "benchmark")  # scripts/benchmark.py is another: it measures kseg against its peers
 _EXAMPLES = """\
     kseg train --flagfile=quickstart
     kseg predict --model=runs/quickstart --images=photos --output=labels

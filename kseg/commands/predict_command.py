@@ -12,7 +12,7 @@ from absl import flags
 
 from kseg.commands import command_line
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
 flags.DEFINE_multi_string(
     "images",
@@ -79,6 +79,7 @@ def submit(args):
     if args.images or args.data_dir:
         raise flags.Error("--submission takes --source, not --images or --data_dir.")
     command_line.require(args, "model", "source", "output")
+    command_line.check_models(args.model)
     from kseg.inference.cityscapes_submission import write_submission
 
     count = len(
@@ -92,6 +93,7 @@ def predict_split(args):
     if args.images:
         raise flags.Error("Give --images or --data_dir, not both.")
     command_line.require(args, "model", "data_dir", "split", "output")
+    command_line.check_models(args.model)
     from kseg.inference.predict import write_split_label_maps
 
     write_split_label_maps(
@@ -122,6 +124,7 @@ def run(args):
     from kseg.inference.label_map_files import list_images
 
     images, folders = list_images(args.images)
+    command_line.check_models(args.model)
     from kseg.inference.predict import write_label_maps
 
     looks = command_line.looks_of(args)

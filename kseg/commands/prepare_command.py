@@ -25,7 +25,7 @@ from kseg.commands import command_line
 from kseg.data.datasets import DATASETS
 from kseg.io.text import count_text
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_enum("dataset", None, list(DATASETS), "Which dataset to prepare.", flag_values=FLAGS)
 flags.DEFINE_string(
     "source",

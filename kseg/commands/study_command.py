@@ -19,7 +19,7 @@ from kseg.commands import command_line, train_command
 from kseg.settings.configs import find_config
 from kseg.studies.engines import ENGINES
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_enum(
     "engine",
     "local",

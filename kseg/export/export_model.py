@@ -17,7 +17,7 @@ from kseg.export import EXPORTERS
 from kseg.export.exported_facts import checked_model, own_ids
 from kseg.export.proof import in_a_process, in_this_process, prove
 from kseg.export.proof_images import IMAGES, calibration_images, images_for
-from kseg.inference.loading import model_files
+from kseg.inference.model_paths import model_files
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of
 from kseg.io.errors import InputError

@@ -13,8 +13,9 @@ from kseg.data.datasets.cityscapes import regular_id_table
 from kseg.data.datasets.listing import read_bytes
 from kseg.inference.cityscapes_submission_check import AHEAD, SIZE, listed
 from kseg.inference.compatibility import check_classes, class_count
-from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.loading import as_model, label_set_of
 from kseg.inference.looks import ONE_LOOK, AveragingModel, looking
+from kseg.inference.model_paths import model_files
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.predictor import predictor
 from kseg.io import images as codec

@@ -14,21 +14,19 @@ import numpy as np
 from keras import ops
 
 from kseg.inference.finite import all_finite, check_logits
-from kseg.inference.hub import local_path
 from kseg.inference.label_model import LabelModel
+from kseg.inference.model_paths import described_model, weights_file
 from kseg.inference.outside.carried_files import carried_table
-from kseg.inference.outside.description import describe_file
 from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, TFLITE
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.outside.runtimes import open_file, runtime_errors
 from kseg.inference.resizing import resized
-from kseg.io.errors import InputError, MissingFileError
+from kseg.io.errors import InputError
 from kseg.io.files import reading
 from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
 from kseg.layers.preprocessing import preprocess_layer
-from kseg.runs.workdir import FLAGS_FILE, RunFolder
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # What Keras may raise about a file of arbitrary bytes, or a user's own layers.
@@ -53,13 +51,7 @@ def load_model(path):
     Raises:
         FileNotFoundError: nothing there. ValueError: not a model, a damaged file, or one of which more must be known.
     """
-    path = local_path(path)
-    if not path.exists():
-        raise MissingFileError(
-            f"No model at {path}: give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of "
-            "label maps, or the description of one (docs/how-to/contestants.md)."
-        )
-    described = describe_file(path)
+    described = described_model(path)
     if described.kind == KSEG:
         model = _load_own(described.file)
     elif described.kind == LABEL_MAPS:
@@ -94,15 +86,7 @@ def _load_own(path):
                 "the run folder or the .keras file that it was exported from."
             )
         return SavedModel(path)
-    if path.is_dir():
-        folder = RunFolder(path)
-        kept = folder.stored_model()
-        if not kept.exists():
-            raise InputError(
-                f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone: it is no model, no "
-                "scored run and no folder of label maps."
-            )
-        path = kept
+    path = weights_file(path)
     with reading(path), open(path, "rb") as file:
         if file.read(len(_HDF5)) == _HDF5:
             raise InputError(
@@ -170,27 +154,6 @@ def check_shapes(model):
         )
 
 
-def model_files(model):
-    """Return the paths that no output may touch when a model is read: its own, and those of the run that it lies in.
-
-    Args:
-        model: a path that `load_model` takes; anything else (a keras.Model) is of no file.
-    """
-    if not isinstance(model, (str, pathlib.Path)):
-        return []
-    path = local_path(model)
-    if not path.exists():
-        return [path]
-    described = describe_file(path)
-    path = described.file
-    others = [file for file in described.files if file != path]
-    runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
-    parts = [part for folder in runs for part in RunFolder(folder).parts]
-    if path in runs:
-        return [*parts, *others]
-    return [path, *parts, *others]
-
-
 class SavedModel(LabelModel):
     """A model exported by `export_saved_model`, read back. TensorFlow only."""
 
@@ -248,4 +211,14 @@ def label_set_of(model):
     """Return the dict of name, classes and palette that the model carries, or None."""
     if isinstance(model, LabelModel):
         return model.label_set
-    return getattr(preprocess_layer(model), "label_set", None)
+    layer = preprocess_layer(model)
+    if layer is None:
+        return json.loads(getattr(model, "kseg_label_set", "null"))
+    return layer.label_set
+
+
+def with_label_set(model, label_set):
+    """Return a model that carries a label set, also one without a Preprocess layer, which no file can tell it."""
+    if label_set_of(model) is None and not isinstance(model, LabelModel):
+        model.kseg_label_set = json.dumps(label_set)  # as text, so that Keras does not track it
+    return model

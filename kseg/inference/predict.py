@@ -17,8 +17,9 @@ from kseg.inference.label_map_files import (
     label_map_paths,
     save_label_map,
 )
-from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.loading import as_model, label_set_of
 from kseg.inference.looks import ONE_LOOK, AveragingModel, Looks, looking
+from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url, reading, refuse_inputs

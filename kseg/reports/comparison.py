@@ -13,7 +13,8 @@ from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import check_classes, class_count, warn_of_other_records
 from kseg.inference.fitting import fitted
 from kseg.inference.hub import hub_name, on_hub
-from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.loading import as_model, label_set_of
+from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError

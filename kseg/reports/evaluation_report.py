@@ -14,7 +14,8 @@ from kseg.evaluation.evaluate import open_for
 from kseg.evaluation.one_pass import split_pass
 from kseg.evaluation.standard_protocol import split_groups
 from kseg.inference.compatibility import class_count
-from kseg.inference.loading import as_model, model_files
+from kseg.inference.loading import as_model
+from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.io.files import refuse_inputs, write_atomic, writing

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from kseg.io.errors import InputError
 from kseg.io.files import replacing
 
 VOID_COLOUR = (0, 0, 0)
 UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
+_MADE_BY = ("Software", "kseg")  # a text in each PNG
 _GAP = 8  # pixels
 _SWATCH = 18
 
@@ -126,7 +127,18 @@ def _legend(names, colours, width, font):
     return legend
 
 
+def drawn_by_kseg(path):
+    """Whether a file is a PNG as `gallery` writes it."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get(_MADE_BY[0]) == _MADE_BY[1]
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
 def _save(page, path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text(*_MADE_BY)
     with replacing(path) as temporary:
-        page.save(temporary)
+        page.save(temporary, pnginfo=text)
     return Path(path)
