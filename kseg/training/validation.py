@@ -87,8 +87,11 @@ def finish(folder, epochs, train_split, val_split, interruption):
     """
     workdir = folder.workdir
     path = folder.kept_model(epochs.settings.keep)
-    model = with_label_set(load_model(path), carried(train_split))
-    scores, _ = score(predictor(model), val_split, workdir, interruption, path.name)
+    with Waiting(f"loading {path.name}", after=QUIET_SECONDS):
+        model = with_label_set(load_model(path), carried(train_split))
+    predict = predictor(model)
+    compile_predictor(predict, val_split, path.name)
+    scores, _ = score(predict, val_split, workdir, interruption, path.name)
     row = epochs.selection.kept(epochs.state.history)
     scores = dataclasses.replace(scores, epoch=row["epoch"], step=row["step"])
     last = epochs.state.history[-1]["epoch"]
@@ -100,7 +103,8 @@ def finish(folder, epochs, train_split, val_split, interruption):
             _export(model, workdir / "saved_model", train_split, val_split)
     else:
         print(f"No SavedModel: {keras.backend.backend()} cannot write one. Export the run under TensorFlow.")
-    _write_card(folder, model, train_split, val_split, scores)
+    with Waiting("writing the model card", after=QUIET_SECONDS):
+        _write_card(folder, model, train_split, val_split, scores)
     with writing(workdir / "scores.json"):
         scores.to_json(workdir / "scores.json")
     folder.print_contents()
@@ -113,7 +117,7 @@ def _export(model, path, train_split, val_split):
     try:
         export_saved_model(model, path, label_set=carried(train_split), images=images)
     except ExportError as error:
-        print(f"No SavedModel: {error}")
+        say(f"No SavedModel: {error}")
 
 
 def _write_card(folder, model, train_split, val_split, scores):
@@ -126,4 +130,4 @@ def _write_card(folder, model, train_split, val_split, scores):
     normalization = (layer.mean, layer.scale) if layer else None
     text = run_card(stored, train_split, val_split, scores, costs, normalization=normalization)
     if not write_card(folder.workdir / CARD_FILE, text):
-        print(f"{folder.workdir / CARD_FILE} is not kseg's model card and stays as it is.")
+        say(f"{folder.workdir / CARD_FILE} is not kseg's model card and stays as it is.")
