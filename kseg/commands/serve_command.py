@@ -40,6 +40,7 @@ command_line.define_fields(Limits, FLAGS, __name__)
 def run(args):
     """Serve the model."""
     command_line.require(args, "model")
+    command_line.check_models(args.model)
     from kseg.serving.serve import serve
 
     limits = {field.name: args[field.name].value for field in dataclasses.fields(Limits)}

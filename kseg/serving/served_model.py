@@ -5,8 +5,7 @@ import json
 from kseg.inference.compatibility import check_outputs, noise
 from kseg.inference.finite import image_names
 from kseg.inference.loading import as_model, label_set_of
-from kseg.inference.predictor import confident_predictor, predictor
-from kseg.io.errors import InputError
+from kseg.inference.predictor import confident_predictor, gives_confidence, predictor
 from kseg.io.text import checked_name
 from kseg.serving.tensors import INPUTS, OUTPUTS, read_request, write_answer
 
@@ -65,10 +64,7 @@ class ServedModel:
 
 def _predictor_of(model):
     """Return a function as `predictor` gives, of (labels, confidence), or (labels,) where there is no confidence."""
-    try:
-        predict = confident_predictor(model)
-        predict(noise(_SIZE), *_SIZE, ["a first image"])
-        return predict
-    except InputError:
-        predict_labels = predictor(model)
-        return lambda *args: (predict_labels(*args),)
+    if gives_confidence(model):
+        return confident_predictor(model)
+    predict_labels = predictor(model)
+    return lambda *args: (predict_labels(*args),)

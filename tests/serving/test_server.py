@@ -435,12 +435,16 @@ def test_folders_of_label_maps_and_odd_names_are_refused(model, tmp_path):
         ServedModel(model, "../m")
 
 
-def test_the_command_hands_its_flags_on(call_script, monkeypatch):
+def test_the_command_hands_its_flags_on(call_script, monkeypatch, tmp_path):
+    model = tmp_path / "m.keras"
+    model.write_bytes(b"PK")
     called = []
     monkeypatch.setattr("kseg.serving.serve.serve", lambda *args, **options: called.append((args, options)))
-    assert call_script("serve", "--model=runs/m", "--port=0", "--queue=3", "--timeout=1.5")[0] == 0
+    assert call_script("serve", f"--model={model}", "--port=0", "--queue=3", "--timeout=1.5")[0] == 0
     defaults = {"name": None, "host": "127.0.0.1", "log_requests": False, "max_bytes": 2**26, "max_pixels": 2**24}
-    assert called == [(("runs/m",), {**defaults, "port": 0, "queue": 3, "timeout": 1.5})]
+    assert called == [((str(model),), {**defaults, "port": 0, "queue": 3, "timeout": 1.5})]
+    code, _, error = call_script("serve", f"--model={tmp_path}/none")
+    assert code == 2 and "No model at" in error
     code, _, error = call_script("serve")
     assert code == 2 and "--model must be given" in error
 
