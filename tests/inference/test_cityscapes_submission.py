@@ -180,7 +180,7 @@ def test_damaged_images_are_named_and_the_others_written(source, tmp_path, call_
     nearest_id_model(ids_of("train_ids")).save(model)
     arguments = ("--submission", f"--model={model}", f"--source={source}", f"--output={tmp_path / 'out'}")
     code, _, error = call_script("predict", *arguments)
-    assert code == 2 and "Only 3/5 label maps are in" in error
+    assert code == 1 and "Only 3/5 label maps are in" in error
     assert f"{NAMES[1]}_leftImg8bit.png: truncated" in error
     assert f"{NAMES[2]}_leftImg8bit.png: the test images are 16x12, this one is 16x10" in error
     broken.write_bytes(whole)
