@@ -19,7 +19,20 @@ from kseg.settings import MODEL_FILES, check_model_name, check_model_options, cu
 
 BLOCKS = doc_blocks.all_blocks()
 SHELL = [block for block in BLOCKS if block.language == "sh"]
-OTHER_PROGRAMS = ("pip", "export", "for", "done", "srun", "tensorboard", "mkdocs", "git", ".ci/run")
+OTHER_PROGRAMS = (
+    "curl",
+    "docker",
+    "echo",
+    "pip",
+    "export",
+    "for",
+    "done",
+    "srun",
+    "tensorboard",
+    "mkdocs",
+    "git",
+    ".ci/run",
+)
 # Of every command, of Slurm and TensorBoard, and what stands for any flag.
 OTHER_FLAGS = ("help", "version", "flagfile", "signal", "requeue", "nodes", "ntasks", "logdir", "flag", "noNAME")
 README_LINES = 130
