@@ -7,7 +7,8 @@
     kseg predict --check=submission --source=CITYSCAPES
 
 CITYSCAPES is a folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or it is that zip.
-Damaged images and videos are named, the others labelled; the exit code is 1 then. docs/predict.md has more.
+Damaged images and videos are named, the others labelled; the exit code is 1 then. docs/how-to/label-photographs.md has
+more.
 """
 
 from absl import flags

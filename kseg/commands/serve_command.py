@@ -3,7 +3,7 @@
     kseg serve --model=runs/segnet_aspp
     kseg serve --model=runs/segnet_aspp --port=9000 --timeout=10 --log_requests
 
-One machine, one model, one request at a time. docs/how-to/serving.md says how to ask, and when to use another server.
+One machine, one model, one request at a time. docs/how-to/serve.md says how to ask, and when to use another server.
 """
 
 import dataclasses

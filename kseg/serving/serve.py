@@ -16,7 +16,7 @@ from kseg.serving.limits import Limits
 
 _EXPOSED = (
     "warning: {} is not loopback: whoever reaches it can use this model. There is no authentication and no encryption: "
-    "put a proxy before it (docs/how-to/serving.md)."
+    "put a proxy before it (docs/how-to/serve.md)."
 )
 _KEEP_ALIVE = 60  # seconds that a connection may lie idle between two requests
 

@@ -20,6 +20,9 @@ from kseg.settings import MODEL_FILES, check_model_name, check_model_options, cu
 BLOCKS = doc_blocks.all_blocks()
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 OTHER_PROGRAMS = (
+    "curl",
+    "docker",
+    "echo",
     "pip",
     "export",
     "for",
@@ -28,9 +31,6 @@ OTHER_PROGRAMS = (
     "tensorboard",
     "mkdocs",
     "git",
-    "curl",
-    "docker",
-    "echo",
     ".ci/run",
 )
 # Of every command, of Slurm and TensorBoard, and what stands for any flag.
