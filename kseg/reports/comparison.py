@@ -125,7 +125,7 @@ def _named(models):
 
 def _short_names(paths):
     parts = [_parts(path) for path in paths]
-    twice = next((path for path in paths if parts.count(path.absolute().parts) > 1), None)
+    twice = next((path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1), None)
     if twice is not None:
         raise InputError(f"Models must be different, but {twice} was given twice.")
     plain = {"best.keras", "last.keras", "saved_model"}  # every run has those: their folder says more
