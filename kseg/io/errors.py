@@ -8,7 +8,7 @@ import numbers
 import re
 
 # What somebody is told to type into a shell: its flags stay flags in Python too.
-_SHELL = r"(?:python scripts/|scripts/\w+\.py |pip |kseg \w+ --)[^\n]*"
+_SHELL = r"(?:python scripts/|scripts/\w+\.py |pip |kseg \w+ --|\bpredict --)[^\n]*"
 _FLAG = re.compile(rf"({_SHELL})|(?<![\w='\"/-])--(?=[a-z]\w)")
 _commands = []  # of the command that runs: what finds the names of its flags that have no dashes
 

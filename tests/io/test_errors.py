@@ -58,6 +58,7 @@ MESSAGES = [  # as the code writes it, in Python, in a command with these flags
     ("got '--loss', {'batch_size': 3}", "got '--loss', {'batch_size': 3}", "got '--loss', {'batch_size': 3}"),
     ("call x.batch_size()", "call x.batch_size()", "call x.batch_size()"),
     ("Run:\nkseg train --epochs=3", "Run:\nkseg train --epochs=3", "Run:\nkseg train --epochs=3"),
+    ("(predict --tile)", "(predict --tile)", "(predict --tile)"),
 ]
 
 

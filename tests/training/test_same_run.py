@@ -50,7 +50,7 @@ def test_another_function_of_the_same_name_is_another_run(settings, whole, recor
         kseg.train(lambda: made("tanh"), records, whole, **settings)
     assert str(error.value) == (
         f"{whole} holds a run of a different model than the function builds now: activation of layer 'hidden' "
-        f'(Conv2D) was "relu", is "tanh". Use another --workdir, and --init_from={whole} to start it from this run'
+        f'(Conv2D) was "relu", is "tanh". Use another workdir, and init_from={whole} to start it from this run'
         "'s weights."
     )
     with pytest.raises(kseg.InputError, match=r"filters of layer 'hidden' \(Conv2D\) was 4, is 6"):
@@ -106,8 +106,8 @@ def test_a_run_of_another_backend_is_refused(whole, records, tmp_path):
         kseg.train(lambda: made(), records, workdir, **LONGER)
     assert str(error.value) == (
         f"{workdir} was trained with KERAS_BACKEND=jax, now it is tensorflow. Different backends give "
-        "different bits, so it would be another run. Set KERAS_BACKEND=jax to continue. Use another --workdir, and "
-        f"--init_from={workdir} to start it from this run's weights."
+        "different bits, so it would be another run. Set KERAS_BACKEND=jax to continue. Use another workdir, and "
+        f"init_from={workdir} to start it from this run's weights."
     )
     assert contents(workdir) == before
 
@@ -149,7 +149,7 @@ def test_init_from_is_offered_only_where_weights_are(records, tmp_path):
     assert not RunFolder(workdir).never_saved
     with pytest.raises(kseg.InputError) as error:
         kseg.train(lambda: made(), records, workdir, **{**SETTINGS, "learning_rate": 0.02})
-    assert str(error.value).endswith("\nUse another --workdir.")
+    assert str(error.value).endswith("\nUse another workdir.")
 
 
 def test_a_finished_run_whose_weights_were_deleted_is_not_begun_again(whole, records, tmp_path):
