@@ -1,7 +1,7 @@
 """A model as other programs take it. A format is one entry of EXPORTERS, from which --format and its help follow."""
 
 import pkgutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Exporter(NamedTuple):
@@ -10,7 +10,7 @@ class Exporter(NamedTuple):
     function: str
     help: str
 
-    def write(self, model, path):
+    def write(self, model: Any, path: Any) -> Any:
         """Write a model (keras.Model, run folder or .keras file) and return the path written."""
         return pkgutil.resolve_name(self.function)(model, path)
 

@@ -1,10 +1,13 @@
 """SavedModel: from an image's bytes or pixels to labels of its own size, where no kseg is installed."""
 
+from __future__ import annotations
+
 import contextlib
 import pathlib
 import re
 import signal
 import threading
+from typing import Any
 
 import keras
 
@@ -14,7 +17,7 @@ from kseg.inference.finite import first_not_finite
 from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.logits import first_maximum, logits_at
 from kseg.io.errors import FileAccessError, InputError, NotFiniteError, is_whole
-from kseg.io.files import checked_path, refuse_inputs, replacing_content, write_json, writing
+from kseg.io.files import StrPath, checked_path, refuse_inputs, replacing_content, write_json, writing
 from kseg.layers.preprocessing import preprocess_layer
 
 
@@ -30,7 +33,9 @@ _OTHER_FORMATS = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".
 _OWN = re.compile(r"classes\.json|(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?")
 
 
-def export_saved_model(model, path, *, label_set=None):
+def export_saved_model(
+    model: keras.Model | StrPath, path: StrPath, *, label_set: dict[str, Any] | None = None
+) -> pathlib.Path:
     """Write a SavedModel that takes images of any size and gives label maps of that size.
 
     Signatures: `serving_default`: images uint8 (B, H, W, 3) -> labels uint8 (B, H, W), confidence float32 (B, H, W),

@@ -1,9 +1,12 @@
 """`kseg.predict`, and label maps of files and of splits."""
 
+from __future__ import annotations
+
 import collections.abc
 import os
 import pathlib
 import sys
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from tqdm import tqdm
@@ -21,13 +24,55 @@ from kseg.inference.loading import as_model, label_set_of, model_files
 from kseg.inference.looks import ONE_LOOK, AveragingModel, Looks, looking
 from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path, is_url, reading, refuse_inputs
+from kseg.io.files import StrPath, checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import decode_image
 from kseg.io.progress import progress_bar
 from kseg.visualization.label_maps import colorize
 
+if TYPE_CHECKING:
+    import keras
 
-def predict(model, image, *, tile=None, scales=(1.0,), flip=False, return_confidence=False):
+    from kseg.inference.label_model import LabelModel
+
+    Model = keras.Model | LabelModel | StrPath
+    Image = np.ndarray | StrPath | bytes
+    Images = list[Any] | tuple[Any, ...]  # of Image
+    Confident = tuple[np.ndarray, np.ndarray]  # labels and confidence
+
+
+@overload
+def predict(
+    model: Model,
+    image: Image,
+    *,
+    tile: int | None = None,
+    scales: collections.abc.Sequence[float] = (1.0,),
+    flip: bool = False,
+    return_confidence: Literal[False] = False,
+) -> np.ndarray: ...
+@overload
+def predict(model: Model, image: Image, *, return_confidence: Literal[True], **looks: Any) -> Confident: ...
+@overload
+def predict(
+    model: Model,
+    image: Images,
+    *,
+    tile: int | None = None,
+    scales: collections.abc.Sequence[float] = (1.0,),
+    flip: bool = False,
+    return_confidence: Literal[False] = False,
+) -> list[np.ndarray]: ...
+@overload
+def predict(model: Model, image: Images, *, return_confidence: Literal[True], **looks: Any) -> list[Confident]: ...
+def predict(
+    model: Model,
+    image: Image | Images,
+    *,
+    tile: int | None = None,
+    scales: collections.abc.Sequence[float] = (1.0,),
+    flip: bool = False,
+    return_confidence: bool = False,
+) -> np.ndarray | Confident | list[np.ndarray] | list[Confident]:
     """Label an image, or a list of images of any sizes.
 
     Args:

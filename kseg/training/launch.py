@@ -1,17 +1,33 @@
 """`kseg.train`: choose TensorFlow's kernels while it is not imported, then train."""
 
+from __future__ import annotations
+
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kseg.io.errors import is_whole
-from kseg.io.files import checked_path
+from kseg.io.files import StrPath, checked_path
 from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder
 from kseg.settings import make_settings
 
+if TYPE_CHECKING:
+    import keras
+
 _WIDTH = 64  # base filters of every builder, where nothing else is said
 
 
-def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
+def train(
+    model: str | Callable[[], keras.Model],
+    data_dir: StrPath,
+    workdir: StrPath,
+    *,
+    model_options: dict[str, Any] | None = None,
+    strategy: str = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **settings: Any,
+) -> tuple[keras.Model, list[dict[str, Any]]]:
     """Train a model, then score it on every validation image, draw predictions.png and export a SavedModel.
 
     Args:
