@@ -21,13 +21,15 @@ CLONE = pathlib.Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 AT_ONCE = 2  # environments that are made and tried side by side
 SMOKE = str(CLONE / "tests" / "programs" / "smoke.py")
-# As docs/versions.md has it, which a test holds equal: what an installed kseg needs apart from TensorFlow.
-REQUIREMENTS = (
-    "from importlib.metadata import requires; "
-    "print(*(r for r in requires('kseg') if 'extra' not in r and not r.startswith(('tensorflow', 'keras-cv'))), sep='\\n')"
-)
+# As docs/versions.md has it, which a test holds equal: what an installed kseg needs besides TensorFlow.
+REQUIREMENTS = """
+from importlib.metadata import requires
+for line in requires('kseg'):
+    if 'extra' not in line and not line.startswith(('tensorflow', 'keras-cv')):
+        print(line)
+"""
 QUICKSTART = (
-    ("configs",),
+    ("configs", "--copy=quickstart"),
     ("prepare", "--dataset=synthetic", "--train_scenes=4", "--val_scenes=2", "--output=data/quickstart"),
     ("train", "--flagfile=quickstart", "--epochs=1", "--height=32", "--width=64", "--base_filters=2"),
 )
