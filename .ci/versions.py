@@ -28,6 +28,7 @@ for line in requires('kseg'):
     if 'extra' not in line and not line.startswith(('tensorflow', 'keras-cv')):
         print(line)
 """
+JAX = "jax>=0.5"
 QUICKSTART = (
     ("configs", "--copy=quickstart"),
     ("prepare", "--dataset=synthetic", "--train_scenes=4", "--val_scenes=2", "--output=data/quickstart"),
@@ -95,16 +96,21 @@ class Environment:
         run(command, self.log, self.folder)
 
     def run(self, program, *arguments, **variables):
-        """Run a program of the environment in its folder, where no kseg lies; returns its last line."""
+        """Run a program of the environment in its folder, where no kseg lies."""
         run([self.bin / program, *arguments], self.log, self.folder, **variables)
-        return self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-1]
+
+    def smoke(self, **variables):
+        """Run the smoke test; returns the line that says with which versions."""
+        self.run("python", SMOKE, "smoke", **variables)
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line for line in lines if line.startswith("smoke test passed"))
 
 
 def with_tensorflow(folder, name, python, wheel, resolution):
     """The smoke test with the lowest or the newest versions."""
     environment = Environment(folder, name, python)
     environment.install("--resolution", resolution, wheel)
-    return environment.run("python", SMOKE, "smoke")
+    return environment.smoke()
 
 
 def with_jax_alone(folder, name, python, wheel, resolution):
@@ -113,10 +119,10 @@ def with_jax_alone(folder, name, python, wheel, resolution):
     environment.install("--no-deps", wheel)
     command = [environment.bin / "python", "-c", REQUIREMENTS]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=environment.folder).stdout
-    environment.install("--resolution", resolution, *listed.splitlines(), "jax>=0.5")
+    environment.install("--resolution", resolution, *listed.splitlines(), JAX)
     absent = "import importlib.util; assert importlib.util.find_spec('tensorflow') is None"
     environment.run("python", "-c", absent)
-    return environment.run("python", SMOKE, "smoke", KERAS_BACKEND="jax")
+    return environment.smoke(KERAS_BACKEND="jax")
 
 
 def with_the_command(folder, name, python, wheel):
