@@ -19,6 +19,7 @@ import time
 
 CLONE = pathlib.Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+HERE = "{}.{}".format(*sys.version_info)
 AT_ONCE = 2  # environments that are made and tried side by side
 SMOKE = str(CLONE / "tests" / "programs" / "smoke.py")
 # As docs/versions.md has it, which a test holds equal: what an installed kseg needs besides TensorFlow.
@@ -125,10 +126,10 @@ def with_jax_alone(folder, name, python, wheel, resolution):
     return environment.smoke(KERAS_BACKEND="jax")
 
 
-def with_the_command(folder, name, python, wheel):
+def with_the_command(folder, name, python, wheel, resolution):
     """What the README shows first, at a tiny size, by the command that pip installs."""
     environment = Environment(folder, name, python)
-    environment.install(wheel)
+    environment.install("--resolution", resolution, wheel)
     for arguments in QUICKSTART:
         environment.run("kseg", *arguments)
     scores = environment.folder / "runs" / "quickstart" / "scores.json"
@@ -138,25 +139,26 @@ def with_the_command(folder, name, python, wheel):
 
 
 def planned(only):
-    """Return name -> (function, Python's version, further arguments) of everything to try."""
+    """Return name -> (function, Python's version, resolution) of everything to try."""
     found = {}
-    for version in PYTHONS:
-        found[f"{version}-newest"] = (with_tensorflow, version, ("highest",))
-        found[f"{version}-lowest"] = (with_tensorflow, version, ("lowest-direct",))
-    found["jax-without-tensorflow"] = (with_jax_alone, "3.11", ("highest",))
-    found["command"] = (with_the_command, "{}.{}".format(*sys.version_info), ())
+    for version in dict.fromkeys((*PYTHONS, HERE)):
+        # On its own Python, .ci/run has run all tests with the newest versions: there the commands are tried instead.
+        newest = with_the_command if version == HERE else with_tensorflow
+        found[f"{version}-newest"] = (newest, version, "highest")
+        found[f"{version}-lowest"] = (with_tensorflow, version, "lowest-direct")
+    found["jax-without-tensorflow"] = (with_jax_alone, HERE, "highest")
     return {name: row for name, row in found.items() if not only or name in only}
 
 
 def attempt(folder, name, row, wheel):
     """Try one; returns its line and whether it did not fail. The environment is deleted, its log stays."""
-    function, version, arguments = row
+    function, version, resolution = row
     began = time.monotonic()
-    python = sys.executable if version == "{}.{}".format(*sys.version_info) else find_python(version)
+    python = sys.executable if version == HERE else find_python(version)
     if python is None:
         return f"{name}: NOT RUN, no Python {version} here", True
     try:
-        text = function(folder, name, python, wheel, *arguments)
+        text = function(folder, name, python, wheel, resolution)
     except Failed as error:
         return f"{name}: FAILED\n{error}", False
     shutil.rmtree(folder / name)
