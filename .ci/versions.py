@@ -9,6 +9,7 @@ commands. FOLDER keeps environments and logs. Needs uv, build and twine; uv's ca
 
 import argparse
 import concurrent.futures
+import email
 import os
 import pathlib
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 CLONE = pathlib.Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -45,6 +47,7 @@ def run(command, log, folder, **variables):
     """Run a command in a folder, its output at the end of a log; Failed with the log's end if it fails."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "KERAS_BACKEND")}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "UV_PYTHON_DOWNLOADS": "never", **variables}
+    environment["UV_LOCK_TIMEOUT"] = "3600"  # one waits while another downloads TensorFlow
     # As in tests/conftest.py: what runs but a few times is not worth XLA's time.
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
     with open(log, "a", encoding="utf-8") as file:
@@ -107,10 +110,18 @@ class Environment:
         return next(line for line in lines if line.startswith("smoke test passed"))
 
 
+def requirements_of(wheel):
+    """Return what a wheel requires without any extra: uv takes the lowest versions only of what it is asked for."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    return [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+
+
 def with_tensorflow(folder, name, python, wheel, resolution):
     """The smoke test with the lowest or the newest versions."""
     environment = Environment(folder, name, python)
-    environment.install("--resolution", resolution, wheel)
+    environment.install("--resolution", resolution, wheel, *requirements_of(wheel))
     return environment.smoke()
 
 
