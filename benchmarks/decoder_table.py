@@ -1,7 +1,7 @@
 """What every decoder costs on every encoder, counted.
 
-`python -m benchmarks.decoder_table` prints the table of docs/decoders.md. Nothing is trained and nothing is timed; it
-takes some minutes.
+`python -m benchmarks.decoder_table` prints the table of docs/reference/decoders.md. Nothing is trained and nothing is
+timed; it takes some minutes.
 """
 
 import inspect

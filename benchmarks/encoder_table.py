@@ -1,11 +1,11 @@
-"""The table of docs/encoders.md, from the encoders themselves: python -m benchmarks.encoder_table prints it."""
+"""The table of docs/reference/encoders.md, from the encoders: python -m benchmarks.encoder_table prints it."""
 
 import keras
 
 from kseg.models.backbones import ENCODERS, encode
 from kseg.models.costs import multiply_adds, parameters
 
-SIZE = (352, 480)  # CamVid's, as docs/results.md trains at
+SIZE = (352, 480)  # CamVid's, as docs/reference/results.md trains at
 HEAD = (
     "| encoder | parameters | multiply-adds | channels at stride 2, 4, 8, 16, 32 | weights by `imagenet` |\n"
     "| --- | --- | --- | --- | --- |"

@@ -2,14 +2,18 @@
 
 Every public name is loaded when it is first used: `import kseg` imports neither TensorFlow nor Keras. When Keras is
 imported, before or after kseg, every class of kseg's that a saved model may name is registered with it. `import kseg`
-sets TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless it is already set (`kseg.io.runtime` says why).
+sets TF_CPU_ALLOCATOR_USE_BFC for TensorFlow, unless it is already set (`kseg.io.runtime` says why), and keeps back what
+TensorFlow logs, unless TF_CPP_MIN_LOG_LEVEL is set (`kseg.io.tensorflow_log`).
 """
 
+import contextlib
 import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from kseg.io.import_hook import around_import
 from kseg.io.runtime import keep_buffers
+from kseg.io.tensorflow_log import quiet_tensorflow
 
 __version__ = "0.1.0"
 
@@ -20,11 +24,13 @@ _MODULES = {
     "prepare_dataset": "kseg.data.records.prepare",
     "train": "kseg.training.launch",
     "evaluate": "kseg.evaluation.evaluate",
+    "calibrate": "kseg.evaluation.temperature",
     "compare": "kseg.reports.comparison",
     "study": "kseg.studies.study",
     "predict": "kseg.inference.predict",
     "load_model": "kseg.inference.loading",
-    "export_saved_model": "kseg.export.savedmodel",
+    "export_model": "kseg.export.export_model",
+    "export_saved_model": "kseg.export.export_model",
     "InputError": "kseg.io.errors",
 }
 _SUBMODULES = ("blocks", "data", "layers", "losses", "metrics", "models", "settings", "visualization")
@@ -39,6 +45,7 @@ _SERIALIZABLE = (
 __all__ = ["__version__", *_MODULES, *_SUBMODULES]
 
 keep_buffers()
+quiet_tensorflow()
 
 
 if TYPE_CHECKING:  # what editors and type checkers read instead of the table; a test holds both equal
@@ -76,7 +83,7 @@ def __dir__():
     return sorted(__all__)
 
 
-def _register_classes(_=None):
+def _register_classes():
     """Import the modules whose classes Keras finds by name.
 
     The import of Keras may come from one of kseg's own modules, which is then not complete yet. So these modules import
@@ -86,9 +93,13 @@ def _register_classes(_=None):
         importlib.import_module(f"kseg.{name}")
 
 
+@contextlib.contextmanager
+def _registering_classes():
+    yield
+    _register_classes()
+
+
 if "keras" in sys.modules:
     _register_classes()
 else:
-    import wrapt
-
-    wrapt.register_post_import_hook(_register_classes, "keras")
+    around_import("keras", _registering_classes)

@@ -20,7 +20,7 @@ from absl import flags
 
 from kseg.commands import command_line
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_enum(
     "suite",
     None,

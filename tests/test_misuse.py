@@ -322,7 +322,7 @@ DEFECTS = {
     "kseg.layers.preprocessing.check_whole": ["predict", "export", "compare"],
     "kseg.layers.preprocessing.check_divides": ["predict"],
     "kseg.inference.predictor.logits_at": ["evaluate", "predict"],
-    "kseg.export.savedmodel.preprocess_layer": ["export"],
+    "kseg.export.exported_facts.preprocess_layer": ["export"],
     "kseg.models.unet._upsampling": ["train"],
     "kseg.score_table.five_of_counts": ["evaluate"],
     "kseg.data.records.prepare._differences": ["prepare_data"],

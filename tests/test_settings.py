@@ -73,18 +73,18 @@ def test_a_size_that_makes_no_sense_is_refused(values, message):
         (
             {"momentum": 0.8},
             {"optimizer": "sgd"},
-            "momentum has no effect with optimizer adam, got 0.8: leave it out, ",
+            "momentum has no effect with optimizer=adam, got 0.8: leave it out, ",
         ),
         (
             {"lr_drop_factor": 0.5},
             {"lr_schedule": "steps", "lr_drop_epochs": "1"},
             "lr_drop_factor has no effect with ",
         ),
-        ({"keep": "lowest_loss", "best_by": "f1"}, {"keep": "last"}, "best_by has no effect with keep lowest_loss, "),
+        ({"keep": "lowest_loss", "best_by": "f1"}, {"keep": "last"}, "best_by has no effect with keep=lowest_loss, "),
         ({"focal_gamma": 1.0}, {"loss": "focal"}, "focal_gamma has no effect with loss cross_entropy: add focal, or "),
         ({"top_k_share": 0.5}, {"loss": "top_k_cross_entropy"}, "top_k_share has no effect with loss cross_entropy: "),
         ({"class_weights": "1,2", "loss": "dice"}, {"loss": "focal"}, "class_weights has no effect with loss dice: "),
-        ({"lr_drop_epochs": "1"}, {"lr_schedule": "steps"}, "lr_schedule steps and lr_drop_epochs go together, got "),
+        ({"lr_drop_epochs": "1"}, {"lr_schedule": "steps"}, "lr_schedule=steps and lr_drop_epochs go together, got "),
     ],
 )
 def test_a_setting_without_an_effect_is_refused(values, others, message):
@@ -222,11 +222,11 @@ def test_an_argument_of_another_kind_is_refused(arguments, message, tmp_path, mo
         ("--scale_max=1e9", "scale_max must be at most 16.0, got 1000000000.0"),
         (
             "--momentum=0.8",
-            "momentum has no effect with optimizer adam, got 0.8: leave it out, or choose optimizer sgd",
+            "--momentum has no effect with --optimizer=adam, got 0.8: leave it out, or choose --optimizer=sgd",
         ),
         ("--flip=maybe", "flip"),
         ('--model_options={"depth": NaN}', "model_options must hold finite numbers"),
-        ("--train_steps=3", "Give either epochs or train_steps"),
+        ("--train_steps=3", "Give either --epochs or --train_steps"),
         ("--on_conflict=new", "Unknown command line flag 'on_conflict'"),
     ],
 )

@@ -11,12 +11,11 @@ import traceback
 
 from absl import flags
 
-from kseg.io.errors import InputError
+from kseg.commands.main import COMMANDS, WITHOUT_SCRIPT
+from kseg.io.errors import DamagedInputError, InputError, speaking_flags
+from kseg.io.tensorflow_log import show_tensorflow_log
 from kseg.settings import GROUPS, read_flag_line
 from kseg.settings.configs import find_config
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # if TensorFlow is imported, it logs errors only
-
 
 _FLAGFILE_HELP = """\
 --flagfile=FILE reads flags from a file, a line each, or from one of kseg's own configs by its name (`kseg configs`).
@@ -125,9 +124,25 @@ def _flagfile_lines(file, shown):
     return result
 
 
-def define_fields(dataclass, flag_values):
-    """Define one flag for each field of a settings dataclass: default, type, help and choices come from it."""
-    group = ""
+def new_flags(module_name):
+    """Return the flags of a command, at first those that every command has, under the heading of its module."""
+    flag_values = flags.FlagValues()
+    flags.DEFINE_boolean(
+        "verbose_tensorflow",
+        False,
+        "Show what TensorFlow and the libraries below it log, for instance why they find no GPU. "
+        "TF_CPP_MIN_LOG_LEVEL, if set, decides instead.",
+        flag_values=flag_values,
+        module_name=module_name,
+    )
+    return flag_values
+
+
+def define_fields(dataclass, flag_values, group=""):
+    """Define one flag for each field of a settings dataclass: default, type, help and choices come from it.
+
+    group: their heading in --help, up to the first field that GROUPS names; a module's name: that of its own flags.
+    """
     for field in dataclasses.fields(dataclass):
         name = field.name
         group = GROUPS.get(name, group)
@@ -195,6 +210,23 @@ def looks_of(args):
     return Looks(args.tile, tuple(scales), args.flip)
 
 
+def check_models(*models):
+    """Refuse paths of models that are not there, before anything imports Keras."""
+    from kseg.inference.model_paths import described_model
+
+    for model in models:
+        described_model(model)
+
+
+def check_scored(args, *models):
+    """As `check_models`; refuse records without the split or the label set that is asked for, too."""
+    from kseg.data.pipeline.examples import Examples
+
+    check_models(*models)
+    if not args.label_space:  # else reading what the folder holds takes long
+        Examples(args.data_dir, args.split, label_set=args.label_set)
+
+
 def require(flag_values, *names):
     """Stop with one line if a flag that has no sensible default was not given."""
     missing = [f"--{name}" for name in names if not flag_values[name].value]
@@ -214,13 +246,20 @@ def parse_json(flag_values, name):
 
 
 def start(run, flag_values, takes_arguments=False):
-    """Parse the command line into `flag_values` and call `run(flag_values)`; bad input exits with code 2.
+    """Parse the command line into `flag_values` and call `run(flag_values)`.
+
+    Bad input exits with code 2; 1 if some of many inputs were damaged and the rest was done.
 
     With `takes_arguments`, arguments other than flags may stand anywhere in the command line: `run(flag_values,
     arguments)`. --help prints the docstring of the module of `run` first.
     """
     program = pathlib.Path(sys.argv[0]).name  # of the command kseg: "kseg train"
     flag_values.set_gnu_getopt(takes_arguments)
+    with speaking_flags(list(flag_values)):
+        _start(run, flag_values, takes_arguments, program)
+
+
+def _start(run, flag_values, takes_arguments, program):
     try:
         arguments = expand_flagfiles(sys.argv[1:])
         if {"--help", "-h", "-help"} & set(arguments):
@@ -230,6 +269,8 @@ def start(run, flag_values, takes_arguments=False):
         if rest and not takes_arguments:
             raise flags.Error(f"Every argument must be --flag=value, got {rest[0]!r}.")
         _show_log()
+        if flag_values.verbose_tensorflow:
+            show_tensorflow_log()
         if takes_arguments:
             run(flag_values, rest)
         else:
@@ -238,7 +279,7 @@ def start(run, flag_values, takes_arguments=False):
         if os.environ.get("KSEG_TRACEBACK"):
             traceback.print_exc()
         print(f"{program}: error: {shown(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, DamagedInputError) else 2)
     except BrokenPipeError:  # the reader of this command's output, such as head, wanted no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes
         sys.exit(128 + _SIGPIPE)
@@ -254,28 +295,40 @@ def _help(flag_values, text, program):
         title = "Flags" if module.startswith(("kseg.", "__main__")) else module  # flags of no group of their own
         _, _, flags_text = flag_values.module_help(module).partition(":\n")
         groups.setdefault(title, []).append(flags_text.strip("\n"))
-    lines = [_as_typed(text, program).rstrip()]
+    lines = [as_typed(text).rstrip()]
     for title, parts in groups.items():
         lines += ["", f"{title}:", *parts]
     lines += ["", _FLAGFILE_HELP]
     return "\n".join(lines)
 
 
-def _as_typed(text, program):
-    """Return a text with `kseg COMMAND` as it is typed where the command was started by its script."""
-    if not program.endswith(".py"):
+_SCRIPTS = {"prepare": "prepare_data"}  # a command's script has its name, but for these
+
+
+def as_typed(text):
+    """Return a text with each `kseg COMMAND` as it is typed where a script was started, not the command kseg."""
+    if not sys.argv[0].endswith(".py"):
         return text
-    command = program.removesuffix(".py").removesuffix("_data")
-    return text.replace(f"kseg {command} ", f"python scripts/{program} ")
+    commands = "|".join(name for name in COMMANDS if name not in WITHOUT_SCRIPT)
+    return re.sub(
+        rf"\bkseg ({commands}) ", lambda found: f"python scripts/{_SCRIPTS.get(found[1], found[1])}.py ", text
+    )
 
 
 def _show_log():
     """Print kseg's log messages (which encoder weights were used) to standard output."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("kseg")
     log.setLevel(logging.INFO)
-    log.addHandler(handler)
+    log.addHandler(_Say())
+
+
+class _Say(logging.Handler):
+    """Prints messages above what is being waited for."""
+
+    def emit(self, record):
+        from kseg.io.progress import say
+
+        say(record.getMessage())
 
 
 def shown(error):

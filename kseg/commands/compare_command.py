@@ -5,7 +5,7 @@
     kseg compare runs/r2unet saved_models/other --data_dir=data/cityscapes --output=report --group_by=drive
 
 Each model is a run folder, a .keras file, a SavedModel folder, an ONNX or TFLite file, a folder of predicted label
-maps, or the description of one of them (docs/contestants.md). All others are compared with the first.
+maps, or the description of one of them (docs/how-to/contestants.md). All others are compared with the first.
 
 Check a report, in seconds: python scripts/compare.py --verify=report/    Exit code 1: something does not fit.
 """
@@ -16,7 +16,7 @@ from absl import flags
 
 from kseg.commands import command_line
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 command_line.define_scored_data(FLAGS, __name__)
 flags.DEFINE_string(
     "output",
@@ -57,6 +57,7 @@ def run(args, models):
     command_line.require(args, "data_dir", "output")
     if len(models) < 2:
         raise flags.Error(f"Give two models or more before the flags, got {' '.join(models) or 'none'}. See --help.")
+    command_line.check_scored(args, *models)
     import kseg
 
     comparison = kseg.compare(

@@ -19,7 +19,7 @@ from kseg.io.errors import InputError
 from kseg.io.files import checked_path, write_atomic
 from kseg.settings.configs import config_files, config_text, read_config
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("copy", None, "Name of the config to copy.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "File to copy it to; empty: a file of its name in this folder.", flag_values=FLAGS)
 

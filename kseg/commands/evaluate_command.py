@@ -15,13 +15,13 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.evaluation import PROTOCOLS
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 command_line.define_scored_data(FLAGS, __name__)
 flags.DEFINE_string(
     "model",
     None,
     "Run folder, .keras file, SavedModel folder, ONNX or TFLite file, folder of predicted label maps, or the "
-    "description of one of them (docs/contestants.md).",
+    "description of one of them (docs/how-to/contestants.md).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -85,8 +85,9 @@ flags.DEFINE_string("output", None, "JSON file to write the scores to; empty: be
 flags.DEFINE_string(
     "report_dir",
     None,
-    "Folder for confusion.csv, confusion.png, objects.json, boundaries.json and, with --group_by, groups.csv; empty: "
-    "no report. With --protocol=fischer2021, which scores at another size, it takes a second pass over the images.",
+    "Folder for confusion.csv, confusion.png, objects.json, boundaries.json, calibration.json, reliability.png and, "
+    "with --group_by, groups.csv; empty: no report. With --protocol=fischer2021, which scores at another size, it "
+    "takes a second pass over the images.",
     flag_values=FLAGS,
 )
 
@@ -139,14 +140,16 @@ def run(args):
         raise flags.Error(
             "--tile, --scales and --flip are not for --protocol=fischer2021, which looks as its authors do."
         )
-    from kseg.data.records.manifest import record_files
     from kseg.inference.hub import on_hub
-    from kseg.inference.loading import model_files
-    from kseg.io.files import refuse_inputs
-    from kseg.reports import evaluation_report
 
     if on_hub(args.model) and not args.output:
         raise flags.Error(f"--model={args.model} is in no folder of yours: give --output=FILE.json for its scores.")
+    command_line.check_scored(args, args.model)
+    from kseg.data.records.manifest import record_files
+    from kseg.inference.model_paths import model_files
+    from kseg.io.files import refuse_inputs
+    from kseg.reports import evaluation_report
+
     model = pathlib.Path(args.model).absolute()
     kind = "scores" if args.protocol == "standard" else args.protocol
     output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
@@ -172,8 +175,7 @@ def run(args):
     print(f"{output}  the same table")
     if report:
         print(f"\n{report}")
-        files = [name for name in evaluation_report.FILES if args.group_by or name != "groups.csv"]
-        print(f"{args.report_dir}  the report: {', '.join(files)}")
+        print(f"{args.report_dir}  the report: {', '.join(report.files)}")
 
 
 def score(args):
@@ -198,7 +200,7 @@ def score(args):
 
 
 def write_report(args):
-    """Write what the model confuses, misses and blurs."""
+    """Write what the model confuses, misses and blurs, and how far its confidence can be trusted."""
     from kseg.inference.looks import looking
     from kseg.reports import evaluation_report
 

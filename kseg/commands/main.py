@@ -15,9 +15,13 @@ COMMANDS = {
     "predict": "predict_command",
     "compare": "compare_command",
     "study": "study_command",
+    "calibrate": "calibrate_command",
     "export": "export_command",
+    "serve": "serve_command",
     "configs": "configs_command",
+    "benchmark": "benchmark_command",
 }
+WITHOUT_SCRIPT = ("configs", "benchmark")  # scripts/benchmark.py is another: it measures kseg against its peers
 _EXAMPLES = """\
     kseg train --flagfile=quickstart
     kseg predict --model=runs/quickstart --images=photos --output=labels

@@ -1,23 +1,25 @@
-"""Predict label maps, write a submission for Cityscapes' test server, or check a submission before you send it.
+"""Label photographs and videos, write a submission for Cityscapes' test server, or check one before you send it.
 
     kseg predict --model=runs/segnet_aspp --images=photos --output=labels
+    kseg predict --model=runs/segnet_aspp --images=drive.mp4 --output=labels --write=overlay
     kseg predict --model=runs/segnet_aspp --data_dir=data/camvid --split=test --output=labels
     kseg predict --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
     kseg predict --check=submission --source=CITYSCAPES
 
 CITYSCAPES is a folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or it is that zip.
+Damaged images and videos are named, the others labelled; the exit code is 1 then. docs/predict.md has more.
 """
 
 from absl import flags
 
 from kseg.commands import command_line
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
 flags.DEFINE_multi_string(
     "images",
     None,
-    "Image file, quoted pattern (** for folders of any depth) or folder.",
+    "Image or video file, quoted pattern (** for folders of any depth) or folder.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -36,8 +38,29 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "output",
     None,
-    "Folder for NAME.png (training ids) and color/NAME.png, in sub-folders like those of a folder in --images; with "
+    "Folder for classes.json, NAME.png and color/NAME.png, in sub-folders like those of a folder in --images; with "
     "--data_dir, for SPLIT/NAME.png and color/SPLIT/NAME.png; with --submission, for NAME_labelIds.png.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "write",
+    ["labels", "color"],
+    "What to write: labels (ids), color, overlay (the image under the colours, with a legend), confidence (255 times "
+    "the probability of each pixel's class). Of videos, labels and confidence are lossless .mkv, the others .mp4.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "ids",
+    "dataset",
+    ["dataset", "train"],
+    "Which ids the labels hold: those of the dataset's own label files, or training ids 0, 1, 2, ...",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "batch_size",
+    1,
+    "Images labelled at once, where following ones have one size; frames of a video. More is faster on a GPU.",
+    lower_bound=1,
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -79,6 +102,7 @@ def submit(args):
     if args.images or args.data_dir:
         raise flags.Error("--submission takes --source, not --images or --data_dir.")
     command_line.require(args, "model", "source", "output")
+    command_line.check_models(args.model)
     from kseg.inference.cityscapes_submission import write_submission
 
     count = len(
@@ -92,6 +116,7 @@ def predict_split(args):
     if args.images:
         raise flags.Error("Give --images or --data_dir, not both.")
     command_line.require(args, "model", "data_dir", "split", "output")
+    command_line.check_models(args.model)
     from kseg.inference.predict import write_split_label_maps
 
     write_split_label_maps(
@@ -100,13 +125,22 @@ def predict_split(args):
         args.split,
         args.output,
         label_space=args.label_space or None,
-        progress=True,
+        wanted=wanted_of(args),
         looks=command_line.looks_of(args),
+        batch_size=args.batch_size,
+        progress=True,
     )
 
 
+def wanted_of(args):
+    """Return what is to be written."""
+    from kseg.inference.label_map_files import Wanted
+
+    return Wanted(tuple(args.write), args.ids)
+
+
 def run(args):
-    """Label images, or write or check a submission."""
+    """Label images and videos, or write or check a submission."""
     if args.check is not None:
         check(args)
         return
@@ -119,13 +153,22 @@ def run(args):
         predict_split(args)
         return
     command_line.require(args, "model", "images", "output")
-    from kseg.inference.label_map_files import list_images
+    from kseg.inference.input_files import list_images
 
     images, folders = list_images(args.images)
+    command_line.check_models(args.model)
     from kseg.inference.predict import write_label_maps
 
-    looks = command_line.looks_of(args)
-    write_label_maps(args.model, images, args.output, folders=folders, progress=True, looks=looks)
+    write_label_maps(
+        args.model,
+        images,
+        args.output,
+        folders=folders,
+        wanted=wanted_of(args),
+        looks=command_line.looks_of(args),
+        batch_size=args.batch_size,
+        progress=True,
+    )
 
 
 def main():

@@ -7,7 +7,7 @@
 
 cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded.
 camvid: DIR holds train/, val/ and perhaps test/, each with images/ and labels/, or with trainannot/, ... beside them.
-folder: like camvid, with a classes.json (README.md, "Your own images").
+folder: like camvid, with a classes.json (docs/reference/image-folders.md).
 synthetic: procedural streets with all 19 classes of Cityscapes, which this command draws.
 Other common names of folders and labels work too, and a split without labels is left out; a printed line says so.
 Every frame is checked first. If there are problems, they are listed, one line for each cause, and nothing is written.
@@ -25,7 +25,7 @@ from kseg.commands import command_line
 from kseg.data.datasets import DATASETS
 from kseg.io.text import count_text
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_enum("dataset", None, list(DATASETS), "Which dataset to prepare.", flag_values=FLAGS)
 flags.DEFINE_string(
     "source",

@@ -4,8 +4,8 @@
     kseg study my_study.toml --equivalence=.005
     kseg study --report=runs/study_streets
 
-Trains every model of STUDY.toml with every seed within one budget, and compares them; docs/studies.md explains the
-file. The same command continues a study that was interrupted. Exit code 1: a run is broken.
+Trains every model of STUDY.toml with every seed within one budget, and compares them; docs/how-to/studies.md explains
+the file. The same command continues a study that was interrupted. Exit code 1: a run is broken.
 
 --report compares what is finished, in seconds, and trains nothing.
 """
@@ -19,7 +19,7 @@ from kseg.commands import command_line, train_command
 from kseg.settings.configs import find_config
 from kseg.studies.engines import ENGINES
 
-FLAGS = flags.FlagValues()
+FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_enum(
     "engine",
     "local",

@@ -9,6 +9,7 @@ interrupted.
 """
 
 import os
+import shlex
 
 from absl import flags
 
@@ -24,53 +25,66 @@ from kseg.settings import (
     options_in_source,
 )
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "data_dir", None, "Record folder to train on (scripts/prepare_data.py writes one).", flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "workdir", None, "Folder for the run. The same command continues a run that was interrupted.", flag_values=FLAGS
-)
-flags.DEFINE_string("model", None, f"Architecture: one of {', '.join(MODEL_FILES)}.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "dataset",
-    "cityscapes",
-    list(DATASETS),
-    "Dataset in --data_dir. If it has no records yet, synthetic draws streets there; others say what to download.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "base_filters", None, "Filters of the first block; empty: as many as in the model's paper.", 1, flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "encoder",
-    "",
-    "Encoder of a model that takes one: a name in docs/encoders.md, e.g. mobilenet_v2, or hub:PRESET for a backbone of "
-    "KerasHub; empty: the model's own.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "encoder_weights",
-    "",
-    "ImageNet weights for the encoder: imagenet (downloads them, or finds the installed package), preset (a hub: "
-    "encoder's own) or a file; empty: none.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "model_options",
-    "{}",
-    'Other options of the model as JSON, e.g. {"decoder": "transposed"}.',
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "strategy",
-    "auto",
-    ("auto", "one", "mirrored", "multiworker"),
-    "Devices to train on. auto: the largest number of GPUs that divides the batch size. multiworker: the machines in "
-    "TF_CONFIG.",
-    flag_values=FLAGS,
-)
-command_line.define_fields(Settings, FLAGS)
+
+def define_run(flag_values):
+    """Define the flags that say what is trained and how."""
+    flags.DEFINE_string(
+        "data_dir", None, "Record folder to train on (scripts/prepare_data.py writes one).", flag_values=flag_values
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder for the run. The same command continues a run that was interrupted.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string("model", None, f"Architecture: one of {', '.join(MODEL_FILES)}.", flag_values=flag_values)
+    flags.DEFINE_enum(
+        "dataset",
+        "cityscapes",
+        list(DATASETS),
+        "Dataset in --data_dir. If it has no records yet, synthetic draws streets there; others say what to download.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer(
+        "base_filters",
+        None,
+        "Filters of the first block; empty: as many as in the model's paper.",
+        1,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "encoder",
+        "",
+        "Encoder of a model that takes one: a name in docs/reference/encoders.md, e.g. mobilenet_v2, or hub:PRESET "
+        "for a backbone of KerasHub; empty: the model's own.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "encoder_weights",
+        "",
+        "ImageNet weights for the encoder: imagenet (downloads them, or finds the installed package), preset (a hub: "
+        "encoder's own) or a file; empty: none.",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_string(
+        "model_options",
+        "{}",
+        'Other options of the model as JSON, e.g. {"decoder": "transposed"}.',
+        flag_values=flag_values,
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        "auto",
+        ("auto", "one", "mirrored", "multiworker"),
+        "Devices to train on. auto: the largest number of GPUs that divides the batch size. multiworker: the machines "
+        "in TF_CONFIG.",
+        flag_values=flag_values,
+    )
+    command_line.define_fields(Settings, flag_values)
+
+
+FLAGS = command_line.new_flags(__name__)
+define_run(FLAGS)
 
 
 def settings_and_options(args):
@@ -91,21 +105,27 @@ def run(args):
     settings, options = settings_and_options(args)
     check_model_name(args.model, MODEL_FILES)  # before anything imports Keras, as all that takes no model
     check_model_options(args.model, current_options(args.model, options), options_in_source(args.model))
-    from kseg.training.launch import choose_for_run
+    from kseg.training.launch import choose_for_run, refuse_early
 
+    refuse_early(args.model, args.data_dir, args.workdir, options, args.strategy, settings)
     choose_for_run(args.model, args.workdir, options, settings.onednn)  # before anything imports TensorFlow
     import kseg
     from kseg.data.records.ensure import ensure_records
+    from kseg.training.distribution.cluster import leads
 
     size = settings.crop or (settings.height, settings.width)
     one_of_group = args.strategy == "multiworker"  # it may run nothing before the others
-    if args.dataset == "synthetic" and size[0] and not one_of_group:  # a mistake shows before any street is drawn
-        from kseg.training.build import check_model
+    to_draw = args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json")
+    if to_draw and size[0] and not one_of_group:  # a mistake shows before any street is drawn
+        from kseg.io.progress import Waiting
+
+        with Waiting("loading TensorFlow"):
+            from kseg.training.build import check_model
 
         check_model(args.model, options)
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
         kseg.build_model(args.model, (*size, 3), 2, **narrow)
-    if one_of_group and args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json"):
+    if to_draw and one_of_group:
         raise flags.Error("All workers of a group would draw the same streets: run scripts/prepare_data.py first.")
     ensure_records(args.dataset, args.data_dir)
     try:
@@ -117,8 +137,23 @@ def run(args):
             strategy=args.strategy,
             **vars(settings),
         )
+        if leads(args.strategy):
+            print(next_commands(args.workdir, args.data_dir))
     except NotFiniteError as error:
         raise NotFiniteError(f"{error} Earlier checkpoints, if any, are in {args.workdir}/checkpoints.") from error
+
+
+def next_commands(workdir, data_dir):
+    """Return the three commands that are worth typing after a run: look at it, compare it, export it."""
+    workdir = workdir.rstrip("/")
+    run = shlex.quote(workdir)
+    data = shlex.quote(data_dir)
+    lines = {
+        "look": f"kseg predict --model={run} --data_dir={data} --split=val --output={shlex.quote(workdir + '-labels')}",
+        "compare": f"kseg compare {run} ANOTHER_RUN --data_dir={data} --output=report",
+        "export": f"kseg export --model={run} --format=onnx --output={shlex.quote(workdir + '.onnx')}",
+    }
+    return "\n".join(["\nNext:", *(f"  {name:8} {command_line.as_typed(text)}" for name, text in lines.items())])
 
 
 def main():

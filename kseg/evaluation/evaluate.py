@@ -13,6 +13,7 @@ from kseg.evaluation import PROTOCOLS
 from kseg.evaluation.fischer2021_protocol import stored_label_resize
 from kseg.inference.compatibility import check_classes, warn_of_other_records
 from kseg.inference.fitting import check_own_classes, fitted
+from kseg.inference.label_marks import mark_of, to_training_ids
 from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks, looking
 from kseg.inference.predict import read_image
@@ -87,11 +88,11 @@ def evaluate(
 
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes: also of a model of another format
-            or a folder of label maps (docs/contestants.md).
+            or a folder of label maps (docs/how-to/contestants.md).
         data: a record folder, or an iterable (a tf.data.Dataset too) of (image, label), single (H, W, 3) and (H, W)
             or batched, uint8 RGB and uint8 training ids, 255 = ignore. Image and label, or either, may be the path of a
-            file, decoded as `prepare_dataset` does. A label file holds training ids too, as `predict` writes them: a
-            model does not carry the table from the dataset's own ids. Make records for labels of those.
+            file, decoded as `prepare_dataset` does. A label file holds training ids too, or says itself which ids
+            it holds, as those that `predict` wrote. Make records for labels of a dataset's own ids.
         protocol: of `kseg.evaluation.PROTOCOLS`. label_set: of a record folder; None is its training classes.
         split, batch_size, label_space: of a record folder, as in `kseg.load_dataset`; refused with an iterable.
         progress: show a bar of images.
@@ -214,4 +215,6 @@ def _read_label(path):
         )
     with reading(path):
         encoded = path.read_bytes()
-    return decode_label(encoded, str(path))[0]
+    ids = decode_label(encoded, str(path))[0]
+    mark = mark_of(encoded)
+    return ids if mark is None else to_training_ids(ids, mark)

@@ -14,6 +14,7 @@ class Scene(NamedTuple):
 
     index: its number. image: uint8 (h, w, 3). truth: training ids (H, W). predictions: class ids (H, W), one of each
     model. label: the ids as stored, and instances: uint16 instance ids, both (H, W); None if there are none.
+    confidences: probabilities of the predictions, float32 (H, W), one of each model; none if they were not asked for.
     """
 
     index: int
@@ -22,28 +23,47 @@ class Scene(NamedTuple):
     predictions: tuple[np.ndarray, ...]
     label: np.ndarray | None = None
     instances: np.ndarray | None = None
+    confidences: tuple = ()
 
 
-def split_pass(source, predictors, batch_size=1, *, progress=False, title="evaluate"):
+def split_pass(source, predictors, batch_size=1, *, confident=False, progress=False, title="evaluate"):
     """Read every record of a split once, predict it once with each model, and give its Scene with all that it holds.
 
     Args:
         source: of `kseg.data.pipeline.load.open_split`. predictors: of `kseg.inference.predictor.predictor`.
-        batch_size: images of a batch. progress: show a bar under the title.
+        batch_size: images of a batch. confident: the predictors give confidence too (`confident_predictor`).
+        progress: show a bar under the title.
     """
     table = source.label_set.table
     batches = ((images, table[labels], labels, instances) for images, labels, instances in source.scenes(batch_size))
     names = source.split.names
-    return batches_pass(batches, predictors, names=names, expected=len(source), progress=progress, title=title)
+    return batches_pass(
+        batches,
+        predictors,
+        names=names,
+        expected=len(source),
+        confident=confident,
+        progress=progress,
+        title=title,
+    )
 
 
-def batches_pass(batches, predictors, *, names=(), expected=None, progress=False, title="evaluate"):
+def batches_pass(
+    batches,
+    predictors,
+    *,
+    names=(),
+    expected=None,
+    confident=False,
+    progress=False,
+    title="evaluate",
+):
     """Predict every image of an iterable once with each model, and give its Scene.
 
     Args:
         batches: of (image, truth), single or batched, or (images, truths, labels, instances), batched. predictors: of
             `kseg.inference.predictor.predictor`. names: of the images, where they have any, for errors. expected: how
-            many images come, where that is known. progress: show a bar under the title.
+            many images come, where that is known. confident, progress, title: as in `split_pass`.
     Raises:
         ValueError: something that is not a pair. FloatingPointError: scores that are nan or infinite; it names the
         image.
@@ -55,8 +75,13 @@ def batches_pass(batches, predictors, *, names=(), expected=None, progress=False
             count = len(images)
             called = image_names(names, index, count)
             predictions = [predict(images, *truths.shape[1:], called) for predict in predictors]
-            for parts in zip(images, truths, zip(*predictions, strict=True), *stored, strict=True):
-                yield Scene(index, *parts)
+            confidences = [()] * count
+            if confident:
+                predictions, given = zip(*predictions, strict=True)
+                confidences = zip(*given, strict=True)
+            predictions = zip(*predictions, strict=True)
+            for *parts, sure in zip(images, truths, predictions, *stored, confidences, strict=True):
+                yield Scene(index, *parts, confidences=sure)
                 index += 1
             bar.update(count)
 

@@ -1,23 +1,53 @@
 """A model as other programs take it. A format is one entry of EXPORTERS, from which --format and its help follow."""
 
-import pkgutil
-from typing import Any, NamedTuple
+import importlib
+from typing import NamedTuple
 
 
 class Exporter(NamedTuple):
-    """A format. function: "module:function", imported when it is called: it needs Keras, while --help does not."""
+    """A format.
 
-    function: str
+    module: has `write(model, path, quantize, calibration)` and `embed(path, texts)`. It is imported when it is used: it
+    needs Keras, while --help does not.
+    kind: what `kseg.inference.outside.file_kinds` calls it. suffix: of its file, "" for a folder. quantize: which
+    smaller types of number it can hold. default: which of them it holds if nobody says.
+    """
+
+    module: str
+    kind: str
+    suffix: str
     help: str
+    quantize: tuple = ()
+    default: str | None = None
 
-    def write(self, model: Any, path: Any) -> Any:
-        """Write a model (keras.Model, run folder or .keras file) and return the path written."""
-        return pkgutil.resolve_name(self.function)(model, path)
+    @property
+    def functions(self):
+        """The module."""
+        return importlib.import_module(self.module)
 
 
 EXPORTERS = {
-    "savedmodel": Exporter(
-        "kseg.export.savedmodel:export_saved_model",
-        "TensorFlow's SavedModel, a folder that needs no kseg",
-    )
+    "savedmodel": Exporter("kseg.export.savedmodel", "SavedModel", "", "TensorFlow's SavedModel, a folder"),
+    "onnx": Exporter(
+        "kseg.export.onnx_file",
+        "ONNX",
+        ".onnx",
+        "a file for ONNX Runtime and many others",
+        ("float16", "int8"),
+    ),
+    "litert": Exporter(
+        "kseg.export.litert_file",
+        "TFLite",
+        ".tflite",
+        "a file for LiteRT (TensorFlow Lite) on phones and small devices",
+        ("float16", "int8"),
+    ),
+    "web": Exporter(
+        "kseg.export.web_folder",
+        "web page",
+        "",
+        "a folder with a page that labels photographs, videos and the camera in any browser, without a network",
+        ("float16", "int8"),
+        "float16",
+    ),
 }

@@ -13,12 +13,13 @@ from kseg.data.datasets.cityscapes import regular_id_table
 from kseg.data.datasets.listing import read_bytes
 from kseg.inference.cityscapes_submission_check import AHEAD, SIZE, listed
 from kseg.inference.compatibility import check_classes, class_count
-from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.loading import as_model, label_set_of
 from kseg.inference.looks import ONE_LOOK, AveragingModel, looking
+from kseg.inference.model_paths import model_files
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.predictor import predictor
 from kseg.io import images as codec
-from kseg.io.errors import InputError
+from kseg.io.errors import DamagedInputError, InputError
 from kseg.io.files import LOCK, clear_unfinished, locked, refuse_inputs, write_atomic
 from kseg.io.parallel import map_ahead
 from kseg.io.progress import progress_bar
@@ -69,7 +70,7 @@ def write_submission(model, source, output, progress=False, looks=ONE_LOOK):
                 bar.update(1)
     if problems:
         written = len(images) - len(problems)
-        raise InputError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))
+        raise DamagedInputError("\n".join([f"Only {written}/{len(images)} label maps are in {output}:", *problems]))
     return list(paths.values())
 
 

@@ -1,9 +1,9 @@
-"""The files of `predict`: which images it reads, where their label maps go, and what it may replace there."""
+"""The files that `predict` writes: which there are, where they go, and what they may replace there."""
 
-import glob
+import dataclasses
 import hashlib
 import io
-import itertools
+import json
 import os
 import pathlib
 import unicodedata
@@ -12,104 +12,74 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from kseg import __version__
-from kseg.data.datasets.listing import is_left_out, list_stems, one_line_each, read_bytes
+from kseg.inference.input_files import is_video
+from kseg.inference.label_ids import IDS, check_ids
+from kseg.inference.label_marks import CLASSES_FILE, add_mark
 from kseg.io.errors import InputError
-from kseg.io.files import reading, replacing, writing
-from kseg.io.images import IMAGE_EXTENSIONS, header
-from kseg.io.text import first_names
+from kseg.io.files import replacing, write_json, writing
+from kseg.io.images import MAX_TILED_PIXELS, header, large_images_allowed
 
 _MADE_BY = "kseg label map"  # a text in each PNG: the version and the digest of the pixels that kseg wrote
-_HEAD = 2**16  # bytes that hold the header of most images
-_SHOWN = 10  # files named in one message
+# Kind of file -> its folder in the output, and its extension where a video is labelled: ids and confidence need a codec
+# that keeps every number (FFV1), colours are for players (H.264).
+KINDS = {
+    "labels": ("", ".mkv"),
+    "color": ("color", ".mp4"),
+    "overlay": ("overlay", ".mp4"),
+    "confidence": ("confidence", ".mkv"),
+}
 
 
-def list_images(patterns):
-    """Return (list of (path, name of its label map), folders that were walked) of files, patterns and folders.
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is to be written for each image.
 
-    A file is itself, even where its name has brackets. Any other text is a pattern, in which ** stands for folders of
-    any depth; it leaves out what `kseg.data.datasets.listing` leaves out. A name is the file's without extension. A
-    folder is walked as the readers of datasets walk one, and the names keep the sub-folders: "seq1/0000".
-
+    Args:
+        kinds: of KINDS. "labels": ids, NAME.png. "color": color/NAME.png. "overlay": overlay/NAME.png, the image under
+            the colours, with a legend. "confidence": confidence/NAME.png, 255 times the probability of each pixel's
+            class.
+        ids: of the labels, "dataset" or "train".
     Raises:
-        InputError: a pattern that no file matches; a folder without images, or with files that are not images.
+        InputError: another kind, one given twice, none.
     """
-    images = {}
-    folders = []
-    unmatched = []
-    for pattern in patterns:
-        if os.path.isdir(pattern):
-            folders.append(pattern)
-            found = _in_folder(pattern)
-        else:
-            found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
-        if not found:
-            unmatched.append(pattern)
-        for path, name in found.items():
-            images.setdefault(os.path.abspath(path), (path, name))
-    if unmatched:
-        raise InputError(
-            f"No file matches {', '.join(unmatched)}. Give image files, quoted patterns or folders; hidden files and "
-            "notes (.txt, .json, ...) beside the images do not count."
-        )
-    return sorted(images.values()), folders
+
+    kinds: tuple = ("labels", "color")
+    ids: str = IDS[0]
+
+    def __post_init__(self):
+        kinds = self.kinds
+        valid = isinstance(kinds, (tuple, list)) and kinds and all(kind in KINDS for kind in kinds)
+        if not valid or len(set(kinds)) < len(kinds):
+            raise InputError(f"What to write must be some of {', '.join(KINDS)}, each once, got {kinds!r}.")
+        check_ids(self.ids)
+
+    @property
+    def in_colour(self):
+        """Whether the model's colours are needed."""
+        return "color" in self.kinds or "overlay" in self.kinds
 
 
-def _in_folder(folder):
-    found, _, problems = list_stems(folder, IMAGE_EXTENSIONS, str)
-    if problems:
-        raise InputError(
-            f"{folder} must hold only images: {'; '.join(one_line_each(problems))}. Move such files, "
-            "or give a pattern that leaves it out."
-        )
-    return {path: name for name, path in found.items()}
+USUAL = Wanted()
 
 
-def _matches(pattern):
-    if os.path.isfile(pattern):
-        return [pattern]
-    above = pathlib.Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pathlib.Path(pattern).parts))
-    paths = [path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
-    return [path for path in paths if not is_left_out(os.path.relpath(path, above))]
-
-
-def check_images(paths):
-    """Raise InputError, with all names, where the header of a file is not that of an image that kseg reads."""
-    errors = []
-    for path in paths:
-        try:
-            _check_image(str(path))
-        except InputError as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise InputError(
-            f"{len(errors)} of {len(paths)} images cannot be read, so nothing was written: "
-            f"{first_names(errors, _SHOWN)}"
-        )
-
-
-def _check_image(path):
-    with reading(path), open(path, "rb") as file:
-        head = file.read(_HEAD)
-    try:
-        header(head, path)
-    except InputError:
-        if len(head) < _HEAD:
-            raise
-        header(read_bytes(path), path)
-
-
-def label_map_paths(images, output):
-    """Return (label map, its colours) for each (path, name); InputError if two would be one file on some system."""
-    pictures = [(path, picture) for path, name in images for picture in (f"{name}.png", f"color/{name}.png")]
-    first = {}
+def output_paths(images, output, kinds):
+    """Return {kind: path} for each (path, name); InputError if two would be one file on some system."""
+    outputs = [{kind: _file(path, name, kind) for kind in kinds} for path, name in images]
+    pictures = [(path, picture) for (path, _), files in zip(images, outputs, strict=True) for picture in files.values()]
+    first = {_as_one(CLASSES_FILE): "the list of classes"}
     for path, picture in pictures:
         _check_alone(first.setdefault(_as_one(picture), path), path, output / picture)
     for path, picture in pictures:
         for folder in pathlib.PurePosixPath(picture).parents:  # one of them may be called x.png
             _check_alone(first.get(_as_one(str(folder)), path), path, output / folder)
-    return [(output / f"{name}.png", output / "color" / f"{name}.png") for _, name in images]
+    return [{kind: output / picture for kind, picture in files.items()} for files in outputs]
+
+
+def _file(path, name, kind):
+    folder, extension = KINDS[kind]
+    if not is_video(path):
+        extension = ".png"
+    return f"{folder}/{name}{extension}" if folder else f"{name}{extension}"
 
 
 def check_inside(name, what):
@@ -132,17 +102,19 @@ def _check_alone(other, path, picture):
 
 
 def check_replaceable(path):
-    """Raise InputError for anything at a path but a picture as `save_label_map` wrote it."""
+    """Raise InputError for anything at a path but a picture as `save_label_map` wrote it. No video is replaced."""
     place = next(place for place in (path, *path.parents) if os.path.lexists(place))
     if place != path:
         if not place.is_dir():
             raise InputError(f"{place} must be a folder, but is a file. Choose another output folder, or move it.")
         return
+    if is_video(path):
+        raise InputError(f"{path} is there already, and videos are not replaced. Choose another output folder.")
     stored = picture = None
     try:
         data = path.read_bytes()
-        header(data, str(path))
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        header(data, str(path), most=MAX_TILED_PIXELS)
+        with large_images_allowed(), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             stored = image.info.get(_MADE_BY)
             picture = np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError):
@@ -158,19 +130,57 @@ def check_replaceable(path):
 
 def _digest(picture):
     digest = hashlib.sha256(f"{picture.dtype} {picture.shape}".encode())
-    digest.update(picture.tobytes())
+    digest.update(np.ascontiguousarray(picture))
     return digest.hexdigest()
 
 
-def save_label_map(path, picture):
+def save_label_map(path, picture, mark=None):
     """Write a PNG, completely or not at all, so that `check_replaceable` can tell whether it was changed.
 
     Args:
-        path: pathlib.Path; its folder is made if missing. picture: uint8 (H, W) ids or (H, W, 3) colours.
+        path: pathlib.Path; its folder is made if missing. picture: uint8 (H, W) or (H, W, 3) colours. mark: which ids
+            it holds (`label_ids.LabelIds`), None if it holds none.
     """
     text = PngImagePlugin.PngInfo()
     text.add_text(_MADE_BY, f"{__version__} {_digest(picture)}")
+    if mark is not None:
+        add_mark(text, mark)
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, pnginfo=text)
+
+
+def save_classes(output, facts):
+    """Write which ids the label maps in a folder hold, with names and colours, as OUTPUT/classes.json.
+
+    Args:
+        output: pathlib.Path, made if missing. facts: of `label_ids.LabelIds`.
+    Returns:
+        the file's path, None where it is there already and says the same.
+    Raises:
+        InputError: a file of that name that says something else; it stays.
+    """
+    path = output / CLASSES_FILE
+    if os.path.lexists(path):
+        if _without_version(_read(path)) != _without_version(facts):
+            raise InputError(
+                f"{path} is there already and says something else than what would be written: label maps there hold "
+                "other ids or classes, or the file is not kseg's. Choose another output folder."
+            )
+        return None
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+    write_json(path, facts)
+    return path
+
+
+def _read(path):
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _without_version(facts):
+    return {**facts, "kseg_version": ""} if isinstance(facts, dict) else facts

@@ -1,11 +1,6 @@
 """What gives label maps and is no keras.Model: the base of SavedModels, models from outside and folders of maps."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from kseg.io.errors import InputError
 
 
 class LabelModel:
@@ -28,3 +23,14 @@ class LabelModel:
             integers (B, height, width), class ids.
         """
         raise NotImplementedError
+
+    def predict_with_confidence(self, images, height, width, names):
+        """Label images as `predict` does, and give the probability of each pixel's class, float32 (B, height, width).
+
+        Raises:
+            InputError: what gives no probabilities.
+        """
+        raise InputError(
+            f"This model gives label maps without confidence ({self.reads or 'an export'}). Give the run or its .keras "
+            "file."
+        )

@@ -14,18 +14,19 @@ import numpy as np
 from keras import ops
 
 from kseg.inference.finite import all_finite, check_logits
-from kseg.inference.hub import local_path
 from kseg.inference.label_model import LabelModel
-from kseg.inference.outside.description import describe_file
-from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, SAVED_MODEL
+from kseg.inference.model_paths import described_model, weights_file
+from kseg.inference.outside.carried_files import carried_table
+from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, TFLITE
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.outside.predicted_maps import PredictedMaps
+from kseg.inference.outside.runtimes import open_file, runtime_errors
 from kseg.inference.resizing import resized
-from kseg.io.errors import InputError, MissingFileError
-from kseg.io.files import StrPath, reading
+from kseg.io.errors import InputError
+from kseg.io.files import reading
+from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
 from kseg.layers.preprocessing import preprocess_layer
-from kseg.runs.workdir import FLAGS_FILE, RunFolder
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # What Keras may raise about a file of arbitrary bytes, or a user's own layers.
@@ -50,26 +51,30 @@ def load_model(path: StrPath) -> keras.Model | LabelModel:
     Raises:
         FileNotFoundError: nothing there. ValueError: not a model, a damaged file, or one of which more must be known.
     """
-    path = local_path(path)
-    if not path.exists():
-        raise MissingFileError(
-            f"No model at {path}: give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of "
-            "label maps, or the description of one (docs/contestants.md)."
-        )
-    described = describe_file(path)
+    described = described_model(path)
     if described.kind == KSEG:
         model = _load_own(described.file)
     elif described.kind == LABEL_MAPS:
         model = PredictedMaps(described)
-    elif described.kind == SAVED_MODEL and (described.file / "classes.json").exists():
+    elif _is_export(described):
         if described.names or described.keys:
             raise InputError(f"{described.file} is kseg's and describes itself: {described.path} may hold a map alone.")
-        model = _load_own(described.file)
+        if described.kind == SAVED_MODEL:
+            model = _load_own(described.file)
+        else:
+            model = ExportedFile(described.file, described.kind)
     else:
         model = OutsideModel(described)
     if described.class_map is not None:
         model.kseg_class_map = described.class_map
     return model
+
+
+def _is_export(described):
+    """Whether a described file is one that kseg exported: it carries its classes."""
+    if described.kind == SAVED_MODEL:
+        return (described.file / "classes.json").exists()
+    return described.kind in (ONNX, TFLITE) and carried_table(described.file, described.kind) is not None
 
 
 def _load_own(path):
@@ -81,15 +86,7 @@ def _load_own(path):
                 "the run folder or the .keras file that it was exported from."
             )
         return SavedModel(path)
-    if path.is_dir():
-        folder = RunFolder(path)
-        kept = folder.stored_model()
-        if not kept.exists():
-            raise InputError(
-                f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone: it is no model, no "
-                "scored run and no folder of label maps."
-            )
-        path = kept
+    path = weights_file(path)
     with reading(path), open(path, "rb") as file:
         if file.read(len(_HDF5)) == _HDF5:
             raise InputError(
@@ -157,27 +154,6 @@ def check_shapes(model):
         )
 
 
-def model_files(model):
-    """Return the paths that no output may touch when a model is read: its own, and those of the run that it lies in.
-
-    Args:
-        model: a path that `load_model` takes; anything else (a keras.Model) is of no file.
-    """
-    if not isinstance(model, (str, pathlib.Path)):
-        return []
-    path = local_path(model)
-    if not path.exists():
-        return [path]
-    described = describe_file(path)
-    path = described.file
-    others = [file for file in described.files if file != path]
-    runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
-    parts = [part for folder in runs for part in RunFolder(folder).parts]
-    if path in runs:
-        return [*parts, *others]
-    return [path, *parts, *others]
-
-
 class SavedModel(LabelModel):
     """A model exported by `export_saved_model`, read back. TensorFlow only."""
 
@@ -206,14 +182,53 @@ class SavedModel(LabelModel):
         return self._serve.variables
 
     def predict(self, images, height, width, names):
+        return self.predict_with_confidence(images, height, width, names)[0]
+
+    def predict_with_confidence(self, images, height, width, names):
         given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
-        ids = resized(given["labels"][..., None], height, width, interpolation="nearest")[..., 0]
+        ids, confidence = (
+            resized(given[name][..., None], height, width, interpolation="nearest")[..., 0]
+            for name in ("labels", "confidence")
+        )
         check_logits(all_finite(given["confidence"]), names, self)  # nan where a logit is nan or inf
-        return np.asarray(ids)
+        return np.asarray(ids), np.asarray(confidence)
+
+
+class ExportedFile(LabelModel):
+    """An ONNX or TFLite file that `kseg.export_model` wrote, in its own runtime."""
+
+    def __init__(self, path, kind):
+        self.label_set = carried_table(path, kind)
+        self.num_classes = len(self.label_set["classes"])
+        self.reads = f"{kind} from kseg"
+        self.sha256 = sha256_of_content(path)
+        self._path = path
+        self._opened = open_file(path, kind)
+
+    def predict(self, images, height, width, names):
+        return self.predict_with_confidence(images, height, width, names)[0]
+
+    def predict_with_confidence(self, images, height, width, names):
+        with runtime_errors(f"{self._path} cannot label {names[0]}"):
+            found = list(self._opened.run(np.ascontiguousarray(images)).values())
+        labels, confidence = sorted(found, key=lambda array: array.dtype.kind != "u")
+        check_logits(all_finite(confidence), names, self)
+        found = (resized(part[..., None], height, width, interpolation="nearest") for part in (labels, confidence))
+        return tuple(np.asarray(part)[..., 0] for part in found)
 
 
 def label_set_of(model):
     """Return the dict of name, classes and palette that the model carries, or None."""
     if isinstance(model, LabelModel):
         return model.label_set
-    return getattr(preprocess_layer(model), "label_set", None)
+    layer = preprocess_layer(model)
+    if layer is None:
+        return json.loads(getattr(model, "kseg_label_set", "null"))
+    return layer.label_set
+
+
+def with_label_set(model, label_set):
+    """Return a model that carries a label set, also one without a Preprocess layer, which no file can tell it."""
+    if label_set_of(model) is None and not isinstance(model, LabelModel):
+        model.kseg_label_set = json.dumps(label_set)  # as text, so that Keras does not track it
+    return model

@@ -8,7 +8,7 @@ from kseg.inference.resizing import resized
 from kseg.layers.preprocessing import preprocess_layer
 
 
-def logits_at(model, images, height, width, scale=1.0):
+def logits_at(model, images, height, width, scale=1.0, resize=resized):
     """Run a model on images of any size and give logits at a size.
 
     A model of fixed size gets the image resized to it (bilinear, antialiased). A model of free size that was trained
@@ -18,27 +18,28 @@ def logits_at(model, images, height, width, scale=1.0):
     Args:
         model: keras.Model giving logits (B, h, w, C). images: uint8 or float (B, H, W, 3), RGB 0..255.
         height, width: of the logits wanted. scale: a factor by which a model of free size gets the image larger.
+        resize: a function as `resized`, for where its operations must be others.
     Returns:
         float32 (B, height, width, C), resized bilinearly where the model's own differ.
     """
     images = ops.cast(images, "float32")
     rows, columns = model.input_shape[1:3]
     if rows and columns:
-        logits = ops.cast(model(resized(images, rows, columns, antialias=True), training=False), "float32")
+        logits = ops.cast(model(resize(images, rows, columns, antialias=True), training=False), "float32")
     else:
         layer = preprocess_layer(model)
         multiple = layer.multiple if layer else 1
         if layer and layer.size:
-            images = resized(images, *(_scaled(side, scale) for side in layer.size), antialias=True)
+            images = resize(images, *(_scaled(side, scale) for side in layer.size), antialias=True)
         elif scale != 1:
-            images = resized(images, *(_scaled(side, scale) for side in ops.shape(images)[1:3]), antialias=True)
+            images = resize(images, *(_scaled(side, scale) for side in ops.shape(images)[1:3]), antialias=True)
         image_height, image_width = ops.shape(images)[1:3]
         # Not -n % multiple, whose sign converters to other formats change.
         below, right = ((multiple - side % multiple) % multiple for side in (image_height, image_width))
         shift = ops.convert_to_tensor(PADDING, dtype="float32")  # whole numbers: whole pixel values come back exact
         padded = ops.pad(images - shift, [(0, 0), (0, below), (0, right), (0, 0)]) + shift
         logits = ops.cast(model(padded, training=False), "float32")[:, :image_height, :image_width]
-    return resized(logits, height, width)
+    return resize(logits, height, width)
 
 
 def _scaled(side, scale):

@@ -25,8 +25,9 @@ class Looks:
     """How often, and how, a model looks at an image. The probabilities of all looks are averaged.
 
     Args:
-        tile: side in pixels of square windows that slide over the image by half a side; None: the whole image at once.
-            Each window is predicted as an image of its own, so memory does not grow with the image's height.
+        tile: side in pixels of square windows that slide over the image by half a side and are blended with Gaussian
+            weights (`kseg.inference.windows`); None: the whole image at once. Each window is predicted as an image of
+            its own, so memory grows with the image's shorter side alone.
         scales: factors by which the image (or window) is resized before the model sees it.
         flip: look at the mirror image too.
     Raises:
@@ -116,45 +117,60 @@ class AveragingModel(LabelModel):
         return self._model.weights
 
     def predict(self, images, height, width, names):
-        found = [self.labels_and_confidence(image, name)[0] for image, name in zip(images, names, strict=True)]
-        return np.stack([_at(ids, height, width) for ids in found])
+        return self.predict_with_confidence(images, height, width, names)[0]
+
+    def predict_with_confidence(self, images, height, width, names):
+        if self._looks.tile is None or max(images.shape[1:3]) <= self._looks.tile:
+            probabilities = self._probabilities(images, names)
+            labels = probabilities.argmax(-1).astype(np.uint8)
+            confidence = probabilities.max(-1)
+        else:
+            labels = np.empty(images.shape[:3], np.uint8)
+            confidence = np.empty(images.shape[:3], np.float32)
+            for i, name in enumerate(names):
+                self._slide(images[i], name, labels[i], confidence[i])
+        return _at(labels, height, width), _at(confidence, height, width)
 
     def labels_and_confidence(self, image, name):
         """Label an image, uint8 (H, W, 3): class ids uint8 (H, W), and their probabilities float32 (H, W)."""
-        height, width = image.shape[:2]
-        tile = self._looks.tile
-        if tile is None or max(height, width) <= tile:
-            probabilities = self._probabilities(image, name)
-            return probabilities.argmax(-1).astype(np.uint8), probabilities.max(-1)
-        labels = np.empty((height, width), np.uint8)
-        confidence = np.empty((height, width), np.float32)
+        labels, confidence = self.predict_with_confidence(image[None], *image.shape[:2], [name])
+        return labels[0], confidence[0]
+
+    def _slide(self, image, name, labels, confidence):
+        """Fill in class ids and their probabilities; windows' bands lie across the longer side, so they are short."""
+        wide = image.shape[1] > image.shape[0]
+        if wide:
+            labels = labels.T
+            confidence = confidence.T
 
         def window(rows, columns):
-            return self._probabilities(image[rows, columns], name)
+            if wide:
+                return self._probabilities(image[columns, rows][None], [name])[0].swapaxes(0, 1)
+            return self._probabilities(image[rows, columns][None], [name])[0]
 
-        for rows, band in windows.slide(height, width, tile, self._step, self.num_classes, window):
+        bands = windows.slide(*labels.shape, self._looks.tile, self._step, self.num_classes, window)
+        for rows, band in bands:
             labels[rows] = band.argmax(-1)
             confidence[rows] = band.max(-1)
-        return labels, confidence
 
-    def _probabilities(self, image, name):
-        """Average the looks at an image or window: float32 (H, W, C)."""
+    def _probabilities(self, images, names):
+        """Average the looks at images or windows (B, H, W, 3): float32 (B, H, W, C)."""
         total = 0
         for run in self._runs:
             for mirrored in (False, True)[: 1 + self._looks.flip]:
-                seen = image[:, ::-1] if mirrored else image
-                found, finite = run(np.ascontiguousarray(seen)[None], *image.shape[:2])
-                check_logits(finite, [name], self._model)
-                found = np.asarray(found)[0]
-                total = total + (found[:, ::-1] if mirrored else found)
+                seen = images[:, :, ::-1] if mirrored else images
+                found, finite = run(np.ascontiguousarray(seen), *images.shape[1:3])
+                check_logits(finite, names, self._model)
+                found = np.asarray(found)
+                total = total + (found[:, :, ::-1] if mirrored else found)
         return total / (len(self._runs) * (1 + self._looks.flip))
 
 
-def _at(ids, height, width):
-    """Return ids (h, w) at another size, by nearest."""
-    if ids.shape == (height, width):
-        return ids
-    return np.asarray(resized(ids[None, ..., None], height, width, interpolation="nearest"))[0, ..., 0]
+def _at(values, height, width):
+    """Return ids or confidence (B, h, w) at another size, by nearest."""
+    if values.shape[1:] == (height, width):
+        return values
+    return np.asarray(resized(values[..., None], height, width, interpolation="nearest"))[..., 0]
 
 
 def _probabilities_of(model, scale):

@@ -5,74 +5,28 @@ from __future__ import annotations
 import collections.abc
 import os
 import pathlib
-import sys
-from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from tqdm import tqdm
 
 from kseg.data.pipeline.examples import Examples
+from kseg.inference import videos
 from kseg.inference.compatibility import check_outputs
-from kseg.inference.label_map_files import (
-    check_images,
-    check_inside,
-    check_replaceable,
-    label_map_paths,
-    save_label_map,
-)
-from kseg.inference.loading import as_model, label_set_of, model_files
-from kseg.inference.looks import ONE_LOOK, AveragingModel, Looks, looking
-from kseg.inference.predictor import predictor
-from kseg.io.errors import InputError
-from kseg.io.files import StrPath, checked_path, is_url, reading, refuse_inputs
-from kseg.io.images import decode_image
-from kseg.io.progress import progress_bar
-from kseg.visualization.label_maps import colorize
+from kseg.inference.input_files import is_video
+from kseg.inference.label_ids import label_ids
+from kseg.inference.label_map_files import USUAL, check_inside, check_replaceable, output_paths
+from kseg.inference.labelling import Labelling
+from kseg.inference.loading import as_model
+from kseg.inference.looks import ONE_LOOK, Looks, looking
+from kseg.inference.model_paths import model_files
+from kseg.inference.predictor import confident_predictor, predictor
+from kseg.io.errors import InputError, MissingFileError
+from kseg.io.files import checked_path, is_url, reading, refuse_inputs
+from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image
 
 if TYPE_CHECKING:
     import keras
 
-    from kseg.inference.label_model import LabelModel
-
-    Model = keras.Model | LabelModel | StrPath
-    Image = np.ndarray | StrPath | bytes
-    Images = list[Any] | tuple[Any, ...]  # of Image
-    Confident = tuple[np.ndarray, np.ndarray]  # labels and confidence
-
-
-@overload
-def predict(
-    model: Model,
-    image: Image,
-    *,
-    tile: int | None = None,
-    scales: collections.abc.Sequence[float] = (1.0,),
-    flip: bool = False,
-    return_confidence: Literal[False] = False,
-) -> np.ndarray: ...
-@overload
-def predict(model: Model, image: Image, *, return_confidence: Literal[True], **looks: Any) -> Confident: ...
-@overload
-def predict(
-    model: Model,
-    image: Images,
-    *,
-    tile: int | None = None,
-    scales: collections.abc.Sequence[float] = (1.0,),
-    flip: bool = False,
-    return_confidence: Literal[False] = False,
-) -> list[np.ndarray]: ...
-@overload
-def predict(model: Model, image: Images, *, return_confidence: Literal[True], **looks: Any) -> list[Confident]: ...
-def predict(
-    model: Model,
-    image: Image | Images,
-    *,
-    tile: int | None = None,
-    scales: collections.abc.Sequence[float] = (1.0,),
-    flip: bool = False,
-    return_confidence: bool = False,
-) -> np.ndarray | Confident | list[np.ndarray] | list[Confident]:
+def predict(model, image, *, tile=None, scales=(1.0,), flip=False, return_confidence=False, ids="train"):
     """Label an image, or a list of images of any sizes.
 
     Args:
@@ -81,85 +35,102 @@ def predict(
             turned as their EXIF orientation says; a list of those gives a list.
         tile, scales, flip: how often, and how, the model looks at the image: `kseg.inference.looks.Looks`.
         return_confidence: give the probability of each pixel's class too.
+        ids: "train" for training ids; "dataset" for the dataset's own, as the command `predict` writes them, where the
+            model knows these.
     Returns:
-        uint8 array (H, W) of training ids, of the image's own size; with return_confidence a pair of that and float32
-        (H, W), probabilities.
+        uint8 array (H, W) of ids, of the image's own size; with return_confidence a pair of that and float32 (H, W),
+        probabilities.
     Raises:
         ValueError: an array of another shape or type, bytes that are not an image, a model without such logits.
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     looks = Looks(tile, scales, flip)
-    model = as_model(model)
+    model = as_model(looking(model, looks))
     check_outputs(model)
-    if return_confidence:
-        label = AveragingModel(model, looks).labels_and_confidence
-    else:
-        label = _labels_by(looking(model, looks))
+    found = label_ids(model, ids)
+    if found.facts["ids"] != ids:
+        raise InputError('The model does not know the ids of its dataset. Leave out ids="dataset".')
+    label = confident_predictor(model) if return_confidence else _labels_alone(predictor(model))
+    most = _most_pixels(looks)
+
+    def predict_one(one, name):
+        pixels = read_image(one, name, most)
+        name = one if isinstance(one, (str, pathlib.Path)) else name
+        labels, confidence = (part[0] for part in label(pixels[None], *pixels.shape[:2], [name]))
+        labels = found.table[labels] if ids == "dataset" else labels.astype(np.uint8, copy=False)
+        return (labels, confidence) if return_confidence else labels
+
     if isinstance(image, (list, tuple)):
-        return [_predict_one(label, one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
-    return _predict_one(label, image, "the image")
+        return [predict_one(one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
+    return predict_one(image, "the image")
 
 
-def _labels_by(model):
-    """Return a function (uint8 (H, W, 3), name) -> class ids uint8 (H, W)."""
-    predict_batch = predictor(model)
-    return lambda pixels, name: predict_batch(pixels[None], *pixels.shape[:2], [name])[0].astype(np.uint8)
+def _most_pixels(looks):
+    return MAX_PIXELS if looks.tile is None else MAX_TILED_PIXELS
 
 
-def _predict_one(label, image, name):
-    pixels = read_image(image, name)
-    return label(pixels, image if isinstance(image, (str, pathlib.Path)) else name)
+def _labels_alone(predict_batch):
+    return lambda *arguments: (predict_batch(*arguments), [None])
 
 
-def predict_files(model, paths, output):
-    """Label image files and write NAME.png (training ids) and color/NAME.png for each into a folder.
+def predict_files(model, paths, output, **options):
+    """Label image and video files and write NAME.png (the dataset's ids) and color/NAME.png for each into a folder.
 
-    An id without a colour (a model of more outputs than classes) is white. Label maps that kseg wrote there before are
-    replaced, unless they were changed since. Any other file with such a name is not.
+    classes.json beside them says which ids they are, with names and colours. Of a video the label maps are NAME.mkv
+    (FFV1, lossless, one channel) and color/NAME.mp4. An id without a colour (a model of more outputs than classes) is
+    white. Label maps that kseg wrote there before are replaced, unless they were changed since. Any other file with
+    such a name is not, and no video.
 
     Args:
-        model: as in `predict`. paths: image files whose names differ in more than extension, folder and case.
-        output: folder, made if missing.
+        model: as in `predict`. paths: files whose names differ in more than extension, folder and case.
+        output: folder, made if missing. options: as in `write_label_maps`.
     Returns:
         list of the label maps' paths.
     Raises:
-        ValueError: two images of one name; an output that is an image, of the model, not kseg's or changed since; a
-            file whose header is no image's; a model without class colours (nothing is written then). Files whose
-            pixels are damaged: all others are written.
+        ValueError: two images of one name; a file that is missing; an output that is an image, of the model, not kseg's
+            or changed since; a model without class colours (nothing is written then).
+        DamagedInputError: files that are damaged; all others are written.
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, collections.abc.Iterable):
-        raise InputError(f"paths must be a list of image files, got {paths!r}.")
+        raise InputError(f"paths must be a list of files, got {paths!r}.")
     paths = [pathlib.Path(checked_path(path, "image")) for path in paths]
-    return write_label_maps(model, [(path, path.stem) for path in paths], output)
+    return write_label_maps(model, [(path, path.stem) for path in paths], output, **options)
 
 
-def write_label_maps(model, images, output, folders=(), progress=False, looks=ONE_LOOK):
+def write_label_maps(model, images, output, *, folders=(), wanted=USUAL, looks=ONE_LOOK, **options):
     """Do what `predict_files` does, under given names.
 
     Args:
         images: list of (path, name): NAME.png and color/NAME.png are written, and a name may hold folders ("seq1/0").
-        folders: that were walked for them; no output may lie in one. progress: show a bar, and print each label map's
-            path when it is written. looks: Looks. model, output: as in `predict_files`.
+        folders: that were walked for them; no output may lie in one. wanted: which files are written, with which ids.
+        looks: Looks. model, output: as in `predict_files`. options: batch_size and progress of `labelling.Labelling`.
     Returns:
-        list of the label maps' paths.
+        list of the label maps' paths (of the first kind of file that is wanted).
     Raises:
         As `predict_files`.
     """
     paths = [path for path, _ in images]
-    written = _checked_outputs(images, output, [*paths, *folders, *model_files(model)])
-    check_images(paths)
-    return _label(model, images, written, output, read_image, progress, looks)
+    written = _checked_outputs(images, output, wanted, [*paths, *folders, *model_files(model)])
+    for path in paths:
+        if not os.path.exists(path):
+            raise MissingFileError(f"There is no {path}.")
+    if any(map(is_video, paths)):
+        videos.check_installed()
+    labelling = Labelling(model, wanted=wanted, looks=looks, **options)
+    most = _most_pixels(looks)
+    labelling.run(images, written, pathlib.Path(output), lambda path: read_image(path, most=most))
+    return [files[wanted.kinds[0]] for files in written]
 
 
-def write_split_label_maps(model, data_dir, split, output, *, label_space=None, progress=False, looks=ONE_LOOK):
+def write_split_label_maps(model, data_dir, split, output, *, label_space=None, wanted=USUAL, **options):
     """Do what `predict_files` does for every image of a split of a record folder.
 
     OUTPUT/SPLIT/NAME.png and OUTPUT/color/SPLIT/NAME.png are written, so that splits with equal names do not meet.
 
     Args:
-        model, output: as in `predict_files`. data_dir, split, label_space: as in `kseg.load_dataset`. progress, looks:
-            as in `write_label_maps`.
+        model, output: as in `predict_files`. data_dir, split, label_space: as in `kseg.load_dataset`. wanted: as in
+            `write_label_maps`. options: looks, batch_size and progress of `labelling.Labelling`.
     Returns:
         list of the label maps' paths.
     Raises:
@@ -172,66 +143,34 @@ def write_split_label_maps(model, data_dir, split, output, *, label_space=None, 
     for text, name in images:
         check_inside(name, f"{text} of {data_dir}")
     folders = [] if is_url(data_dir) else [data_dir]
-    written = _checked_outputs(images, output, [*folders, *model_files(model)])
-    return _label(model, images, written, output, lambda text: source[numbers[text]][0], progress, looks)
+    written = _checked_outputs(images, output, wanted, [*folders, *model_files(model)])
+    labelling = Labelling(model, wanted=wanted, **options)
+    labelling.run(images, written, pathlib.Path(output), lambda text: source[numbers[text]][0])
+    return [files[wanted.kinds[0]] for files in written]
 
 
-def _checked_outputs(images, output, inputs):
-    """Return the paths of (label map, its colours) for each (image, name); InputError if one may not be written."""
-    written = label_map_paths(images, pathlib.Path(checked_path(output, "output")))
-    pictures = [picture for pair in written for picture in pair]
+def _checked_outputs(images, output, wanted, inputs):
+    """Return {kind: path} of the files for each (image, name); InputError if one may not be written."""
+    written = output_paths(images, pathlib.Path(checked_path(output, "output")), wanted.kinds)
+    pictures = [picture for files in written for picture in files.values()]
     refuse_inputs(pictures, inputs)
     for picture in pictures:
         check_replaceable(picture)
     return written
 
 
-def _label(model, images, written, output, read, progress, looks):
-    """Label each of (image, name), whose pixels `read(image)` gives, and write it; returns the label maps' paths."""
-    model = as_model(model)
-    check_outputs(model)
-    known = label_set_of(model)
-    if not known or not known["palette"]:
-        raise InputError("The model carries no class colours. Train it with kseg, or call kseg.predict.")
-    label = _labels_by(looking(model, looks))
-    damaged = []
-    with progress_bar("predict", len(images), shown=progress) as bar:
-        for (image, _), (ids_path, colour_path) in zip(images, written, strict=True):
-            try:
-                pixels = read(image)
-            except InputError as error:
-                damaged.append(str(error))
-                _say(f"left out: {error}", progress)
-                continue
-            ids = label(pixels, image)
-            save_label_map(colour_path, colorize(ids, known["palette"]))
-            save_label_map(ids_path, ids)
-            _say(ids_path, progress)
-            bar.update(1)
-    if damaged:
-        count = f"Only {len(images) - len(damaged)}/{len(images)} label maps are in {output}"
-        raise InputError("\n".join([f"{count}; these images cannot be read:", *damaged]))
-    return [ids_path for ids_path, _ in written]
-
-
-def _say(line, shown):
-    if shown:
-        tqdm.write(str(line))  # above the bar
-        sys.stdout.flush()
-
-
-def read_image(image, name="the image"):
+def read_image(image, name="the image", most=MAX_PIXELS):
     """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError for anything else.
 
-    name: what errors call an array or bytes.
+    name: what errors call an array or bytes. most: pixels that a file may have.
     """
     if isinstance(image, (str, os.PathLike)):
         image = checked_path(image, "image")
         with reading(image):
             encoded = pathlib.Path(image).read_bytes()
-        return decode_image(encoded, str(image))[0]
+        return decode_image(encoded, str(image), most=most)[0]
     if isinstance(image, (bytes, bytearray)):
-        return decode_image(bytes(image), name)[0]
+        return decode_image(bytes(image), name, most=most)[0]
     try:
         image = np.asarray(image)
     except ValueError as error:  # NumPy's own, of lists of several lengths

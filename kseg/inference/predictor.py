@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras import ops
 
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel
@@ -23,6 +24,35 @@ def predictor(model):
         ids, finite = compiled(images, height, width)
         check_logits(finite, names, model)
         return np.asarray(ids)
+
+    return predict
+
+
+def gives_confidence(model):
+    """Whether a model has a `confident_predictor`: not if it gives label maps alone."""
+    return not isinstance(model, LabelModel) or (
+        type(model).predict_with_confidence is not LabelModel.predict_with_confidence
+    )
+
+
+def confident_predictor(model):
+    """Return `predictor`'s function, but it returns (class ids, probabilities of these classes).
+
+    The probabilities are float32 (B, height, width). InputError for a model that gives label maps alone.
+    """
+    if isinstance(model, LabelModel):
+        return model.predict_with_confidence
+
+    def run(images, height, width):
+        logits = logits_at(model, images, height, width)
+        return *classes_and_finite(logits), ops.max(ops.softmax(logits, axis=-1), axis=-1)
+
+    compiled = compiled_for(model, "labels and confidence", run)
+
+    def predict(images, height, width, names):
+        ids, finite, confidence = compiled(images, height, width)
+        check_logits(finite, names, model)
+        return np.asarray(ids), np.asarray(confidence)
 
     return predict
 

@@ -1,4 +1,15 @@
-"""Probabilities of an image by windows that slide over it, blended, a band of rows at a time: memory stays bounded."""
+"""Probabilities of an image by windows that slide over it, blended, a band of rows at a time: memory stays bounded.
+
+The blend is Gaussian, cut off where a window lacks context. Measured with a U-Net of 8 filters on six photographs of
+CamVid (480x360), share of pixels whose label differs from the whole image's, for tiles of 128, 192 and 256:
+
+    Gaussian, cut off     0.79 %    0.10 %    0.014 %
+    Gaussian              0.79 %    0.10 %    0.017 %
+    mean of all windows   2.4 %     1.1 %     0.40 %
+
+So the cut costs nothing where context is short. Where it suffices, the cut blend is the whole image's prediction, while
+the tails of a Gaussian would leave a trace of what a window saw at its edge.
+"""
 
 import numpy as np
 
@@ -67,7 +78,7 @@ def slide(height, width, tile, step, classes, window):
         band /= (down[:done, None] * total)[..., None]
         yield slice(top, top + done), band
         for array in (sums, down):
-            array[: len(array) - done] = array[done:].copy()
+            array[: len(array) - done] = array[done:]
             array[len(array) - done :] = 0
 
 

@@ -1,26 +1,77 @@
-"""Errors that the user can fix. A command shows them as one line; any other error is a defect, with traceback."""
+"""Errors that the user can fix. A command shows them as one line; any other error is a defect, with traceback.
 
+Their messages name settings as the reader writes them: `--epochs=3` in a command, `epochs=3` in Python.
+"""
+
+import contextlib
 import numbers
+import re
+
+# What somebody is told to type into a shell: its flags stay flags in Python too.
+_SHELL = r"(?:python scripts/|scripts/\w+\.py |pip |kseg \w+ --)[^\n]*"
+_FLAG = re.compile(rf"({_SHELL})|(?<![\w='\"/-])--(?=[a-z]\w)")
+_commands = []  # of the command that runs: what finds the names of its flags that have no dashes
+
+
+@contextlib.contextmanager
+def speaking_flags(names):
+    """While it lasts, messages speak to somebody who called a command with flags of these names."""
+    plain = "|".join(name for name in names if "_" not in name)
+    joined = "|".join(name for name in names if "_" in name)
+    bare = re.compile(
+        rf"({_SHELL})"
+        # train_steps can only be a setting; loss is an English word too, unless it stands before = or must.
+        rf"|(?<![\w./'\"`-])(?:(?P<joined>{joined or '(?!)'})(?![\w(/'\"`]|\.\w)|(?P<before>{plain or '(?!)'})(?==))"
+        rf"|(?:^|(?<=\. ))(?P<start>{plain or '(?!)'})(?= must | has no effect )"
+    )
+    _commands.append(bare)
+    try:
+        yield
+    finally:
+        _commands.pop()
+
+
+def as_written(text):
+    """Return a text with the settings in it as its reader writes them: --name in a command, name in Python."""
+    if not _commands:
+        return _FLAG.sub(lambda found: found[1] or "", text)
+    return _commands[-1].sub(lambda found: found[1] or f"--{found[0]}", text)
 
 
 class InputError(ValueError):
     """A setting, file or model that cannot be used. The message says what must hold, what was given and what to do."""
 
+    def __str__(self):
+        return as_written(super().__str__())
+
 
 class MissingFileError(FileNotFoundError, InputError):
     """A file or folder that is not there."""
 
+    def __str__(self):
+        return as_written(super().__str__())
+
 
 class FileAccessError(OSError, InputError):  # OSError first: it is what makes errno and text of the arguments
     """A file that could not be read or written: a full disk, a missing permission."""
+
+    def __str__(self):
+        return as_written(super().__str__())
 
 
 class NotFiniteError(InputError, FloatingPointError):
     """A loss, gradient, weight or score that is nan or infinite."""
 
 
+class DamagedInputError(InputError):
+    """Some of many inputs are damaged; all others were processed."""
+
+
 class LostProcessError(ConnectionError, ChildProcessError, InputError):
     """Another process that shares the work is gone."""
+
+    def __str__(self):
+        return as_written(super().__str__())
 
 
 def check_whole(name, value, least):

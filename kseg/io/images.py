@@ -10,8 +10,10 @@ WebP, TIFF), as a viewer shows it. Records are the exception: their pixels are u
 rotate them either. `scripts/prepare_data.py` stores upright pixels.
 """
 
+import contextlib
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -58,37 +60,56 @@ _TURNS = {
 }
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks that may hold an orientation
 MAX_PIXELS = 2**26  # 8192x8192: a few kilobytes can claim any size, and decoding takes what they claim
-_LIMIT = f"kseg reads images of at most {MAX_PIXELS:,} pixels. Cut it into tiles or make it smaller"
+MAX_TILED_PIXELS = 2**27  # 16384x8192: of an image that a model looks at through windows
 
 
-def _header(data: bytes, what: str) -> Image.Image:
-    """Open without decoding; ValueError if the format is not known, or the bytes claim more than MAX_PIXELS."""
+def _header(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
+    """Open without decoding; ValueError if the format is not known, or the bytes claim more than `most` pixels."""
     if not data:
         raise InputError(f"{what}: empty (0 bytes)")
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         raise InputError(f"{what}: HEIC is not supported; convert to JPEG")
     try:
         if data[8:12] == b"WEBP":
-            _check_size(_webp_size(data), what)  # before Pillow, which allocates the canvas when it opens one
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            _check_size(_webp_size(data), what, most)  # before Pillow, which allocates the canvas when it opens one
+        with large_images_allowed(most > MAX_PIXELS):
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
         tile = [_tiff(image, tag, 0) for tag in _TIFF_TILE]
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit is higher
-        raise InputError(f"{what}: {_LIMIT}") from None
+        raise InputError(f"{what}: {_limit(most)}") from None
     except _BROKEN:
         why = "not a PNG, JPEG, WebP, TIFF or BMP file"
         if data.startswith(_SIGNATURES):
             why = "truncated or damaged"
         raise InputError(f"{what}: {why} ({len(data)} bytes)") from None
-    _check_size(image.size, what)
-    _check_size(tile, what)
+    _check_size(image.size, what, most)
+    _check_size(tile, what, most)
     return image
 
 
-def _check_size(size, what: str) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise InputError(f"{what}: {size[0]}x{size[1]}, but {_LIMIT}")
+def _check_size(size, what: str, most: int) -> None:
+    if size[0] * size[1] > most:
+        raise InputError(f"{what}: {size[0]}x{size[1]}, but {_limit(most)}")
+
+
+def _limit(most: int) -> str:
+    advice = "Cut it into tiles or make it smaller"
+    if most < MAX_TILED_PIXELS:
+        advice += f" (predict --tile labels images of up to {MAX_TILED_PIXELS:,})"
+    return f"kseg reads images of at most {most:,} pixels. {advice}"
+
+
+@contextlib.contextmanager
+def large_images_allowed(allowed: bool = True):
+    """A block in which Pillow does not warn of images of more than 89 million pixels; other threads must not run."""
+    if not allowed:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -101,13 +122,14 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return tuple(int.from_bytes(data[i : i + 2], "little") & 0x3FFF for i in (26, 28))
 
 
-def _open(data: bytes, what: str) -> Image.Image:
+def _open(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
     """Decode fully, not yet rotated; ValueError if the bytes are not an image or end early."""
-    image = _header(data, what)
+    image = _header(data, what, most)
     try:
         if image.format == "PNG":
             image.verify()  # every chunk's checksum; the object cannot be used afterwards
-            image = Image.open(io.BytesIO(data), formats=("PNG",))
+            with large_images_allowed(most > MAX_PIXELS):
+                image = Image.open(io.BytesIO(data), formats=("PNG",))
         elif _is_jpeg(image) and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # of the last scan
             raise InputError("the end marker is missing")
         elif _tiff(image, _TIFF_SUBFILE, 0) & 1:  # raw files of cameras, too
@@ -147,25 +169,28 @@ def orientation(data: bytes, what: str) -> int:
     return value if value in _TURNS else 1
 
 
-def decode_image(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarray, str]:
+def decode_image(data: bytes, what: str, upright: bool = True, most: int = MAX_PIXELS) -> tuple[np.ndarray, str]:
     """Return a photograph's pixels and the format in which a record stores it.
 
     Args:
         data: the bytes of a PNG, JPEG, WebP, TIFF or BMP file. what: its name in messages.
-        upright: rotate the picture as its EXIF orientation says; False gives it as stored.
+        upright: rotate the picture as its EXIF orientation says; False gives it as stored. most: pixels that it may
+            have.
     Returns:
         (uint8 RGB (H, W, 3), "jpeg" for a JPEG, else "png").
     Raises:
         ValueError: "WHAT: why" if it cannot be read.
     """
-    image = _open(data, what)
+    image = _open(data, what, most)
     turned = _upright(image, data, upright)
     if image.mode in _GREY_16 and _tiff(image, _TIFF_PHOTOMETRIC, 1) == 1:
         grey = (np.asarray(turned) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2), _kept_format(image)
     if image.mode not in _IMAGE_MODES:
         raise InputError(f"{what}: pixel mode {image.mode} is not supported; convert it to 8-bit RGB")
-    return np.asarray(turned.convert("RGB")), _kept_format(image)
+    if turned.mode != "RGB":  # Pillow would copy it
+        turned = turned.convert("RGB")
+    return np.asarray(turned), _kept_format(image)
 
 
 def _tiff(image: Image.Image, tag: int, default):
@@ -271,9 +296,9 @@ def upright_png(data: bytes, what: str) -> tuple[bytes, tuple[int, int]]:
     return data, turned.size[::-1]
 
 
-def header(data: bytes, what: str, upright: bool = True) -> tuple[tuple[int, int], str]:
+def header(data: bytes, what: str, upright: bool = True, most: int = MAX_PIXELS) -> tuple[tuple[int, int], str]:
     """Return ((height, width), format) of what `decode_image` gives, from the first bytes where that is enough."""
-    image = _header(data, what)
+    image = _header(data, what, most)
     size = image.size[::-1]
     if upright and _orientation(image, data) in (5, 6, 7, 8):
         size = image.size

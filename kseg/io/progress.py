@@ -1,5 +1,6 @@
 """Progress: a bar on a terminal, plain lines elsewhere; the seconds of a wait in which nothing can be counted."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -7,32 +8,55 @@ import time
 from tqdm import tqdm
 
 LINE_SECONDS = 30  # between two lines where there is no terminal
+QUIET_SECONDS = 5  # of silence before a wait is worth a line where there is no terminal
 TICK_SECONDS = 1  # between two looks at the clock while something is waited for
+_ERASE = "\r\x1b[K"  # the terminal's line, from its beginning
+_streams = []  # the last one stands for standard error
+_waits = []  # what is waited for on a terminal, whose line is not finished
 
 
-def progress_bar(description, total, done=0, unit="images", shown=True):
+def say(text):
+    """Print a line to standard output, above what is being waited for."""
+    if _waits:
+        _waits[-1].erase()
+    print(text, flush=True)
+
+
+@contextlib.contextmanager
+def shown_on(stream):
+    """While it lasts, what is waited for is said on another stream than standard error."""
+    _streams.append(stream)
+    try:
+        yield
+    finally:
+        _streams.pop()
+
+
+def progress_bar(description, total, done=0, unit="images", shown=True, stays=True):
     """Return a context manager that counts up to `total`: `update(n)`, and `set_postfix` for what else to show.
 
     On a terminal it is tqdm's bar. Where standard error is a file or a pipe, a bar would leave thousands of fragments:
-    there it is a `ProgressLines`. With `shown` False it counts in silence.
+    there it is a `ProgressLines`. With `shown` False it counts in silence. One that does not stay is gone when it has
+    ended, because what comes next says how it went.
     """
     if not shown:
         return tqdm(disable=True)
     if sys.stderr.isatty():
-        options = {"initial": done, "dynamic_ncols": True, "mininterval": 0.5}
+        options = {"initial": done, "dynamic_ncols": True, "mininterval": 0.5, "leave": stays}
         return tqdm(total=total, desc=description, unit=f" {unit}", **options)
-    return ProgressLines(description, total, done, unit)
+    return ProgressLines(description, total, done, unit, stays=stays)
 
 
 class ProgressLines:
-    """Whole lines on standard error, one in `LINE_SECONDS` at most and a last one: count, rate, time left."""
+    """Whole lines on standard error, one in `LINE_SECONDS` at most and, if it stays, a last one: count, rate, time."""
 
-    def __init__(self, description, total, done=0, unit="images", clock=time.monotonic):
+    def __init__(self, description, total, done=0, unit="images", clock=time.monotonic, stays=True):
         self.total = total
         self.n = done
         self._description = description
         self._unit = unit
         self._clock = clock
+        self._stays = stays
         self._first = done
         self._begin = clock()
         self._postfix = ""
@@ -42,7 +66,7 @@ class ProgressLines:
         return self
 
     def __exit__(self, kind, *error):
-        if kind is None and self.n > self._first:
+        if kind is None and self.n > self._first and self._stays:
             self._write(f", {tqdm.format_interval(self._clock() - self._begin)} in all")
 
     def set_postfix(self, values, refresh=True):
@@ -75,30 +99,41 @@ class ProgressLines:
 class Waiting:
     """A context that says on standard error what is being waited for, with the seconds as they pass.
 
-    On a terminal the seconds count in place. Elsewhere there is a line at once, one in `LINE_SECONDS`, and a last one.
+    On a terminal the seconds count in place, and the line is gone at the end. Elsewhere there is a line after the
+    seconds `after`, one in `LINE_SECONDS`, and a last one if it took so long. With `shown` False it says nothing.
     """
 
-    def __init__(self, text, clock=time.monotonic):
+    def __init__(self, text, clock=time.monotonic, shown=True, after=0):
         self._text = text
         self._clock = clock
+        self._shown = shown
         self._terminal = sys.stderr.isatty()
         self._begin = clock()
         self._written = self._begin
+        self._after = after
+        self._said = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._ticking, daemon=True)
 
     def __enter__(self):
-        self._say(self._text, end="" if self._terminal else "\n")
-        self._thread.start()
+        if self._shown:
+            if self._terminal:
+                _waits.append(self)
+            if self._terminal or not self._after:
+                self._begins()
+            self._thread.start()
         return self
 
     def __exit__(self, kind, *error):
+        if not self._shown:
+            return
         self._ended.set()
         self._thread.join()
-        if kind is None:
+        if self._terminal:
+            _waits.remove(self)
+            self.erase()
+        elif kind is None and self._seconds() >= LINE_SECONDS:
             self._say(f"{self._text}, done after {self._seconds()} s")
-        elif self._terminal:
-            self._say("", end="\n")
 
     def _ticking(self):
         while not self._ended.wait(TICK_SECONDS):
@@ -108,13 +143,27 @@ class Waiting:
         """Show how long it has been."""
         now = self._clock()
         if self._terminal:
-            self._say(f"{self._text}, {self._seconds()} s", end="")
+            self._say(f"{self._text}, {self._seconds()} s")
+        elif not self._said:
+            if now - self._begin >= self._after:
+                self._begins()
         elif now - self._written >= LINE_SECONDS:
             self._written = now
             self._say(f"{self._text}, {self._seconds()} s")
 
+    def _begins(self):
+        self._said = True
+        self._say(self._text)
+
+    def erase(self):
+        """Empty the line, on a terminal."""
+        self._print(_ERASE)
+
     def _seconds(self):
         return int(self._clock() - self._begin)
 
-    def _say(self, text, end="\n"):
-        print(f"\r{text}" if self._terminal and text else text, end=end, file=sys.stderr, flush=True)
+    def _say(self, text):
+        self._print(f"{_ERASE}{text}" if self._terminal else f"{text}\n")
+
+    def _print(self, text):
+        print(text, end="", file=_streams[-1] if _streams else sys.stderr, flush=True)

@@ -1,4 +1,8 @@
-"""Sizes, lists of names and differences as messages show them."""
+"""Sizes, lists of names and differences as messages show them; names that addresses hold."""
+
+import re
+
+from kseg.io.errors import InputError
 
 _MOST_DIGITS = 12
 
@@ -51,3 +55,12 @@ def agreeing_digits(first: float, second: float, low: float, high: float, least:
 def shown_gap(first: float, second: float, digits: int) -> float:
     """Return second minus first, both as shown with so many decimals."""
     return round(round(second, digits) - round(first, digits), digits)
+
+
+def checked_name(name) -> str:
+    """Return a served model's name; InputError unless every address, folder and server takes it as it is."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise InputError(
+            f"A served model's name must be letters, digits, dots, dashes and underscores, got {name!r}. Give another."
+        )
+    return name

@@ -91,8 +91,8 @@ def unpool(pooled, indices):
     """Maps (B, H, W, C) to (B, 2H, 2W, C): each value at its window position, zeros elsewhere."""
     batch, height, width, channels = ops.shape(pooled)
     values = ops.reshape(pooled, (-1, 1, width, 1, channels))
-    places = ops.reshape(indices, (-1, 1, width, 1, channels))
-    cells = ops.reshape(ops.cast(ops.arange(4), "uint8"), (2, 1, 2, 1))
+    places = ops.reshape(ops.cast(indices, "int32"), (-1, 1, width, 1, channels))  # LiteRT cannot compare uint8
+    cells = ops.reshape(ops.arange(4, dtype="int32"), (2, 1, 2, 1))
     spread = ops.where(places == cells, values, ops.zeros((), dtype=values.dtype))  # (B * H, 2, W, 2, C)
     return ops.reshape(spread, (batch, 2 * height, 2 * width, channels))
 

@@ -85,7 +85,7 @@ def count_of_classes(some, classes):
 
 
 # Of `Scores`: what older files lack.
-_DEFAULTS = {"protocol", "frequency_weighted_iou", "per_image", "split", "group_by", "groups"}
+_DEFAULTS = {"protocol", "frequency_weighted_iou", "per_image", "split", "group_by", "groups", "epoch", "step"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +98,8 @@ class Scores:
     `scored_classes`: those in truth or prediction, which the means are over; one that is only predicted has IoU 0.
     `groups`: name -> "images" and every score of the images of that group, over the classes in its own truth or
     predictions; `group_by`: what made them, "drive", "block:25" or a regular expression ({} and "": not asked for).
-    `split`: which part of the records was scored ("": no records).
+    `split`: which part of the records was scored ("": no records). `epoch`, `step`: of the run whose weights were
+    scored at its end, counted from 1; None for any other scores, and then not in the file.
     """
 
     accuracy: float
@@ -120,7 +121,9 @@ class Scores:
     per_image: dict[str, float] = dataclasses.field(default_factory=dict)
     split: str = ""
     group_by: str = ""
-    groups: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    groups: dict = dataclasses.field(default_factory=dict)
+    epoch: int | None = None
+    step: int | None = None
 
     @classmethod
     def from_confusion_matrix(
@@ -206,7 +209,8 @@ class Scores:
 
     def to_json(self, path: StrPath) -> None:
         """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
-        table = vars(self) | {"scored_classes": self.scored_classes}
+        table = {name: value for name, value in vars(self).items() if value is not None}
+        table["scored_classes"] = self.scored_classes
         table |= {name: value for name, value in self.values().items() if name not in table}
         table["confusion_matrix"] = self.confusion_matrix.tolist()
         write_json(path, table)

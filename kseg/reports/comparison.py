@@ -17,7 +17,8 @@ from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import check_classes, class_count, warn_of_other_records
 from kseg.inference.fitting import fitted
 from kseg.inference.hub import hub_name, on_hub
-from kseg.inference.loading import as_model, label_set_of, model_files
+from kseg.inference.loading import as_model, label_set_of
+from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError
@@ -64,7 +65,7 @@ def compare(
 
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path. The
-            description of one may hold a map to the data's classes (docs/contestants.md).
+            description of one may hold a map to the data's classes (docs/how-to/contestants.md).
         data_dir: a record folder. output: folder for index.html, comparison.json, counts.npz, from which
             `kseg.studies.verify` recomputes all numbers, sha256.txt and pictures, all or none written.
             An earlier page there is replaced, anything else is refused; a link to the folder stays a link.

@@ -1,6 +1,7 @@
 """A record folder before anyone trains on it: its classes, what is wrong with it, and how it looks augmented."""
 
 import dataclasses
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,10 @@ from kseg.data.class_weights import class_weights
 from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL, LabelSet
 from kseg.data.pipeline.examples import Examples
 from kseg.data.records.manifest import load_manifest, record_files
+from kseg.io.errors import InputError
 from kseg.io.files import refuse_inputs
 from kseg.settings import Augmentation, Settings
-from kseg.visualization.label_maps import gallery
+from kseg.visualization.label_maps import drawn_by_kseg, gallery
 
 _WEIGHTS = ("median_frequency", "inverse_sqrt_frequency")  # of the setting class_weights
 _SAMPLES = 6  # rows of the sheet
@@ -67,9 +69,11 @@ def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progr
         DatasetReport
     Raises:
         FileNotFoundError, ValueError: no record folder, a manifest or shards that cannot be read at all, or a sheet
-            that would be one of these files.
+            that would be one of these files or would replace a file that kseg did not draw.
     """
     refuse_inputs(filter(None, [sheet]), record_files(data_dir))
+    if sheet and os.path.lexists(sheet) and not drawn_by_kseg(sheet):
+        raise InputError(f"{sheet} is no picture that this kseg drew. Choose another place for the sheet, or move it.")
     manifest = load_manifest(data_dir, label_space=label_space)
     findings, problems, warnings = check_records(manifest, workers, progress)
     label_set = manifest.info.label_set()

@@ -14,18 +14,24 @@ from kseg.evaluation.evaluate import open_for
 from kseg.evaluation.one_pass import split_pass
 from kseg.evaluation.standard_protocol import split_groups
 from kseg.inference.compatibility import class_count
-from kseg.inference.loading import as_model, model_files
-from kseg.inference.predictor import predictor
+from kseg.inference.loading import as_model
+from kseg.inference.model_paths import model_files
+from kseg.inference.predictor import confident_predictor, gives_confidence, predictor
 from kseg.io.errors import InputError
-from kseg.io.files import refuse_inputs, write_atomic, writing
+from kseg.io.files import refuse_inputs, write_atomic, write_json, writing
 from kseg.metrics.boundaries import BoundaryScores
+from kseg.metrics.calibration import Calibration, CalibrationCounts
 from kseg.metrics.cityscapes_scores import CityscapesScores
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import ScoreCounts, Scores
 from kseg.score_table import SCORES
 from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
+from kseg.visualization.reliability_picture import draw_reliability
 
-FILES = ("confusion.csv", "confusion.png", "objects.json", "boundaries.json", "groups.csv")
+_ALWAYS = ("confusion.csv", "confusion.png", "objects.json", "boundaries.json")
+_CALIBRATION = ("calibration.json", "reliability.png")  # of models that give probabilities
+_GROUPS = ("groups.csv",)  # with group_by
+FILES = (*_ALWAYS, *_CALIBRATION, *_GROUPS)
 _OF_OBJECTS = ("overlap",)  # a key of each objects.json
 _OF_SCORES = ("confusion_matrix", "confMatrix", "classes_per_image")  # one is in the file of each protocol
 
@@ -65,18 +71,24 @@ def write_groups_csv(scores, path):
 
 
 class Report(NamedTuple):
-    """What `write_report` found; `str()` is its tables of objects and boundaries.
+    """What `write_report` found; `str()` is its tables of objects and boundaries, and a line on calibration.
 
     scores, cityscapes: as `kseg.evaluate`'s under the protocols "standard" and "cityscapes" (None: not asked for).
+    calibration: None of a model without probabilities. files: the names of those written.
     """
 
     scores: Scores
     objects: ObjectScores
     boundaries: BoundaryScores
     cityscapes: CityscapesScores | None
+    calibration: Calibration | None
+    files: tuple
 
     def __str__(self):
-        return f"{self.objects}\n\n{self.boundaries}"
+        parts = [self.objects, self.boundaries]
+        if self.calibration is not None:
+            parts.append(f"expected calibration error {self.calibration.expected_error:.4f}")
+        return "\n\n".join(map(str, parts))
 
 
 def write_report(
@@ -96,8 +108,9 @@ def write_report(
     """Run a model once over a split, at the labels' own resolution, and write what it confuses, misses and blurs.
 
     Writes confusion.csv, confusion.png, objects.json (metrics.objects.ObjectScores, with the records' instance maps
-    where they have them) and boundaries.json (metrics.boundaries.BoundaryScores) into a folder; with `group_by` also
-    groups.csv, the scores of each group.
+    where they have them) and boundaries.json (metrics.boundaries.BoundaryScores) into a folder; of a model that gives
+    probabilities calibration.json (metrics.calibration.Calibration) and its diagram reliability.png; with
+    `group_by` also groups.csv, the scores of each group. Such files of an earlier report, which this one has not, go.
 
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes. data_dir: a record folder.
@@ -126,19 +139,35 @@ def write_report(
     counts = ScoreCounts(classes, groups, split)
     boundaries = BoundaryScores(classes)
     objects = ObjectScores(classes)
+    confident = gives_confidence(model)
+    sureness = CalibrationCounts(len(classes))
+    predict = confident_predictor(model) if confident else predictor(model)
     with source.readable_errors():
-        for scene in split_pass(source, [predictor(model)], batch_size, progress=progress, title="report"):
+        for scene in split_pass(source, [predict], batch_size, confident=confident, progress=progress, title="report"):
             prediction = scene.predictions[0]
             counts.add(scene.truth, prediction)
             boundaries.update(scene.truth, prediction)
             objects.update(scene.truth, prediction, scene.instances)
+            if confident:
+                sureness.add(scene.truth, prediction, scene.confidences[0])
             if official:
                 official.add(scene)
     scores = counts.scores(len(source))
-    objects.to_json(paths[2])  # first: it shows that the others are kseg's
-    write_confusion_csv(scores, paths[0])
-    draw_confusion_matrix(scores, paths[1])
-    boundaries.to_json(paths[3])
+    objects.to_json(folder / "objects.json")  # first: it shows that the others are kseg's
+    write_confusion_csv(scores, folder / "confusion.csv")
+    draw_confusion_matrix(scores, folder / "confusion.png")
+    boundaries.to_json(folder / "boundaries.json")
+    files = _ALWAYS
+    calibration = None
+    if confident:
+        calibration = sureness.calibration()
+        write_json(folder / "calibration.json", calibration.to_json())
+        draw_reliability(calibration, folder / "reliability.png")
+        files += _CALIBRATION
     if groups is not None:
-        write_groups_csv(scores, paths[4])
-    return Report(scores, objects, boundaries, official and official.scores())
+        write_groups_csv(scores, folder / "groups.csv")
+        files += _GROUPS
+    for name in FILES:
+        if name not in files:
+            folder.joinpath(name).unlink(missing_ok=True)  # of the report before
+    return Report(scores, objects, boundaries, official and official.scores(), calibration, files)

@@ -36,7 +36,7 @@ _SHOWN_AS = {"backend": "KERAS_BACKEND", "builder": "a function that builds the 
 _RENAMED_VALUES = {"seed_r2unet": "fischer2021_r2unet"}  # the paper's label set, as runs of earlier days call it
 _REMOVED = ("on_conflict", "keep_checkpoints", "log_every_steps")  # earlier flags that say nothing about a run
 # They change no result; `kseg.io.runtime.settle_kernels` compares onednn, `check_architecture` what a function builds.
-_NOT_COMPARED = ("data_dir", "checkpoint_every_steps", "onednn", "builder")
+_NOT_COMPARED = ("data_dir", "checkpoint_every_steps", "onednn", "builder", "logger")
 # What may change in a run: its length, which may only grow, and which epochs are scored. flags.txt keeps, above
 # --epochs, a comment line of what held until which step.
 _LENGTH = ("epochs", "train_steps")
@@ -184,13 +184,13 @@ class RunFolder:
             raise InputError(f"{path} is damaged. {error}") from error
         return _current(dict(pairs))
 
-    def check(self, wanted: dict[str, str], images: int) -> bool:
+    def check(self, wanted, images, silent=False):
         """Compare what is asked for with the run in the folder, if there is one.
 
         A run that failed before its first checkpoint is none: it begins again, and a printed line says so.
 
         Args:
-            wanted: of `describe`. images: of the training split.
+            wanted: of `describe`. images: of the training split. silent: print nothing.
         Returns:
             bool: whether this is the stored run with more epochs or steps.
         Raises:
@@ -210,10 +210,11 @@ class RunFolder:
         if "backend" in stored and ("builder" in stored) != ("builder" in wanted):
             different.append("builder")  # a model of kseg's, and a function of that name
         if different and self.never_saved:
-            print(f"The run in {self.workdir} made no checkpoint: it begins again, with the settings given now.")
+            if not silent:
+                print(f"The run in {self.workdir} made no checkpoint: it begins again, with the settings given now.")
             return False
         if not different:
-            if stored.get("builder", wanted.get("builder")) != wanted.get("builder"):
+            if stored.get("builder", wanted.get("builder")) != wanted.get("builder") and not silent:
                 print(f"The function of the run was {stored['builder']}, is {wanted['builder']}: its layers count.")
             return now > before
         raise InputError(self._refusal(stored, wanted, different, before, now))
@@ -301,9 +302,10 @@ class RunFolder:
 
     def print_contents(self) -> None:
         """Print where everything is."""
-        for name, what in _CONTENTS.items():
-            if (self.workdir / name).exists():
-                print(f"{self.workdir / name}  {what}")
+        found = {name: what for name, what in _CONTENTS.items() if (self.workdir / name).exists()}
+        print(f"In {self.workdir}:")
+        for name, what in found.items():
+            print(f"  {name:{max(map(len, found))}}  {what}")
 
     def kept_model(self, keep: str) -> pathlib.Path:
         """Return the path of the weights that the setting `keep` chooses."""

@@ -13,7 +13,7 @@ class Loss(NamedTuple):
     total, count: as "module:function", because this file imports no framework: (labels, logits, ignore_label,
     **options) -> a sum, (labels, classes, ignore_label) -> the number that the sum is divided by. options: keyword of
     `total` -> the setting that it takes; class_weights only if the loss is a weighting of the pixels' cross entropies.
-    help: for README.
+    help: for docs/reference/losses.md.
     """
 
     total: str

@@ -244,6 +244,11 @@ class Settings:
     checkpoint_every_steps: int = _setting(
         500, "Steps between two checkpoints; one is also written at the end of each epoch.", lower=1
     )
+    logger: str = _setting(
+        "tensorboard",
+        "Where to log the run, beside history.csv: some of tensorboard, wandb, mlflow, joined by commas; empty: "
+        "nowhere. docs/how-to/loggers.md says what each needs.",
+    )
     keep: str = _setting(
         "best",
         "Which epoch's weights to score at the end and export: best validation score, last, or lowest training loss.",
@@ -278,17 +283,18 @@ class Settings:
         parse_loss(self.loss, weighted, self.focal_gamma, self.top_k_share)
         if bool(self.epochs) == bool(self.train_steps):
             raise InputError(
-                f"Give either epochs or train_steps, got epochs={self.epochs} and train_steps={self.train_steps}."
+                f"Give either --epochs or --train_steps, got --epochs={self.epochs} and "
+                f"--train_steps={self.train_steps}."
             )
         from kseg.io.images import MAX_PIXELS  # here, for --help needs no NumPy
 
         for rows, columns in (("height", "width"), ("crop_height", "crop_width")):
             pair = getattr(self, rows), getattr(self, columns)
             if (pair[0] is None) != (pair[1] is None):
-                raise InputError(f"Give both {rows} and {columns} or neither, got {pair[0]} and {pair[1]}.")
+                raise InputError(f"Give both --{rows} and --{columns} or neither, got {pair[0]} and {pair[1]}.")
             if pair[0] and pair[0] * pair[1] > MAX_PIXELS:
                 raise InputError(
-                    f"{rows} times {columns} must be at most {MAX_PIXELS:,} pixels, got {pair[0]}x{pair[1]}."
+                    f"--{rows} times --{columns} must be at most {MAX_PIXELS:,} pixels, got {pair[0]}x{pair[1]}."
                 )
         if (self.num_outputs or 0) > 254:  # labels 254 and 255 are no classes
             raise InputError(f"num_outputs must be at most 254, got {self.num_outputs}.")
@@ -296,16 +302,19 @@ class Settings:
             raise InputError(f"scale_min must not exceed scale_max, got {self.scale_min} and {self.scale_max}.")
         if (self.lr_schedule == "steps") != bool(self.drop_epochs):
             raise InputError(
-                f"lr_schedule steps and lr_drop_epochs go together, got {self.lr_schedule} and {self.lr_drop_epochs!r}."
+                f"--lr_schedule=steps and --lr_drop_epochs go together, got {self.lr_schedule} and "
+                f"{self.lr_drop_epochs!r}."
             )
         for name in without_effect(vars(self)):
             other, values = self.__dataclass_fields__[name].metadata["needs"]
             raise InputError(
-                f"{name} has no effect with {other} {getattr(self, other)}, got {getattr(self, name)}: leave it out, "
-                f"or choose {other} {' or '.join(values)}."
+                f"--{name} has no effect with --{other}={getattr(self, other)}, got {getattr(self, name)}: leave it "
+                f"out, or choose --{other}={' or '.join(values)}."
             )
         if self.optimizer == "adamw" and not self.weight_decay:
-            raise InputError("adamw needs a weight_decay above 0, got 0. Set one (.01 is common), or use adam.")
+            raise InputError(
+                "--optimizer=adamw needs a --weight_decay above 0, got 0. Set one (.01 is common), or use adam."
+            )
         if not self.ema_momentum < 1:
             raise InputError(f"ema_momentum must be below 1, got {self.ema_momentum}.")
         if not self.momentum < 1:

@@ -48,8 +48,8 @@ PROGRAMS = {
 }
 
 
-def study(source: StrPath | dict[str, Any], *, engine: str = "local", equivalence: float = EQUIVALENCE) -> StudyReport:
-    """Train several models with several seeds each, within one budget, and say which is better. docs/studies.md.
+def study(source, *, engine="local", equivalence=EQUIVALENCE):
+    """Train several models with several seeds each, within one budget, and say which is better. docs/how-to/studies.md.
 
     Every run is an ordinary run folder OUTPUT/runs/MODEL/DATA/seed-N, made by `scripts/train.py` in a process of its
     own. The same call continues a study that was interrupted; finished runs are not repeated. A run that fails is

@@ -72,7 +72,7 @@ class Limit:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A study as STUDY.toml says it; docs/studies.md explains each key."""
+    """A study as STUDY.toml says it; docs/how-to/studies.md explains each key."""
 
     name: str
     output: str

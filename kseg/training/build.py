@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from kseg import losses
-from kseg.export.savedmodel import carried
+from kseg.export.exported_facts import carried
 from kseg.inference.compatibility import check_classes, check_graph, check_input, check_weights
 from kseg.inference.loading import DAMAGED, why_not_loaded
 from kseg.io.errors import InputError, plain
+from kseg.io.progress import say
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.models import MODELS, build_model, options_of
 from kseg.models.auxiliary_head import add_auxiliary_head
@@ -136,7 +137,7 @@ def build_for_run(model, options, settings, split, size, resumed=False):
             layer.size = tuple(size)
     check_classes(built, split.label_set, "the records", outputs)
     if settings.init_from and not resumed:
-        print(start_from(built, settings.init_from))
+        say(start_from(built, settings.init_from))
     check_weights(built)
     return built
 

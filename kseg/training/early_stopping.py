@@ -2,6 +2,8 @@
 
 import math
 
+from kseg.runs.checkpoints import TrainState
+
 
 class Selection:
     """What makes an epoch the best so far; a `TrainState` holds which one that is.
@@ -12,6 +14,7 @@ class Selection:
     """
 
     def __init__(self, keep="best", best_by="mean_iou", patience=0):
+        self._keep = keep
         self._sign = -1 if keep == "lowest_loss" else 1
         self._column = "loss" if keep == "lowest_loss" else f"val_{best_by}"
         self._patience = patience
@@ -30,6 +33,18 @@ class Selection:
         state.best = value
         state.best_epoch = row["epoch"]
         return True
+
+    @property
+    def column(self):
+        """The column of the history that decides."""
+        return self._column
+
+    def kept(self, history):
+        """Return the row of the history whose weights the run keeps: the best one, or the last with keep "last"."""
+        if self._keep == "last":
+            return history[-1]
+        state = TrainState()
+        return [row for row in history if self.offer(state, row)][-1]
 
     def exhausted(self, state, row):
         """Return whether an epoch that was scored comes `patience` or more epochs after the best one."""

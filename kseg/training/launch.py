@@ -1,16 +1,19 @@
-"""`kseg.train`: choose TensorFlow's kernels while it is not imported, then train."""
+"""`kseg.train`: refuse what can be refused, and choose TensorFlow's kernels, while it is not imported; then train."""
 
-from __future__ import annotations
-
+import contextlib
+import os
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import sys
 
+from kseg.data.records.manifest import MANIFEST, load_manifest
+from kseg.inference.model_paths import described_model
 from kseg.io.errors import is_whole
-from kseg.io.files import StrPath, checked_path
+from kseg.io.files import checked_path
+from kseg.io.progress import Waiting
 from kseg.io.runtime import choose_kernels
-from kseg.runs.workdir import RunFolder
+from kseg.runs.workdir import RunFolder, describe
 from kseg.settings import make_settings
+from kseg.training.logs import chosen_loggers
 
 if TYPE_CHECKING:
     import keras
@@ -57,8 +60,10 @@ def train(
             during the last export when that, and with it the run, is finished.
     """
     settings = make_settings(**settings)
+    refuse_early(model, data_dir, workdir, model_options, strategy, settings)
     choose_for_run(model, workdir, model_options, settings.onednn)
-    from kseg.training import train
+    with Waiting("loading TensorFlow", shown="keras" not in sys.modules):
+        from kseg.training import train
 
     return train.train(
         model,
@@ -71,15 +76,39 @@ def train(
     )
 
 
+def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
+    """Refuse what needs neither Keras nor TensorFlow to be seen: they take many seconds to import.
+
+    A run in the workdir with other settings, a missing file of init_from, a logger that is not installed. Whatever is
+    not judged here, because it has another type than it must have, is judged later.
+    """
+    chosen_loggers(settings.logger)
+    folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
+    if settings.init_from and folder.never_saved:  # else a checkpoint has the weights
+        described_model(settings.init_from)
+    stored = folder.stored_or_none()
+    options = {} if model_options is None else model_options
+    if stored is None or not isinstance(options, dict) or not isinstance(data_dir, (str, os.PathLike)):
+        return
+    if not os.path.exists(os.path.join(data_dir, MANIFEST)):
+        return
+    manifest = load_manifest(data_dir)
+    backend = stored.get("backend", "")
+    with contextlib.suppress(TypeError, KeyError):  # options that JSON does not take; records without this split
+        wanted = describe(model, data_dir, options, strategy, settings, manifest.digest, backend)
+        folder.check(wanted, len(manifest.splits["train"]), silent=True)
+
+
 def choose_for_run(model, workdir, model_options, onednn):
     """Choose the kernels of a run before TensorFlow is imported.
 
     Args: `model`, `workdir`, `model_options`: as in `train`. `onednn`: its setting.
     """
     stored = RunFolder(pathlib.Path(checked_path(workdir, "workdir"))).stored_or_none()
+    choose_kernels_for(model, model_options, onednn, None if stored is None else stored.get("onednn", ""))
+
+
+def choose_kernels_for(model, model_options, onednn, stored=None):
+    """Choose the kernels of a model; stored: as in `kseg.io.runtime.choose_kernels`."""
     width = model_options.get("base_filters", _WIDTH) if isinstance(model_options, dict) else _WIDTH
-    choose_kernels(
-        onednn,
-        None if stored is None else stored.get("onednn", ""),
-        width if isinstance(model, str) and is_whole(width) else None,
-    )
+    choose_kernels(onednn, stored, width if isinstance(model, str) and is_whole(width) else None)

@@ -10,12 +10,13 @@ from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.checks.record_faults import quick_check
 from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import NO_VALIDATION
+from kseg.export.exported_facts import carried
 from kseg.inference.compatibility import check_arguments, check_batch_norm, check_output
-from kseg.inference.loading import load_model
+from kseg.inference.loading import load_model, with_label_set
 from kseg.inference.predictor import predictor
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, as_written
 from kseg.io.files import checked_path
-from kseg.io.progress import Waiting, progress_bar
+from kseg.io.progress import QUIET_SECONDS, Waiting, progress_bar, say
 from kseg.io.runtime import check_kernels, settle_kernels
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs import checkpoints
@@ -34,12 +35,14 @@ from kseg.training.build import (
 )
 from kseg.training.distribution.cluster import leads
 from kseg.training.early_stopping import Selection
-from kseg.training.logs import EpochClock, RunLog
+from kseg.training.logs import RunLog, chosen_loggers
+from kseg.training.screen import EpochClock, duration, epoch_line, run_line, warn_of_warmup
 from kseg.training.signals import Interruption, Stopped
 from kseg.training.trainers import make_trainer
-from kseg.training.validation import finish, score
+from kseg.training.validation import compile_predictor, finish, score
 
 _LOG_EVERY_STEPS = 10  # between two looks at the loss
+_TIMED_SECONDS = 2  # of the first steps, from which the time of all is estimated
 
 
 def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
@@ -69,7 +72,7 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
             with trainer.scope(), precision(settings.mixed_precision):
                 folder.check_architecture(own_architecture(model()))
         print(f"{folder.workdir} is finished, nothing to train. Its scores are in scores.json.")
-        return load_model(folder.kept_model(settings.keep)), folder.read_history()
+        return _load(folder, settings.keep, train_split), folder.read_history()
     if folder.finished and not checkpoints.list_checkpoints(folder.checkpoints):
         raise InputError(
             f"{folder.workdir} is finished and cannot continue: its checkpoints are gone. Use another --workdir with "
@@ -80,24 +83,32 @@ def _train(model, data_dir, folder, model_options, strategy, callbacks, settings
         print(f"WARNING: {warning}")
     epochs = _Epochs(trainer, settings, folder, train_split, val_split)
     with _clear_if_a_worker_is_lost(trainer):
-        epochs.build(model, model_options)
+        with Waiting("building the model", after=QUIET_SECONDS):
+            epochs.build(model, model_options)
+        log = contextlib.nullcontext()
         if trainer.chief:
             folder.open(wanted, epochs.state.step, epochs.architecture)
+            log = RunLog(folder.workdir, chosen_loggers(settings.logger), epochs.state.step, folder.stored_or_none())
     # A worker that stops to save would wait for the others, which know nothing of its signal.
-    with _clear_if_a_worker_is_lost(trainer), Interruption(noted=strategy != "multiworker") as interruption:
+    noted = strategy != "multiworker"
+    with _clear_if_a_worker_is_lost(trainer), log as epochs.log, Interruption(noted=noted) as interruption:
         try:
             epochs.run(callbacks, interruption)
             trained = None
             if trainer.chief:
-                trained = finish(folder, settings.keep, train_split, val_split, interruption)
+                trained = finish(folder, epochs, train_split, val_split, interruption)
             epochs.from_chief("finished")  # a worker that leaves earlier is one that is gone
-            return trained or load_model(folder.kept_model(settings.keep)), epochs.state.history
+            return trained or _load(folder, settings.keep, train_split), epochs.state.history
         except Stopped:
             state = epochs.state
             print(
                 f"Stopped at step {state.step} of {state.total_steps}, saved. The same command continues.", flush=True
             )
             interruption.leave()
+
+
+def _load(folder, keep, train_split):
+    return with_label_set(load_model(folder.kept_model(keep)), carried(train_split))
 
 
 def _clear_if_a_worker_is_lost(trainer):
@@ -119,6 +130,10 @@ class _Epochs:
         self.state = TrainState(total_steps=settings.total_steps(len(train_split)))
         self.selection = Selection(settings.keep, settings.best_by, settings.patience)
         self.architecture = None  # of a model of the user's function
+        self.log = None  # RunLog of the chief
+        self._announced = False  # whether the line about the run is on the screen
+        self._predicted = False  # whether the model has been compiled for scoring
+        self._end_seconds = 0.0  # of the last epoch that was scored: scoring, drawing, saving
 
     def build(self, model, model_options):
         """Build model and optimizer in the trainer; read the newest checkpoint, if there is any."""
@@ -192,7 +207,7 @@ class _Epochs:
         state.total_steps = total_steps
         self.state = state
         self.trainer.restart(**sums)
-        print(f"Going on from step {state.step} of {total_steps}{text}.")
+        say(as_written(f"Going on from step {state.step} of {total_steps}{text}."))
 
     def _save(self, cut=None):
         """Write a checkpoint; `cut`: the sums of the epoch, if the run's end cuts it short."""
@@ -214,18 +229,16 @@ class _Epochs:
         trainer = self.trainer
         self.interruption = interruption
         callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer.model)
-        hardware, warning = trainer.hardware()  # before a tf.data iterator lives and works beside
+        self._hardware, warning = trainer.hardware()  # before a tf.data iterator lives and works beside
         trainer.model.optimizer = trainer.optimizer
         trainer.model.stop_training = False
         resize = settings.resize(self.size)
         batches = trainer.batches(self.train_split, self._plans, settings.batch_size, resize)
-        steps = f"{state.total_steps} steps of {settings.batch_size} images"
-        print(f"{trainer.model.name}: {steps} on {hardware}", flush=True)
         if warning:
             print(f"WARNING: {warning}", flush=True)
-        log = RunLog(self.folder.workdir / "logs", state.step) if trainer.chief else contextlib.nullcontext()
+        warn_of_warmup(settings.warmup_steps, state.total_steps)
         # A lost worker is reported first: finding a broken record means reading them all.
-        with log as self.log, self.train_split.readable_errors(), _clear_if_a_worker_is_lost(trainer):
+        with self.train_split.readable_errors(), _clear_if_a_worker_is_lost(trainer):
             callbacks.on_train_begin()
             while (state.step < state.total_steps or trainer.steps) and not state.stopped:
                 try:
@@ -236,6 +249,10 @@ class _Epochs:
                     raise
             callbacks.on_train_end()
 
+    @property
+    def _epochs_in_all(self):
+        return math.ceil(self.state.total_steps / self.epoch_steps)
+
     def _epoch(self, batches, callbacks):
         state = self.state
         trainer = self.trainer
@@ -244,24 +261,65 @@ class _Epochs:
         epoch = (state.step - bool(trainer.steps)) // self.epoch_steps
         first = epoch * self.epoch_steps
         end = min(first + self.epoch_steps, state.total_steps)
-        title = f"epoch {epoch + 1}/{math.ceil(state.total_steps / self.epoch_steps)}"
+        title = f"epoch {epoch + 1}/{self._epochs_in_all}"
         callbacks.on_epoch_begin(epoch)
-        if state.step < end and trainer.compiles(state.step + 1):  # that would be no step's time
-            with Waiting(f"{title}: compiling the training step"):
-                self._train_step(batches, callbacks, first, end)
-        begin = state.step
-        clock = EpochClock()
-        with progress_bar(title, (end - first) * size, (state.step - first) * size) as bar:
+        begin, clock = self._compiled_steps(title, batches, callbacks, first, end)
+        with progress_bar(title, (end - first) * size, (state.step - first) * size, stays=False) as bar:
             while state.step < end:
                 if logs := self._train_step(batches, callbacks, first, end):
                     bar.set_postfix({name: f"{value:.3f}" for name, value in logs.items()}, refresh=False)
                 bar.update(size)
         clock.stop_steps()
-        self._end_epoch(epoch, callbacks)
-        steps = state.step - begin
-        if self.log and steps:  # none where the run goes on after an epoch's last step, or compiled for its only one
-            left = clock.left(steps, 0 if state.stopped else state.total_steps - state.step)
-            self.log.pace(state.step, title, clock.rate(steps * size), trainer.peak_memory(), left)
+        row = self._end_epoch(epoch, title, clock, callbacks)
+        if trainer.chief:
+            self._report(epoch, title, row, clock, state.step - begin)
+
+    def _compiled_steps(self, title, batches, callbacks, first, end):
+        """Run the step that is compiled, if the next one is, which would be no step's time.
+
+        The first time in a process, time a few more and say what the run is like.
+
+        Returns: (the step after which the clock of the epoch began, that EpochClock).
+        """
+        state = self.state
+        if state.step == end or not self.trainer.compiles(state.step + 1):
+            return state.step, EpochClock()
+        with Waiting(f"{title}: compiling the training step"):
+            self._train_step(batches, callbacks, first, end)
+            self.trainer.wait()
+            begin = state.step
+            clock = EpochClock()
+            while not self._announced and state.step < end and clock.seconds() < _TIMED_SECONDS:
+                self._train_step(batches, callbacks, first, end)
+            self.trainer.wait()
+        if not self._announced:
+            self._announced = True
+            left = state.total_steps - state.step
+            seconds = left * clock.seconds() / (state.step - begin) if state.step > begin else None
+            name = self.trainer.model.name
+            say(run_line(name, self._hardware, self.settings, state.total_steps, self._epochs_in_all, seconds))
+        return begin, clock
+
+    def _report(self, epoch, title, row, clock, steps):
+        """Print the line about an epoch; steps: that the clock has timed."""
+        state = self.state
+        pace = []
+        if "val_mean_iou" in row:
+            self._end_seconds = clock.end_seconds()
+        if steps:  # none where the run goes on after an epoch's last step, or compiled for its only one
+            rate = clock.rate(steps * self.settings.batch_size)
+            memory = self.trainer.peak_memory()
+            self.log.pace(state.step, rate, memory)
+            every = self.settings.validate_every_epochs
+            to_score = [e for e in range(epoch + 1, self._epochs_in_all) if (e + 1) % every == 0]
+            scored = len(to_score) + bool(self._epochs_in_all % every)  # the last epoch always is
+            seconds = (state.total_steps - state.step) * clock.step_seconds(steps) + scored * self._end_seconds
+            pace = [f"{rate:.3g} images/s", f"{memory[0] / 1e9:.2f} GB {memory[1]}"]
+            if state.step < state.total_steps and not state.stopped:
+                pace.insert(1, f"{duration(seconds)} left")
+        say(epoch_line(title, row, self.selection.column, state.best_epoch == row["epoch"], pace))
+        if self.selection.exhausted(state, row):
+            say(f"Nothing better for {self.settings.patience} epochs: stopped after epoch {epoch + 1}.")
 
     def _train_step(self, batches, callbacks, first, end):
         """Run the next step of an epoch of steps `first` to `end`; returns the epoch's logs where it looked at them."""
@@ -285,22 +343,21 @@ class _Epochs:
             self.log.training(self.state.step, logs, self.trainer.learning_rate)
         return logs
 
-    def _end_epoch(self, epoch, callbacks):
+    def _end_epoch(self, epoch, title, clock, callbacks):
+        """Score and save; returns the epoch's row of the history."""
         state = self.state
         trainer = self.trainer
         trainer.check_weights(state.step)
         row = {"epoch": epoch + 1, "step": state.step, "learning_rate": trainer.learning_rate, **trainer.logs()}
         last = state.step == state.total_steps
         if last or (epoch + 1) % self.settings.validate_every_epochs == 0:
-            row |= self._validate()
+            row |= self._validate(title, clock)
         self._offer(row)
         callbacks.on_epoch_end(epoch, {name: value for name, value in row.items() if name not in ("epoch", "step")})
         stopped = self.from_chief(bool(trainer.model.stop_training)) or self.selection.exhausted(state, row)
         if stopped and "val_mean_iou" not in row:  # a callback or the loss ends it here: this is the last epoch
-            row |= self._validate()
+            row |= self._validate(title, clock)
             self._offer(row)
-        if self.selection.exhausted(state, row):
-            print(f"Nothing better for {self.settings.patience} epochs: stopped after epoch {epoch + 1}.", flush=True)
         state.history.append(row)
         state.stopped = stopped
         cut = trainer.sums() if state.step % self.epoch_steps else None
@@ -310,15 +367,22 @@ class _Epochs:
         if last or stopped:
             self._save_model("last.keras")
         self._save(cut)
+        return row
 
-    def _validate(self):
+    def _validate(self, title, clock):
         """The chief scores, and all know what it found."""
         row = {}
         if self.trainer.chief:
             with self.trainer.averaged_weights():
                 predict = predictor(self.trainer.model)
-                scores, pictures = score(predict, self.val_split, self.folder.workdir, self.interruption)
-                row = self.log.validation(self.state.step, scores, pictures)
+                if not self._predicted:
+                    self._predicted = True
+                    with clock.stopped():
+                        compile_predictor(predict, self.val_split, title)
+                scores, pictures = score(predict, self.val_split, self.folder.workdir, self.interruption, title)
+                found = scores.values()
+                self.log.validation(self.state.step, found, pictures)
+                row = {f"val_{name}": value for name, value in found.items()}
         return self.from_chief(row)
 
     def _offer(self, row):

@@ -1,14 +1,20 @@
 """Scoring a run's weights, with pictures; and its end: scoring the weights of --keep, and exporting the model."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
 from kseg.evaluation.standard_protocol import score_batches
-from kseg.export.savedmodel import carried, export_saved_model
+from kseg.export.export_model import QUICK_IMAGES, export_saved_model
+from kseg.export.exported_facts import carried
+from kseg.export.proof import ExportError
+from kseg.export.proof_images import of_split
 from kseg.inference.finite import image_names
-from kseg.inference.loading import load_model
+from kseg.inference.loading import load_model, with_label_set
 from kseg.inference.predictor import predictor
 from kseg.io.files import writing
+from kseg.io.progress import QUIET_SECONDS, Waiting, progress_bar, say
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.models.costs import multiply_adds, parameters
 from kseg.runs.model_card import CARD_FILE, run_card, write_card
@@ -30,51 +36,88 @@ def draw_predictions(predict, source, path, images=6):
     prediction_gallery(rows, source.label_set.classes, source.label_set.palette, path)
 
 
-def score(predict, split, workdir, interruption):
-    """Return a predictor's scores on the validation split and the paths of the pictures drawn, by title."""
+def compile_predictor(predict, split, title):
+    """Predict one image of a split, so that a predictor is compiled."""
+    with split.readable_errors(), Waiting(f"{title}: compiling the prediction", after=QUIET_SECONDS):
+        image, truth = split[0]
+        predict(image[np.newaxis], *truth.shape, image_names(split.split.names, 0, 1))
+
+
+def score(predict, split, workdir, interruption, title):
+    """Return a predictor's scores on the validation split and the paths of the pictures drawn, by title.
+
+    title: of what is waited for.
+    """
     pictures = {
         "image | prediction | truth": workdir / "predictions.png",
         "confusion matrix": workdir / "confusion.png",
     }
     with split.readable_errors():
-        batches = interruption.watch(split.batches())
-        scores = score_batches(
-            predict,
-            batches,
-            split.label_set.classes,
-            len(split),
-            True,
-            names=split.split.names,
-            split=split.split.name,
-        )
-        draw_predictions(predict, split, workdir / "predictions.png")
-    draw_confusion_matrix(scores, workdir / "confusion.png")
+        with progress_bar(f"{title}: scoring", len(split), stays=False) as bar:
+            scores = score_batches(
+                predict,
+                _counted(interruption.watch(split.batches()), bar),
+                split.label_set.classes,
+                len(split),
+                names=split.split.names,
+                split=split.split.name,
+            )
+        with Waiting(f"{title}: drawing", after=QUIET_SECONDS):
+            draw_predictions(predict, split, workdir / "predictions.png")
+            draw_confusion_matrix(scores, workdir / "confusion.png")
+    if scores.out_of_range:
+        say(f"WARNING: {scores.out_of_range} pixels have a label that is neither a class nor void.")
     return scores, pictures
 
 
-def finish(folder, keep, train_split, val_split, interruption):
+def _counted(batches, bar):
+    for batch in batches:
+        yield batch
+        bar.update(len(batch[0]))
+
+
+def finish(folder, epochs, train_split, val_split, interruption):
     """Score the file that --keep chose, draw, export; scores.json is written last and says that the run is done.
 
     Args:
-        folder: RunFolder. keep: the setting. train_split, val_split: of `open_split`. interruption: Interruption.
+        folder: RunFolder. epochs: the run's loop, which has its settings, state, selection and log. train_split,
+            val_split: of `open_split`. interruption: Interruption.
     Returns:
         keras.Model, loaded from the file that was scored.
     """
     workdir = folder.workdir
-    path = folder.kept_model(keep)
-    model = load_model(path)
-    scores, _ = score(predictor(model), val_split, workdir, interruption)
-    print(f"\n{path.name} on the validation split:\n{scores}\n")
+    path = folder.kept_model(epochs.settings.keep)
+    with Waiting(f"loading {path.name}", after=QUIET_SECONDS):
+        model = with_label_set(load_model(path), carried(train_split))
+    predict = predictor(model)
+    compile_predictor(predict, val_split, path.name)
+    scores, _ = score(predict, val_split, workdir, interruption, path.name)
+    row = epochs.selection.kept(epochs.state.history)
+    scores = dataclasses.replace(scores, epoch=row["epoch"], step=row["step"])
+    last = epochs.state.history[-1]["epoch"]
+    print(f"\n{path.name} of epoch {scores.epoch} of {last} (step {scores.step}) on the validation split:\n{scores}\n")
+    epochs.log.final(scores.step, scores)
     interruption.check()
     if keras.backend.backend() == "tensorflow":
-        export_saved_model(model, workdir / "saved_model", label_set=carried(train_split))
+        with Waiting("exporting saved_model", after=QUIET_SECONDS):
+            _export(model, workdir / "saved_model", train_split, val_split)
     else:
-        print(f"No SavedModel: {keras.backend.backend()} cannot write one. Run scripts/export.py under TensorFlow.")
-    _write_card(folder, model, train_split, val_split, scores)
+        print(f"No SavedModel: {keras.backend.backend()} cannot write one. Export the run under TensorFlow.")
+    with Waiting("writing the model card", after=QUIET_SECONDS):
+        _write_card(folder, model, train_split, val_split, scores)
     with writing(workdir / "scores.json"):
         scores.to_json(workdir / "scores.json")
     folder.print_contents()
     return model
+
+
+def _export(model, path, train_split, val_split):
+    """Write the run's SavedModel, with the quick proof; a run does not fail where that does."""
+    images = of_split(val_split, QUICK_IMAGES)
+    try:
+        export_saved_model(model, path, label_set=carried(train_split), images=images)
+    except ExportError as error:
+        say(f"No SavedModel: {error}")
 
 
 def _write_card(folder, model, train_split, val_split, scores):
@@ -87,4 +130,4 @@ def _write_card(folder, model, train_split, val_split, scores):
     normalization = (layer.mean, layer.scale) if layer else None
     text = run_card(stored, train_split, val_split, scores, costs, normalization=normalization)
     if not write_card(folder.workdir / CARD_FILE, text):
-        print(f"{folder.workdir / CARD_FILE} is not kseg's model card and stays as it is.")
+        say(f"{folder.workdir / CARD_FILE} is not kseg's model card and stays as it is.")

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath, replacing
 
 VOID_COLOUR = (0, 0, 0)
 UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
+_MADE_BY = ("Software", "kseg")  # a text in each PNG
 _GAP = 8  # pixels
 _SWATCH = 18
+_TEXT = 15
+_BAND = 256  # rows
 
 
 def colorize(label: np.ndarray, palette: Sequence[Sequence[int]], ignore_label: int = 255) -> np.ndarray:
@@ -32,9 +35,18 @@ def colorize(label: np.ndarray, palette: Sequence[Sequence[int]], ignore_label: 
         raise InputError(f"A palette must hold one (R, G, B) in 0..255 per class, got {palette.tolist()}.")
     classes = len(palette)
     table = np.concatenate([palette, [VOID_COLOUR, UNKNOWN_COLOUR]]).astype(np.uint8)
-    rows = np.where((label >= 0) & (label < classes), label, classes + 1).astype(np.intp)
-    rows[label == ignore_label] = classes
-    return table[rows]
+    colours = np.empty((*label.shape, 3), np.uint8)
+    for band in bands(len(label)):
+        ids = label[band]
+        rows = np.where((ids >= 0) & (ids < classes), ids, classes + 1).astype(np.intp)
+        rows[ids == ignore_label] = classes
+        colours[band] = table[rows]
+    return colours
+
+
+def bands(height):
+    """Give the rows of a picture as slices of a few hundred: large pictures then need little memory beside them."""
+    return (slice(top, top + _BAND) for top in range(0, height, _BAND))
 
 
 def prediction_gallery(
@@ -81,10 +93,10 @@ def gallery(rows, heads, classes, palette, path, *, width=400, ignore_label=255)
     tiles = [[_tile(cell, palette, width, ignore_label) for cell in row] for row in rows]
     column = max(tile.width for row in tiles for tile in row if tile)
     heights = [max(tile.height for tile in row if tile) for row in tiles]
-    font = ImageFont.load_default(size=15)
+    font = ImageFont.load_default(size=_TEXT)
     total = len(heads) * (column + _GAP) + _GAP
-    legend = _legend([*classes, "ignored"], [*palette, VOID_COLOUR], total, font)
-    top = 15 + 2 * _GAP
+    legend = draw_legend([*classes, "ignored"], [*palette, VOID_COLOUR], total)
+    top = _TEXT + 2 * _GAP
     page = Image.new("RGB", (total, top + sum(heights) + _GAP * len(rows) + legend.height), "white")
     draw = ImageDraw.Draw(page)
     for i, head in enumerate(heads):
@@ -119,23 +131,40 @@ def _checked_image(image):
     return image
 
 
-def _legend(names, colours, width, font):
-    """Swatches and names in as many equal columns as fit into `width`."""
-    step = max(int(font.getlength(name)) for name in names) + _SWATCH + 3 * _GAP
-    columns = max(1, (width - _GAP) // step)
+def draw_legend(names, colours, width, scale=1.0):
+    """Draw swatches and names in as many equal columns as fit into `width`.
+
+    The Pillow picture is wider only where one column needs that. scale: of text and swatches; 1 is text of 15 pixels.
+    """
+    gap = round(_GAP * scale)
+    swatch = round(_SWATCH * scale)
+    font = ImageFont.load_default(size=_TEXT * scale)
+    step = max(int(font.getlength(name)) for name in names) + swatch + 3 * gap
+    columns = max(1, (width - gap) // step)
     lines = -(-len(names) // columns)
-    line = _SWATCH + _GAP
-    legend = Image.new("RGB", (width, lines * line + _GAP), "white")
+    line = swatch + gap
+    legend = Image.new("RGB", (max(width, step + gap), lines * line + gap), "white")
     draw = ImageDraw.Draw(legend)
     for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        x = _GAP + i % columns * step
-        y = i // columns * line
-        draw.rectangle((x, y, x + _SWATCH, y + _SWATCH), fill=tuple(map(int, colour)), outline="gray")
-        draw.text((x + _SWATCH + _GAP, y + _SWATCH // 2), name, fill="black", font=font, anchor="lm")
+        x = gap + i % columns * step
+        y = gap // 2 + i // columns * line
+        draw.rectangle((x, y, x + swatch, y + swatch), fill=tuple(map(int, colour)), outline="gray")
+        draw.text((x + swatch + gap, y + swatch // 2), name, fill="black", font=font, anchor="lm")
     return legend
 
 
+def drawn_by_kseg(path):
+    """Whether a file is a PNG as `gallery` writes it."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get(_MADE_BY[0]) == _MADE_BY[1]
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
 def _save(page, path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text(*_MADE_BY)
     with replacing(path) as temporary:
-        page.save(temporary)
+        page.save(temporary, pnginfo=text)
     return Path(path)

@@ -1,4 +1,4 @@
-"""benchmarks/decoder_table.py: what the table of docs/decoders.md says, counted anew for its cheapest column."""
+"""benchmarks/decoder_table.py: that the table of docs/reference/decoders.md is what is counted anew."""
 
 import pathlib
 import sys
@@ -13,7 +13,7 @@ from kseg.models import build_model
 from kseg.models.backbones import ENCODERS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LINES = (ROOT / "docs" / "decoders.md").read_text(encoding="utf-8").splitlines()
+LINES = (ROOT / "docs" / "reference" / "decoders.md").read_text(encoding="utf-8").splitlines()
 CELLS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in LINES if line.startswith("|")]
 
 

@@ -1,4 +1,4 @@
-"""docs/encoders.md: that its table is what the code gives."""
+"""docs/reference/encoders.md: that its table is what the code gives."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from kseg.models.backbones import ENCODERS
 
 
 def _rows(root):
-    lines = (root / "docs" / "encoders.md").read_text().splitlines()
+    lines = (root / "docs" / "reference" / "encoders.md").read_text().splitlines()
     return [line for line in lines if line.startswith("|")]
 
 

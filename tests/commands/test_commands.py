@@ -1,5 +1,6 @@
 """The scripts as a user meets them: help, bad input, flagfiles; `import kseg`."""
 
+import json
 import logging
 import os
 import subprocess
@@ -12,14 +13,24 @@ from absl import flags
 from kseg.commands import command_line, compare_command, evaluate_command, train_command
 from kseg.commands.command_line import expand_flagfiles
 
-SCRIPTS = ("prepare_data.py", "train.py", "evaluate.py", "predict.py", "export.py", "compare.py", "study.py")
+SCRIPTS = (
+    "prepare_data.py",
+    "train.py",
+    "evaluate.py",
+    "predict.py",
+    "export.py",
+    "compare.py",
+    "study.py",
+    "serve.py",
+)
 
 
 def run(root, script, *arguments):
     """Run a script in a process of its own; gives (exit code, stdout, stderr)."""
     command = [sys.executable, str(root / "scripts" / script), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    environment.pop("XLA_FLAGS", None)  # XLA as users run it
+    for name in ("XLA_FLAGS", "TF_CPP_MIN_LOG_LEVEL"):  # as users run it
+        environment.pop(name, None)
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
     return done.returncode, done.stdout, done.stderr
 
@@ -113,13 +124,13 @@ def test_bad_flagfile_lines(tmp_path, line, message):
         (["train.py", "learning_rate=1"], "Every argument must be --flag=value, got 'learning_rate=1'"),
         (["train.py", "--optimizer=lion"], "optimizer"),
         (["train.py", "--flagfile=nothing.flags"], "Cannot read flagfile"),
-        (["train.py", "--model=segnet", "--data_dir=d", "--workdir=w"], "either epochs or train_steps"),
+        (["train.py", "--model=segnet", "--data_dir=d", "--workdir=w"], "either --epochs or --train_steps"),
         (["train.py", "--model=m", "--data_dir=a", "--workdir=b/../a"], "different folders, got b/../a for both"),
         (["train.py", "--model_options=[1]", "--model=m", "--data_dir=d", "--workdir=w", "--epochs=1"], "JSON object"),
         (["prepare_data.py", "--dataset=kitti", "--output=o"], "dataset"),
         (["evaluate.py", "--model=no/such/run", "--data_dir=d"], "No model at no/such/run"),
         (["compare.py", "run_a", "--data_dir=d", "--output=o"], "Give two models or more before the flags, got run_a"),
-        (["compare.py", "no/a", "--data_dir=d", "no/b", "--output=no/such/folder"], "must lie in a folder that exists"),
+        (["compare.py", "no/a", "--data_dir=d", "no/b", "--output=o"], "No model at no/a: give a run folder"),
         (["predict.py", "--model=m", "--images=none*.png", "--output=o"], "No file matches none*.png"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0] + value[-1],
@@ -152,7 +163,14 @@ def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path, cal
     small = ("--model=unet", "--base_filters=2", '--model_options={"depth": 2}')
     code, out, error = run(root, "train.py", *small, *common)
     assert code == 0, error[-3000:]
-    assert "mean IoU" in out and "2/2 images" in out and f"{workdir}/saved_model" in out
+    assert "best.keras of epoch 1 of 1 (step 1) on the validation split:" in out and "2/2 images" in out
+    assert f"\nIn {workdir}:\n" in out and "\n  saved_model " in out
+    # What is worth typing next, as this user types it.
+    *_, look, compare, export = out.splitlines()
+    assert look.split()[:4] == ["look", "python", "scripts/predict.py", f"--model={workdir}"]
+    assert compare.split()[:4] == ["compare", "python", "scripts/compare.py", str(workdir)]
+    assert export.split()[:4] == ["export", "python", "scripts/export.py", f"--model={workdir}"]
+    assert "oneDNN custom" not in error and "cuInit" not in error and "absl" not in error
     code, out, error = call_script("train", f"--flagfile={workdir}/flags.txt", f"--workdir={workdir}")
     assert code == 0 and "is finished" in out, error  # the stored flags are those of the run
     tables = []
@@ -163,7 +181,9 @@ def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path, cal
         )
         assert code == 0, error
         tables.append(output.read_text())
-    assert tables[0] == tables[1] == tables[2] == (workdir / "scores.json").read_text()
+    assert tables[0] == tables[1] == tables[2]
+    of_run = json.loads((workdir / "scores.json").read_text())
+    assert (of_run.pop("epoch"), of_run.pop("step")) == (1, 1) and of_run == json.loads(tables[0])
     image = source / "val" / "images" / "val_0.png"
     code, _, error = call_script("predict", f"--model={workdir}", f"--images={image}", f"--output={tmp_path}/labels")
     labels = tmp_path / "labels"

@@ -14,7 +14,7 @@ from kseg.models import MODELS, options_of
 from kseg.settings import GROUPS, MODEL_FILES, Settings, options_in_source
 from kseg.settings import configs as config_files
 
-WITHOUT_SCRIPT = {"configs"}  # commands that only an installed kseg needs
+WITHOUT_SCRIPT = {"configs", "benchmark"}  # scripts/benchmark.py is another: it measures kseg against its peers
 
 
 def kseg(*arguments, cwd, root):

@@ -323,6 +323,12 @@ def test_the_script_draws_a_sheet_and_exits_by_what_it_finds(source, checked, tm
     run = functools.partial(call_script, "prepare_data")
     without(source, 31)
     checked()
+    mine = tmp_path / "records.check.png"
+    Image.new("L", (4, 4)).save(mine)
+    before = mine.read_bytes()
+    code, _, error = run(f"--check={tmp_path}/records/")
+    assert code == 2 and f"{mine} is no picture that this kseg drew" in error and mine.read_bytes() == before
+    mine.unlink()
     code, out, error = run(f"--check={tmp_path}/records/")
     assert code == 0 and f"{tmp_path}/records: nothing is wrong, 1 warning." in out, error
     assert re.search(r"^road +\d+\.\d{3}% +6 +\d+\.\d{3}% +3 +\d\.\d{3} +\d\.\d{3}$", out, re.MULTILINE), out

@@ -150,16 +150,17 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
 
 
 def test_committed_pictures_are_what_their_commands_draw_now(root, tmp_path, monkeypatch):
-    text = (root / "docs" / "architectures.md").read_text(encoding="utf-8")
-    commands = re.findall(r'^    python -c "(.*)"$', text, re.MULTILINE)
-    pictures = re.findall(r"\]\((\w+\.svg)\)", text)
+    text = (root / "docs" / "reference" / "architectures.md").read_text(encoding="utf-8")
+    commands = re.findall(r'^python -c "(.*)"$', text, re.MULTILINE)
+    pictures = re.findall(r"\]\(\.\./pictures/(\w+\.svg)\)", text)
     assert len(commands) == len(pictures) == 5
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "pictures").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for command in commands:
         exec(command, {})
     for picture in pictures:
-        drawn, committed = (folder / "docs" / picture for folder in (tmp_path, root))
-        assert drawn.read_bytes() == committed.read_bytes(), f"docs/{picture} is old: run the line under it"
-    for name, millions in re.findall(r"\]\((\w+)\.svg\)(?s:.*?)^([\d.]+) million parameters", text, re.MULTILINE):
-        assert f"{millions} million trainable parameters" in (tmp_path / "docs" / f"{name}.svg").read_text("utf-8")
+        drawn, committed = (folder / "docs" / "pictures" / picture for folder in (tmp_path, root))
+        assert drawn.read_bytes() == committed.read_bytes(), f"docs/pictures/{picture} is old: run the line under it"
+    for name, millions in re.findall(r"/(\w+)\.svg\)(?s:.*?)^([\d.]+) million parameters", text, re.MULTILINE):
+        drawn = (tmp_path / "docs" / "pictures" / f"{name}.svg").read_text("utf-8")
+        assert f"{millions} million trainable parameters" in drawn

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -72,10 +73,10 @@ def test_a_softmax_is_told_by_the_export(tmp_path):
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_ctrl_c_ends_an_export_and_leaves_nothing(swallowed, tmp_path, monkeypatch):
     """Also where it lands in a callback, whose exceptions Python ignores; what was exported before stays."""
-    write = savedmodel._write
+    write = savedmodel.write
 
-    def interrupted(model, folder):
-        write(model, folder)
+    def interrupted(*arguments):
+        write(*arguments)
         try:
             os.kill(os.getpid(), signal.SIGINT)
         except KeyboardInterrupt:
@@ -85,7 +86,7 @@ def test_ctrl_c_ends_an_export_and_leaves_nothing(swallowed, tmp_path, monkeypat
     model = tiny.brightness_model((8, 8, 3))
     kseg.export_saved_model(model, tmp_path / "old", label_set=tiny.LABELS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    monkeypatch.setattr(savedmodel, "_write", interrupted)
+    monkeypatch.setattr(savedmodel, "write", interrupted)
     for name in ("old", "new"):
         with pytest.raises(KeyboardInterrupt):
             kseg.export_saved_model(model, tmp_path / name, label_set=tiny.LABELS)
@@ -212,24 +213,22 @@ def test_what_cannot_be_exported_is_refused(both, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
 
-def write_weights(model, path):
-    """A format as one writes it: the weights by their paths."""
-    arrays = {weight.path: np.asarray(weight) for weight in kseg.load_model(model).weights}
-    np.savez(path, **arrays)
-    return path
+def write_labels(model, path, quantize=None, calibration=None):
+    """A format as one writes it: here a SavedModel under a name of its own."""
+    return savedmodel.write(model, path)
 
 
-def test_an_added_format_is_a_choice_of_the_script(tmp_path, monkeypatch, capsys):
-    added = Exporter(f"{__name__}:write_weights", "NumPy's archive of arrays")
-    monkeypatch.setitem(EXPORTERS, "weights", added)
+def test_an_added_format_is_a_choice_of_the_script(tmp_path, monkeypatch):
+    """And it is proved like every other."""
+    monkeypatch.setitem(sys.modules, "added", types.SimpleNamespace(write=write_labels, embed=savedmodel.embed))
+    monkeypatch.setitem(EXPORTERS, "added", Exporter("added", "SavedModel", "", "a SavedModel by another name"))
     monkeypatch.delitem(sys.modules, "kseg.commands.export_command", raising=False)
     script = importlib.import_module("kseg.commands.export_command")
     monkeypatch.delitem(sys.modules, "kseg.commands.export_command")
-    model = tiny.build_tiny()
+    model = tiny.brightness_model((8, 8, 3))
+    preprocess_layer(model).label_set = tiny.LABELS
     model.save(tmp_path / "tiny.keras")
-    assert script.FLAGS["format"].default == "savedmodel" and "NumPy's archive of arrays" in script.FLAGS.get_help()
-    script.FLAGS(["export.py", f"--model={tmp_path}/tiny.keras", f"--output={tmp_path}/tiny.npz", "--format=weights"])
+    assert script.FLAGS["format"].default == "savedmodel" and "a SavedModel by another name" in script.FLAGS.get_help()
+    script.FLAGS(["export.py", f"--model={tmp_path}/tiny.keras", f"--output={tmp_path}/out", "--format=added"])
     script.run(script.FLAGS)
-    assert capsys.readouterr().out == f"{tmp_path}/tiny.npz\n"
-    with np.load(tmp_path / "tiny.npz") as archive:
-        assert {name: archive[name].shape for name in archive} == {w.path: tuple(w.shape) for w in model.weights}
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["format"] == "added"

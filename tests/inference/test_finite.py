@@ -102,7 +102,7 @@ def test_predict_files_names_the_file_and_writes_nothing_of_it(tmp_path):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     with pytest.raises(NotFiniteError, match=r"scores for .*/b\.png are not finite"):
         kseg.inference.predict.predict_files(model, [tmp_path / f"{name}.png" for name in "ab"], tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "color"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "classes.json", "color"]
 
 
 def test_an_export_is_refused_and_one_that_is_there_stays(tmp_path):

@@ -11,12 +11,21 @@ import tiny
 from PIL import Image, PngImagePlugin
 
 import kseg
-from kseg.inference.label_map_files import list_images
+from kseg.data.datasets import cityscapes
+from kseg.inference.input_files import list_images
+from kseg.inference.label_ids import label_ids
 from kseg.inference.predict import predict_files
 from kseg.io.errors import InputError, MissingFileError
 
 PALETTE = [[90, 50, 20], [10, 200, 30], [0, 0, 250]]
-LABELS = {"name": "train_ids", "num_classes": 3, "class_names": ["road", "car", "sky"], "palette": PALETTE}
+IDS = [7, 26, 23]  # the dataset's own
+LABELS = {
+    "name": "train_ids",
+    "classes": ["road", "car", "sky"],
+    "palette": PALETTE,
+    "ids": [[7], [26, 30], [23]],
+    "dataset": "x",
+}
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +158,11 @@ def test_a_folder_keeps_its_sub_folders(tree):
 
 
 def test_a_folder_with_files_that_are_no_images_is_refused(tree):
-    pathlib.Path("p/seq1/clip.mp4").touch()
+    pathlib.Path("p/seq1/clip.mp4").touch()  # a video is welcome
+    assert stems("p")["p/seq1/clip.mp4"] == "seq1/clip"
+    pathlib.Path("p/seq1/clip.gif").touch()
     pathlib.Path("p/weights.keras").touch()
-    with pytest.raises(InputError, match=r"p must hold only images: not .*: p/\S+") as error:
+    with pytest.raises(InputError, match=r"p must hold only images and videos: not .*: p/\S+") as error:
         list_images(["p"])
     # Two files for one cause: the cause and the extensions that it lists stand there once.
     assert str(error.value).count("not .png or") == 1 and "1 more" in str(error.value)
@@ -171,11 +182,12 @@ def test_folders_of_equal_names_do_not_collide(run_folder, model, tmp_path, call
         code, out, error = call_script("predict", *arguments)
         assert code == 0, error
     names = ("seq1/0000.png", "seq2/0000.png")
-    assert out.splitlines() == [f"{tmp_path}/out/{name}" for name in names]  # a line for each
-    assert set(files_of(tmp_path / "out")) == {*names, *(f"color/{name}" for name in names)}
+    files = [f"{folder}{name}" for name in names for folder in ("", "color/")]
+    assert out.splitlines() == [f"{tmp_path}/out/{name}" for name in files]  # a line for each
+    assert set(files_of(tmp_path / "out")) == {"classes.json", *files}
     for name in names:
         expected = kseg.predict(model, tmp_path / "p" / name)
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / name)), expected)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / name)), np.array(IDS)[expected])
         colours = np.asarray(Image.open(tmp_path / "out" / "color" / name))
         np.testing.assert_array_equal(colours, np.array(PALETTE, np.uint8)[expected])
     code, _, error = call_script("predict", *arguments[:2], f"--output={tmp_path}/p/labels")
@@ -192,11 +204,11 @@ def test_folders_of_equal_names_do_not_collide(run_folder, model, tmp_path, call
     ],
 )
 def test_outputs_of_sub_folders_that_collide_are_refused(tmp_path, names, picture):
-    from kseg.inference.label_map_files import label_map_paths
+    from kseg.inference.label_map_files import output_paths
 
     images = [(name, name.rpartition(".")[0]) for name in names]
     with pytest.raises(InputError, match=f"{names[0]} and {names[1]} would both be written to out/{picture}, "):
-        label_map_paths(images, pathlib.Path("out"))
+        output_paths(images, pathlib.Path("out"), ("labels", "color"))
 
 
 # The split of a record folder.
@@ -219,14 +231,17 @@ def test_the_images_of_a_split_are_labelled(run_folder, model, tmp_path, call_sc
     for split in ("train", "test", "test"):  # what kseg wrote is replaced
         code, out, error = call_script("predict", *arguments, f"--split={split}")
         assert code == 0, error
-        assert out.splitlines() == [f"{tmp_path}/out/{split}/{name}.png" for name in ("0001", "seq/0000")]
+        files = [
+            f"{tmp_path}/out/{folder}{split}/{name}.png" for name in ("0001", "seq/0000") for folder in ("", "color/")
+        ]
+        assert [line for line in out.splitlines() if not line.endswith("out/classes.json")] == files
     names = [f"{split}/{name}" for split in ("train", "test") for name in ("seq/0000", "0001")]
     written = {f"{name}.png" for name in names} | {f"color/{name}.png" for name in names}
-    assert set(files_of(tmp_path / "out")) == written
+    assert set(files_of(tmp_path / "out")) == written | {"classes.json"}
     for name in names:
         split, _, rest = name.partition("/")
         expected = kseg.predict(model, source / split / "images" / f"{rest}.png")
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), expected)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), np.array(IDS)[expected])
     for flags, message in (
         (("--split=val",), "has no split 'val'. Choose one of: train, test"),
         ((), "--split must be given"),
@@ -257,42 +272,119 @@ def damaged_png():
     return file.getvalue()[:900]
 
 
-def test_bad_headers_are_refused_before_the_model_is_loaded(tmp_path):
-    paths = [photograph(tmp_path / "a.png"), tmp_path / "b.png", tmp_path / "c.jpg", tmp_path / "none.png"]
-    paths[1].write_text("no image")
-    paths[2].write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(InputError) as caught:
-        predict_files("no/model", paths, tmp_path / "out")
-    assert str(caught.value).startswith("3 of 4 images cannot be read, so nothing was written: ")
-    assert "b.png: not a PNG" in str(caught.value) and "c.jpg: truncated" in str(caught.value)
-    assert f"There is no {tmp_path}/none.png" in str(caught.value)
+def test_a_missing_file_is_named_before_the_model_is_loaded(tmp_path):
+    photograph(tmp_path / "a.png")
     with pytest.raises(MissingFileError, match="There is no .*none.png"):
-        predict_files("no/model", [paths[0], paths[3]], tmp_path / "out")
+        predict_files("no/model", [tmp_path / "a.png", tmp_path / "none.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_header_beyond_the_first_bytes_is_found(model, tmp_path):
-    """A JPEG's size stands after its profile, here one of 200,000 bytes."""
-    path = tmp_path / "a.jpg"
-    Image.fromarray(np.full((20, 30, 3), 80, np.uint8)).save(path, icc_profile=bytes(200_000))
-    assert path.read_bytes()[: 2**16].find(b"\xff\xc0") == -1
-    assert len(predict_files(model, [path], tmp_path / "out")) == 1
 
 
 def test_a_damaged_image_does_not_stop_the_others(run_folder, model, tmp_path, call_script):
     paths = [photograph(tmp_path / "p" / f"{name}.png", seed) for seed, name in enumerate("abcd")]
-    for i in (1, 3):
-        paths[i].write_bytes(damaged_png())
+    paths[1].write_bytes(damaged_png())
+    paths[3].write_text("no image")
     code, out, error = call_script(
         "predict", f"--model={run_folder}", f"--images={tmp_path}/p/*.png", f"--output={tmp_path}/out"
     )
-    assert code == 2
-    lines = out.splitlines()
-    assert lines[0] == f"{tmp_path}/out/a.png" and lines[2] == f"{tmp_path}/out/c.png" and len(lines) == 4
-    assert lines[1].startswith(f"left out: {paths[1]}: truncated or damaged")
+    assert code == 1
+    names = ("classes.json", "a.png", "color/a.png", "c.png", "color/c.png")
+    assert out.splitlines() == [f"{tmp_path}/out/{name}" for name in names]
+    assert error.startswith(f"left out: {paths[1]}: truncated or damaged")
     first, *bad = error[error.index("predict.py: error: ") :].splitlines()
-    assert first == f"predict.py: error: Only 2/4 label maps are in {tmp_path}/out; these images cannot be read:"
+    assert first == f"predict.py: error: 2 of 4 inputs are damaged; what could be labelled is in {tmp_path}/out:"
     assert [line.partition(": ")[0] for line in bad] == [str(paths[1]), str(paths[3])]
-    assert set(files_of(tmp_path / "out")) == {"a.png", "c.png", "color/a.png", "color/c.png"}
+    assert set(files_of(tmp_path / "out")) == set(names)
     expected = kseg.predict(model, paths[2])
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "c.png")), expected)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "c.png")), np.array(IDS)[expected])
+
+
+# Which ids, and which files.
+
+
+def test_label_maps_say_which_ids_they_hold(run_folder, model, tmp_path, call_script):
+    path = photograph(tmp_path / "a.png")
+    arguments = (f"--model={run_folder}", f"--images={path}")
+    ids = {}
+    for kind in ("dataset", "train"):
+        folder = tmp_path / kind
+        code, out, error = call_script("predict", *arguments, f"--output={folder}", f"--ids={kind}", "--write=labels")
+        assert code == 0 and out.splitlines() == [f"{folder}/classes.json", f"{folder}/a.png"], error
+        ids[kind] = np.asarray(Image.open(folder / "a.png"))
+        facts = json.loads((folder / "classes.json").read_text())
+        assert (facts["ids"], facts["dataset"]) == (kind, "x")
+        written = {"dataset": IDS, "train": [0, 1, 2]}[kind]
+        assert facts["classes"] == [
+            {"id": number, "name": name, "color": colour}
+            for number, name, colour in zip(written, ("road", "car", "sky"), PALETTE, strict=True)
+        ]
+    expected = kseg.predict(model, path)
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(ids["train"], expected)
+    np.testing.assert_array_equal(ids["dataset"], np.array(IDS)[expected])
+    np.testing.assert_array_equal(kseg.predict(model, path, ids="dataset"), ids["dataset"])
+    for kind in ids:  # as truth: every pixel is right
+        assert kseg.evaluate(model, [(path, tmp_path / kind / "a.png")]).pixel_accuracy == 1
+    code, _, error = call_script("predict", *arguments, f"--output={tmp_path}/dataset", "--ids=train")
+    assert code == 2 and "classes.json is there already and says something else" in error  # two kinds in one folder
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "dataset" / "a.png")), ids["dataset"])
+
+
+@pytest.mark.parametrize(
+    ("label_set", "number", "said"),
+    [
+        (
+            {"name": "train_ids", "classes": cityscapes.info().label_set().classes},
+            26,
+            "its classes are those of cityscapes",
+        ),
+        ({"name": "train_ids", "classes": [f"c{i}" for i in range(19)]}, 13, "training ids, 0, 1, 2, ..., are written"),
+        (None, 13, "training ids, 0, 1, 2, ..., are written"),
+    ],
+)
+def test_ids_of_models_that_do_not_say_them(label_set, number, said):
+    """Class 13 of Cityscapes' 19 is the car, whose regular id is 26 (cityscapesScripts, labels.py)."""
+    model = tiny.brightness_model(classes=19)
+    if label_set:
+        label_set = {**label_set, "classes": list(label_set["classes"])}
+    model.layers[1].label_set = label_set
+    found = label_ids(model, "dataset")
+    assert found.table[13] == number == found.facts["classes"][13]["id"] and said in found.note
+    assert label_ids(model, "train").table[13] == 13 and not label_ids(model, "train").note
+
+
+def test_a_model_of_more_outputs_than_classes_writes_an_id_of_no_class():
+    model = tiny.brightness_model(classes=5)
+    model.layers[1].label_set = LABELS | {"ids": [[0], [255], [3]]}
+    assert label_ids(model, "dataset").table[:5].tolist() == [0, 255, 3, 254, 254]
+
+
+def test_every_kind_of_file(run_folder, model, tmp_path, call_script):
+    path = photograph(tmp_path / "a.png")
+    kinds = ("labels", "color", "overlay", "confidence")
+    arguments = (f"--model={run_folder}", f"--images={path}", f"--output={tmp_path}/out")
+    code, out, error = call_script("predict", *arguments, f"--write={','.join(kinds)}", "--batch_size=2")
+    assert code == 0, error
+    names = ("classes.json", "a.png", "color/a.png", "overlay/a.png", "confidence/a.png")
+    assert out.splitlines() == [f"{tmp_path}/out/{name}" for name in names]
+    read = {name: np.asarray(Image.open(tmp_path / "out" / name)) for name in names[1:]}
+    ids, confidence = kseg.predict(model, path, return_confidence=True)
+    np.testing.assert_array_equal(read["confidence/a.png"], np.rint(255 * confidence))
+    mixed = (np.asarray(Image.open(path)) + np.array(PALETTE)[ids] + 1) // 2
+    assert read["overlay/a.png"].shape[0] > 20 and read["overlay/a.png"].shape[2] == 3
+    np.testing.assert_array_equal(read["overlay/a.png"][:20, :30], mixed)
+    legend = {tuple(colour) for colour in read["overlay/a.png"][20:].reshape(-1, 3).tolist()}
+    for k, colour in enumerate(PALETTE):  # the classes in the picture, and no other
+        assert (tuple(colour) in legend) == (k in ids)
+    for flag, message in (("--write=labels,text", "must be some of labels, color"), ("--write=", "must be some of")):
+        code, _, error = call_script("predict", *arguments, flag)
+        assert code == 2 and message in error
+
+
+def test_batches_of_equal_sizes_change_nothing(model, tmp_path):
+    for i, size in enumerate([(20, 30), (20, 30), (20, 30), (24, 30), (20, 30)]):
+        random = np.random.default_rng(i)
+        Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    alone = predict_files(model, paths, tmp_path / "alone")
+    batched = predict_files(model, paths, tmp_path / "batched", batch_size=2)
+    assert files_of(tmp_path / "alone") == files_of(tmp_path / "batched") and len(alone) == len(batched) == 5

@@ -53,7 +53,8 @@ def test_flip_is_the_mean_with_the_mirror_image(network):
 def test_scales_are_the_mean_of_predictions_at_each(network):
     image = photo(32, 48)
     one, half, both = (
-        AveragingModel(network, Looks(scales=scales))._probabilities(image, "it") for scales in ((1,), (0.5,), (1, 0.5))
+        AveragingModel(network, Looks(scales=scales))._probabilities(image[None], ["it"])[0]
+        for scales in ((1,), (0.5,), (1, 0.5))
     )
     np.testing.assert_allclose(both, (one + half) / 2, atol=1e-6)
     np.testing.assert_allclose(one, softmax(network(image[None].astype("float32")))[0], atol=1e-5)
@@ -78,7 +79,7 @@ def test_a_window_is_predicted_as_an_image_of_its_own():
     sized = small_network(size=(32, 32), multiple=1)
     sized.set_weights(network.get_weights())
     image = photo(64, 64)
-    tiled = AveragingModel(sized, Looks(tile=64))._probabilities(image, "it")
+    tiled = AveragingModel(sized, Looks(tile=64))._probabilities(image[None], ["it"])[0]
     small = keras.ops.image.resize(image[None].astype("float32"), (32, 32), antialias=True)
     logits = keras.ops.image.resize(network(small), (64, 64))
     np.testing.assert_allclose(tiled, softmax(logits)[0], atol=1e-4)
@@ -145,8 +146,9 @@ def test_predict_and_evaluate_look_as_they_are_told(network):
         kseg.evaluate(network, [(image, truth)], protocol="fischer2021", flip=True)
 
 
-def test_a_large_image_takes_the_memory_of_a_band(network, monkeypatch):
-    """The largest array of floats is a band of windows' rows, whatever the image's height."""
+@pytest.mark.parametrize("size", [(700, 90), (90, 700)])
+def test_a_large_image_takes_the_memory_of_a_band(size, network, monkeypatch):
+    """The largest array of floats is a band of windows across the longer side, however long that is."""
     sizes = []
     zeros = np.zeros
 
@@ -154,12 +156,21 @@ def test_a_large_image_takes_the_memory_of_a_band(network, monkeypatch):
         sizes.append(np.prod(shape))
         return zeros(shape, *arguments, **keywords)
 
-    image = photo(700, 90)
+    image = photo(*size)
     monkeypatch.setattr(windows.np, "zeros", seen)
     ids = kseg.predict(network, image, tile=64)
     monkeypatch.undo()
-    assert ids.shape == (700, 90) and max(sizes) == 64 * 90 * 3
+    assert ids.shape == size and max(sizes) == 64 * 90 * 3
     np.testing.assert_array_equal(ids, kseg.predict(network, image))
+
+
+def test_windows_take_images_beyond_the_limit_of_others(network, tmp_path, monkeypatch):
+    monkeypatch.setattr("kseg.inference.predict.MAX_PIXELS", 10_000)
+    Image.fromarray(photo(97, 131)).save(tmp_path / "a.png")  # 12,707 pixels
+    with pytest.raises(ValueError, match=r"a.png: 131x97, but kseg reads images of at most 10,000 .*predict --tile"):
+        kseg.predict(network, tmp_path / "a.png")
+    expected = kseg.predict(network, photo(97, 131), tile=64)
+    np.testing.assert_array_equal(kseg.predict(network, tmp_path / "a.png", tile=64), expected)
 
 
 def test_the_command_line(network, tmp_path, call_script):

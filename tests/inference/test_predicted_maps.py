@@ -91,6 +91,25 @@ def test_what_predict_writes_of_a_split_is_a_contestant(records, tmp_path):
     assert kseg.evaluate(tmp_path / "val", records).mean_iou == 1.0
 
 
+@pytest.mark.parametrize("ids", ["dataset", "train"])
+def test_what_predict_writes_says_itself_which_ids_it_holds(ids, city, tmp_path):
+    """Road, sidewalk and building have regular ids 7, 8, 11; 0, 1, 2 would be other regular ids. Nothing is asked."""
+    from kseg.export.exported_facts import carried
+    from kseg.inference.label_map_files import Wanted
+    from kseg.inference.predict import write_split_label_maps
+
+    model = tiny.brightness_model(classes=19, multiple=16)
+    model.layers[1].label_set = carried(Examples(city, "train"))
+    paths = write_split_label_maps(model, city, "val", tmp_path, wanted=Wanted(ids=ids))
+    found = set(np.unique([np.asarray(Image.open(path)) for path in paths]).tolist())
+    assert len(found) > 1 and found <= {"dataset": {7, 8, 11}, "train": {0, 1, 2}}[ids]
+    expected = kseg.evaluate(model, city).confusion_matrix
+    np.testing.assert_array_equal(kseg.evaluate(tmp_path / "val", city).confusion_matrix, expected)
+    if ids == "train":
+        describe(tmp_path / "val", 'ids = "own"')  # a description wins
+        assert kseg.evaluate(tmp_path / "val", city).pixel_accuracy == 0
+
+
 def spoil(folder, name, do):
     path = folder / name
     do(path)

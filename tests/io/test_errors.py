@@ -45,3 +45,26 @@ def test_each_is_an_input_error_a_value_error_and_what_python_calls_it(kind, als
     error = kind("what is wrong")
     assert isinstance(error, (errors.InputError,)) and isinstance(error, ValueError) and isinstance(error, also)
     assert str(error) == "what is wrong"
+
+
+MESSAGES = [  # as the code writes it, in Python, in a command with these flags
+    ("Give --epochs or --train_steps.", "Give epochs or train_steps.", "Give --epochs or --train_steps."),
+    ("batch_size must be 4, got 3.", "batch_size must be 4, got 3.", "--batch_size must be 4, got 3."),
+    ("No loss: loss must be one.", "No loss: loss must be one.", "No loss: loss must be one."),
+    ("loss must be one of a, b.", "loss must be one of a, b.", "--loss must be one of a, b."),
+    ("Got epochs=0. The loss fell.", "Got epochs=0. The loss fell.", "Got --epochs=0. The loss fell."),
+    # Paths, quoted values, Python's own names and what is typed into a shell are left.
+    ("No file a--epochs/x_loss.", "No file a--epochs/x_loss.", "No file a--epochs/x_loss."),
+    ("got '--loss', {'batch_size': 3}", "got '--loss', {'batch_size': 3}", "got '--loss', {'batch_size': 3}"),
+    ("call x.batch_size()", "call x.batch_size()", "call x.batch_size()"),
+    ("Run:\nkseg train --epochs=3", "Run:\nkseg train --epochs=3", "Run:\nkseg train --epochs=3"),
+]
+
+
+@pytest.mark.parametrize(("written", "in_python", "in_a_command"), MESSAGES)
+def test_messages_name_settings_as_the_reader_writes_them(written, in_python, in_a_command):
+    for error in (errors.InputError(written), errors.MissingFileError(written), errors.FileAccessError(written)):
+        assert str(error) == in_python
+        with errors.speaking_flags(["epochs", "train_steps", "batch_size", "loss"]):
+            assert str(error) == in_a_command
+        assert str(error) == in_python

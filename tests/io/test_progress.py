@@ -1,11 +1,12 @@
 """Progress as text: whole lines where there is no terminal, and the pace of an epoch."""
 
+import io
 import threading
 
 import pytest
 
 from kseg.io import progress
-from kseg.training import logs
+from kseg.training import screen
 
 
 class Clock:
@@ -41,6 +42,14 @@ def test_nothing_is_written_of_what_did_not_end_or_did_not_begin(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_bar_that_does_not_stay_leaves_no_last_line(capsys):
+    clock = Clock()
+    with progress.ProgressLines("epoch 1/3", 4, clock=clock, stays=False) as lines:
+        clock.now = 29
+        lines.update(4)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_count_without_a_known_total(capsys):
     clock = Clock()
     with progress.ProgressLines("draw", None, unit="streets", clock=clock) as lines:
@@ -63,12 +72,39 @@ def test_a_terminal_gets_a_bar(terminal, kind, monkeypatch, capsys):
 
 def test_the_pace_of_an_epoch():
     clock = Clock()
-    epoch = logs.EpochClock(clock)
+    epoch = screen.EpochClock(clock)
     clock.now = 10
     epoch.stop_steps()
-    clock.now = 12  # two seconds of validation
+    with epoch.stopped():
+        clock.now = 13  # compiling what scores
+    clock.now = 15
     assert epoch.rate(50) == 5  # images per second of training
-    assert epoch.left(steps=4, remaining=20) == "01:00"  # (12 s / 4) for each of 20
+    assert epoch.step_seconds(4) == 2.5 and epoch.end_seconds() == 2
+
+
+def test_durations_read_as_a_person_says_them():
+    found = [screen.duration(seconds) for seconds in (0.4, 99, 100, 59 * 60, 100 * 60, 9.5 * 3600, 49 * 3600)]
+    assert found == ["1 s", "99 s", "2 min", "59 min", "1 h 40 min", "9 h 30 min", "49 h"]
+
+
+def test_the_line_of_an_epoch_marks_the_best():
+    row = {"epoch": 2, "loss": 1.5, "mean_iou": 0.25, "val_mean_iou": 0.125, "val_f1": 0.5}
+    line = screen.epoch_line("epoch 2/3", row, "val_mean_iou", True, ["5 images/s"])
+    assert line == "epoch 2/3: loss 1.5000, mean IoU 0.2500 training, 0.1250 validation (best), 5 images/s"
+    line = screen.epoch_line("epoch 2/3", row, "loss", True, [])
+    assert line == "epoch 2/3: loss 1.5000 (best), mean IoU 0.2500 training, 0.1250 validation"
+    line = screen.epoch_line("epoch 2/3", row, "val_f1", False, [])
+    assert line.endswith("0.1250 validation, validation F1, macro 0.5000")
+    line = screen.epoch_line("epoch 2/3", {"loss": 1.5, "mean_iou": 0.25}, "val_f1", False, [])
+    assert line == "epoch 2/3: loss 1.5000, mean IoU 0.2500 training"  # not scored
+
+
+def test_a_warm_up_as_long_as_the_run_is_warned_of(capsys):
+    for warmup_steps in (0, 9):
+        screen.warn_of_warmup(warmup_steps, 10)
+    assert capsys.readouterr().out == ""
+    screen.warn_of_warmup(30, 10)
+    assert "30 steps and the whole run 10" in (said := capsys.readouterr().out) and "33% of learning_rate" in said
 
 
 def wait_for(seconds, clock, waiting):
@@ -91,16 +127,53 @@ def test_what_is_waited_for_is_said_in_lines_where_there_is_no_terminal(capsys):
     ]
 
 
-def test_what_is_waited_for_counts_in_place_on_a_terminal(monkeypatch, capsys):
+def test_a_wait_can_begin_with_silence_where_there_is_no_terminal(capsys):
+    clock = Clock()
+    with progress.Waiting("drawing", clock, after=5) as waiting:
+        wait_for(4, clock, waiting)
+    assert capsys.readouterr().err == ""
+    with progress.Waiting("drawing", clock, after=5) as waiting:
+        wait_for(31, clock, waiting)
+    assert capsys.readouterr().err.splitlines() == ["drawing", "drawing, 30 s", "drawing, done after 31 s"]
+
+
+def test_a_line_stands_above_what_is_waited_for(monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    with progress.Waiting("building", Clock()):
+        progress.say("26 layers loaded")
+    out, err = capsys.readouterr()
+    assert out == "26 layers loaded\n"
+    assert err == "\r\x1b[Kbuilding\r\x1b[K\r\x1b[K"  # emptied before that line, and at the end
+
+
+def test_what_took_less_than_a_line_has_one_line(capsys):
+    clock = Clock()
+    with progress.Waiting("scoring", clock) as waiting:
+        wait_for(29, clock, waiting)
+    assert capsys.readouterr().err == "scoring\n"
+    with progress.Waiting("scoring", clock, shown=False):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_waited_for_counts_in_place_on_a_terminal_and_is_gone_at_the_end(monkeypatch, capsys):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     clock = Clock()
     with progress.Waiting("compiling", clock) as waiting:
         wait_for(2, clock, waiting)
-    shown = ["", "compiling", "compiling, 1 s", "compiling, 2 s", "compiling, done after 2 s\n"]
-    assert capsys.readouterr().err == "\r".join(shown)
+    erase = "\r\x1b[K"
+    expected = "".join(erase + text for text in ("compiling", "compiling, 1 s", "compiling, 2 s", ""))
+    assert capsys.readouterr().err == expected
     with pytest.raises(KeyError), progress.Waiting("compiling", clock):
         raise KeyError
-    assert capsys.readouterr().err == "\rcompiling\n"  # what comes next begins a line
+    assert capsys.readouterr().err == f"{erase}compiling{erase}"  # what comes next begins a line
+
+
+def test_what_is_waited_for_can_be_said_elsewhere(capsys):
+    stream = io.StringIO()
+    with progress.shown_on(stream), progress.Waiting("loading", Clock()):
+        pass
+    assert stream.getvalue() == "loading\n" and capsys.readouterr().err == ""
 
 
 def test_the_seconds_pass_by_themselves(monkeypatch):

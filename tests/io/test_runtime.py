@@ -195,13 +195,13 @@ def test_a_run_keeps_its_kernels_and_its_bits_where_the_default_is_another(tmp_p
         WHOLE_AND_KILLED, records, whole, killed, json.dumps(SETTINGS), TF_ENABLE_ONEDNN_OPTS="0"
     )
     assert code == 128 + signal.SIGTERM, error[-3000:]
-    assert "(CPU: oneDNN off, BFC allocator)" in out
+    assert "on 1 CPU (oneDNN off), float32" in out
     assert "--onednn=off" in (killed / "flags.txt").read_text().splitlines()
     with pytest.raises(InputError, match="holds a run with onednn=off, got on"):
         kseg.train("unet", records, killed, **SETTINGS, onednn="on")
     code, out, error = run_python(GO_ON, records, killed, json.dumps(SETTINGS), TF_ENABLE_ONEDNN_OPTS="1")
     assert code == 0, error[-3000:]
-    assert "Going on from step 2" in out and "(CPU: oneDNN off, BFC allocator)" in out
+    assert "Going on from step 2" in out and "on 1 CPU (oneDNN off), float32" in out
     models = [kseg.load_model(folder / "last.keras") for folder in (whole, killed)]
     for a, b in zip(*(model.weights for model in models), strict=True):
         np.testing.assert_array_equal(a, b)

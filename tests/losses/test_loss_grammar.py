@@ -76,6 +76,7 @@ def test_a_new_loss_is_one_entry(monkeypatch):
         make_settings(epochs=1, loss="wrong", class_weights="1,2")
 
 
-def test_readme_has_a_row_for_every_loss(root):
-    text = (root / "README.md").read_text().partition("| in `--loss` | |\n| --- | --- |\n")[2].partition("\n\n")[0]
+def test_the_page_has_a_row_for_every_loss(root):
+    page = (root / "docs" / "reference" / "losses.md").read_text(encoding="utf-8")
+    text = page.partition("| in `--loss` | |\n| --- | --- |\n")[2].partition("\n\n")[0]
     assert dict(re.findall(r"\| `(\w+)` \| (.*) \|", text)) == {name: loss.help for name, loss in LOSSES.items()}

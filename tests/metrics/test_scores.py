@@ -163,7 +163,12 @@ def test_scores_json_round_trip_with_nan_as_null(tmp_path):
     scores = metrics.Scores.from_confusion_matrix(absent, ["a", "NaN"], images=2, out_of_range=1)
     scores.to_json(tmp_path / "scores.json")
     table = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
-    assert set(table) == {*(field.name for field in dataclasses.fields(scores)), *SCORES, "scored_classes"}
+    fields = {field.name for field in dataclasses.fields(scores)} - {"epoch", "step"}  # of a run's own scores alone
+    assert set(table) == {*fields, *SCORES, "scored_classes"}
+    of_a_run = dataclasses.replace(scores, epoch=2, step=30)
+    of_a_run.to_json(tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text())["epoch"] == 2
+    assert metrics.Scores.from_json(tmp_path / "run.json").step == 30
     assert table["scored_classes"] == ["a"]
     assert table["mean_iou"] == 1 and table["per_class"]["NaN"]["jaccard"] is None
     assert table["confusion_matrix"] == [[3, 0, 0], [0, 0, 0]]
@@ -243,7 +248,9 @@ def test_metric_sums_batches_and_resets(average):
     expected = {
         **metrics.five_scores(total, average),
         "mean_iou": metrics.five_scores(total, "macro")["jaccard"],
+        "pixel_accuracy": np.trace(total[:, :3]) / total.sum(),
     }
+    expected[f"{average}_accuracy"] = expected.pop("accuracy")  # no other accuracy than that of pixels has a bare name
     assert {name: float(value) for name, value in metric.result().items()} == pytest.approx(expected, rel=1e-6)
     scores = metric.scores(CLASSES, images=6)
     assert scores.out_of_range > 0 and scores.images == 6 and scores.classes == CLASSES
@@ -271,5 +278,8 @@ def test_metric_in_fit_equals_the_matrix_of_the_predictions(jit):
     predictions = np.argmax(model(images), -1)
     for prefix, n in [("", 5), ("val_", 2)]:  # 5 images in batches of 2: the ragged last one counts
         macro = metrics.five_scores(metrics.confusion_matrix(labels[:n], predictions[:n], 3)[0], "macro")
-        for name, value in {**macro, "mean_iou": macro["jaccard"]}.items():
+        right = (predictions[:n] == labels[:n]).sum() / np.isin(labels[:n], range(3)).sum()
+        macro["macro_accuracy"] = macro.pop("accuracy")
+        for name, value in {**macro, "mean_iou": macro["jaccard"], "pixel_accuracy": right}.items():
             assert logs[prefix + name][0] == pytest.approx(value, rel=1e-6)
+    assert "accuracy" not in logs

@@ -8,7 +8,7 @@ from scenes import make_camvid
 
 import kseg
 from kseg import blocks
-from kseg.export.savedmodel import export_saved_model
+from kseg.export.export_model import export_saved_model
 from kseg.models import MODELS, build_model, common, options_of
 from kseg.models.backbones import resnet
 

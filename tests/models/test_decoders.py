@@ -10,7 +10,7 @@ import tensorflow as tf
 from decoders import DECODERS, build, image
 
 import kseg
-from kseg.export.savedmodel import export_saved_model
+from kseg.export.export_model import export_saved_model
 from kseg.models import MODELS, build_model, common, fpn, options_of
 from kseg.models.auxiliary_head import add_auxiliary_head
 from kseg.models.backbones import encode, resnet

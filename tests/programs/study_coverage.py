@@ -2,8 +2,9 @@
 
     python tests/programs/study_coverage.py [STUDIES]
 
-It prints the tables of docs/statistics.md: with 2,000 studies it takes half an hour. The last one has the percentile
-and BCa intervals of resamples that kseg does not draw: crossed seeds and groups, and seeds, groups and their images.
+It prints the tables of docs/explanation/statistics.md: with 2,000 studies it takes half an hour. The last one has the
+percentile and BCa intervals of resamples that kseg does not draw: crossed seeds and groups, and seeds, groups and their
+images.
 """
 
 import dataclasses

@@ -16,7 +16,7 @@ from kseg.data.records.manifest import Split
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import draw_cityscapes
 from kseg.evaluation import cityscapes_protocol, standard_protocol
-from kseg.inference import predict
+from kseg.inference import predictor as predictors
 from kseg.metrics import Scores
 from kseg.metrics.fischer2021_scores import Fischer2021Scores
 from kseg.reports import comparison, evaluation_report
@@ -53,7 +53,7 @@ def test_a_report_of_a_model_that_says_car_everywhere(streets, tmp_path):
     records, maps = streets
     report = write_report(constant_model(CAR), records, tmp_path / "new" / "report", batch_size=2)
     assert {p.name for p in (tmp_path / "new" / "report").iterdir()} == {
-        *("confusion.csv", "confusion.png", "objects.json", "boundaries.json")
+        *("confusion.csv", "confusion.png", "objects.json", "boundaries.json", "calibration.json", "reliability.png")
     }
     # The same counts as kseg.evaluate's: every valid pixel is in column car.
     np.testing.assert_array_equal(
@@ -62,6 +62,13 @@ def test_a_report_of_a_model_that_says_car_everywhere(streets, tmp_path):
     pixels = np.sum([np.bincount(truth[truth != 255], minlength=LABELS.num_classes) for truth, _ in maps], axis=0)
     np.testing.assert_array_equal(report.scores.confusion_matrix[:, CAR], pixels)
     assert str(report.scores) == str(kseg.evaluate(constant_model(CAR), records))  # means over images among them
+
+    # Logits are 1 for car and 0 for 18 others: every pixel is e / (e + 18) sure, and right where there is a car.
+    sure = np.e / (np.e + 18)
+    calibration = json.loads((tmp_path / "new" / "report" / "calibration.json").read_text())
+    error = calibration["expected_calibration_error"]
+    assert error == pytest.approx(abs(pixels[CAR] / pixels.sum() - sure), abs=1e-6) and error > 0.01
+    assert f"{error:.4f}" in str(report)
 
     objects = json.loads((tmp_path / "new" / "report" / "objects.json").read_text())
     # Cityscapes: instance ids are id * 1000 + k, cars have id 26, people 24. Every car is found, no person is.
@@ -103,20 +110,23 @@ def test_the_instances_belong_to_their_image(streets):
 def counted(monkeypatch):
     """Counts of what a pass does: images predicted by each model, records read."""
     counts = collections.Counter()
-    predictor_of = predict.predictor
     read = Split.read
 
-    def counting(model):
-        inner = predictor_of(model)
+    def counting(predictor_of):
+        def predictor(model):
+            inner = predictor_of(model)
 
-        def run(images, height, width, names):
-            counts.update([f"{model.name}: {name}" for name in names])
-            return inner(images, height, width, names)
+            def run(images, height, width, names):
+                counts.update([f"{model.name}: {name}" for name in names])
+                return inner(images, height, width, names)
 
-        return run
+            return run
+
+        return predictor
 
     for module in (evaluation_report, comparison, standard_protocol, cityscapes_protocol):
-        monkeypatch.setattr(module, "predictor", counting)
+        monkeypatch.setattr(module, "predictor", counting(predictors.predictor))
+    monkeypatch.setattr(evaluation_report, "confident_predictor", counting(predictors.confident_predictor))
     monkeypatch.setattr(Split, "read", lambda self, index: (counts.update([index]), read(self, index))[1])
     return counts
 
@@ -131,7 +141,7 @@ def test_scores_and_report_read_and_predict_each_image_once(protocol, streets, t
     )
     evaluate_command.run(evaluate_command.FLAGS)
     assert len(counted) == 4 and set(counted.values()) == {1}, counted  # two records read, two images predicted
-    assert len(list((tmp_path / "report").iterdir())) == 4
+    assert len(list((tmp_path / "report").iterdir())) == 6
     out = capsys.readouterr().out
     assert "most often swallowed by" in out and f"{tmp_path}/report" in out
     assert "mean IoU" in out or protocol == "cityscapes"

@@ -1,7 +1,7 @@
 """Simulated studies with known truth: 95 % intervals hold it, A/A studies call few differences, power is kept.
 
 The short form has few studies and wide bounds: of 400 studies a share of 95 % has a standard error of 1.1 %. The slow
-one has 2,000, others than those of the table in docs/statistics.md, and the bounds that the page promises.
+one has 2,000, others than those of the table in docs/explanation/statistics.md, and the bounds that the page promises.
 """
 
 import pytest

@@ -14,10 +14,10 @@ def open_page(browser, path, width=1280, dark=False):
     browser.get((path / "index.html").as_uri())
 
 
-def wait(browser, condition):
+def wait(browser, condition, seconds=10):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, 10, poll_frequency=0.02).until(lambda _: condition())
+    return WebDriverWait(browser, seconds, poll_frequency=0.02).until(lambda _: condition())
 
 
 def texts(browser, selector):

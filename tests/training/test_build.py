@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 import kseg
+from kseg.inference.loading import label_set_of, with_label_set
 from kseg.io.errors import InputError
 from kseg.training.build import check_loads
 
@@ -149,3 +150,12 @@ def test_a_file_of_an_unregistered_class_says_which(tmp_path):
     model_of(Unregistered()).save(tmp_path / "model.keras")
     with pytest.raises(InputError, match="model.keras needs the class Unregistered. Import the module"):
         kseg.load_model(tmp_path / "model.keras")
+
+
+def test_a_model_without_preprocess_carries_the_classes_of_its_run():
+    """The layer would hold them in its file; what `kseg.train` returns can be exported without naming them again."""
+    model = with_label_set(model_of(keras.layers.ReLU()), tiny.LABELS)
+    assert label_set_of(model) == tiny.LABELS
+    with_label_set(model, {**tiny.LABELS, "name": "other"})
+    assert label_set_of(model)["name"] == tiny.LABELS["name"]  # one that knows its classes keeps them
+    assert label_set_of(model_of(keras.layers.ReLU())) is None

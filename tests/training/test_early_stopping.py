@@ -71,3 +71,11 @@ def test_a_run_that_goes_on_decides_as_one_that_was_not_stopped(cut):
     before, _ = _follow(selection, ROWS[:cut], state)
     after, stop = _follow(selection, ROWS[cut:], TrainState(best=state.best, best_epoch=state.best_epoch))
     assert (before + after, stop) == _follow(selection, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("keep", "best_by", "epoch"),
+    [("best", "mean_iou", 5), ("best", "sensitivity", 3), ("lowest_loss", "mean_iou", 4), ("last", "sensitivity", 5)],
+)
+def test_the_epoch_whose_weights_are_kept(keep, best_by, epoch):
+    assert Selection(keep, best_by).kept(ROWS)["epoch"] == epoch

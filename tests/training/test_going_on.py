@@ -15,6 +15,7 @@ import tiny
 import kseg
 from kseg import layers, metrics
 from kseg.commands import command_line
+from kseg.export.proof import ExportError
 from kseg.models import MODELS
 from kseg.models.pretrained import weights
 from kseg.runs import checkpoints
@@ -67,7 +68,7 @@ def test_a_finished_run_that_is_made_longer_is_the_longer_run(whole, records, tm
     capsys.readouterr()
     kseg.train(tiny.build_tiny, records, workdir, **CONSTANT)
     said = capsys.readouterr().out
-    assert "Going on from step 4 of 9 (until now 4), --lr_schedule=constant over 9 steps" in said
+    assert "Going on from step 4 of 9 (until now 4), lr_schedule=constant over 9 steps" in said
     assert "from step 5 on, where the learning rate is 0.01.\n" in said and "counts from here" not in said
     for name in ("best.keras", "last.keras"):
         assert same_weights(workdir / name, whole / name)
@@ -92,7 +93,7 @@ def test_the_schedule_is_that_of_the_new_length(records, tmp_path, capsys):
     kseg.train(tiny.build_tiny, records, workdir, **tiny.SETTINGS)
     rate = 0.01 * (1 - 6 / 9) ** 0.9
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Going on"))
-    assert "--lr_schedule=poly over 9 steps from step 7 on" in line and f"{rate:.4g}." in line
+    assert "lr_schedule=poly over 9 steps from step 7 on" in line and f"{rate:.4g}." in line
     history = rows(workdir)
     assert [row["step"] for row in history] == ["3", "6", "9"]
     rates = [float(row["learning_rate"]) for row in history]
@@ -148,15 +149,15 @@ def test_a_run_cannot_become_shorter(whole, records):
         kseg.train(tiny.build_tiny, records, whole, **{**CONSTANT, "epochs": 2})
     assert str(error.value).splitlines() == [
         f"{whole} holds a run with other settings:",
-        "  --epochs: stored '3', now '2'",
+        "  epochs: stored '3', now '2'",
         "A run can be extended but not shortened: it has 9 steps, got 6.",
-        f"Use another --workdir, and --init_from={whole} to start it from this run's weights.",
+        f"Use another workdir, and init_from={whole} to start it from this run's weights.",
     ]
     for values in ({"epochs": 4, "batch_size": 1}, {"epochs": 4, "keep": "last"}, {"epochs": 4, "patience": 2}):
         name = list(values)[1]
-        with pytest.raises(kseg.InputError, match=f"--{name}: stored .*\n.*--init_from="):
+        with pytest.raises(kseg.InputError, match=f"{name}: stored .*\n.*init_from="):
             kseg.train(tiny.build_tiny, records, whole, **{**CONSTANT, **values})
-    with pytest.raises(kseg.InputError, match="--train_steps: stored '0', now '8'"):
+    with pytest.raises(kseg.InputError, match="train_steps: stored '0', now '8'"):
         kseg.train(tiny.build_tiny, records, whole, train_steps=8, **without(CONSTANT, "epochs"))
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
 
@@ -170,7 +171,7 @@ def test_a_finished_run_without_checkpoints_is_not_begun_anew(whole, records, tm
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
     shutil.rmtree(workdir / "checkpoints")
-    with pytest.raises(kseg.InputError, match="cannot continue: its checkpoints are gone. .*--init_from="):
+    with pytest.raises(kseg.InputError, match="cannot continue: its checkpoints are gone. .* init_from="):
         kseg.train(tiny.build_tiny, records, workdir, **{**CONSTANT, "epochs": 4})
     assert same_weights(workdir / "best.keras", whole / "best.keras") and RunFolder(workdir).finished
 
@@ -276,7 +277,7 @@ def test_a_checkpoint_that_does_not_tell_the_normalisation_is_refused(records, t
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(checkpoints, "save_checkpoint", save_as_earlier)
         kseg.train("small", records, tmp_path / "run", callbacks=[Die(3)], **settings)
-    with pytest.raises(kseg.InputError, match="step-00000002.npz is from an earlier kseg .* Use another --workdir"):
+    with pytest.raises(kseg.InputError, match="step-00000002.npz is from an earlier kseg .* Use another workdir"):
         kseg.train("small", records, tmp_path / "run", **settings)
 
 
@@ -333,6 +334,23 @@ def test_an_epoch_of_which_no_step_was_left_tells_no_pace(records, tmp_path, mon
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines if "images/s" in line] == ["epoch 2/3", "epoch 3/3"]
     assert [row["step"] for row in rows(workdir)] == ["3", "6", "9"]
+
+
+def test_a_run_whose_saved_model_differs_from_keras_says_so_and_is_finished(
+    whole, records, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / "saved_model")
+    (workdir / "scores.json").unlink()
+
+    def differ(*arguments, **options):
+        raise ExportError("The SavedModel file differs.")
+
+    monkeypatch.setattr(finishing, "export_saved_model", differ)
+    kseg.train(tiny.build_tiny, records, workdir, **CONSTANT)
+    assert "No SavedModel: The SavedModel file differs." in capsys.readouterr().out
+    assert RunFolder(workdir).finished and not (workdir / "saved_model").exists()
 
 
 def test_an_interruption_beside_an_error_is_not_lost(whole, records, tmp_path, monkeypatch, capfd):

@@ -42,7 +42,7 @@ def test_the_rate_drops_at_its_epochs():
         ({"lr_schedule": "steps", "lr_drop_epochs": "0,2"}, "rising numbers"),
         ({"lr_schedule": "steps", "lr_drop_epochs": "nan"}, "rising numbers"),
         ({"lr_schedule": "steps", "lr_drop_epochs": "soon"}, "rising numbers such as 30,60,90, got 'soon'"),
-        ({"optimizer": "adamw"}, "adamw needs a weight_decay above 0, got 0"),
+        ({"optimizer": "adamw"}, "optimizer=adamw needs a weight_decay above 0, got 0"),
         ({"best_by": "loss"}, "best_by must be one of mean_iou, pixel_accuracy"),
         ({"clip_norm": -1.0}, "clip_norm must be at least 0"),
     ],

@@ -93,7 +93,7 @@ def test_it_stops_when_the_score_that_was_asked_for_is_no_better(runs):
     assert len(scores) == (2 if scores[0] >= scores[1] else 3) < SETTINGS["epochs"]
     kept = kseg.load_model(folder).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(kept, watch.ends[int(np.argmax(scores))], strict=True))
-    with pytest.raises(ValueError, match="--best_by: stored 'sensitivity', now 'f1'"):
+    with pytest.raises(ValueError, match="  best_by: stored 'sensitivity', now 'f1'"):
         kseg.train(build, folder.parent / "records", folder, **{**SETTINGS, "best_by": "f1"})
 
 

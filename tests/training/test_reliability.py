@@ -1,5 +1,6 @@
-"""That runs survive what stops them, and that damaged files are refused: docs/reliability.md says what is promised."""
+"""That runs survive what stops them, and damaged files are refused, as docs/explanation/reliability.md promises."""
 
+import contextlib
 import json
 import os
 import select
@@ -173,12 +174,13 @@ def test_tensorboard_shows_no_event_that_was_done_again(tmp_path):
 
     # Killed after step 1, without a checkpoint; killed after step 4; going on after the checkpoint of step 2.
     for last, going_on_after in ((1, 0), (4, 0), (5, 2)):
-        with TensorBoardLog(tmp_path, going_on_after) as log:
+        with contextlib.closing(TensorBoardLog(tmp_path, going_on_after)) as log:
             for step in range(going_on_after + 1, last + 1):
                 log.scalars(step, {"loss": 10 * going_on_after + step})
                 if step == 3 and not going_on_after:
                     log.scalars(step, {"val": 1})
-            shown = EventAccumulator(str(tmp_path)).Reload()  # what was logged can be seen while the log is open
+            # What was logged can be seen while the log is open.
+            shown = EventAccumulator(str(tmp_path / "logs")).Reload()
     assert [(event.step, event.value) for event in shown.Scalars("loss")] == [(1, 1), (2, 2), (3, 23), (4, 24), (5, 25)]
     assert shown.Scalars("val") == []
 

@@ -157,6 +157,6 @@ def test_a_finished_run_whose_weights_were_deleted_is_not_begun_again(whole, rec
     shutil.copytree(whole, workdir)
     for path in (*workdir.glob("*.keras"), *workdir.glob("checkpoints/*")):
         path.unlink()
-    with pytest.raises(kseg.InputError, match="--learning_rate: stored '0.01', now '0.02'\nUse another --workdir.$"):
+    with pytest.raises(kseg.InputError, match="  learning_rate: stored '0.01', now '0.02'\nUse another workdir.$"):
         kseg.train(lambda: made(), records, workdir, **{**SETTINGS, "learning_rate": 0.02})
     assert RunFolder(workdir).finished

@@ -146,7 +146,5 @@ def test_a_group_from_the_command_line(records, tmp_path, root, capfd):
     refused = capfd.readouterr().err
     assert "must be divisible by the 2 devices of the 2 workers, got 3 images" in refused and "Traceback" not in refused
     assert local_group.run_local([*train, "--batch_size=4", "--accumulate_steps=2"], 2) == 0
-    assert (
-        "2 steps of 4 images on 2 device(s)" in capfd.readouterr().out and (tmp_path / "run" / "scores.json").exists()
-    )
+    assert "on 2 CPUs (oneDNN" in capfd.readouterr().out and (tmp_path / "run" / "scores.json").exists()
     assert "--strategy=multiworker" in (tmp_path / "run" / "flags.txt").read_text()

@@ -48,3 +48,11 @@ DATASETS = {
     ),
     "synthetic": Dataset("kseg.data.datasets.cityscapes:read"),
 }
+
+
+WITH_CLASSES = ("cityscapes", "camvid")  # whose ids and names are known without a folder
+
+
+def info_of(name):
+    """Return the DatasetInfo of a dataset of `WITH_CLASSES`."""
+    return pkgutil.resolve_name(f"{DATASETS[name].reader.partition(':')[0]}:info")()

@@ -6,11 +6,9 @@ Nothing is guessed: what the file does not show and the description does not say
 import dataclasses
 import os
 import pathlib
-import pkgutil
-from typing import Any
 
-from kseg.data.datasets import DATASETS
-from kseg.data.labels import IGNORE_LABEL, LabelSet
+from kseg.data.datasets import WITH_CLASSES, info_of
+from kseg.data.labels import IGNORE_LABEL
 from kseg.inference.outside.class_map import ClassMap, read_table
 from kseg.inference.outside.file_kinds import DESCRIPTION, KSEG, LABEL_MAPS, kind_of
 from kseg.io.errors import InputError, MissingFileError, is_whole
@@ -26,7 +24,7 @@ _OF_MODELS = (*_OF_ALL, "classes", "channels", "range", "mean", "std", "layout",
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A contestant as its description says it; docs/contestants.md explains each key.
+    """A contestant as its description says it; docs/how-to/contestants.md explains each key.
 
     path: of the description, None where there is none. file: what it describes. kind: of `file_kinds.kind_of`.
     names: {id: name} of its classes, None: not said. label_set: the LabelSet that `classes` names, None: it names none.
@@ -164,19 +162,16 @@ def _is_id(text):
 
 def _classes_of_dataset(path, kind, table, value):
     dataset, _, name = value.partition("/")
-    infos = {name: entry.reader.partition(":")[0] for name, entry in DATASETS.items() if name in _WITH_CLASSES}
-    if dataset not in infos:
+    if dataset not in WITH_CLASSES:
         raise InputError(
-            f"{path}: classes must be the name of a dataset ({', '.join(infos)}) or a list of names, got {value!r}."
+            f"{path}: classes must be the name of a dataset ({', '.join(WITH_CLASSES)}) or a list of names, got "
+            f"{value!r}."
         )
-    info = pkgutil.resolve_name(f"{infos[dataset]}:info")()
+    info = info_of(dataset)
     label_set = info.label_set(name or None)
     if kind == LABEL_MAPS and table.get("ids", "own") == "own":
         return {number: text for number, text in info.id_names.items() if number != IGNORE_LABEL}, None
     return dict(enumerate(label_set.classes)), label_set
-
-
-_WITH_CLASSES = ("cityscapes", "camvid")  # whose ids and names are known without a folder
 
 
 def _map(path, table):

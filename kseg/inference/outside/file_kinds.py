@@ -3,6 +3,7 @@
 import pathlib
 
 from kseg.data.datasets.listing import walk_files
+from kseg.inference.label_marks import CLASSES_FILE
 from kseg.io.files import reading
 from kseg.runs.workdir import FLAGS_FILE
 
@@ -22,8 +23,8 @@ def kind_of(path):
     """Return what there is at a path that exists: one of the names above.
 
     A TFLite file says TFL3 at byte 4. An ONNX file has no mark: it is a protocol buffer whose outermost message has a
-    version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone: folders of models and
-    runs have pictures too.
+    version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone, and perhaps the
+    classes.json that kseg writes beside them: folders of models and runs have pictures too.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -34,8 +35,8 @@ def kind_of(path):
             return TFLITE
         if path.suffix in (".toml", ".json"):
             return DESCRIPTION
-        fields = _fields(file, path.stat().st_size)
-    if fields is not None and fields.get(_GRAPH) == 2 and fields.get(_VERSION) == 0:
+        wires = {number: wire for number, wire, *_ in fields(file, path.stat().st_size) or ()}
+    if wires.get(_GRAPH) == 2 and wires.get(_VERSION) == 0:
         return ONNX
     return KSEG
 
@@ -48,15 +49,21 @@ def _kind_of_folder(path):
     found = KSEG
     with reading(path):
         for name in walk_files(str(path)):
+            if name == str(path / CLASSES_FILE):
+                continue
             if not name.endswith(".png"):
                 return KSEG
             found = LABEL_MAPS
     return found
 
 
-def _fields(file, size):
-    """Return {number: wire type} of the outermost fields of a protocol buffer; None for anything else."""
-    found = {}
+def fields(file, size):
+    """Return (number, wire type, offset, length) of each outermost field of a protocol buffer; None for anything else.
+
+    Args:
+        file: open for reading in binary. size: of it in bytes.
+    """
+    found = []
     at = 0
     for _ in range(_MOST_FIELDS):
         if at >= size:
@@ -64,23 +71,22 @@ def _fields(file, size):
         file.seek(at)
         head = file.read(20)
         try:
-            key, used = _varint(head, 0)
+            key, start = _varint(head, 0)
             number, wire = key >> 3, key & 7
             if wire == 2:
-                length, used = _varint(head, used)
-                used += length
+                length, start = _varint(head, start)
             elif wire == 0:
-                used = _varint(head, used)[1]
+                length = _varint(head, start)[1] - start
             elif wire in (1, 5):
-                used += {1: 8, 5: 4}[wire]
+                length = {1: 8, 5: 4}[wire]
             else:
                 return None
         except IndexError:
             return None
         if not number:
             return None
-        found[number] = wire
-        at += used
+        found.append((number, wire, at + start, length))
+        at += start + length
     return found if at == size and size else None
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from kseg.data.datasets.listing import read_bytes, walk_files
 from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL
 from kseg.inference.finite import image_names
+from kseg.inference.label_marks import CLASSES_FILE, mark_of
 from kseg.inference.label_model import LabelModel
 from kseg.inference.outside.class_map import NO_CLASS
 from kseg.io.errors import InputError
@@ -19,8 +20,9 @@ _SHOWN = 5
 class PredictedMaps(LabelModel):
     """NAME.png for every image of a split, of the label's size, holding ids.
 
-    The ids are the data's own unless the description says "training", or lists the classes of another set, which a map
-    joins. Of the data's own ids those that are void, and 255 among training ids, are no class: they count as wrong.
+    The ids are the data's own unless the files themselves say that they are training ids, as those that `predict`
+    wrote, or the description says so, or lists the classes of another set, which a map joins. Of the data's own ids
+    those that are void, and 255 among training ids, are no class: they count as wrong.
 
     Args:
         description: `description.Description` of the folder.
@@ -48,18 +50,34 @@ class PredictedMaps(LabelModel):
                 sizes than the labels', ids that the contestant does not have; ids that could be the data's own or
                 training ids.
         """
-        table = self._table(label_set, class_map)
         paths = self._paths(split)
+        ids = self._described.keys.get("ids") or self._ids_in(paths)
+        table = self._table(label_set, class_map, ids)
         doubtful = ()
-        if self._is_doubtful(label_set, class_map):
+        if self._is_doubtful(label_set, class_map, ids):
             doubtful = {*range(label_set.num_classes), IGNORE_LABEL}
         self._check(split, paths, table, doubtful)
         called = image_names(split.names, 0, len(split.names))
         return _MapsOfSplit(dict(zip(called, paths, strict=True)), table, label_set, self.reads)
 
-    def _table(self, label_set, class_map):
+    def _ids_in(self, paths):
+        """Return what the files themselves say of their ids, "own" or "training"; None where one says nothing."""
+        found = set()
+        for path in paths:
+            mark = mark_of(read_bytes(path))
+            if mark is None:
+                return None
+            found.add("training" if mark == "train" else "own")
+        if len(found) > 1:
+            raise InputError(
+                f"{self._folder} holds label maps of training ids and of the dataset's own. Write them again, all of "
+                "one kind."
+            )
+        return found.pop()
+
+    def _table(self, label_set, class_map, ids):
         """Return the table int (256,) from the files' ids to training ids, -1 for an id that must not be there."""
-        if self._described.keys.get("ids") == "training" and self._described.names is None:
+        if ids == "training" and self._described.names is None:
             names = dict(enumerate(label_set.classes))
         else:
             names = self._described.names
@@ -89,9 +107,9 @@ class PredictedMaps(LabelModel):
             )
         return np.arange(len(names))
 
-    def _is_doubtful(self, label_set, class_map):
+    def _is_doubtful(self, label_set, class_map, ids):
         """Whether training ids in the files would be read as other classes, and nobody said which ids they hold."""
-        said = self._described.keys.get("ids") or self._described.names or class_map
+        said = ids or self._described.names or class_map
         return not said and (label_set.table[: label_set.num_classes] != np.arange(label_set.num_classes)).any()
 
     def _paths(self, split):
@@ -99,7 +117,7 @@ class PredictedMaps(LabelModel):
         files = {str(pathlib.Path(path).relative_to(folder)): path for path in walk_files(str(folder))}
         wanted = [f"{name}.png" for name in split.names]
         missing = [name for name in wanted if name not in files]
-        extra = sorted(set(files) - set(wanted))
+        extra = sorted(set(files) - {*wanted, CLASSES_FILE})
         problems = []
         if missing:
             problems.append(f"{len(missing)} of {len(wanted)} images have none: {first_names(missing, _SHOWN)}")

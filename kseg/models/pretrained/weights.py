@@ -196,7 +196,7 @@ def encoder_layers(model):
         except InputError:
             continue
     raise InputError(
-        f"Model '{model.name}' has no encoder (docs/encoders.md) to freeze or to give its own learning rate. "
+        f"Model '{model.name}' has no encoder (docs/reference/encoders.md) to freeze or to give its own learning rate. "
         "Leave freeze_encoder_epochs and encoder_lr_multiplier out."
     )
 

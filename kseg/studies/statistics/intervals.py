@@ -174,7 +174,7 @@ def combine(parts, groups, level=LEVEL):
     of the runs' scores on all images, V_groups that of the mean score over resampled groups times G / (G - 1), G being
     the effective number, and V_both the part of the runs' spread that is there only within resamples. For a plain mean
     of balanced data they are the mean squares of an analysis of variance. 2,000 simulated studies of each size chose t
-    over percentile and BCa intervals: docs/statistics.md has the table and says where t fails too.
+    over percentile and BCa intervals: docs/explanation/statistics.md has the table and says where t fails too.
 
     Args:
         parts: one (sign, scores (S,), resampled scores (R, S)) for each set of seeds: the model's own; for a difference

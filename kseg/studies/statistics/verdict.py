@@ -173,7 +173,7 @@ def compare(
 ):
     """Compare all models of a study by their mean IoU: which is better, or was it the seed, the drive, the budget?
 
-    docs/statistics.md says what each number means, what it assumes and where it fails.
+    docs/explanation/statistics.md says what each number means, what it assumes and where it fails.
 
     Args:
         models: by name, integers (S, n, 3, C) of S runs, n images and C classes: pixels of the truth, those predicted

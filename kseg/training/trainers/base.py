@@ -14,7 +14,7 @@ from kseg.training.averaging import MovingAverage
 
 
 class Trainer:
-    """The accounting that backends share. A subclass has `scope`, `build`, `batches` and `train_step`.
+    """The accounting that backends share. A subclass has `scope`, `build`, `hardware`, `batches` and `train_step`.
 
     It adds up the epoch's loss and confusion matrix, and looks at steps some time after they were started, so that a
     device need not wait. `devices` is the number of replicas; `trained` is `model`, or holds it and an auxiliary head;
@@ -82,8 +82,8 @@ class Trainer:
         return peak_memory(), "memory"
 
     def hardware(self):
-        """Return (what the steps run on in words, a warning about it or None)."""
-        return f"{self.devices} device(s)", None
+        """Return (what the steps run on, of `devices_text`, a warning about it or None)."""
+        raise NotImplementedError
 
     def wait(self):
         """Wait for the steps so far; FloatingPointError names the first whose loss or gradient is not finite."""
@@ -120,6 +120,11 @@ class Trainer:
         """Follow the model's weights from here on; momentum 0: do not. For `build`, in the scope."""
         if momentum:
             self.average = MovingAverage(self.model, self.optimizer, momentum)
+
+
+def devices_text(count, kind, name):
+    """Return "1 CPU (oneDNN on)", "2 GPUs (NVIDIA H200)"."""
+    return f"{count} {kind}{'' if count == 1 else 's'} ({name})"
 
 
 def choose_devices(strategy, batch_size, accelerators, others):

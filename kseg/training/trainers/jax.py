@@ -8,7 +8,7 @@ import keras
 from kseg.io.errors import InputError
 from kseg.losses.keras_losses import Objective
 from kseg.metrics.keras_metric import SegmentationScores
-from kseg.training.trainers.base import Trainer, choose_devices
+from kseg.training.trainers.base import Trainer, choose_devices, devices_text
 
 
 class JaxTrainer(Trainer):
@@ -58,6 +58,9 @@ class JaxTrainer(Trainer):
     def peak_memory(self):
         peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._used]
         return super().peak_memory() if None in peaks else (max(peaks), "device memory")
+
+    def hardware(self):
+        return devices_text(self.devices, self._used[0].platform.upper(), f"JAX, {self._used[0].device_kind}"), None
 
     def rematerialize(self, size):
         """Refuse what this backend does not do."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import warnings
 
 import keras
@@ -11,11 +12,12 @@ from kseg.io.errors import InputError
 from kseg.io.runtime import describe_kernels
 from kseg.metrics.keras_metric import SegmentationScores
 from kseg.training.distribution.replicas import draw_apart, join_group, mirrored, own_on_each_replica
-from kseg.training.trainers.base import Trainer, choose_devices
+from kseg.training.trainers.base import Trainer, choose_devices, devices_text
 from kseg.training.trainers.keras_internals import every_layer
 from kseg.training.trainers.remat import Rematerialized
 
 _SUM = tf.distribute.ReduceOp.SUM
+_NVIDIA = "/proc/driver/nvidia/version"
 
 
 class TensorFlowTrainer(Trainer):
@@ -182,11 +184,13 @@ class TensorFlowTrainer(Trainer):
         return broken
 
     def hardware(self):
-        words, warning = super().hardware()
         if tf.config.list_logical_devices("GPU"):
-            return words, warning
+            names = {tf.config.experimental.get_device_details(gpu).get("device_name", "unknown") for gpu in _gpus()}
+            return devices_text(self.devices, "GPU", ", ".join(sorted(names))), None
         kernels, warning = describe_kernels()
-        return f"{words} (CPU: {kernels})", warning
+        if warning is None and os.path.exists(_NVIDIA) and not _gpus():
+            warning = "There is an NVIDIA driver, but TensorFlow finds no GPU. TF_CPP_MIN_LOG_LEVEL=0 shows why."
+        return devices_text(self.devices, "CPU", kernels.partition(",")[0]), warning
 
     def peak_memory(self):
         gpus = range(len(tf.config.list_logical_devices("GPU")))
@@ -232,6 +236,10 @@ class TensorFlowTrainer(Trainer):
         with super().savable():
             yield
         self.synchronize_batch_norm(True)
+
+
+def _gpus():
+    return tf.config.list_physical_devices("GPU")
 
 
 def _compiled(function):

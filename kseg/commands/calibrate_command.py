@@ -1,0 +1,52 @@
+"""Make a model's confidences honest: fit a temperature on a split.
+
+kseg calibrate --model=runs/segnet_aspp --data_dir=data/cityscapes --output=segnet_aspp_calibrated.keras
+kseg evaluate --model=segnet_aspp_calibrated.keras --data_dir=data/cityscapes --report_dir=report
+kseg export --model=segnet_aspp_calibrated.keras --output=segnet_aspp_saved_model
+
+Labels and scores stay as they are. The new model carries the temperature into every export.
+"""
+
+import os
+
+from absl import flags
+
+from kseg.commands import command_line
+
+FLAGS = command_line.new_flags(__name__)
+flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
+flags.DEFINE_string("data_dir", None, "Record folder.", flag_values=FLAGS)
+flags.DEFINE_string("split", "val", "Split to fit the temperature on.", flag_values=FLAGS)
+flags.DEFINE_string("label_set", None, "Label set of the records, as in evaluate.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "The .keras file to write, a new one.", flag_values=FLAGS)
+
+
+def run(args):
+    """Fit, write, print."""
+    command_line.require(args, "model", "data_dir", "output")
+    if not args.output.endswith(".keras"):
+        raise flags.Error(f"--output must be a .keras file, got {args.output}.")
+    if os.path.lexists(args.output):
+        raise flags.Error(f"--output={args.output} is there already. Choose a new file.")
+    if not os.path.isdir(os.path.dirname(args.output) or "."):
+        raise flags.Error(f"--output must lie in a folder that exists, got {args.output}.")
+    command_line.check_models(args.model)
+    from kseg.evaluation.temperature import calibrate
+    from kseg.io.files import replacing, writing
+
+    model, found = calibrate(
+        args.model,
+        args.data_dir,
+        split=args.split,
+        label_set=args.label_set,
+        progress=True,
+    )
+    with writing(args.output), replacing(args.output) as temporary:
+        model.save(temporary)
+    print(found)
+    print(f"{args.output}  the model with this temperature")
+
+
+def main():
+    """Run the command line."""
+    command_line.start(run, FLAGS)

@@ -1,0 +1,244 @@
+"""`kseg.export_model`: write a model in a format of other programs, prove it, and only then put it into its place."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import re
+import shutil
+import signal
+import tempfile
+import threading
+
+import keras
+import numpy as np
+
+from kseg.export import EXPORTERS
+from kseg.export.exported_facts import checked_model, own_ids
+from kseg.export.proof import in_a_process, in_this_process, prove
+from kseg.export.proof_images import IMAGES, calibration_images, images_for
+from kseg.inference.model_paths import model_files
+from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
+from kseg.inference.outside.file_kinds import kind_of
+from kseg.io.errors import InputError
+from kseg.io.files import check_own, checked_path, json_text, refuse_inputs, replacing, replacing_content, writing
+
+QUICK_IMAGES = 3
+_LAST = {"savedmodel": "saved_model.pb", "web": "index.html"}  # of a folder: it is complete if this file is there
+_OWN = {
+    "savedmodel": r"(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?",
+    "web": r"index\.html|(model|runtime)\.js",
+}
+_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".pth", ".zip")
+
+
+def export_model(
+    model,
+    path,
+    *,
+    format="savedmodel",
+    quantize=None,
+    calibration_data=None,
+    data_dir=None,
+    label_set=None,
+    quick=False,
+    images=None,
+    progress=False,
+):
+    """Write a model for programs that have no kseg, prove that it does the same, and return the path.
+
+    What is written takes images uint8 (B, H, W, 3), RGB, of any size, and gives labels uint8 (B, H, W) and confidence
+    float32 (B, H, W), the probability of the label. Normalisation, resizing and padding are inside, and so are two
+    files: classes.json (names, colours, the dataset's own ids) and report.json (the proof). docs/how-to/export.md shows
+    how to use them.
+
+    The proof: the format's own runtime opens the file in a fresh process, without kseg, and labels at least 20 images
+    of three sizes in two batch sizes; labels, confidences and the mean IoU on the validation split must be Keras'
+    within `kseg.export.proof.LIMITS`. Otherwise nothing is written.
+
+    Args:
+        model: keras.Model that gives logits, a run folder or a .keras file.
+        path: the file or folder to write: new, or an earlier export of kseg's, which is replaced when the new one is
+            proved. A link stays a link.
+        format: a key of `kseg.export.EXPORTERS`. quantize: None, "float16" or "int8".
+        calibration_data: for int8: a record folder (its training split) or a folder of photographs.
+        data_dir: record folder or folder of photographs to prove it on; None: the records of the run, else streets
+            that kseg draws.
+        label_set: dict of name, classes and palette, if the model does not carry it.
+        quick: prove it on three images, a SavedModel in this process, without scores and times, as a training run does
+            at its end.
+        images: `kseg.export.proof_images.ProofImages` in place of all of these. progress: show a bar.
+    Returns:
+        pathlib.Path
+    Raises:
+        ValueError: the export does not do what the model does (kseg.export.proof.ExportError); no class names; a
+            backend other than TensorFlow; a file or folder that holds something else; one that is, holds or lies in
+            what is read; a package that is missing.
+        OSError: it could not be written; what was there stays. KeyboardInterrupt: after Ctrl-C, likewise.
+        FloatingPointError: a weight is nan or infinite; it names the weight.
+    """
+    exporter = _chosen(format, quantize, calibration_data)
+    quantize = quantize or exporter.default
+    path = pathlib.Path(checked_path(path, "path"))
+    _check_output(path, exporter, format)
+    # A run's SavedModel is no input: its weights are read from the .keras file.
+    files = [file for file in model_files(model) if file.name != "saved_model"]
+    refuse_inputs([path], [*files, *(folder for folder in (data_dir, calibration_data) if folder)])
+    calibration = None
+    if quantize == "int8":
+        calibration = calibration_images(calibration_data)
+    source = model if isinstance(model, (str, os.PathLike)) else None
+    model, facts = checked_model(model, label_set)
+    if images is None:
+        images = images_for(model, source, data_dir, QUICK_IMAGES if quick else IMAGES)
+    if not facts.get("ids") and images.split is not None:
+        facts["ids"] = own_ids(images.split.label_set)
+    with writing(path), tempfile.TemporaryDirectory(prefix="kseg-export-") as folder:
+        made = pathlib.Path(folder, f"model{exporter.suffix}")
+        with _ctrl_c_kept():
+            batches = calibration and functools.partial(_batches, calibration)
+            exporter.functions.write(model, made, quantize, batches)
+            report = {"format": format, "bytes": _size_of(made)}
+            # Some TFLite files end the process that runs them.
+            start = in_this_process if quick and format == "savedmodel" else in_a_process
+            compare = functools.partial(prove, model, kind=exporter.kind, quantize=quantize)
+            with start(made, exporter.kind) as runtime:
+                report |= compare(runtime, images, progress=progress, scored=not quick)
+            texts = {CLASSES: facts, REPORT: report}
+            exporter.functions.embed(made, {name: f"{json_text(table, 1)}\n" for name, table in texts.items()})
+            if format != "savedmodel":  # the texts have changed the file
+                with start(made, exporter.kind) as runtime:
+                    compare(runtime, images.first(), scored=False)
+        _put(made, path, format)
+    return path
+
+
+def export_saved_model(model, path, *, label_set=None, images=None):
+    """Write a SavedModel that takes images of any size: `export_model` with the quick proof.
+
+    Args:
+        model, path, label_set, images: as in `export_model`.
+    Returns:
+        pathlib.Path of the folder.
+    Raises:
+        As `export_model`.
+    """
+    return export_model(model, path, label_set=label_set, quick=True, images=images)
+
+
+def _chosen(format, quantize, calibration_data):
+    """Return the Exporter; InputError for another one, or what it cannot do."""
+    if format not in tuple(EXPORTERS):
+        raise InputError(f"format must be one of {', '.join(EXPORTERS)}, got {format!r}.")
+    exporter = EXPORTERS[format]
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(f"A {exporter.kind} export needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
+    if quantize is not None and quantize not in exporter.quantize:
+        takers = [name for name, one in EXPORTERS.items() if quantize in one.quantize]
+        able = ", ".join(exporter.quantize) or "float32 alone"
+        raise InputError(
+            f"Format {format} holds {able}, got quantize={quantize!r}. "
+            f"Formats with {quantize}: {', '.join(takers) or 'none'}."
+        )
+    if (quantize == "int8") != (calibration_data is not None):
+        raise InputError(
+            "quantize='int8' and calibration_data go together: int8 is fitted to the values that real images give. "
+            "Give the record folder that the model was trained on, or a folder of photographs."
+        )
+    return exporter
+
+
+def _check_output(path, exporter, format):
+    """Refuse a path that is not one of this format, or that holds what kseg did not export."""
+    if not exporter.suffix:
+        if path.suffix in _SUFFIXES:
+            raise InputError(f"A {exporter.kind} is a folder, so its name must not end in {path.suffix}, got {path}.")
+        check_own(pathlib.Path(os.path.realpath(path)), _own(format), CLASSES)
+        return
+    if path.suffix != exporter.suffix:
+        raise InputError(f"A file of format {format} must end in {exporter.suffix}, got {path}.")
+    if not os.path.lexists(path):
+        return
+    if not path.is_file():
+        raise InputError(f"{path} must be a file, but is something else. Choose another output.")
+    if kind_of(path) != exporter.kind or carried_table(path, exporter.kind) is None:
+        raise InputError(f"{path} is there already, and kseg did not export it. Choose another output, or remove it.")
+
+
+def _batches(images):
+    return (image[np.newaxis] for image in images)
+
+
+def _size_of(path):
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _own(format):
+    """The paths in a folder that kseg exported."""
+    return re.compile(rf"(classes|report)\.json|{_OWN[format]}")
+
+
+def _put(made, path, format):
+    """Move what was written to its place, completely or not at all."""
+    if made.is_dir():
+        with replacing_content(path, _own(format), CLASSES, _LAST[format]) as folder:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        shutil.copyfile(made, temporary)
+
+
+@contextlib.contextmanager
+def _ctrl_c_kept():
+    """A block that ends with KeyboardInterrupt after a Ctrl-C, also where a callback of TensorFlow's swallowed it.
+
+    Python ignores what is raised in a callback. Another handler than Python's own (that of a training run) is left.
+    """
+    own = signal.getsignal(signal.SIGINT)
+    if own is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+
+    def note(number, frame):
+        came.append(number)
+        own(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _memory(latency):
+    peak = latency["peak_memory_bytes"]
+    return f", at most {peak / 1e6:.0f} MB of memory" if peak else ""
+
+
+def summary(path, format):
+    """Return in lines what the report inside an export says."""
+    report = carried_table(path, EXPORTERS[format].kind, REPORT)
+    agreement = report["agreement"]
+    latency = report["latency"]
+    lines = [
+        f"Proved on {report['images']}: {agreement['pixels']:.3%} of the pixels have Keras' label.",
+        f"{report['bytes'] / 1e6:.1f} MB; {latency['width']}x{latency['height']} in {latency['median_ms']:.1f} ms "
+        f"(quartiles {latency['quartiles_ms'][0]:.1f} to {latency['quartiles_ms'][1]:.1f}){_memory(latency)}.",
+    ]
+    if report["scores"]:
+        scores = report["scores"]
+        lines.insert(
+            1,
+            f"Mean IoU on the {scores['images']} images of split {scores['split']}: {scores['mean_iou']:.4f}, Keras' "
+            f"{scores['keras_mean_iou']:.4f}.",
+        )
+    if len(agreement["classes_seen"]) < 2:
+        lines.append(
+            f"All of these pixels are of one class ({', '.join(agreement['classes_seen'])}), so this proves little."
+        )
+    return "\n".join([*lines, *report["notes"]])

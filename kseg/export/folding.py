@@ -1,0 +1,166 @@
+"""Batch norms folded into the convolutions before them while a graph is made; the model itself stays as it is."""
+
+import contextlib
+import functools
+import unittest.mock
+
+import keras
+import numpy as np
+
+
+def _convolved(layer, inputs, kernel):
+    return layer.convolution_op(inputs, kernel)
+
+
+def _convolved_by_depth(layer, inputs, kernel):
+    return keras.ops.depthwise_conv(
+        inputs,
+        kernel,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation_rate=layer.dilation_rate,
+        data_format=layer.data_format,
+    )
+
+
+def _convolved_back(layer, inputs, kernel):
+    return keras.ops.conv_transpose(
+        inputs,
+        kernel,
+        strides=list(layer.strides),
+        padding=layer.padding,
+        output_padding=layer.output_padding,
+        dilation_rate=layer.dilation_rate,
+        data_format=layer.data_format,
+    )
+
+
+# What applies a kernel as the layer does, and the shape by which a factor for each output channel meets the kernel.
+_KINDS = {
+    keras.layers.Conv2D: (_convolved, lambda shape: (1, 1, 1, shape[3])),
+    keras.layers.DepthwiseConv2D: (_convolved_by_depth, lambda shape: (1, 1, *shape[2:])),
+    keras.layers.Conv2DTranspose: (_convolved_back, lambda shape: (1, 1, shape[2], 1)),
+}
+_NORM = keras.layers.BatchNormalization
+
+
+class Folding:
+    """y = norm(convolution(x)) computed as one convolution of another kernel and bias (equal to rounding).
+
+    A norm is folded if it alone takes what a convolution without activation gives. Every application counts by itself:
+    a kernel that several norms follow (the steps of a recurrent convolution) becomes one kernel for each. `find` looks
+    at a graph of the model; within `applied` graphs are made without those norms, by the same calls in the same order.
+
+    Other norms stay: after a sum, or where what the convolution gives is used twice.
+    """
+
+    def __init__(self):
+        self._norms = {}  # number of a convolution's call -> the norm
+        self._folded = {}  # (convolution, norm) by id -> kernel and bias
+        self.norms = 0  # of the model's graph, folded or not
+
+    @property
+    def count(self):
+        """How many norms are folded."""
+        return len(self._norms)
+
+    def find(self, function, *specs):
+        """Find the norms to fold. function: runs the model. specs: TensorSpecs of its arguments."""
+        import tensorflow as tf
+
+        made = {}
+        taken = []
+        calls = iter(range(10**9))
+
+        def convolve(call, layer, inputs):
+            outputs = call(layer, inputs)
+            number = next(calls)
+            if layer.activation in (None, keras.activations.linear) and layer.data_format == "channels_last":
+                made[id(outputs)] = number, outputs, len(outputs.consumers())
+            return outputs
+
+        def normalise(call, layer, inputs):
+            outputs = call(layer, inputs)
+            self.norms += 1
+            number, same, before = made.get(id(inputs), (None, None, None))
+            if number is not None and before == 0 and layer.axis in (-1, 3):
+                taken.append((number, layer, same, len(same.consumers())))
+            return outputs
+
+        with _replaced(convolve, normalise):
+            tf.function(function, autograph=False).get_concrete_function(*specs)
+        for number, layer, outputs, consumers in taken:
+            if len(outputs.consumers()) == consumers and number not in self._norms:
+                self._norms[number] = layer
+
+    @contextlib.contextmanager
+    def applied(self):
+        """A block in which one graph is made, with the norms folded."""
+        calls = iter(range(10**9))
+        without_norm = {}
+
+        def convolve(call, layer, inputs):
+            norm = self._norms.get(next(calls))
+            if norm is None:
+                return call(layer, inputs)
+            kernel, bias = self._weights(layer, norm)
+            outputs = _KINDS[_kind_of(layer)][0](layer, inputs, kernel) + bias
+            without_norm[id(outputs)] = outputs
+            return outputs
+
+        def normalise(call, layer, inputs):
+            if id(inputs) in without_norm:
+                return inputs
+            return call(layer, inputs)
+
+        with _replaced(convolve, normalise):
+            yield
+
+    def _weights(self, layer, norm):
+        key = id(layer), id(norm)
+        if key not in self._folded:
+            import tensorflow as tf
+
+            with tf.init_scope():
+                values = folded_weights(layer, norm)
+                self._folded[key] = [tf.Variable(value, trainable=False) for value in values]
+        return self._folded[key]
+
+
+def folded_weights(layer, norm):
+    """Return kernel and bias, NumPy float32, of the convolution that does what a convolution and its norm do."""
+    value = keras.ops.convert_to_numpy
+    factor = 1 / np.sqrt(value(norm.moving_variance).astype(np.float64) + norm.epsilon)
+    if norm.scale:
+        factor = factor * value(norm.gamma)
+    bias = -value(norm.moving_mean).astype(np.float64)
+    if layer.use_bias:
+        bias = bias + value(layer.bias)
+    bias = bias * factor
+    if norm.center:
+        bias = bias + value(norm.beta)
+    kernel = value(layer.kernel).astype(np.float64)
+    kernel = kernel * factor.reshape(_KINDS[_kind_of(layer)][1](kernel.shape))
+    return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _kind_of(layer):
+    return next(kind for kind in _KINDS if isinstance(layer, kind))
+
+
+@contextlib.contextmanager
+def _replaced(convolve, normalise):
+    """A block in which the calls of all convolutions and norms go through (call, layer, inputs) -> outputs."""
+
+    def through(function, call):
+        @functools.wraps(call)
+        def replaced(self, inputs, *arguments, **options):
+            return function(lambda layer, x: call(layer, x, *arguments, **options), self, inputs)
+
+        return replaced
+
+    with contextlib.ExitStack() as stack:
+        for kind, function in (*((kind, convolve) for kind in _KINDS), (_NORM, normalise)):
+            patch = unittest.mock.patch.object(kind, "call", through(function, kind.call))
+            stack.enter_context(patch)
+        yield

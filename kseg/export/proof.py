@@ -1,0 +1,246 @@
+"""The proof of an export: the written file, run by its own runtime in a process of its own, against Keras."""
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+import kseg
+from kseg.export import alone
+from kseg.export.proof_images import reference
+from kseg.inference.compatibility import class_names
+from kseg.io.errors import InputError
+from kseg.io.progress import progress_bar
+from kseg.metrics.scores import ScoreCounts
+
+_TIMED = 10
+
+
+class Limits(NamedTuple):
+    """What an export must keep.
+
+    pixels: least share of pixels of Keras' own label, in the images of each size and batch. confidence: in that share
+    of pixels the confidence differs by at most this. mean_iou: it may differ by this on the validation split.
+    """
+
+    pixels: float
+    confidence: float
+    mean_iou: float
+
+
+LIMITS = {None: Limits(0.999, 0.01, 0.002), "float16": Limits(0.995, 0.05, 0.005), "int8": Limits(0.97, 0.2, 0.01)}
+
+
+class ExportError(InputError):
+    """An exported file does not do what the model does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """A written model in its runtime. run: images -> (labels, confidence, seconds, bytes); versions: of packages."""
+
+    run: object
+    versions: dict
+
+
+@contextlib.contextmanager
+def in_a_process(path, kind):
+    """Give the Runtime of a written model in a fresh process, which never imports kseg.
+
+    Raises:
+        ExportError: the runtime cannot open the file or stops, with its last words.
+    """
+    with tempfile.TemporaryFile() as errors:
+        command = [sys.executable, alone.__file__, kind, str(path)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+
+        def read():
+            try:
+                return alone.receive(process.stdout)
+            except ValueError:  # the stream has ended
+                raise ExportError(_last_words(process, errors, kind)) from None
+
+        def run(images):
+            try:
+                alone.send(process.stdin, images)
+            except OSError:
+                raise ExportError(_last_words(process, errors, kind)) from None
+            labels, confidence, (seconds, peak) = read(), read(), read()
+            return labels, confidence, float(seconds), None if np.isnan(peak) else int(peak)
+
+        try:
+            versions = json.loads(read().tobytes())
+            yield Runtime(run, versions)
+            process.stdin.close()
+            if process.wait():
+                raise ExportError(_last_words(process, errors, kind))
+        finally:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def _last_words(process, errors, kind):
+    process.stdin.close()
+    code = process.wait()
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+    return f"The runtime of the {kind} file {how}: {lines[-1][:400]}"
+
+
+@contextlib.contextmanager
+def in_this_process(path, kind):
+    """Give the Runtime of a written model in this process, which is quicker."""
+    run, versions = alone.OPENERS[kind](str(path))
+    yield Runtime(lambda images: (*run(images), 0.0, 0), versions)
+
+
+def prove(model, runtime, images, *, kind, quantize=None, progress=False, scored=True):
+    """Compare a written model with the Keras model that it was made of.
+
+    Args:
+        model: keras.Model. runtime: Runtime of the written model. images: `proof_images.ProofImages`. kind: of the
+            file, in words. quantize: key of LIMITS. progress: show a bar. scored: score both on the split, and time the
+            file.
+    Returns:
+        dict: what the report says.
+    Raises:
+        ExportError: it differs by more than LIMITS allow; says which class, image and size, and by how much.
+    """
+    limits = LIMITS[quantize]
+    keras_answer = reference(model)
+    classes = class_names(model)
+    compared = _compare(keras_answer, runtime, images.batches(), kind, limits, classes)
+    report = {
+        "kseg_version": kseg.__version__,
+        "kind": kind,
+        "quantize": quantize,
+        "images": images.where,
+        "notes": list(images.notes),
+        "limits": {**limits._asdict()},
+        "agreement": compared,
+    }
+    if scored:
+        report["latency"] = _latency(runtime, images.batches()[0][1])
+        report["scores"] = _scores(keras_answer, runtime, images.split, kind, limits, progress)
+        report["latency"]["peak_memory_bytes"] = runtime.run(images.batches()[0][1])[3]
+    report["versions"] = {**runtime.versions, "keras": keras.__version__, "kseg": kseg.__version__}
+    return report
+
+
+def _compare(keras_answer, runtime, batches, kind, limits, classes):
+    """Return the agreement for each size and batch."""
+    groups = {}
+    labels_seen = set()
+    for names, images in batches:
+        expected, expected_confidence = keras_answer(images)
+        labels, confidence = runtime.run(images)[:2]
+        shape = tuple(images.shape[:3])
+        if labels.shape != shape or confidence.shape != shape:
+            raise ExportError(
+                f"The {kind} file must give labels and confidence of {shape}, batch, height and width of the images, "
+                f"but gives {labels.shape} and {confidence.shape}. Nothing was written."
+            )
+        labels_seen |= set(np.unique(expected).tolist())
+        groups.setdefault((*images.shape[1:3], len(images)), []).extend(
+            zip(names, expected, labels, _gap(confidence, expected_confidence), strict=True)
+        )
+    found = []
+    for (height, width, batch), rows in groups.items():
+        equal = np.concatenate([(expected == labels).ravel() for _, expected, labels, _ in rows])
+        gaps = np.concatenate([gap.ravel() for *_, gap in rows])
+        agreeing = float(equal.mean())
+        near = float((gaps <= limits.confidence).mean())
+        if agreeing < limits.pixels or not near >= limits.pixels:  # nan is not near
+            raise ExportError(_difference(rows, kind, limits, classes, agreeing, near, (height, width, batch)))
+        found.append(
+            {
+                "height": height,
+                "width": width,
+                "batch": batch,
+                "images": len(rows),
+                "pixels": agreeing,
+                "confidence": near,
+                "largest_confidence_gap": float(gaps.max()),
+            }
+        )
+    return {
+        "pixels": min(group["pixels"] for group in found),
+        "confidence": min(group["confidence"] for group in found),
+        "classes_seen": [name for i, name in enumerate(classes) if i in labels_seen],
+        "groups": found,
+    }
+
+
+def _gap(one, other):
+    """Return the distance of confidences, 0 where both are nan."""
+    return np.where(np.isnan(one) & np.isnan(other), 0, np.abs(one - other))
+
+
+def _difference(rows, kind, limits, classes, agreeing, near, place):
+    """Say in which image, of which size, and in which class a file differs most."""
+    height, width, batch = place
+    where = f"images of {width}x{height} in batches of {batch}"
+    name, expected, labels, gap = min(rows, key=lambda row: (row[1] == row[2]).mean())
+    if agreeing >= limits.pixels:
+        name, _, _, gap = max(rows, key=lambda row: np.nan_to_num(row[3], nan=1.0).mean())
+        return (
+            f"The {kind} file does not do what the model does in Keras. In {where}, the confidence of {near:.2%} of "
+            f"the pixels is within {limits.confidence} of Keras', at least {limits.pixels:.1%} must be. Worst is image "
+            f"{name}: it differs by {gap.mean():.3g} on average. Nothing was written."
+        )
+    missed = np.bincount(expected[expected != labels].ravel().astype(int), minlength=1)
+    worst = int(missed.argmax())
+    wrong = labels[(expected == worst) & (labels != worst)].astype(int)
+    taken_for = int(np.bincount(wrong).argmax())
+    names = dict(enumerate(classes))
+    own = (labels[expected == worst] == worst).mean()
+    return (
+        f"The {kind} file does not do what the model does in Keras. In {where}, {agreeing:.2%} of the pixels have "
+        f"the same label, at least {limits.pixels:.1%} must. Worst is image {name}: {(expected == labels).mean():.2%}; "
+        f"most of it is class {names.get(worst, worst)}, of which {own:.2%} is the same and the most is "
+        f"{names.get(taken_for, taken_for)}. Nothing was written."
+    )
+
+
+def _latency(runtime, images):
+    """Return median and spread of the time for one image in milliseconds; the first two calls do not count."""
+    times = [1000 * runtime.run(images)[2] for _ in range(_TIMED + 2)][2:]
+    low, middle, high = np.percentile(times, [25, 50, 75])
+    return {
+        "height": images.shape[1],
+        "width": images.shape[2],
+        "batch": 1,
+        "calls": _TIMED,
+        "median_ms": round(middle, 3),
+        "quartiles_ms": [round(low, 3), round(high, 3)],
+    }
+
+
+def _scores(keras_answer, runtime, split, kind, limits, progress):
+    """Score both on a split; None without one."""
+    if split is None:
+        return None
+    counts = [ScoreCounts(split.label_set.classes) for _ in range(2)]
+    with split.readable_errors(), progress_bar("Scoring", len(split), shown=progress) as bar:
+        for i in range(len(split)):
+            image, truth = split[i]
+            for one, labels in zip(counts, (keras_answer(image[None])[0], runtime.run(image[None])[0]), strict=True):
+                one.add(truth, labels[0])
+            bar.update()
+    own, found = (one.scores(len(split)).mean_iou for one in counts)
+    if not abs(own - found) <= limits.mean_iou:
+        raise ExportError(
+            f"The {kind} file has a mean IoU of {found:.4f} on the validation split, Keras has {own:.4f}. They must "
+            f"not differ by more than {limits.mean_iou}. Nothing was written."
+        )
+    return {"split": split.split.name, "images": len(split), "keras_mean_iou": own, "mean_iou": found}

@@ -1,0 +1,141 @@
+"""The graph that every format gets: images of any size in, labels and confidence of their size out.
+
+It holds nothing but operations that every converter has: no antialiased resize of TensorFlow's (ScaleAndTranslate), no
+repeat for interpolation by nearest, and no batch norm that can be folded.
+"""
+
+import contextlib
+import unittest.mock
+
+import keras
+
+from kseg.export.folding import Folding
+from kseg.inference.logits import first_maximum, logits_at
+
+INPUT = "images"
+
+
+class Serving:
+    """A model's graph for a format, float32.
+
+    images uint8 (B, H, W, 3), RGB -> {"labels": uint8 (B, H, W), "confidence": float32 (B, H, W)}, the probability of
+    the label's class.
+
+    Args:
+        model: keras.Model that gives logits, as in `kseg.inference.logits.logits_at`.
+    """
+
+    def __init__(self, model):
+        import tensorflow as tf
+
+        self.model = in_float32(model)
+        self.spec = tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)
+        self.folding = Folding()
+        self.folding.find(self._predict, self.spec)
+
+    def function(self, spec=None, before=None):
+        """Return a tf.function with an input signature. before: what turns its input into images, None: they are it."""
+        import tensorflow as tf
+
+        def predict(given):
+            with self.folding.applied():
+                return self._predict(before(given) if before else given)
+
+        # The argument's name is the input's in every format.
+        def images(images):
+            return predict(images)
+
+        def encoded(encoded):
+            return predict(encoded)
+
+        return tf.function(encoded if before else images, input_signature=[spec or self.spec], autograph=False)
+
+    def _predict(self, images):
+        return answers(self.model, images)
+
+
+def answers(model, images):
+    """Return what an export gives for images (B, H, W, 3)."""
+    import tensorflow as tf
+
+    height, width = tf.unstack(tf.shape(images)[1:3])
+    with _portable_layers():
+        logits = logits_at(model, images, height, width, resize=portable_resize)
+    return {
+        "labels": tf.cast(first_maximum(logits), tf.uint8),
+        "confidence": tf.reduce_max(tf.nn.softmax(logits), axis=-1),
+    }
+
+
+def portable_resize(images, height, width, antialias=False, interpolation="bilinear"):
+    """Do what `kseg.inference.resizing.resized` does, the antialiased resize as two products of matrices."""
+    import tensorflow as tf
+
+    if not antialias:
+        return tf.image.resize(images, (height, width), method=interpolation)
+    shape = tf.shape(images)
+    planes = tf.transpose(images, (0, 3, 1, 2))  # (B, 3, h, w)
+    planes = tf.matmul(triangle_filter(shape[1], height), planes)
+    planes = tf.matmul(planes, triangle_filter(shape[2], width), transpose_b=True)
+    resized = tf.transpose(planes, (0, 2, 3, 1))
+    sides = [side if isinstance(side, int) else None for side in (height, width)]
+    return tf.ensure_shape(resized, (None, *sides, images.shape[-1]))
+
+
+def triangle_filter(size, new_size):
+    """Return the matrix (new_size, size) of TensorFlow's antialiased bilinear resize along one side.
+
+    A row has the weights of the old pixels in a new one: a triangle around its centre, as wide as two new pixels and at
+    least as two old ones, which sums to 1 (tf.image.resize, antialias=True).
+    """
+    import tensorflow as tf
+
+    ratio = tf.cast(size, tf.float32) / tf.cast(new_size, tf.float32)
+    # Whole numbers and divisions, no products and sums of fractions, which LiteRT would compute in 8 bits.
+    centres = tf.cast((2 * tf.range(new_size) + 1) * size, tf.float32) / tf.cast(2 * new_size, tf.float32)
+    pixels = tf.cast(2 * tf.range(size) + 1, tf.float32) / 2.0
+    distances = tf.abs(pixels[None] - centres[:, None]) / tf.maximum(ratio, 1.0)
+    weights = tf.maximum(1.0 - distances, 0.0)
+    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+
+
+@contextlib.contextmanager
+def _portable_layers():
+    """A block in which Keras' interpolation is TensorFlow's: LiteRT cannot run its own where the size is free."""
+    import tensorflow as tf
+
+    call = keras.layers.UpSampling2D.call
+
+    def upsample(self, inputs):
+        if self.interpolation not in ("nearest", "bilinear") or self.data_format != "channels_last":
+            return call(self, inputs)
+        shape = tf.shape(inputs)
+        sides = [
+            (known or shape[axis]) * factor
+            for axis, (known, factor) in enumerate(zip(inputs.shape[1:3], self.size, strict=True), 1)
+        ]
+        return tf.image.resize(inputs, sides, method=self.interpolation)
+
+    with unittest.mock.patch.object(keras.layers.UpSampling2D, "call", upsample):
+        yield
+
+
+def in_float32(model):
+    """Return a model that computes in float32: itself, or a copy of one that was trained in mixed precision."""
+    if not any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers()):
+        return model
+    config = _without_mixed(keras.saving.serialize_keras_object(model))
+    copy = keras.saving.deserialize_keras_object({**config, "compile_config": None})
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _without_mixed(config):
+    """Replace every mixed precision policy in a config by float32."""
+    if isinstance(config, dict):
+        return {name: _without_mixed(value) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_without_mixed, config))
+    if isinstance(config, str) and config in ("mixed_bfloat16", "mixed_float16"):
+        return "float32"
+    return config

@@ -1,0 +1,192 @@
+"""Images and videos in, files out: what `predict` does with each."""
+
+import contextlib
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from kseg.inference import videos
+from kseg.inference.compatibility import check_outputs
+from kseg.inference.input_files import is_video
+from kseg.inference.label_ids import label_ids
+from kseg.inference.label_map_files import USUAL, save_classes, save_label_map
+from kseg.inference.loading import as_model, label_set_of
+from kseg.inference.looks import ONE_LOOK, looking
+from kseg.inference.predictor import confident_predictor, predictor
+from kseg.io.errors import DamagedInputError, InputError, check_whole
+from kseg.io.progress import progress_bar
+from kseg.visualization.label_maps import bands, colorize
+from kseg.visualization.overlays import frame_legend, overlay, with_legend
+
+
+class Labelling:
+    """A model, and how it labels images and videos.
+
+    Args:
+        model: keras.Model that gives logits, or what `load_model` takes. wanted: Wanted. looks: Looks. batch_size:
+            images of one size, or frames, that are labelled at once. progress: show a bar on standard error, and print
+            each file's path on standard output when it is written.
+    Raises:
+        InputError: a model without the colours, or without the confidence, that is to be written.
+    """
+
+    def __init__(self, model, *, wanted=USUAL, looks=ONE_LOOK, batch_size=1, progress=False):
+        check_whole("batch_size", batch_size, 1)
+        model = as_model(looking(model, looks))
+        check_outputs(model)
+        known = label_set_of(model) or {}
+        self._palette = known.get("palette")
+        if wanted.in_colour and not self._palette:
+            raise InputError(
+                "The model carries no class colours. Train it with kseg, write labels alone (--write=labels), or call "
+                "kseg.predict."
+            )
+        self._ids = label_ids(model, wanted.ids)
+        self._classes = [row["name"] for row in self._ids.facts["classes"]]
+        self._kinds = wanted.kinds
+        self._confident = "confidence" in wanted.kinds
+        self._predict = confident_predictor(model) if self._confident else predictor(model)
+        self._batch_size = batch_size
+        self._progress = progress
+        self._damaged = []
+
+    def run(self, images, outputs, folder, read):
+        """Label images and videos and write their files.
+
+        Args:
+            images: (image, name) of each. outputs: {kind: path} of each. folder: of the output. read: function of an
+                image -> its pixels, InputError where it is damaged.
+        Raises:
+            DamagedInputError: inputs that cannot be read, or not to their end; all others were labelled.
+        """
+        self._note(self._ids.note)
+        if "labels" in self._kinds and (path := save_classes(folder, self._ids.facts)):
+            self._say(path)
+        jobs = [(image, files) for (image, _), files in zip(images, outputs, strict=True)]
+        clips = [job for job in jobs if is_video(job[0])]
+        pictures = [job for job in jobs if not is_video(job[0])]
+        total = len(pictures) + sum(videos.count_frames(path) for path, _ in clips)
+        with progress_bar("predict", total, shown=self._progress) as bar:
+            for batch in self._batches(pictures, read):
+                self._label_images(batch)
+                bar.update(len(batch))
+                del batch  # large images: one at a time
+            for path, files in clips:
+                try:
+                    video = videos.VideoReader(path)
+                except InputError as error:
+                    self._leave_out(error)
+                    continue
+                with video:
+                    self._label_video(video, files, bar)
+        if self._damaged:
+            count = f"{len(self._damaged)} of {len(images)} inputs are damaged"
+            raise DamagedInputError("\n".join([f"{count}; what could be labelled is in {folder}:", *self._damaged]))
+
+    def _batches(self, jobs, read):
+        """Give lists of (pixels, image, files) of one size."""
+        batch = []
+        for image, files in jobs:
+            try:
+                pixels = read(image)
+            except InputError as error:
+                self._leave_out(error)
+                continue
+            if batch and pixels.shape != batch[0][0].shape:
+                yield batch
+                batch = []
+            batch.append((pixels, image, files))
+            del pixels
+            if len(batch) == self._batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _label_images(self, batch):
+        images = [pixels for pixels, _, _ in batch]
+        for (pixels, _, files), ids, confidence in zip(
+            batch, *self._label(images, [image for _, image, _ in batch]), strict=True
+        ):
+            for kind, path in files.items():
+                picture = self._picture(kind, pixels, ids, confidence)
+                if kind == "overlay":
+                    picture = with_legend(picture, ids, self._classes, self._palette)
+                save_label_map(path, picture, self._ids.mark if kind == "labels" else None)
+                self._say(path)
+                del picture
+
+    def _label(self, images, names):
+        """Return class ids uint8 (B, H, W), and their probabilities or as many None."""
+        stacked = images[0][None] if len(images) == 1 else np.stack(images)
+        found = self._predict(stacked, *stacked.shape[1:3], names)
+        if self._confident:
+            return found[0].astype(np.uint8, copy=False), found[1]
+        return found.astype(np.uint8, copy=False), [None] * len(images)
+
+    def _picture(self, kind, pixels, ids, confidence):
+        """Return a file's picture, uint8: (H, W) numbers or (H, W, 3) colours."""
+        if kind == "labels":
+            return np.frombuffer(ids.tobytes().translate(self._ids.table.tobytes()), np.uint8).reshape(ids.shape)
+        if kind == "color":
+            return colorize(ids, self._palette)
+        if kind == "overlay":
+            return overlay(pixels, ids, self._palette)
+        picture = np.empty(confidence.shape, np.uint8)
+        for rows in bands(len(picture)):
+            picture[rows] = np.rint(255 * confidence[rows])
+        return picture
+
+    def _label_video(self, video, files, bar):
+        with contextlib.ExitStack() as stack:
+            writers = {}
+            legend = None
+            for frames in _grouped(video.read(), self._batch_size):
+                images = [pixels for pixels, *_ in frames]
+                if not writers:
+                    writers = {kind: stack.enter_context(self._writer(video, kind, files[kind])) for kind in files}
+                    if "overlay" in writers:
+                        legend = frame_legend(*images[0].shape[:2], self._classes, self._palette)
+                names = [f"the frame of {float(time * video.time_base):.3f} s of {video.path}" for _, time, _ in frames]
+                for (pixels, *times), ids, confidence in zip(frames, *self._label(images, names), strict=True):
+                    for kind, write in writers.items():
+                        picture = self._picture(kind, pixels, ids, confidence)
+                        if kind == "overlay" and len(legend):
+                            picture[-len(legend) :] = legend
+                        write(picture, *times)
+                bar.update(len(frames))
+        for kind in writers:
+            self._say(files[kind])
+        if video.problem:
+            self._damaged.append(video.problem)
+            self._note(video.problem)
+
+    def _writer(self, video, kind, path):
+        comment = f"kseg label map, ids {self._ids.mark}" if kind == "labels" else f"kseg {kind}"
+        return videos.writing_video(path, video.rate, video.time_base, comment)
+
+    def _leave_out(self, error):
+        self._damaged.append(str(error))
+        self._note(f"left out: {error}")
+
+    def _note(self, line):
+        if self._progress and line:
+            tqdm.write(str(line), file=sys.stderr)
+
+    def _say(self, path):
+        if self._progress:
+            tqdm.write(str(path))  # above the bar
+            sys.stdout.flush()
+
+
+def _grouped(frames, size):
+    """Give lists of `size` frames, the last one of what is left."""
+    group = []
+    for frame in frames:
+        group.append(frame)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,61 @@
+"""What is at the path that a user calls a model: found, and refused, before anything imports Keras."""
+
+import pathlib
+
+from kseg.inference.hub import local_path
+from kseg.inference.outside.description import describe_file
+from kseg.inference.outside.file_kinds import KSEG
+from kseg.io.errors import InputError, MissingFileError
+from kseg.runs.workdir import FLAGS_FILE, RunFolder
+
+
+def described_model(path):
+    """Return the `outside.description.Description` of a path that `load_model` takes.
+
+    Raises:
+        FileNotFoundError: nothing there. ValueError: a description that cannot be, a folder that is no model.
+    """
+    path = local_path(path)
+    if not path.exists():
+        raise MissingFileError(
+            f"No model at {path}: give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of "
+            "label maps, or the description of one (docs/how-to/contestants.md)."
+        )
+    described = describe_file(path)
+    if described.kind == KSEG:
+        weights_file(described.file)
+    return described
+
+
+def weights_file(path):
+    """Return the .keras file of a run folder, or that file itself; InputError for a folder without one."""
+    if not path.is_dir():
+        return path
+    kept = RunFolder(path).stored_model()
+    if not kept.exists():
+        raise InputError(
+            f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone: it is no model, no scored "
+            "run and no folder of label maps."
+        )
+    return kept
+
+
+def model_files(model):
+    """Return the paths that no output may touch when a model is read: its own, and those of the run that it lies in.
+
+    Args:
+        model: a path that `load_model` takes; anything else (a keras.Model) is of no file.
+    """
+    if not isinstance(model, (str, pathlib.Path)):
+        return []
+    path = local_path(model)
+    if not path.exists():
+        return [path]
+    described = describe_file(path)
+    path = described.file
+    others = [file for file in described.files if file != path]
+    runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
+    parts = [part for folder in runs for part in RunFolder(folder).parts]
+    if path in runs:
+        return [*parts, *others]
+    return [path, *parts, *others]

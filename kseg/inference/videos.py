@@ -1,0 +1,213 @@
+"""Videos, frame by frame, through PyAV: FFmpeg with the time of each frame.
+
+PyAV and not OpenCV: its wheel (34 MB against 58) brings FFmpeg with x264 and FFV1, it gives the time of each frame and
+takes one for each that is written, so that a phone's uneven frames keep their times. OpenCV writes one fixed rate, has
+no lossless codec of one channel in its wheel, and does not say which frames were damaged.
+"""
+
+import contextlib
+import fractions
+
+import numpy as np
+
+from kseg.io.errors import InputError
+from kseg.io.files import reading, replacing, writing
+
+_DEFAULT_RATE = fractions.Fraction(25)  # where a file does not say how many frames a second it has
+_SLACK = fractions.Fraction(1, 2)  # seconds that a file may end before what its header says
+_CODECS = {
+    ".mp4": ("libx264", {"crf": "18", "preset": "veryfast"}),
+    ".mkv": ("ffv1", {"level": "3", "slicecrc": "1"}),  # keeps every number
+}
+_BT_709 = 1  # how players take RGB out of the colours of a video
+
+
+def check_installed():
+    """Raise InputError where PyAV is not installed."""
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise InputError("Videos need PyAV: pip install 'kseg[video]'.") from error
+
+
+class VideoReader:
+    """A video file, opened; a context manager.
+
+    path: of the file. frames: how many it has by its header, 0 if unknown. rate: frames a second on average.
+    time_base: seconds of a unit of time. problem: what was found to be damaged, when all frames are read; "": nothing.
+
+    Raises:
+        InputError: the file is no video, or damaged so that it cannot be opened.
+    """
+
+    def __init__(self, path):
+        import av
+
+        self.path = path
+        try:
+            with reading(path):
+                self._container = av.open(str(path))
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: damaged or not a video ({_reason(error)})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise InputError(f"{path}: damaged or not a video (it has no pictures)")
+        self._stream = self._container.streams.video[0]
+        self.rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
+        self.time_base = self._stream.time_base or 1 / self.rate
+        self._seconds = _seconds_of(self._stream)
+        self.frames = self._stream.frames or int((self._seconds or 0) * self.rate)
+        self.problem = ""
+        self._lost = 0  # packets
+        self._resized = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._container.close()
+
+    def read(self):
+        """Give every frame that can be decoded: (uint8 (H, W, 3) RGB, upright; its time; how long it is shown).
+
+        Both are in units of time_base. Times begin at 0 and grow. Frames are turned as the file says that they are to
+        be shown.
+        """
+        step = max(1, round(1 / (self.rate * self.time_base)))
+        count = corrupt = 0
+        first = shape = None
+        time = end = -1
+        for frame in self._decoded():
+            pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+            if first is None:
+                first = frame.pts or 0
+                shape = pixels.shape
+            if pixels.shape != shape:
+                self._resized = True
+                break
+            given = time + step if frame.pts is None else frame.pts - first
+            time = max(given, time + 1)
+            duration = frame.duration or step
+            end = time + duration
+            corrupt += frame.is_corrupt
+            count += 1
+            yield np.ascontiguousarray(pixels), time, duration
+        self._judge(count, corrupt, max(end, 0) * self.time_base)
+
+    def _decoded(self):
+        """Give the frames of all packets that decode, also of those after one that does not."""
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:  # the last packet was an empty one, which made the decoder give all it had
+                return
+            except av.FFmpegError:
+                self._lost += 1
+                break
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                self._lost += 1
+                continue
+            yield from frames
+        with contextlib.suppress(av.FFmpegError):
+            yield from self._stream.decode(None)
+
+    def _judge(self, count, corrupt, seconds):
+        faults = []
+        if self._resized:
+            faults.append(f"its frames change their size after {float(seconds):.1f} s")
+        elif self._seconds and seconds < self._seconds - _SLACK:
+            faults.append(f"it ends after {float(seconds):.1f} of {float(self._seconds):.1f} s")
+        if self._lost or corrupt:
+            faults.append("some of its frames are damaged")
+        if not count and not faults:
+            faults.append("it has no frames")
+        if faults:
+            of_all = f" of {self.frames}" if self.frames >= count else ""
+            self.problem = f"{self.path}: {' and '.join(faults)}; {count}{of_all} frames were labelled"
+
+
+def count_frames(path):
+    """Return how many frames a video has by its header; 0 if it does not say or cannot be opened."""
+    try:
+        with VideoReader(path) as video:
+            return video.frames
+    except InputError:
+        return 0
+
+
+def _seconds_of(stream):
+    """Return how long a stream is by its header, None if it does not say; Matroska has it as a text."""
+    if stream.duration is not None and stream.time_base is not None:
+        return stream.duration * stream.time_base
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = map(fractions.Fraction, parts)
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _reason(error):
+    return getattr(error, "strerror", None) or str(error)
+
+
+@contextlib.contextmanager
+def writing_video(path, rate, time_base, comment=""):
+    """Give a function (picture, time, duration) that adds a frame to a video, which is there completely or not at all.
+
+    A picture is uint8 (H, W, 3) RGB for .mp4 or (H, W) for .mkv, all of one size. Its time and how long it is shown are
+    in units of `time_base`; times grow.
+
+    Args:
+        path: pathlib.Path, .mp4 for colours (H.264, which players know) or .mkv for numbers (FFV1, one channel,
+            lossless); its folder is made if missing. rate, time_base: of the VideoReader. comment: a text in the file.
+    """
+    import av
+
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, av.open(temporary, "w") as container:
+        container.metadata["comment"] = comment
+        codec, options = _CODECS[path.suffix]
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.codec_context.time_base = time_base
+
+        def write(picture, time, duration):
+            if not stream.codec_context.is_open:
+                _set_size(stream, codec, *picture.shape[:2])
+            frame = _frame(stream, picture)
+            frame.time_base = time_base
+            frame.pts = time
+            frame.duration = duration
+            container.mux(stream.encode(frame))
+
+        yield write
+        container.mux(stream.encode(None))  # what the encoder still has
+
+
+def _set_size(stream, codec, height, width):
+    stream.height = height
+    stream.width = width
+    stream.pix_fmt = "gray"
+    if codec == "libx264":
+        even = height % 2 == 0 and width % 2 == 0
+        stream.pix_fmt = "yuv420p" if even else "yuv444p"  # a pixel of colour for four of light needs even sides
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT_709
+
+
+def _frame(stream, picture):
+    """Return a picture as the encoder takes it."""
+    import av
+
+    if picture.ndim == 2:
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="gray")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    return frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU709")

@@ -1,0 +1,1 @@
+"""A model over HTTP: the Open Inference Protocol, version 2, on one machine."""

@@ -1,0 +1,102 @@
+"""What can be refused without TensorFlow is refused before it is imported, which takes many seconds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kseg.data.records.manifest import load_manifest
+from kseg.runs.workdir import RunFolder, describe
+from kseg.settings import make_settings
+
+COMMANDS = """
+import contextlib, importlib, io, json, sys
+found = []
+for name, *arguments in json.loads(sys.argv[1]):
+    sys.argv = [name, *arguments]
+    said = io.StringIO()
+    code = None
+    with contextlib.redirect_stderr(said):
+        try:
+            command = importlib.import_module(f"kseg.commands.{name}_command")
+            for flag in command.FLAGS:
+                command.FLAGS[flag].unparse()
+            command.main()
+        except SystemExit as end:
+            code = end.code
+    found.append([code, said.getvalue()])
+print(json.dumps([found, sorted({"keras", "tensorflow"} & set(sys.modules))]))
+"""
+PYTHON = """
+import json, sys
+import kseg
+found = []
+for workdir, settings in json.loads(sys.argv[2]):
+    try:
+        kseg.train("unet", sys.argv[1], workdir, **settings)
+    except kseg.InputError as error:
+        found.append(str(error))
+print(json.dumps([found, sorted({"keras", "tensorflow"} & set(sys.modules))]))
+"""
+
+
+@pytest.fixture
+def run(records, tmp_path):
+    """A run of three epochs as its settings and the name of a checkpoint show it."""
+    workdir = tmp_path / "run"
+    settings = make_settings(epochs=3)
+    digest = load_manifest(records).digest
+    RunFolder(workdir).open(describe("unet", records, {}, "auto", settings, digest, "tensorflow"))
+    (workdir / "checkpoints").mkdir()
+    (workdir / "checkpoints" / "step-00000003.npz").touch()
+    return workdir
+
+
+def answers(program, *arguments):
+    """Run a program; gives what it found and which frameworks it imported."""
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path, root):
+    data = f"--data_dir={records}"
+    output = f"--output={tmp_path}/new"
+    train = ("train", "--model=unet", data, "--dataset=folder")
+    new = f"--workdir={tmp_path}/new"
+    old = f"--workdir={run}"
+    cases = [
+        (("evaluate", "--model=no/run", data), "No model at no/run"),
+        (("evaluate", f"--model={run}", data), f"{run} holds neither saved_model.pb nor best.keras"),
+        (("evaluate", f"--model={root}/README.md", "--data_dir=no/data"), "There is no record folder no/data"),
+        (("predict", "--model=no/run", f"--images={root}/README.md", output), "No model at no/run"),
+        (("predict", "--model=no/run", data, "--split=val", output), "No model at no/run"),
+        (("compare", "no/run", "no/other", data, output), "No model at no/run"),
+        (("compare", f"{root}/README.md", f"{root}/LICENSE", data, output, "--split=tset"), "no split 'tset'"),
+        (("export", "--model=no/run", output), "No model at no/run"),
+        ((*train, new, "--epochs=1", "--init_from=no/run"), "No model at no/run"),
+        ((*train, new, "--epochs=1", "--momentum=0.5"), "--momentum has no effect with --optimizer=adam"),
+        ((*train, new, "--epochs=1", "--encodr=vgg16"), "Unknown command line flag 'encodr'"),
+        ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
+        ((*train, old, "--epochs=2"), "A run can be extended but not shortened: it has 3 steps, got 2."),
+    ]
+    found, frameworks = answers(COMMANDS, json.dumps([arguments for arguments, _ in cases]))
+    for (code, said), (arguments, text) in zip(found, cases, strict=True):
+        assert code == 2 and text in said, (arguments, said)
+    assert frameworks == [] and not (tmp_path / "new").exists()
+
+
+def test_python_is_refused_as_early_and_in_its_own_words(records, run, tmp_path):
+    new = str(tmp_path / "new")
+    cases = [
+        ((new, {}), "Give either epochs or train_steps, got epochs=0 and train_steps=0."),
+        ((new, {"epochs": 1, "init_from": "no/run"}), "No model at no/run"),
+        ((new, {"epochs": 1, "momentum": 0.5}), "momentum has no effect with optimizer=adam"),
+        ((new, {"epochs": 1, "optimizer": "adamw"}), "optimizer=adamw needs a weight_decay above 0"),
+        ((new, {"epochs": 1, "height": 3}), "Give both height and width or neither"),
+        ((str(run), {"epochs": 3, "seed": 1}), "  seed: stored '0', now '1'\nUse another workdir."),
+    ]
+    found, frameworks = answers(PYTHON, str(records), json.dumps([arguments for arguments, _ in cases]))
+    for said, (arguments, text) in zip(found, cases, strict=True):
+        assert text in said and "--" not in said, (arguments, said)
+    assert frameworks == [] and not (tmp_path / "new").exists()

@@ -1,0 +1,315 @@
+"""Every format: what is written does what the model does, or is not written."""
+
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from PIL import Image
+
+import kseg
+from kseg import layers
+from kseg.export import EXPORTERS, alone, export_model, proof, serving
+from kseg.export.folding import Folding
+from kseg.export.proof_images import ProofImages, images_for
+from kseg.inference.logits import logits_at
+from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
+from kseg.inference.outside.file_kinds import kind_of
+from kseg.layers import pooling
+
+SUFFIXES = {name: exporter.suffix for name, exporter in EXPORTERS.items() if name != "web"}  # which has its own tests
+
+
+def build(size=(None, None)):
+    """Padding to 4, norms, positions of maxima, both interpolations: what converters have got wrong."""
+    keras.utils.set_random_seed(3)
+    image = keras.Input((*size, 3))
+    x = layers.Preprocess((124, 116, 104), (60, 60, 60), multiple=4, label_set=tiny.LABELS)(image)
+    x = keras.layers.Conv2D(6, 3, padding="same")(x)
+    x = keras.layers.ReLU()(layers.BatchNormalization()(x))
+    x, indices = layers.MaxPooling2DWithArgmax()(x)
+    y = keras.layers.MaxPooling2D()(x)
+    y = keras.layers.UpSampling2D(2)(keras.layers.Conv2D(6, 3, padding="same")(y))
+    x = layers.MaxUnpooling2D()([keras.layers.Add()([x, y]), indices])
+    model = keras.Model(image, keras.layers.Conv2D(3, 3, padding="same")(x), name="small")
+    model(np.random.default_rng(0).integers(0, 256, (2, *(side or 48 for side in size), 3), np.uint8), training=True)
+    return model
+
+
+def smooth(count, size=(60, 90)):
+    """Images of soft colours, in which a shift or a swap shows."""
+    random = np.random.default_rng(1)
+    coarse = random.integers(0, 256, (count, 7, 9, 3), np.uint8)
+    return [np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.BICUBIC)) for one in coarse]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return ProofImages("6 test images", [(f"image {i}", image) for i, image in enumerate(smooth(6))])
+
+
+def written(model, format, folder, images, **options):
+    path = folder / f"model{SUFFIXES[format]}"
+    return export_model.export_model(model, path, format=format, images=images, quick=True, **options)
+
+
+# Faults, as they happen: each changes what the graph of the export computes, and nothing of the model.
+
+
+def wrong_mean(answers, monkeypatch):
+    def faulty(model, images):
+        return answers(model, tf.clip_by_value(tf.cast(images, tf.float32) + 9.0, 0, 255))
+
+    return faulty
+
+
+def swapped_channels(answers, monkeypatch):
+    return lambda model, images: answers(model, images[..., ::-1])
+
+
+def missing_index(answers, monkeypatch):
+    unpool = pooling.unpool
+
+    def without_last(pooled, indices):
+        return unpool(
+            keras.ops.where(keras.ops.cast(indices, "int32") == 3, keras.ops.zeros_like(pooled), pooled), indices
+        )
+
+    return patched(answers, monkeypatch, pooling, "unpool", without_last)
+
+
+def transposed_axis(answers, monkeypatch):
+    def faulty(model, images, height, width, **options):
+        turned = tf.transpose(logits_at(model, images, height, width, **options), (0, 2, 1, 3))
+        return tf.image.resize(turned, (height, width))
+
+    return patched(answers, monkeypatch, serving, "logits_at", faulty)
+
+
+def wrong_padding(answers, monkeypatch):
+    pad = keras.ops.pad
+    return patched(
+        answers, monkeypatch, keras.ops, "pad", lambda x, widths: pad(x, [(after, before) for before, after in widths])
+    )
+
+
+def patched(answers, monkeypatch, owner, name, function):
+    def faulty(model, images):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, function)
+            return answers(model, images)
+
+    return faulty
+
+
+FAULTS = (None, wrong_mean, swapped_channels, missing_index, transposed_axis, wrong_padding)
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: getattr(fault, "__name__", "none"))
+def test_a_planted_fault_fails_the_export_and_nothing_is_written(fault, format, model, images, tmp_path, monkeypatch):
+    if fault is None:
+        path = written(model, format, tmp_path, images)
+        found = carried_table(path, EXPORTERS[format].kind, REPORT)
+        assert found["agreement"]["pixels"] > 0.999 and len(found["agreement"]["classes_seen"]) == 3
+        return
+    monkeypatch.setattr(serving, "answers", fault(serving.answers, monkeypatch))
+    with pytest.raises(proof.ExportError, match=r"file does not do .* images of \d+x\d+ in batches of \d.* image \d"):
+        written(model, format, tmp_path, images)
+    assert not list(tmp_path.iterdir())
+
+
+# What is written.
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_a_file_is_proved_in_a_fresh_process_and_scored_like_its_model(format, records, tmp_path):
+    """Of a model of fixed size, to which the file itself resizes images of other sizes."""
+    from kseg.data.pipeline.load import open_split
+    from kseg.export.exported_facts import carried
+
+    model = tiny.build_tiny()
+    for variable in model.trainable_variables:
+        variable.assign(variable + np.random.default_rng(0).normal(0, 0.1, variable.shape))
+    model.get_layer("preprocess").label_set = carried(open_split(records, "val"))
+    path = tmp_path / f"tiny{SUFFIXES[format]}"
+    kseg.export_model(model, path, format=format, data_dir=records)
+    kind = EXPORTERS[format].kind
+    report = carried_table(path, kind, REPORT)
+    assert report["images"] == "5 images of split val of source and 16 procedural streets"
+    sizes = {(group["height"], group["width"]) for group in report["agreement"]["groups"]}
+    assert len(sizes) == 3 and all(height % 32 and width % 32 for height, width in sizes)
+    assert {group["batch"] for group in report["agreement"]["groups"]} == {1, 3}
+    assert report["scores"]["images"] == 5
+    assert abs(report["scores"]["mean_iou"] - report["scores"]["keras_mean_iou"]) < 0.002
+    assert report["latency"]["median_ms"] > 0 and report["latency"]["peak_memory_bytes"] > 1e6
+    facts = carried_table(path, kind, CLASSES)
+    assert facts["classes"] == ["road", "car", "sky"] and facts["ids"] == [[0], [1], [2]]
+    own = kseg.evaluate(model, records).confusion_matrix
+    found = kseg.evaluate(path, records).confusion_matrix
+    assert np.abs(own - found).sum() <= 0.002 * own.sum()
+    if format == "litert":
+        assert zipfile.ZipFile(path).namelist() == [CLASSES, REPORT]
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("quantize", ["float16", "int8"])
+def test_quantised_files_are_smaller_and_still_agree(format, quantize, images, tmp_path):
+    """Of fixed size: the resize of the images to it must not be spoilt. Of wide margins: the arithmetic is coarser."""
+    model = tiny.brightness_model((48, 64, 3))
+    model.layers[1].label_set = tiny.LABELS
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for i, image in enumerate(smooth(4, (64, 96))):
+        Image.fromarray(image).save(photographs / f"{i}.png")
+    calibration = photographs if quantize == "int8" else None
+    path = written(model, format, tmp_path, images, quantize=quantize, calibration_data=calibration)
+    found = carried_table(path, EXPORTERS[format].kind, REPORT)
+    assert found["quantize"] == quantize and found["limits"]["pixels"] == {"float16": 0.995, "int8": 0.97}[quantize]
+    assert quantize in {value.dtype.name for value in kernels_of(path) if value.ndim == 4}
+
+
+def kernels_of(path):
+    """The constants of a file."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        return [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer]
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    found = []
+    for tensor in interpreter.get_tensor_details():
+        try:
+            found.append(interpreter.get_tensor(tensor["index"]))
+        except ValueError:  # no constant
+            continue
+    return found
+
+
+def test_what_is_not_ksegs_is_not_replaced(model, images, tmp_path):
+    mine = tmp_path / "model.onnx"
+    mine.write_bytes(b"mine")
+    with pytest.raises(kseg.InputError, match="is there already, and kseg did not export it"):
+        written(model, "onnx", tmp_path, images)
+    assert mine.read_bytes() == b"mine"
+    mine.unlink()
+    path = written(model, "onnx", tmp_path, images)
+    assert kind_of(path) == "ONNX"
+    before = path.read_bytes()
+    written(model, "onnx", tmp_path, images, label_set={**tiny.LABELS, "name": "other"})
+    assert path.read_bytes() != before and carried_table(path, "ONNX")["name"] == "other"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.onnx", {"format": "litert"}, r"must end in \.tflite"),
+        ("a.onnx", {"format": "saved"}, "must be one of savedmodel, onnx, litert"),
+        ("a", {"quantize": "int8", "calibration_data": "x"}, "savedmodel holds float32 alone.* onnx, litert"),
+        ("a.onnx", {"format": "onnx", "quantize": "int8"}, "calibration_data go together"),
+        ("a.onnx", {"format": "onnx", "calibration_data": "x"}, "calibration_data go together"),
+        ("a.onnx", {"format": "onnx", "data_dir": "nothing"}, "no such folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, options, message, model, tmp_path):
+    with pytest.raises(kseg.InputError, match=message):
+        kseg.export_model(model, tmp_path / name, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_runtime_that_stops_is_told(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x08\x3a\x00")
+    with pytest.raises(proof.ExportError, match="The runtime of the ONNX file ended with code 1: .*"):
+        with proof.in_a_process(tmp_path / "a.onnx", "ONNX"):
+            pass
+
+
+def test_the_program_that_runs_files_imports_no_kseg():
+    code = f"import runpy, sys; runpy.run_path({alone.__file__!r}); assert 'kseg' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_where_images_come_from(records, tmp_path):
+    """Those the user names; those of the run, if they are there; streets."""
+    model = tiny.brightness_model((32, 48, 3))
+    model.layers[1].label_set = {**tiny.LABELS, "name": "train_ids"}
+    assert images_for(model, None, images=2).where == "2 procedural streets"
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "flags.txt").write_text(f"--model=unet\n--data_dir={records}\n")
+    found = images_for(model, run, images=4)
+    assert found.where == "4 images of split val of source" and len(found.split) == 5
+    (run / "flags.txt").write_text(f"--model=unet\n--data_dir={tmp_path}/gone\n")
+    gone = images_for(model, run / "best.keras", images=4)
+    assert gone.where == "4 procedural streets" and "The run's records are not used" in gone.notes[0]
+    photographs = records.parent / "source" / "val" / "images"
+    assert images_for(model, run, photographs, 3).where == "3 photographs of folder images"
+
+
+# The graph.
+
+
+def test_the_antialiased_resize_is_tensorflows():
+    images = tf.constant(smooth(2, (50, 70)), tf.float32)
+    for size in ((23, 31), (50, 33), (80, 100), (50, 70)):
+        expected = tf.image.resize(images, size, antialias=True)
+        found = serving.portable_resize(images, *map(tf.constant, size), antialias=True)
+        np.testing.assert_allclose(found, expected, atol=2e-3)  # of 255
+
+
+def test_norms_are_folded_into_every_kind_of_convolution():
+    """But not where the convolution's own result is used too, has an activation, or was added to another."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 24, 3))
+    conv = keras.layers.Conv2D(4, 3, padding="same", bias_initializer="normal")
+    shared = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)
+    x = layers.BatchNormalization()(conv(image))  # folded
+    x = layers.BatchNormalization(scale=False)(keras.layers.DepthwiseConv2D(3, depth_multiplier=2)(x))  # folded
+    x = layers.BatchNormalization(center=False)(keras.layers.Conv2DTranspose(4, 4, strides=2)(x))  # folded
+    x = layers.BatchNormalization()(shared(layers.BatchNormalization()(shared(x))))  # both, each with its kernel
+    y = keras.layers.Conv2D(4, 1)(x)
+    x = keras.layers.Add()([layers.BatchNormalization()(y), y])  # y is used twice
+    x = layers.BatchNormalization()(x)  # of a sum
+    x = layers.BatchNormalization()(keras.layers.Conv2D(4, 1, activation="relu")(x))
+    model = keras.Model(image, x)
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    pixels = random.uniform(size=(2, 16, 24, 3)).astype(np.float32)
+    folding = Folding()
+    folding.find(lambda x: model(x, training=False), tf.TensorSpec((None, 16, 24, 3)))
+    assert (folding.norms, folding.count) == (8, 5)
+    with folding.applied():
+        found = tf.function(lambda x: model(x, training=False), autograph=False)(pixels)
+    np.testing.assert_allclose(found, model(pixels, training=False), rtol=2e-5)
+
+
+def test_an_export_of_a_model_trained_in_mixed_precision_computes_in_float32():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build()
+    finally:
+        keras.config.set_dtype_policy(before)
+    same = serving.in_float32(model)
+    assert {layer.compute_dtype for layer in same.layers} == {"float32"}
+    assert all(np.array_equal(a, b) for a, b in zip(same.get_weights(), model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(("package", "format"), [("tf2onnx", "onnx"), ("ai_edge_litert", "litert")])
+def test_a_missing_package_is_named(package, format, model, images, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(kseg.InputError, match=rf"needs the package {package}.* 'kseg\[{format}\]'"):
+        written(model, format, tmp_path, images)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,178 @@
+"""The page of a web export in headless Chromium, opened from the file system."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from browsing import click, open_page, press, texts, wait, wider_than_screen
+from PIL import Image
+from test_exports import smooth
+
+import kseg
+from kseg import layers
+from kseg.export import web_folder
+from kseg.export.export_model import export_model
+from kseg.export.proof import ExportError
+from kseg.export.proof_images import ProofImages
+from kseg.inference.outside.carried_files import REPORT
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="Chromium is not here: apt-get install chromium chromium-driver",
+)
+pytest.importorskip("tf2onnx")
+LABELS = {**tiny.LABELS, "classes": ["road", "a <b>car</b>", "sky"]}
+
+
+def build():
+    """Norm, pooling with positions and unpooling: few operations, but those that break."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((None, None, 3))
+    x = layers.Preprocess((124, 116, 104), (60, 60, 60), multiple=2, label_set=LABELS)(image)
+    x = layers.BatchNormalization()(keras.layers.Conv2D(6, 3, padding="same", activation="relu")(x))
+    x, indices = layers.MaxPooling2DWithArgmax()(x)
+    x = layers.MaxUnpooling2D()([keras.layers.Conv2D(6, 3, padding="same")(x), indices])
+    return keras.Model(image, keras.layers.Conv2D(3, 3, padding="same")(x), name="street_labels")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return ProofImages("2 test images", [(f"image {i}", image) for i, image in enumerate(smooth(2))])
+
+
+@pytest.fixture(scope="module")
+def page(model, images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("web") / "page"
+    return export_model(model, folder, format="web", images=images, quick=True)
+
+
+@pytest.fixture(scope="module")
+def opened(page, browser):
+    browser.get_log("performance")
+    open_page(browser, page)
+    wait_for(browser, "Ready")
+    return browser
+
+
+def wait_for(browser, beginning):
+    def there():
+        assert not texts(browser, "#error")[0]
+        return texts(browser, "#status")[0].startswith(beginning)
+
+    wait(browser, there, 120)
+
+
+def choose_photograph(browser, path):
+    browser.execute_script("ksegPage.found = []; document.getElementById('status').textContent = '';")
+    browser.find_element("id", "photograph").send_keys(str(path))
+    wait_for(browser, "Labelled")
+
+
+def test_labels_and_confidences_are_kerass_and_nothing_leaves_the_page(opened, model, tmp_path):
+    for i, image in enumerate(smooth(4, size=(75, 101))):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        choose_photograph(opened, tmp_path / f"{i}.png")
+        found = opened.execute_script("const f = ksegPage.found[0]; return [[...f.labels], [...f.confidence]]")
+        expected, confidence = kseg.predict(model, image, return_confidence=True)
+        labels, sure = (np.array(part).reshape(expected.shape) for part in found)
+        assert (labels == expected).mean() >= 0.995
+        assert np.quantile(np.abs(sure - confidence), 0.99) < 0.02  # weights of 16 bits
+    shares = dict(zip(texts(opened, "#legend tbody th"), shares_of(opened), strict=True))
+    counted = np.bincount(expected.ravel(), minlength=3) / expected.size
+    for name, share in zip(LABELS["classes"], counted, strict=True):
+        assert shares.get(name, 0) == pytest.approx(100 * share, abs=0.6)
+    asked = [json.loads(line["message"])["message"] for line in opened.get_log("performance")]
+    urls = [line["params"]["request"]["url"] for line in asked if line["method"] == "Network.requestWillBeSent"]
+    assert urls and all(url.split(":")[0] in ("file", "blob", "data") for url in urls)
+
+
+def shares_of(browser):
+    return [float(text.split()[-2]) for text in texts(browser, "#legend tbody td:nth-child(2)")]
+
+
+def test_names_are_text_and_keys_move_the_divider(opened, tmp_path):
+    assert texts(opened, "h1") == ["street_labels"] and "a <b>car</b>" in texts(opened, "#legend tbody th")
+    Image.fromarray(smooth(1)[0]).save(tmp_path / "one.png")
+    choose_photograph(opened, tmp_path / "one.png")
+    opened.execute_script("document.getElementById('stage').focus()")
+    before = opened.execute_script("return ksegPage.position")
+    from selenium.webdriver.common.keys import Keys
+
+    press(opened, Keys.END)
+    left = pixels(opened)
+    np.testing.assert_array_equal(left, smooth(1)[0])  # the photograph alone
+    press(opened, Keys.HOME)
+    assert opened.execute_script("return ksegPage.position") == before == 0
+    assert (pixels(opened) != left).any()
+
+
+def pixels(browser):
+    script = """
+        const view = document.getElementById('view');
+        return [view.height, view.width, [...view.getContext('2d').getImageData(0, 0, view.width, view.height).data]]"""
+    height, width, values = browser.execute_script(script)
+    return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def test_a_second_model_stands_beside_and_a_phone_shows_everything(opened, page, tmp_path):
+    Image.fromarray(smooth(1)[0]).save(tmp_path / "one.png")
+    choose_photograph(opened, tmp_path / "one.png")
+    opened.find_element("id", "second").send_keys(str(page / "model.js"))
+    wait(opened, lambda: opened.execute_script("return ksegPage.found.length") == 2, 120)
+    first, second = opened.execute_script("return ksegPage.found.map((f) => [...f.labels])")
+    assert first == second
+    opened.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
+    assert wider_than_screen(opened, 390) == []
+    click(opened, "summary")
+    assert "of the pixels" in texts(opened, "#facts")[0]
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_what_is_no_picture_is_said_and_the_page_goes_on(opened, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    opened.find_element("id", "photograph").send_keys(str(tmp_path / "text.png"))
+    wait(opened, lambda: "cannot read text.png" in texts(opened, "#error")[0], 60)
+    Image.fromarray(smooth(1)[0]).save(tmp_path / "one.png")
+    opened.execute_script("document.getElementById('error').textContent = ''")
+    choose_photograph(opened, tmp_path / "one.png")
+
+
+def test_the_folder_carries_classes_and_proof_and_an_own_folder_stays(page, model, images, tmp_path):
+    assert json.loads((page / "classes.json").read_text())["classes"] == LABELS["classes"]
+    report = json.loads((page / REPORT).read_text())
+    assert report["kind"] == "web page" and report["quantize"] == "float16" and "WebAssembly" in str(report["versions"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("my page")
+    with pytest.raises(kseg.InputError, match="kseg did not write"):
+        export_model(model, tmp_path / "mine", format="web", images=images, quick=True)
+    assert (tmp_path / "mine" / "index.html").read_text() == "my page"
+
+
+def test_a_page_that_swaps_channels_fails_the_proof(model, images, tmp_path, monkeypatch):
+    asset = web_folder._asset
+
+    def faulty(name):
+        swap = (
+            b"pixels.forEach((_, i) => { if (i % 3 === 0) [pixels[i], pixels[i + 2]] = [pixels[i + 2], pixels[i]]; });"
+        )
+        content = asset(name)
+        if name == "worker.js":
+            mark = b"  const begin = performance.now();\n"
+            assert mark in content
+            content = content.replace(mark, mark + swap)
+        return content
+
+    monkeypatch.setattr(web_folder, "_asset", faulty)
+    with pytest.raises(ExportError, match="of its labels here are those that kseg found|does not do what"):
+        export_model(model, tmp_path / "page", format="web", images=images, quick=True)
+    assert not list(tmp_path.rglob("index.html"))
