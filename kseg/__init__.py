@@ -60,7 +60,9 @@ if TYPE_CHECKING:  # what editors and type checkers read instead of the table; a
     from kseg.data.pipeline.load import load_dataset as load_dataset
     from kseg.data.records.prepare import prepare_dataset as prepare_dataset
     from kseg.evaluation.evaluate import evaluate as evaluate
-    from kseg.export.savedmodel import export_saved_model as export_saved_model
+    from kseg.evaluation.temperature import calibrate as calibrate
+    from kseg.export.export_model import export_model as export_model
+    from kseg.export.export_model import export_saved_model as export_saved_model
     from kseg.inference.loading import load_model as load_model
     from kseg.inference.predict import predict as predict
     from kseg.io.errors import InputError as InputError

@@ -1,5 +1,12 @@
 """What gives label maps and is no keras.Model: the base of SavedModels, models from outside and folders of maps."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
 from kseg.io.errors import InputError
 
 

@@ -23,7 +23,7 @@ from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.outside.runtimes import open_file, runtime_errors
 from kseg.inference.resizing import resized
 from kseg.io.errors import InputError
-from kseg.io.files import reading
+from kseg.io.files import StrPath, reading
 from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
 from kseg.layers.preprocessing import preprocess_layer

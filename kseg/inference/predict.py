@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from kseg.io.files import checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image
 
 if TYPE_CHECKING:
-    import keras
+    pass
+
 
 def predict(model, image, *, tile=None, scales=(1.0,), flip=False, return_confidence=False, ids="train"):
     """Label an image, or a list of images of any sizes.

@@ -1,14 +1,18 @@
 """`kseg.train`: refuse what can be refused, and choose TensorFlow's kernels, while it is not imported; then train."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pathlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kseg.data.records.manifest import MANIFEST, load_manifest
 from kseg.inference.model_paths import described_model
 from kseg.io.errors import is_whole
-from kseg.io.files import checked_path
+from kseg.io.files import StrPath, checked_path
 from kseg.io.progress import Waiting
 from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder, describe

@@ -6,9 +6,10 @@ Nothing is guessed: what the file does not show and the description does not say
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 from kseg.data.datasets import WITH_CLASSES, info_of
-from kseg.data.labels import IGNORE_LABEL
+from kseg.data.labels import IGNORE_LABEL, LabelSet
 from kseg.inference.outside.class_map import ClassMap, read_table
 from kseg.inference.outside.file_kinds import DESCRIPTION, KSEG, LABEL_MAPS, kind_of
 from kseg.io.errors import InputError, MissingFileError, is_whole
