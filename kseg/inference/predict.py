@@ -1,8 +1,11 @@
 """`kseg.predict`, and label maps of files and of splits."""
 
+from __future__ import annotations
+
 import collections.abc
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +23,9 @@ from kseg.inference.predictor import confident_predictor, predictor
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image
+
+if TYPE_CHECKING:
+    pass
 
 
 def predict(model, image, *, tile=None, scales=(1.0,), flip=False, return_confidence=False, ids="train"):

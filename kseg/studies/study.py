@@ -1,5 +1,7 @@
 """`kseg.study`: train every model with every seed on every data set, within one budget, and compare them."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
