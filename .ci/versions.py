@@ -3,7 +3,7 @@
     python .ci/versions.py [FOLDER] [--only=NAME,NAME]
 
 Installs the wheel with the lowest and the newest versions that setup.cfg allows on every Python that is here, and runs
-tests/programs/smoke.py there; also what docs/versions.md says for JAX without TensorFlow, and the quickstart's
+tests/programs/smoke.py there; also what docs/reference/versions.md says for JAX without TensorFlow, and the quickstart's
 commands. FOLDER keeps environments and logs. Needs uv, build and twine; uv's cache makes the second time cheap.
 """
 
@@ -24,7 +24,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 HERE = "{}.{}".format(*sys.version_info)
 AT_ONCE = 2  # environments that are made and tried side by side
 SMOKE = str(CLONE / "tests" / "programs" / "smoke.py")
-# As docs/versions.md has it, which a test holds equal: what an installed kseg needs besides TensorFlow.
+# As docs/reference/versions.md has it, which a test holds equal: what an installed kseg needs besides TensorFlow.
 REQUIREMENTS = """
 from importlib.metadata import requires
 for line in requires('kseg'):

@@ -26,13 +26,13 @@ def test_the_version_is_in_one_place_and_the_citation_repeats_it(root):
 
 
 def test_the_bounds_in_the_docs_are_those_of_the_package(root):
-    rows = re.findall(r"^\| `([\w-]+)` \| `([^`]+)` \|", (root / "docs" / "versions.md").read_text("utf-8"), re.M)
+    rows = re.findall(r"^\| `([\w-]+)` \| `([^`]+)` \|", (root / "docs" / "reference" / "versions.md").read_text("utf-8"), re.M)
     assert dict(rows) == requirements(root)
 
 
 def test_what_the_docs_say_of_jax_alone_is_what_ci_tries(root):
     tried = runpy.run_path(str(root / ".ci" / "versions.py"))
-    text = (root / "docs" / "versions.md").read_text("utf-8")
+    text = (root / "docs" / "reference" / "versions.md").read_text("utf-8")
     block = "".join(f"    {line}\n" for line in tried["REQUIREMENTS"].strip().split("\n"))
     assert f'    python -c "\n{block}    " > requirements.txt\n' in text
     assert tried["JAX"] == f"jax{requirements(root)['jax']}" and f"`'{tried['JAX']}'`" in text

@@ -121,7 +121,7 @@ class Scores:
     per_image: dict[str, float] = dataclasses.field(default_factory=dict)
     split: str = ""
     group_by: str = ""
-    groups: dict = dataclasses.field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     epoch: int | None = None
     step: int | None = None
 
