@@ -26,7 +26,9 @@ def test_the_version_is_in_one_place_and_the_citation_repeats_it(root):
 
 
 def test_the_bounds_in_the_docs_are_those_of_the_package(root):
-    rows = re.findall(r"^\| `([\w-]+)` \| `([^`]+)` \|", (root / "docs" / "reference" / "versions.md").read_text("utf-8"), re.M)
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| `([^`]+)` \|", (root / "docs" / "reference" / "versions.md").read_text("utf-8"), re.M
+    )
     assert dict(rows) == requirements(root)
 
 
