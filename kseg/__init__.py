@@ -9,6 +9,7 @@ TensorFlow logs, unless TF_CPP_MIN_LOG_LEVEL is set (`kseg.io.tensorflow_log`).
 import contextlib
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 from kseg.io.import_hook import around_import
 from kseg.io.runtime import keep_buffers
@@ -47,12 +48,37 @@ keep_buffers()
 quiet_tensorflow()
 
 
-def __getattr__(name):
-    if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
-    if name in _SUBMODULES:
-        return importlib.import_module(f"kseg.{name}")
-    raise AttributeError(f"module 'kseg' has no attribute {name!r}")
+if TYPE_CHECKING:  # what editors and type checkers read instead of the table; a test holds both equal
+    from kseg import blocks as blocks
+    from kseg import data as data
+    from kseg import layers as layers
+    from kseg import losses as losses
+    from kseg import metrics as metrics
+    from kseg import models as models
+    from kseg import settings as settings
+    from kseg import visualization as visualization
+    from kseg.data.pipeline.load import load_dataset as load_dataset
+    from kseg.data.records.prepare import prepare_dataset as prepare_dataset
+    from kseg.evaluation.evaluate import evaluate as evaluate
+    from kseg.evaluation.temperature import calibrate as calibrate
+    from kseg.export.export_model import export_model as export_model
+    from kseg.export.export_model import export_saved_model as export_saved_model
+    from kseg.inference.loading import load_model as load_model
+    from kseg.inference.predict import predict as predict
+    from kseg.io.errors import InputError as InputError
+    from kseg.models import MODELS as MODELS
+    from kseg.models import build_model as build_model
+    from kseg.reports.comparison import compare as compare
+    from kseg.studies.study import study as study
+    from kseg.training.launch import train as train
+else:  # hidden from them, for whom it would make any name one of kseg's
+
+    def __getattr__(name):
+        if name in _MODULES:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        if name in _SUBMODULES:
+            return importlib.import_module(f"kseg.{name}")
+        raise AttributeError(f"module 'kseg' has no attribute {name!r}")
 
 
 def __dir__():

@@ -7,6 +7,7 @@ settings take the names from here, and --help loads no NumPy.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
 
@@ -85,7 +86,7 @@ class Score:
     """A score: its title in tables, and what gives it, (...), of ClassCounts (..., C); nan where there is none."""
 
     title: str
-    of: Callable
+    of: Callable[[ClassCounts], Any]
 
 
 def _mean(name):

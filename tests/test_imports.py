@@ -3,6 +3,8 @@
 import ast
 import graphlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -151,3 +153,76 @@ def test_flags_stay_in_the_commands_and_tensorflow_out_of_the_portable_rooms(roo
             with_tensorflow.add(name)
     assert with_flags == {"commands"}
     assert with_tensorflow <= TENSORFLOW
+
+
+# Of the standard library: modules that some systems lack, and what Windows' `os` lacks.
+OF_SOME_SYSTEMS = {
+    "curses",
+    "fcntl",
+    "grp",
+    "msvcrt",
+    "posix",
+    "pty",
+    "pwd",
+    "readline",
+    "resource",
+    "syslog",
+    "termios",
+}
+OF_SOME_SYSTEMS |= {"tty", "winreg", "_posixshmem", "_winapi"}
+NOT_ON_WINDOWS = ("fork", "getuid", "killpg", "pread", "pwrite", "sched_getaffinity", "setsid", "sysconf", "uname")
+
+
+def running_at_import(tree):
+    """The nodes of a module that run when it is imported: all but the insides of functions."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield node
+            yield from running_at_import(node)
+
+
+def of_some_systems(text):
+    """What a module needs at import that some systems lack."""
+    nodes = list(running_at_import(ast.parse(text)))
+    attributes = [node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os"]
+    return sorted(OF_SOME_SYSTEMS & set(imported_packages(nodes)) | set(NOT_ON_WINDOWS) & set(attributes))
+
+
+def test_no_module_needs_one_system_to_be_imported(root):
+    found = {name: of_some_systems(path.read_text("utf-8")) for name, path in modules_of(root / "kseg").items()}
+    assert {name: needed for name, needed in found.items() if needed} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import resource", ["resource"]),
+        ("if True:\n    from fcntl import flock", ["fcntl"]),
+        ("class A:\n    import pwd", ["pwd"]),
+        ("import os\nCORES = len(os.sched_getaffinity(0))", ["sched_getaffinity"]),
+        ("def late():\n    import resource, os\n    os.fork()", []),
+        ("import os\nHERE = os.getcwd()", []),
+    ],
+)
+def test_a_planted_need_of_one_system_is_found(text, expected):
+    assert of_some_systems(text) == expected
+
+
+def test_the_commands_can_be_imported_where_windows_lacks_something(root):
+    """What `import kseg` runs, and every `--help`: modules and names of one system are taken away first."""
+    program = f"""
+import os, sys
+import multiprocessing, subprocess, tempfile, numpy, PIL.Image, tqdm, wrapt  # others' modules look before they use
+sys.modules.update(dict.fromkeys({sorted(OF_SOME_SYSTEMS)}))
+for name in {NOT_ON_WINDOWS}:
+    delattr(os, name)
+import importlib, pkgutil
+import kseg
+rooms = [kseg] + [importlib.import_module(f"kseg.{{room}}") for room in ("io", "settings", "commands")]
+for room in rooms[1:]:
+    for module in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
+        importlib.import_module(module.name)
+print(len(sys.modules), kseg.__version__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,7 @@
 """Weights of the classes in a loss, from the pixels that a training split has of each."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kseg.io.errors import InputError
@@ -8,7 +10,11 @@ from kseg.settings import parse_class_weights
 _EXPONENTS = {"median_frequency": 1.0, "inverse_sqrt_frequency": 0.5}
 
 
-def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
+def median_frequency_weights(
+    pixel_counts: Sequence[int] | np.ndarray,
+    present_pixels: Sequence[int] | np.ndarray | None = None,
+    exponent: float = 1.0,
+) -> np.ndarray:
     """Class weights (median frequency / frequency) ** exponent (Eigen & Fergus 2015, arXiv 1411.4734, 6.3.2).
 
     Args:
@@ -37,7 +43,12 @@ def median_frequency_weights(pixel_counts, present_pixels=None, exponent=1.0):
     return weights
 
 
-def class_weights(kind, pixel_counts, num_classes, present_pixels=None):
+def class_weights(
+    kind: str,
+    pixel_counts: Sequence[int] | np.ndarray,
+    num_classes: int,
+    present_pixels: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray | None:
     """Class weights as the setting `class_weights` names them.
 
     Args:

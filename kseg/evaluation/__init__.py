@@ -1,7 +1,7 @@
 """A model and data in, scores out. A protocol is one entry of PROTOCOLS, from which --protocol and its help follow."""
 
 import pkgutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Protocol(NamedTuple):
@@ -15,9 +15,9 @@ class Protocol(NamedTuple):
     function: str
     help: str
     takes_pairs: bool = True
-    options: tuple = ()
+    options: tuple[str, ...] = ()
 
-    def score(self, model, data, **options):
+    def score(self, model: Any, data: Any, **options: Any) -> Any:
         """Return the scores; data: a split of `kseg.data.pipeline.load.open_split`, or pairs (image, label)."""
         return pkgutil.resolve_name(self.function)(model, data, **options)
 

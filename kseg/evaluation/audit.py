@@ -7,6 +7,8 @@ Where the classes are those present in each image (in truth or prediction) and t
 same holds with C the mean number of classes per image, for images of equal size.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 
@@ -30,7 +32,7 @@ class Interval:
     low: float
     high: float
 
-    def meet(self, interval):
+    def meet(self, interval: Interval | None) -> Interval | None:
         """Return the common part with another interval (which may be None), or None if there is none."""
         if interval is None:
             return None
@@ -38,7 +40,7 @@ class Interval:
         high = min(self.high, interval.high)
         return Interval(low, high) if low <= high + _SLACK else None
 
-    def whole_numbers(self):
+    def whole_numbers(self) -> tuple[int, ...]:
         """Return the whole numbers from 2 to 255 that lie in it."""
         low = max(math.ceil(self.low - _SLACK), 2)
         return tuple(range(low, math.floor(min(self.high, _LARGEST) + _SLACK) + 1))
@@ -61,20 +63,20 @@ class RowAudit:
     BY_CHANCE.
     """
 
-    published: dict
+    published: dict[str, float]
     pixel_accuracy: Interval | None
     from_accuracy: Interval | None
     from_specificity: Interval | None
     class_count: Interval | None
     micro_jaccard: Interval | None
-    averages: dict
+    averages: dict[str, str]
 
     @property
-    def fixed_counts(self):
+    def fixed_counts(self) -> tuple[int, ...]:
         """The whole numbers in `class_count`."""
         return self.class_count.whole_numbers() if self.class_count else ()
 
-    def cells(self):
+    def cells(self) -> dict[str, str]:
         """Return the row's column of the table: text by title."""
         whole = self.fixed_counts
         return {
@@ -92,7 +94,7 @@ class RowAudit:
 class Audit:
     """The rows' audits, and the class count that all of them could share (None: there is none); `str()` is a table."""
 
-    rows: tuple
+    rows: tuple[RowAudit, ...]
     shared_class_count: Interval | None
 
     def __str__(self):

@@ -1,9 +1,12 @@
 """`kseg.evaluate`: open the data, run the protocol."""
 
+from __future__ import annotations
+
 import collections.abc
 import inspect
 import os
 import pathlib
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from kseg.data.pipeline.load import open_split
 from kseg.evaluation import PROTOCOLS
@@ -15,28 +18,66 @@ from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks, looking
 from kseg.inference.predict import read_image
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path, reading
+from kseg.io.files import StrPath, checked_path, reading
 from kseg.io.images import decode_label
 
+if TYPE_CHECKING:
+    import keras
 
+    from kseg.inference.label_model import LabelModel
+    from kseg.metrics.cityscapes_scores import CityscapesScores
+    from kseg.metrics.fischer2021_scores import Fischer2021Scores
+    from kseg.metrics.scores import Scores
+
+    Model = keras.Model | LabelModel | StrPath
+    Data = StrPath | collections.abc.Iterable[Any]  # of pairs (image, label)
+
+
+@overload
 def evaluate(
-    model,
-    data,
+    model: Model,
+    data: Data,
     *,
-    protocol="standard",
-    label_set=None,
-    split="val",
-    batch_size=1,
-    label_space=None,
-    progress=False,
-    group_by=None,
-    label_resize=None,
-    train_mode_statistics=False,
-    class_map=None,
-    tile=None,
-    scales=(1.0,),
-    flip=False,
-):
+    protocol: Literal["standard"] = "standard",
+    label_set: str | None = None,
+    split: str = "val",
+    batch_size: int = 1,
+    label_space: str | None = None,
+    progress: bool = False,
+    group_by: str | None = None,
+    label_resize: str | None = None,
+    train_mode_statistics: bool = False,
+    class_map: dict[str, Any] | StrPath | None = None,
+    tile: int | None = None,
+    scales: collections.abc.Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Scores: ...
+@overload
+def evaluate(model: Model, data: Data, *, protocol: Literal["cityscapes"], **options: Any) -> CityscapesScores: ...
+@overload
+def evaluate(model: Model, data: Data, *, protocol: Literal["fischer2021"], **options: Any) -> Fischer2021Scores: ...
+@overload
+def evaluate(
+    model: Model, data: Data, *, protocol: str, **options: Any
+) -> Scores | CityscapesScores | Fischer2021Scores: ...
+def evaluate(
+    model: Model,
+    data: Data,
+    *,
+    protocol: str = "standard",
+    label_set: str | None = None,
+    split: str = "val",
+    batch_size: int = 1,
+    label_space: str | None = None,
+    progress: bool = False,
+    group_by: str | None = None,
+    label_resize: str | None = None,
+    train_mode_statistics: bool = False,
+    class_map: dict[str, Any] | StrPath | None = None,
+    tile: int | None = None,
+    scales: collections.abc.Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Scores | CityscapesScores | Fischer2021Scores:
     """Score a model on every image of a split.
 
     Protocol "standard": at the label's own resolution, the label set's classes, void ignored, one confusion matrix over

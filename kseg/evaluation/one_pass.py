@@ -20,7 +20,7 @@ class Scene(NamedTuple):
     index: int
     image: np.ndarray
     truth: np.ndarray
-    predictions: tuple
+    predictions: tuple[np.ndarray, ...]
     label: np.ndarray | None = None
     instances: np.ndarray | None = None
     confidences: tuple = ()

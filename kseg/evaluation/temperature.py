@@ -1,5 +1,7 @@
 """Temperature scaling: one number that makes a model's confidences honest and changes no label."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import keras
@@ -12,6 +14,7 @@ from kseg.inference.loading import as_model
 from kseg.inference.logits import logits_at
 from kseg.inference.predictor import compiled_for
 from kseg.io.errors import InputError
+from kseg.io.files import StrPath
 from kseg.io.progress import progress_bar
 from kseg.metrics.calibration import CalibrationCounts
 
@@ -44,7 +47,15 @@ class Temperature(NamedTuple):
         )
 
 
-def calibrate(model, data_dir, *, split="val", label_set=None, label_space=None, progress=False):
+def calibrate(
+    model: keras.Model | StrPath,
+    data_dir: StrPath,
+    *,
+    split: str = "val",
+    label_set: str | None = None,
+    label_space: str | None = None,
+    progress: bool = False,
+) -> tuple[keras.Model, Temperature]:
     """Fit a temperature on a split, and return the model that divides its logits by it.
 
     Guo et al. 2017 (arXiv 1706.04599, section 4.2): the temperature has the least negative log likelihood of the

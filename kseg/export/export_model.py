@@ -1,5 +1,7 @@
 """`kseg.export_model`: write a model in a format of other programs, prove it, and only then put it into its place."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import os
@@ -9,6 +11,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,12 +19,21 @@ import numpy as np
 from kseg.export import EXPORTERS
 from kseg.export.exported_facts import checked_model, own_ids
 from kseg.export.proof import in_a_process, in_this_process, prove
-from kseg.export.proof_images import IMAGES, calibration_images, images_for
+from kseg.export.proof_images import IMAGES, ProofImages, calibration_images, images_for
 from kseg.inference.model_paths import model_files
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of
 from kseg.io.errors import InputError
-from kseg.io.files import check_own, checked_path, json_text, refuse_inputs, replacing, replacing_content, writing
+from kseg.io.files import (
+    StrPath,
+    check_own,
+    checked_path,
+    json_text,
+    refuse_inputs,
+    replacing,
+    replacing_content,
+    writing,
+)
 
 QUICK_IMAGES = 3
 _LAST = {"savedmodel": "saved_model.pb", "web": "index.html"}  # of a folder: it is complete if this file is there
@@ -33,18 +45,18 @@ _SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".pth",
 
 
 def export_model(
-    model,
-    path,
+    model: keras.Model | StrPath,
+    path: StrPath,
     *,
-    format="savedmodel",
-    quantize=None,
-    calibration_data=None,
-    data_dir=None,
-    label_set=None,
-    quick=False,
-    images=None,
-    progress=False,
-):
+    format: str = "savedmodel",
+    quantize: Literal["float16", "int8"] | None = None,
+    calibration_data: StrPath | None = None,
+    data_dir: StrPath | None = None,
+    label_set: dict[str, Any] | None = None,
+    quick: bool = False,
+    images: ProofImages | None = None,
+    progress: bool = False,
+) -> pathlib.Path:
     """Write a model for programs that have no kseg, prove that it does the same, and return the path.
 
     What is written takes images uint8 (B, H, W, 3), RGB, of any size, and gives labels uint8 (B, H, W) and confidence
@@ -113,7 +125,13 @@ def export_model(
     return path
 
 
-def export_saved_model(model, path, *, label_set=None, images=None):
+def export_saved_model(
+    model: keras.Model | StrPath,
+    path: StrPath,
+    *,
+    label_set: dict[str, Any] | None = None,
+    images: ProofImages | None = None,
+) -> pathlib.Path:
     """Write a SavedModel that takes images of any size: `export_model` with the quick proof.
 
     Args:

@@ -1,5 +1,12 @@
 """What gives label maps and is no keras.Model: the base of SavedModels, models from outside and folders of maps."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
 from kseg.io.errors import InputError
 
 
@@ -10,11 +17,11 @@ class LabelModel:
     gives, None where only the data can say. reads: in words, what it is and how it takes images.
     """
 
-    label_set = None
-    num_classes = None
+    label_set: dict[str, Any] | None = None
+    num_classes: int | None = None
     reads = ""
 
-    def predict(self, images, height, width, names):
+    def predict(self, images: np.ndarray, height: int, width: int, names: Sequence[str]) -> np.ndarray:
         """Label images.
 
         Args:

@@ -23,7 +23,7 @@ from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.outside.runtimes import open_file, runtime_errors
 from kseg.inference.resizing import resized
 from kseg.io.errors import InputError
-from kseg.io.files import reading
+from kseg.io.files import StrPath, reading
 from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
 from kseg.layers.preprocessing import preprocess_layer
@@ -37,7 +37,7 @@ _UNREGISTERED = re.compile(r"Could not locate (class|function) '([^']+)'")
 REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
 
-def load_model(path):
+def load_model(path: StrPath) -> keras.Model | LabelModel:
     """Load a run folder (the weights it kept), a .keras file, or a contestant from outside.
 
     That is a SavedModel folder, an ONNX or TFLite file, or a folder of predicted label maps. hf://USER/NAME is any of

@@ -1,6 +1,7 @@
 """Probabilities of an image from several looks at it: windows that slide over it, other scales, its mirror image."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
@@ -34,7 +35,7 @@ class Looks:
     """
 
     tile: int | None = None
-    scales: tuple = (1.0,)
+    scales: Sequence[float] = (1.0,)
     flip: bool = False
 
     def __post_init__(self):
@@ -53,7 +54,7 @@ class Looks:
         object.__setattr__(self, "scales", tuple(map(float, scales)))
 
     @property
-    def single(self):
+    def single(self) -> bool:
         """Whether this is one look at the whole image as it is."""
         return self.tile is None and self.scales == (1.0,) and not self.flip
 

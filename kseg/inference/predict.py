@@ -1,8 +1,11 @@
 """`kseg.predict`, and label maps of files and of splits."""
 
+from __future__ import annotations
+
 import collections.abc
 import os
 import pathlib
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -18,11 +21,57 @@ from kseg.inference.looks import ONE_LOOK, Looks, looking
 from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import confident_predictor, predictor
 from kseg.io.errors import InputError, MissingFileError
-from kseg.io.files import checked_path, is_url, reading, refuse_inputs
+from kseg.io.files import StrPath, checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image
 
+if TYPE_CHECKING:
+    import keras
 
-def predict(model, image, *, tile=None, scales=(1.0,), flip=False, return_confidence=False, ids="train"):
+    from kseg.inference.label_model import LabelModel
+
+    Model = keras.Model | LabelModel | StrPath
+    Image = np.ndarray | StrPath | bytes
+    Images = list[Any] | tuple[Any, ...]  # of Image
+    Confident = tuple[np.ndarray, np.ndarray]  # labels and confidence
+    Ids = Literal["train", "dataset"]
+
+
+@overload
+def predict(
+    model: Model,
+    image: Image,
+    *,
+    tile: int | None = None,
+    scales: collections.abc.Sequence[float] = (1.0,),
+    flip: bool = False,
+    return_confidence: Literal[False] = False,
+    ids: Ids = "train",
+) -> np.ndarray: ...
+@overload
+def predict(model: Model, image: Image, *, return_confidence: Literal[True], **options: Any) -> Confident: ...
+@overload
+def predict(
+    model: Model,
+    image: Images,
+    *,
+    tile: int | None = None,
+    scales: collections.abc.Sequence[float] = (1.0,),
+    flip: bool = False,
+    return_confidence: Literal[False] = False,
+    ids: Ids = "train",
+) -> list[np.ndarray]: ...
+@overload
+def predict(model: Model, image: Images, *, return_confidence: Literal[True], **options: Any) -> list[Confident]: ...
+def predict(
+    model: Model,
+    image: Image | Images,
+    *,
+    tile: int | None = None,
+    scales: collections.abc.Sequence[float] = (1.0,),
+    flip: bool = False,
+    return_confidence: bool = False,
+    ids: Ids = "train",
+) -> np.ndarray | Confident | list[np.ndarray] | list[Confident]:
     """Label an image, or a list of images of any sizes.
 
     Args:

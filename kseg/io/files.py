@@ -15,6 +15,7 @@ import warnings
 
 from kseg.io.errors import FileAccessError, InputError, MissingFileError
 
+StrPath = str | os.PathLike[str]  # how a user may write a path
 LOCK = ".lock"
 _TEMPORARY = re.compile(r"\.tmp-\d+-(.+)")  # of a process that may be gone
 

@@ -31,7 +31,10 @@ def keep_buffers():
     if ALLOCATOR in os.environ:
         return
     os.environ[ALLOCATOR] = "true"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, and not every system knows these names
+        return
     if memory > _OWN_LIMIT:
         os.environ.setdefault(LIMIT, str(memory))
 

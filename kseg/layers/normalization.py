@@ -1,5 +1,7 @@
 """Batch norm by TensorFlow's fused kernel where it trains, and ParseNet's L2 normalisation with a learned scale."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -18,7 +20,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Raises: ValueError if training would normalise over one value per channel, which gives zeros.
     """
 
-    def __init__(self, axis=-1, momentum=0.9, epsilon=1e-5, **kwargs):
+    def __init__(self, axis: int = -1, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
@@ -38,7 +40,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             keras.backend.backend() == "tensorflow"
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
-            and not self.renorm
+            and not getattr(self, "renorm", False)  # Keras before 3.14 has none
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
             and self.variable_dtype == "float32"
         )
@@ -78,7 +80,7 @@ class ScaledL2Normalization(keras.layers.Layer):
     Raises: ValueError if epsilon is not positive.
     """
 
-    def __init__(self, scale=10.0, epsilon=1e-6, **kwargs):
+    def __init__(self, scale: float = 10.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         if epsilon <= 0:
             raise InputError(f"epsilon must be positive, got {epsilon}. Try 1e-6.")

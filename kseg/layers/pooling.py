@@ -1,6 +1,7 @@
 """2x2 windows: pooling with positions, its reverse, and both compiled by XLA where TensorFlow trains."""
 
 import functools
+from typing import Any
 
 import keras
 from keras import ops
@@ -23,7 +24,7 @@ class MaxPooling2DWithArgmax(keras.layers.Layer):
     def build(self, input_shape):
         halved(input_shape)
 
-    def call(self, x, training=None):
+    def call(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
         halved(x.shape)
         if compiles(training, x.shape):
             return pool_compiled(x)
@@ -42,7 +43,7 @@ class MaxUnpooling2D(keras.layers.Layer):
     Returns: (B, 2H, 2W, C) of the dtype of `pooled`. Raises: ValueError if the two shapes differ.
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         pooled, indices = inputs
         self.compute_output_shape([pooled.shape, indices.shape])
         if compiles(training, pooled.shape):

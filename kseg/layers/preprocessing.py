@@ -2,6 +2,8 @@
 
 import json
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -39,7 +41,15 @@ class Preprocess(keras.layers.Layer):
         width is known and is not a multiple.
     """
 
-    def __init__(self, mean, scale, multiple=1, label_set=None, size=None, **kwargs):
+    def __init__(
+        self,
+        mean: Sequence[float],
+        scale: Sequence[float],
+        multiple: int = 1,
+        label_set: dict[str, Any] | None = None,
+        size: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         for values in (mean, scale):
             if not isinstance(values, (list, tuple)) or not all(isinstance(value, numbers.Real) for value in values):

@@ -1,5 +1,7 @@
 """A network with a pyramid of maps, such as a backbone of KerasHub, as one layer of a model."""
 
+from typing import Any
+
 import keras
 
 
@@ -14,7 +16,7 @@ class Pyramid(keras.layers.Layer):
     Call: (B, H, W, 3). Returns: a list of maps, in the order of the network's.
     """
 
-    def __init__(self, network, **kwargs):
+    def __init__(self, network: keras.Model, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.network = network
         outputs = getattr(network, "pyramid_outputs", network.output)

@@ -1,5 +1,8 @@
 """DeepLabV3's atrous spatial pyramid pooling as one layer: keras-cv's, for where keras-cv is not or cannot run."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -16,7 +19,7 @@ class SpatialPyramidPooling(keras.layers.Layer):
     Call: (B, H, W, C). Returns: (B, H, W, num_channels).
     """
 
-    def __init__(self, dilation_rates, num_channels=256, **kwargs):
+    def __init__(self, dilation_rates: Sequence[int], num_channels: int = 256, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dilation_rates = list(dilation_rates)
         self.num_channels = num_channels

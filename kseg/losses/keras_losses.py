@@ -1,5 +1,8 @@
 """CrossEntropy, SegmentationLoss for compile."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -20,7 +23,9 @@ class Objective(keras.losses.Loss):
         return mean_of_terms(self.terms, y_true, y_pred)
 
 
-def cross_entropy(labels, logits, class_weights=None, ignore_label=255):
+def cross_entropy(
+    labels: Any, logits: Any, class_weights: Sequence[float] | None = None, ignore_label: int = 255
+) -> tuple[Any, Any]:
     """Softmax cross entropy summed over the valid pixels, and their number; in float32, compiles under XLA.
 
     The denominator is the number of valid pixels, not the sum of their weights (as in SegNet, Badrinarayanan
@@ -50,13 +55,13 @@ class SegmentationLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        loss="cross_entropy",
-        class_weights=None,
-        focal_gamma=FOCAL_GAMMA,
-        top_k_share=TOP_K_SHARE,
-        ignore_label=255,
-        name="segmentation_loss",
-    ):
+        loss: str = "cross_entropy",
+        class_weights: Sequence[float] | None = None,
+        focal_gamma: float = FOCAL_GAMMA,
+        top_k_share: float = TOP_K_SHARE,
+        ignore_label: int = 255,
+        name: str = "segmentation_loss",
+    ) -> None:
         super().__init__(name=name, dtype="float32")  # a bfloat16 default would round labels
         self._options = {
             "loss": loss,
@@ -86,7 +91,9 @@ class CrossEntropy(keras.losses.Loss):
     Raises: ValueError for sample weights and the class_weight of `fit`, as `SegmentationLoss`.
     """
 
-    def __init__(self, class_weights=None, ignore_label=255, name="cross_entropy"):
+    def __init__(
+        self, class_weights: Sequence[float] | None = None, ignore_label: int = 255, name: str = "cross_entropy"
+    ) -> None:
         super().__init__(name=name, dtype="float32")  # a bfloat16 default would round labels
         self.class_weights = _numbers(class_weights)
         self.ignore_label = ignore_label

@@ -2,8 +2,8 @@
 
 import functools
 import pkgutil
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -20,11 +20,17 @@ class Term(NamedTuple):
     """
 
     weight: float
-    total: Callable
-    count: Callable
+    total: Callable[[Any, Any], Any]
+    count: Callable[[Any, int], Any]
 
 
-def loss_terms(loss, class_weights=None, focal_gamma=FOCAL_GAMMA, top_k_share=TOP_K_SHARE, ignore_label=255):
+def loss_terms(
+    loss: str,
+    class_weights: Sequence[float] | None = None,
+    focal_gamma: float = FOCAL_GAMMA,
+    top_k_share: float = TOP_K_SHARE,
+    ignore_label: int = 255,
+) -> list[Term]:
     """Return the Terms of a sum of losses.
 
     Args:
@@ -46,7 +52,7 @@ def loss_terms(loss, class_weights=None, focal_gamma=FOCAL_GAMMA, top_k_share=TO
     return terms
 
 
-def mean_of_terms(terms, labels, logits):
+def mean_of_terms(terms: Sequence[Term], labels: Any, logits: Any) -> Any:
     """Return the sum of weight * total / max(count, 1) over Terms, a float32 scalar: the loss of a whole batch."""
     counted = [(term, term.count(labels, logits.shape[-1])) for term in terms]
     return sum(term.weight * term.total(labels, logits) / ops.maximum(count, 1.0) for term, count in counted)

@@ -49,7 +49,7 @@ class Interval:
     above: float
 
     @classmethod
-    def of(cls, difference, resampled):
+    def of(cls, difference: float, resampled: np.ndarray) -> "Interval":
         """The interval of a difference from an array of resampled ones."""
         known = resampled[~np.isnan(resampled)]
         if not len(known) or np.isnan(difference):

@@ -8,12 +8,13 @@ import dataclasses
 import json
 import math
 import os
+from typing import Any
 
 import numpy as np
 
 from kseg.data.datasets import cityscapes
 from kseg.io.errors import InputError
-from kseg.io.files import write_atomic
+from kseg.io.files import StrPath, write_atomic
 from kseg.metrics.scores import check_complete
 from kseg.score_table import ratio
 
@@ -189,35 +190,35 @@ class CityscapesScores:
     size. The means leave nan out. `confusion_matrix`: int64 (34, 34) of regular ids, rows the truth.
     """
 
-    class_iou: dict
-    class_iiou: dict
-    category_iou: dict
-    category_iiou: dict
+    class_iou: dict[str, float]
+    class_iiou: dict[str, float]
+    category_iou: dict[str, float]
+    category_iiou: dict[str, float]
     confusion_matrix: np.ndarray
     images: int
     protocol = "cityscapes"
 
     @property
-    def mean_iou(self):
+    def mean_iou(self) -> float:
         """Mean class IoU, the number that the benchmark is ranked by (averageScoreClasses)."""
         return _average(self.class_iou)
 
     @property
-    def mean_iiou(self):
+    def mean_iiou(self) -> float:
         """Mean class iIoU (averageScoreInstClasses)."""
         return _average(self.class_iiou)
 
     @property
-    def mean_category_iou(self):
+    def mean_category_iou(self) -> float:
         """Mean category IoU (averageScoreCategories)."""
         return _average(self.category_iou)
 
     @property
-    def mean_category_iiou(self):
+    def mean_category_iiou(self) -> float:
         """Mean category iIoU (averageScoreInstCategories)."""
         return _average(self.category_iiou)
 
-    def official(self):
+    def official(self) -> dict[str, Any]:
         """Return everything as the dict that cityscapesScripts writes: classScores, averageScoreClasses, ..."""
         rows = self.confusion_matrix.sum(1).tolist()
         total = int(self.confusion_matrix.sum())
@@ -235,7 +236,7 @@ class CityscapesScores:
             "averageScoreInstCategories": self.mean_category_iiou,
         }
 
-    def to_json(self, path):
+    def to_json(self, path: StrPath) -> None:
         """Write `official()` as cityscapesScripts does, nan as a bare NaN; completely or not at all."""
         write_atomic(os.fspath(path), json.dumps(self.official(), sort_keys=True, indent=4).encode())
 

@@ -5,7 +5,9 @@ import numpy as np
 from kseg.io.errors import InputError, check_whole
 
 
-def confusion_matrix(labels, predictions, num_classes, ignore_label=255):
+def confusion_matrix(
+    labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int = 255
+) -> tuple[np.ndarray, int]:
     """Counts pairs of (truth, prediction) over the valid pixels, in NumPy.
 
     Args:

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from kseg.data.labels import IGNORE_LABEL
-from kseg.io.files import write_json
+from kseg.io.files import StrPath, write_json
 from kseg.score_table import SCORE_NAMES, ratio
 
 
@@ -53,7 +53,7 @@ class Fischer2021Scores:
             lines.append(f"WARNING: {self.out_of_range} pixels have a label that is neither a class nor void.")
         return "\n".join(lines)
 
-    def to_json(self, path):
+    def to_json(self, path: StrPath) -> None:
         """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
         write_json(path, dataclasses.asdict(self))
 

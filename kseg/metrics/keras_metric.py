@@ -1,5 +1,8 @@
 """The scores as a Keras metric."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -11,7 +14,7 @@ from kseg.score_table import five_of_counts
 _LIMB = 2**30  # JAX has no int64 by default: there a count is high * 2**30 + low, both int32
 
 
-def batch_confusion_matrix(labels, predictions, num_classes, ignore_label=255):
+def batch_confusion_matrix(labels: Any, predictions: Any, num_classes: int, ignore_label: int = 255) -> Any:
     """Counts pairs of (truth, prediction) with `keras.ops`; compiles under XLA, sizes may be dynamic.
 
     Args:
@@ -57,7 +60,14 @@ class SegmentationScores(keras.metrics.Metric):
     Sample weights are an error: mark pixels to leave out with `ignore_label`, and pass this in `metrics=`.
     """
 
-    def __init__(self, num_classes, average="macro", ignore_label=255, name="scores", dtype=None):
+    def __init__(
+        self,
+        num_classes: int,
+        average: str = "macro",
+        ignore_label: int = 255,
+        name: str = "scores",
+        dtype: str | None = None,
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         if average not in ("macro", "micro"):
             raise InputError(f'average must be "macro" or "micro", got {average!r}.')
@@ -72,7 +82,7 @@ class SegmentationScores(keras.metrics.Metric):
         else:
             self.counts = self.add_variable(shape, "zeros", dtype="int64", name="counts")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: None = None) -> None:
         if sample_weight is not None:
             raise InputError("SegmentationScores takes no sample weights. Mark pixels with ignore_label.")
         batch = batch_confusion_matrix(y_true, y_pred, self.num_classes, self.ignore_label)
@@ -81,7 +91,7 @@ class SegmentationScores(keras.metrics.Metric):
             batch = ops.stack([low % _LIMB - self.counts[0], low // _LIMB])
         self.counts.assign_add(ops.cast(batch, self.counts.dtype))
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         counts = ops.convert_to_tensor(self.counts)
         if self._limbs:
             counts = ops.cast(counts[0], "float32") + ops.cast(counts[1], "float32") * float(_LIMB)
@@ -97,16 +107,16 @@ class SegmentationScores(keras.metrics.Metric):
         counts = ops.convert_to_numpy(self.counts).astype(np.int64)
         return counts[0] + counts[1] * _LIMB if self._limbs else counts
 
-    def matrix(self):
+    def matrix(self) -> np.ndarray:
         """The confusion matrix so far: int64 NumPy (C, C + 1)."""
         return self._state()[:-1]
 
-    def scores(self, classes=None, images=0):
+    def scores(self, classes: Sequence[str] | None = None, images: int = 0) -> Scores:
         """`Scores` of the state; `classes` are the C names (default "0", "1", ...)."""
         names = classes or [str(i) for i in range(self.num_classes)]
         return Scores.from_confusion_matrix(self.matrix(), names, images, self._state()[-1].sum())
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

@@ -4,14 +4,18 @@ The matrix has shape (C, C + 1): rows are the truth, columns the prediction, the
 the C classes (a FN of the true class, a FP of none). Its sum is N, the valid pixels.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path, reading, write_json
+from kseg.io.files import StrPath, checked_path, reading, write_json
 from kseg.metrics.confusion import confusion_matrix
 from kseg.score_table import SCORE_NAMES, SCORES, ClassCounts
 
@@ -42,7 +46,7 @@ class ImageMeans:
             return dict(zip(SCORE_NAMES, (self._sums / self._counts).tolist(), strict=True))
 
 
-def five_scores(matrix, average=None):
+def five_scores(matrix: np.ndarray, average: str | None = None) -> dict[str, Any]:
     """The five scores by name, one class against the rest, float64.
 
     With TP, FN = row - TP, FP = column - TP and TN = N - TP - FN - FP: accuracy (TP+TN)/N, sensitivity TP/(TP+FN),
@@ -103,26 +107,34 @@ class Scores:
     specificity: float
     f1: float
     jaccard: float
-    micro: dict
-    per_class: dict
+    micro: dict[str, float]
+    per_class: dict[str, dict[str, float]]
     mean_iou: float
     pixel_accuracy: float
     confusion_matrix: np.ndarray
     images: int
     expected_images: int
     out_of_range: int
-    classes: tuple
+    classes: tuple[str, ...]
     protocol: str = "standard"
     frequency_weighted_iou: float = float("nan")
-    per_image: dict = dataclasses.field(default_factory=dict)
+    per_image: dict[str, float] = dataclasses.field(default_factory=dict)
     split: str = ""
     group_by: str = ""
-    groups: dict = dataclasses.field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     epoch: int | None = None
     step: int | None = None
 
     @classmethod
-    def from_confusion_matrix(cls, matrix, classes, images, out_of_range=0, expected_images=None, per_image=None):
+    def from_confusion_matrix(
+        cls,
+        matrix: np.ndarray,
+        classes: Iterable[str],
+        images: int,
+        out_of_range: int = 0,
+        expected_images: int | None = None,
+        per_image: dict[str, float] | None = None,
+    ) -> Scores:
         """Derives all but `per_image` from a matrix (C, C + 1) or (C, C) and C different class names."""
         matrix = _checked(matrix)
         classes = tuple(classes)
@@ -147,13 +159,13 @@ class Scores:
             classes=classes,
         )
 
-    def values(self):
+    def values(self) -> dict[str, float]:
         """Return every score of the table (`kseg.score_table.SCORES`) by name."""
         counts = ClassCounts.of_matrix(self.confusion_matrix)
         return {name: float(score.of(counts)) for name, score in SCORES.items()}
 
     @property
-    def scored_classes(self):
+    def scored_classes(self) -> tuple[str, ...]:
         """The names of the classes that occur in truth or prediction."""
         counts = self.confusion_matrix
         found = counts.sum(axis=1) + counts[:, :-1].sum(axis=0) > 0
@@ -195,7 +207,7 @@ class Scores:
             lines.append(f"{title:<{width}}{row['images']:>8}{values}")
         return [*lines, "Means of a group are over the classes in its own labels or predictions."]
 
-    def to_json(self, path):
+    def to_json(self, path: StrPath) -> None:
         """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""
         table = {name: value for name, value in vars(self).items() if value is not None}
         table["scored_classes"] = self.scored_classes
@@ -204,7 +216,7 @@ class Scores:
         write_json(path, table)
 
     @classmethod
-    def from_json(cls, path):
+    def from_json(cls, path: StrPath) -> Scores:
         """Reads what `to_json` wrote; ValueError for any other file."""
         path = Path(checked_path(path, "path"))
         nan = float("nan")

@@ -4,6 +4,8 @@ import importlib
 import inspect
 import numbers
 import os
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -11,19 +13,23 @@ from kseg.io.errors import InputError, check_whole, is_whole, plain
 from kseg.models.backbones import ENCODERS
 from kseg.settings import MODEL_FILES, check_model_name, check_model_options, current_options
 
-MODELS = {name: getattr(importlib.import_module(f"kseg.models.{file}"), name) for name, file in MODEL_FILES.items()}
+MODELS: dict[str, Callable[..., keras.Model]] = {
+    name: getattr(importlib.import_module(f"kseg.models.{file}"), name) for name, file in MODEL_FILES.items()
+}
 
 _LEAST = {"seed": 0, "steps": 0}  # of options that are whole numbers; the others begin at 1
 
 
-def options_of(name):
+def options_of(name: str) -> list[str]:
     """The names of the options that the builder of a model takes, except `name`, which is the model's own."""
     parameters = inspect.signature(MODELS[name]).parameters.values()
     keywords = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     return [option for option in keywords if option != "name"]
 
 
-def build_model(name, input_shape, num_classes, **options):
+def build_model(
+    name: str, input_shape: tuple[int | None, int | None, int], num_classes: int, **options: Any
+) -> keras.Model:
     """Builds a model of `MODELS`.
 
     Args: `name`: a key of `MODELS`. `input_shape`: (H, W, 3), H and W None if the model takes any size.

@@ -1,7 +1,11 @@
 """Which of several models is better, how sure is it, and where do they differ? One pass over the same images."""
 
+from __future__ import annotations
+
 import contextlib
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +22,7 @@ from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path, refuse_inputs
+from kseg.io.files import StrPath, checked_path, refuse_inputs
 from kseg.io.hash_list import write_hashes
 from kseg.metrics.bootstrap import ImageCounts
 from kseg.metrics.boundaries import checked_pair
@@ -30,19 +34,26 @@ from kseg.reports.page.output_folder import replaced_folder
 from kseg.reports.page.pictures import Pictures
 from kseg.reports.page.write_page import write_page
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import keras
+
+    from kseg.inference.label_model import LabelModel
+
 
 def compare(
-    models,
-    data_dir,
-    output,
+    models: Sequence[StrPath] | Mapping[str, keras.Model | LabelModel | StrPath],
+    data_dir: StrPath,
+    output: StrPath,
     *,
-    split="val",
-    label_set=None,
-    label_space=None,
-    batch_size=1,
-    group_by=None,
-    progress=False,
-):
+    split: str = "val",
+    label_set: str | None = None,
+    label_space: str | None = None,
+    batch_size: int = 1,
+    group_by: str | None = None,
+    progress: bool = False,
+) -> Comparison:
     """Score models on the same images, protocol "standard", and write a page that shows where they differ.
 
     Every other model is compared with the first, on the classes in the truth, for each image and for all. A class that

@@ -33,9 +33,9 @@ class ComparisonCounts:
     counts: np.ndarray
     differ: np.ndarray
     sizes: np.ndarray
-    objects: dict
-    names: tuple
-    classes: tuple
+    objects: dict[str, np.ndarray]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
     group_by: str
     drive: str
 

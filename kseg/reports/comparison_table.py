@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from typing import Any
 
-from kseg.io.files import write_json
+from kseg.io.files import StrPath, write_json
 from kseg.io.text import agreeing_digits, shown_gap
-from kseg.metrics.scores import count_of_classes
+from kseg.metrics.objects import ObjectScores
+from kseg.metrics.scores import Scores, count_of_classes
 from kseg.score_table import MICRO_SCORES, SCORES
 
 _PAGE_DIGITS = 3
@@ -100,12 +102,12 @@ class Comparison:
     row for each image. "bootstrap" says what the groups are.
     """
 
-    names: tuple
-    scores: tuple
-    objects: tuple
-    table: dict
+    names: tuple[str, ...]
+    scores: tuple[Scores, ...]
+    objects: tuple[ObjectScores, ...]
+    table: dict[str, Any]
 
-    def to_json(self, path):
+    def to_json(self, path: StrPath) -> None:
         """Write `table` to a file, nan as null; completely or not at all."""
         write_json(path, self.table, indent=None)
 

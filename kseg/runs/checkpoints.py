@@ -11,6 +11,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -42,12 +43,12 @@ class TrainState:
     step: int = 0
     best: float | None = None
     best_epoch: int = 0
-    history: list = dataclasses.field(default_factory=list)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     stopped: bool = False
-    sums: dict = dataclasses.field(default_factory=dict)
-    cut: dict | None = None
+    sums: dict[str, Any] = dataclasses.field(default_factory=dict)
+    cut: dict[str, Any] | None = None
     total_steps: int | None = None
-    normalization: list | str | None = None
+    normalization: list[Any] | str | None = None
 
 
 UNKNOWN = "unknown"

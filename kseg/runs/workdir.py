@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+from typing import Any
 
 import kseg
 from kseg.io.errors import InputError
@@ -116,21 +117,21 @@ class RunFolder:
     workdir: pathlib.Path
 
     @property
-    def checkpoints(self):
+    def checkpoints(self) -> pathlib.Path:
         return self.workdir / "checkpoints"
 
     @property
-    def parts(self):
+    def parts(self) -> list[pathlib.Path]:
         """The files and folders of a run, there or not yet."""
         return [self.workdir / name for name in (*_CONTENTS, FLAGS_FILE, "checkpoints")]
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether the run was trained, scored and exported to its end (scores.json comes last)."""
         return (self.workdir / "scores.json").exists()
 
     @property
-    def never_saved(self):
+    def never_saved(self) -> bool:
         """Whether nothing of the training is in the folder: a run that failed before its first checkpoint, or none."""
         names = ("best.keras", "last.keras", "history.csv", "scores.json", "saved_model")
         return not any((self.workdir / name).exists() for name in names) and not any(self.checkpoints.glob("step-*"))
@@ -141,13 +142,13 @@ class RunFolder:
             return f"Use another --workdir, and --init_from={self.workdir} to start it from this run's weights."
         return "Use another --workdir."
 
-    def alone(self):
+    def alone(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which no other process can train in this folder (`kseg.io.files.locked`)."""
         if self.workdir.exists() and not self.workdir.is_dir():
             raise InputError(f"workdir must be a folder, but {self.workdir} is a file.")
         return locked(self.workdir)
 
-    def stored(self):
+    def stored(self) -> dict[str, str] | None:
         """Return the stored settings as {name: text}, or None for a folder without a run.
 
         Raises:
@@ -170,7 +171,7 @@ class RunFolder:
             )
         return found
 
-    def stored_or_none(self):
+    def stored_or_none(self) -> dict[str, str] | None:
         """Return what flags.txt holds as {name: text}, or None if there is none; nothing is checked."""
         path = self.workdir / FLAGS_FILE
         if not path.exists():
@@ -235,7 +236,7 @@ class RunFolder:
             rows.append(f"A run can be extended but not shortened: it has {before} steps, got {now}.")
         return "\n".join([f"{self.workdir} holds a run with other settings:", *rows, way_out])
 
-    def check_architecture(self, found):
+    def check_architecture(self, found: Any) -> None:
         """Compare what the user's function has built with the model that the run in the folder started with.
 
         Args:
@@ -278,7 +279,7 @@ class RunFolder:
             reached = until
         return lines
 
-    def open(self, wanted, step=0, architecture=None):
+    def open(self, wanted: dict[str, str], step: int = 0, architecture: Any = None) -> None:
         """Make the folder, clear what a killed run left half-written, and store the settings as a flagfile.
 
         Args:
@@ -299,27 +300,27 @@ class RunFolder:
         else:
             write_json(self.workdir / ARCHITECTURE_FILE, architecture)
 
-    def print_contents(self):
+    def print_contents(self) -> None:
         """Print where everything is."""
         found = {name: what for name, what in _CONTENTS.items() if (self.workdir / name).exists()}
         print(f"In {self.workdir}:")
         for name, what in found.items():
             print(f"  {name:{max(map(len, found))}}  {what}")
 
-    def kept_model(self, keep):
+    def kept_model(self, keep: str) -> pathlib.Path:
         """Return the path of the weights that the setting `keep` chooses."""
         return self.workdir / {"last": "last.keras"}.get(keep, "best.keras")
 
-    def stored_model(self):
+    def stored_model(self) -> pathlib.Path:
         """Return the path of the weights that the run's own settings choose."""
         return self.kept_model((self.stored_or_none() or {}).get("keep", "best"))
 
-    def read_history(self):
+    def read_history(self) -> list[dict[str, float]]:
         """Return the rows of history.csv, numbers as floats, missing ones left out."""
         with open(self.workdir / "history.csv", newline="", encoding="utf-8") as file:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
-    def write_history(self, rows):
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Write history.csv, a row per epoch; columns are the union of the rows' keys."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO(newline="")
@@ -328,7 +329,7 @@ class RunFolder:
         writer.writerows(rows)
         write_atomic(str(self.workdir / "history.csv"), text.getvalue().encode())
 
-    def save_model(self, model, name):
+    def save_model(self, model: Any, name: str) -> pathlib.Path:
         """Save a Keras model under its final name only when it is complete."""
         path = self.workdir / name
         with replacing(path) as temporary:

@@ -18,7 +18,7 @@ class Loss(NamedTuple):
 
     total: str
     count: str
-    options: dict
+    options: dict[str, str]
     help: str
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import os
+from typing import Any
 
 from kseg.io.errors import InputError, plain
 from kseg.score_table import SCORES
@@ -319,12 +320,12 @@ class Settings:
         if not self.momentum < 1:
             raise InputError(f"momentum must be below 1, got {self.momentum}.")
 
-    def total_steps(self, images):
+    def total_steps(self, images: int) -> int:
         """Return the optimizer steps of the whole run over this many training images; only full batches count."""
         return self.train_steps or self.epochs * (images // self.batch_size)
 
     @property
-    def drop_epochs(self):
+    def drop_epochs(self) -> list[float]:
         """The epochs of lr_drop_epochs, floats."""
         try:
             epochs = [float(part) for part in self.lr_drop_epochs.split(",")] if self.lr_drop_epochs else []
@@ -334,7 +335,7 @@ class Settings:
             raise InputError(f"lr_drop_epochs must be rising numbers such as 30,60,90, got {self.lr_drop_epochs!r}.")
         return epochs
 
-    def schedule(self, total_steps, epoch_steps):
+    def schedule(self, total_steps: int, epoch_steps: int) -> dict[str, Any]:
         """Return what `training.schedules.learning_rate` takes, by name, for a run of this many steps."""
         return {
             "learning_rate": self.learning_rate,
@@ -346,22 +347,22 @@ class Settings:
         }
 
     @property
-    def augmentation(self):
+    def augmentation(self) -> Augmentation:
         """The Augmentation of the training images."""
         ranges = {field.name: getattr(self, field.name) for field in dataclasses.fields(Augmentation)}
         return Augmentation(**ranges)
 
-    def resize(self, size):
+    def resize(self, size: tuple[int, int]) -> Resize:
         """Return the Resize of the training images; `size`: (height, width) of the run's images, before any crop."""
         return Resize(*size, self.crop, self.label_resize)
 
     @property
-    def size(self):
+    def size(self) -> tuple[int, int] | None:
         """(height, width) that images are resized to, or None for their size in the records."""
         return (self.height, self.width) if self.height else None
 
     @property
-    def crop(self):
+    def crop(self) -> tuple[int, int] | None:
         """(height, width) of the random crops, or None."""
         return (self.crop_height, self.crop_width) if self.crop_height else None
 

@@ -1,6 +1,7 @@
 """Equal budgets: the steps that each contestant may train, and what rounding to whole steps leaves."""
 
 import dataclasses
+from typing import Any
 
 from kseg.io.errors import InputError
 from kseg.io.text import count_text
@@ -17,7 +18,7 @@ class Share:
     spent: float
     left: float
 
-    def text(self, limit):
+    def text(self, limit: Any) -> str:
         """Return the share as a sentence. limit: Limit."""
         steps = f"{count_text(self.steps, 'step')}, {count_text(self.images, 'image')}"
         return (

@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
 
 from kseg.io.text import agreeing_digits
 from kseg.metrics.objects import OUTSIDE, bin_names
-from kseg.studies.run_counts import CURVE
+from kseg.studies.run_counts import CURVE, RunCounts
 from kseg.studies.statistics import intervals
 from kseg.studies.statistics.intervals import LEVEL, Groups, mean_iou
 
@@ -25,12 +26,12 @@ class Scored:
     names. paired: run i of all models has the same seed.
     """
 
-    runs: dict
+    runs: dict[str, list[RunCounts]]
     member: np.ndarray
-    groups: tuple
+    groups: tuple[str, ...]
     paired: bool
 
-    def stacked(self, pick):
+    def stacked(self, pick: Callable[[RunCounts], np.ndarray]) -> dict[str, np.ndarray]:
         """Return {model: array (S, ...)} of what `pick` takes from each run."""
         return {model: np.stack([pick(run) for run in runs]) for model, runs in self.runs.items()}
 

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,10 @@ class RunCounts:
     """
 
     counts: np.ndarray
-    names: tuple
-    classes: tuple
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
     drive: str
-    row: dict
+    row: dict[str, Any]
     palette: np.ndarray | None = None
     objects: np.ndarray | None = None
     swallowed: np.ndarray | None = None

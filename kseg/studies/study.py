@@ -1,5 +1,7 @@
 """`kseg.study`: train every model with every seed on every data set, within one budget, and compare them."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
@@ -8,13 +10,14 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import kseg
 from kseg.data.groups import groups_of
 from kseg.data.records.leave_out import leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.io.errors import InputError
-from kseg.io.files import locked, reading, refuse_inputs, write_json
+from kseg.io.files import StrPath, locked, reading, refuse_inputs, write_json
 from kseg.io.progress import Waiting
 from kseg.studies.budgets import share_of
 from kseg.studies.engines import ENGINES, options_of
@@ -25,7 +28,7 @@ from kseg.studies.run_lock import busy
 from kseg.studies.run_table import RunTable
 from kseg.studies.statistics.verdict import EQUIVALENCE
 from kseg.studies.study_plan import check_same, read_plan, run_names, train_flags
-from kseg.studies.study_report import PLAN, check_equivalence, power_before, report, stored_study
+from kseg.studies.study_report import PLAN, StudyReport, check_equivalence, power_before, report, stored_study
 
 COSTS = "costs.json"
 PILOT_STEPS = 10
@@ -45,7 +48,7 @@ PROGRAMS = {
 }
 
 
-def study(source, *, engine="local", equivalence=EQUIVALENCE):
+def study(source: StrPath | dict[str, Any], *, engine: str = "local", equivalence: float = EQUIVALENCE) -> StudyReport:
     """Train several models with several seeds each, within one budget, and say which is better. docs/how-to/studies.md.
 
     Every run is an ordinary run folder OUTPUT/runs/MODEL/DATA/seed-N, made by `scripts/train.py` in a process of its

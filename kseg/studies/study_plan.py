@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import sys
+from typing import Any
 
 from kseg.data.datasets import DATASETS
 from kseg.inference.outside.description import describe_file
@@ -43,9 +44,9 @@ class Contestant:
 
     name: str
     model: str
-    options: dict = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     flagfile: str = ""
-    flags: dict = dataclasses.field(default_factory=dict)
+    flags: dict[str, Any] = dataclasses.field(default_factory=dict)
     flagfile_sha256: str = ""
     file: str = ""
     file_sha256: str = ""
@@ -57,7 +58,7 @@ class Records:
 
     name: str
     data_dir: str
-    splits: tuple = ("val",)
+    splits: tuple[str, ...] = ("val",)
     dataset: str = "cityscapes"
 
 
@@ -75,19 +76,19 @@ class Plan:
 
     name: str
     output: str
-    models: tuple
-    data: tuple
-    seeds: tuple
+    models: tuple[Contestant, ...]
+    data: tuple[Records, ...]
+    seeds: tuple[int, ...]
     budget: Limit
-    flags: dict = dataclasses.field(default_factory=dict)
+    flags: dict[str, Any] = dataclasses.field(default_factory=dict)
     group_by: str = ""
     paired: bool = True
     pilot: str = ""
     leave_out: str = ""
     threads: int = 0
-    engines: dict = dataclasses.field(default_factory=dict)
+    engines: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def as_json(self):
+    def as_json(self) -> dict[str, Any]:
         """Return the plan in JSON types."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 

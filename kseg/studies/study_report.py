@@ -5,6 +5,7 @@ import itertools
 import json
 import numbers
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from kseg.studies.report_text import text_of
 from kseg.studies.run_counts import FIXED, FOLDER, RESULTS, counts_path, read_counts, write_results
 from kseg.studies.statistics.power import budget
 from kseg.studies.statistics.variance import components, linearised
-from kseg.studies.statistics.verdict import EQUIVALENCE
+from kseg.studies.statistics.verdict import EQUIVALENCE, Comparison
 from kseg.studies.study_page import write_study_page
 
 PLAN = "study.json"
@@ -35,9 +36,9 @@ class StudyReport:
     the runs that failed, dicts of run, code, log (path) and end (its last lines).
     """
 
-    comparisons: dict
-    table: dict
-    broken: tuple = ()
+    comparisons: dict[tuple[str, str], list[Comparison]]
+    table: dict[str, Any]
+    broken: tuple[str, ...] = ()
 
     def __str__(self):
         return text_of(self.table)

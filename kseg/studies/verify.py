@@ -37,8 +37,8 @@ class Verified:
     folder: str
     files: int
     numbers: int
-    faults: tuple
-    notes: tuple = ()
+    faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self):
         lines = [*self.faults, *self.notes]

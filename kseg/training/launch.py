@@ -1,24 +1,40 @@
 """`kseg.train`: refuse what can be refused, and choose TensorFlow's kernels, while it is not imported; then train."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pathlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kseg.data.records.manifest import MANIFEST, load_manifest
 from kseg.inference.model_paths import described_model
 from kseg.io.errors import is_whole
-from kseg.io.files import checked_path
+from kseg.io.files import StrPath, checked_path
 from kseg.io.progress import Waiting
 from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder, describe
 from kseg.settings import make_settings
 from kseg.training.logs import chosen_loggers
 
+if TYPE_CHECKING:
+    import keras
+
 _WIDTH = 64  # base filters of every builder, where nothing else is said
 
 
-def train(model, data_dir, workdir, *, model_options=None, strategy="auto", callbacks=(), **settings):
+def train(
+    model: str | Callable[[], keras.Model],
+    data_dir: StrPath,
+    workdir: StrPath,
+    *,
+    model_options: dict[str, Any] | None = None,
+    strategy: str = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    **settings: Any,
+) -> tuple[keras.Model, list[dict[str, Any]]]:
     """Train a model, then score it on every validation image, draw predictions.png and export a SavedModel.
 
     Args:

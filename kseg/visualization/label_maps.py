@@ -1,12 +1,13 @@
 """Pictures of label maps, with NumPy and Pillow alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from kseg.io.errors import InputError
-from kseg.io.files import replacing
+from kseg.io.files import StrPath, replacing
 
 VOID_COLOUR = (0, 0, 0)
 UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
@@ -17,7 +18,7 @@ _TEXT = 15
 _BAND = 256  # rows
 
 
-def colorize(label, palette, ignore_label=255):
+def colorize(label: np.ndarray, palette: Sequence[Sequence[int]], ignore_label: int = 255) -> np.ndarray:
     """Paints a label map: each class in its colour, `ignore_label` black, any other id white.
 
     Args:
@@ -48,7 +49,15 @@ def bands(height):
     return (slice(top, top + _BAND) for top in range(0, height, _BAND))
 
 
-def prediction_gallery(rows, classes, palette, path, *, width=400, ignore_label=255):
+def prediction_gallery(
+    rows: Sequence[tuple[np.ndarray | None, np.ndarray, np.ndarray]],
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    path: StrPath,
+    *,
+    width: int = 400,
+    ignore_label: int = 255,
+) -> Path:
     """Writes a picture with a row of image | prediction | truth per example and a legend of the classes.
 
     Args:

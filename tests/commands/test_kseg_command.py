@@ -2,10 +2,8 @@
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
-import sysconfig
 
 import pytest
 from absl import flags
@@ -159,30 +157,3 @@ def test_a_reader_that_stops_early_is_no_error(root, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.stdout.startswith("Train one with") and not done.stderr
-
-
-@pytest.mark.slow
-def test_the_wheel_has_the_command_and_the_configs(root, tmp_path):
-    """Built, installed into an environment of its own that sees this one's packages, and used outside of the clone."""
-    source = tmp_path / "source"  # pip builds in place, and would leave a folder build/ in the clone
-    for name in ("kseg", "configs"):
-        shutil.copytree(root / name, source / name)
-    for name in ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(root / name, source / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheel", source], check=True)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    (wheel,) = (tmp_path / "wheel").glob("*.whl")
-    subprocess.run([python, *pip[1:], "install", "--no-deps", "--force-reinstall", wheel], check=True)
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))  # an editable kseg there comes later
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [tmp_path / "venv" / "bin" / "kseg", "configs", "--copy=quickstart"]
-    subprocess.run(command, check=True, cwd=outside, env=environment)
-    assert (outside / "quickstart.flags").read_text() == (root / "configs" / "quickstart.flags").read_text()
-    place = "import kseg; print(kseg.__file__)"
-    found = subprocess.run([python, "-c", place], capture_output=True, text=True, cwd=outside, env=environment)
-    assert found.stdout.startswith(str(tmp_path))

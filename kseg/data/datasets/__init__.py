@@ -1,7 +1,13 @@
 """The datasets by name. Nothing is imported until one is read, so that every --help starts fast."""
 
+from __future__ import annotations
+
 import pkgutil
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from kseg.data.datasets.listing import Source
+    from kseg.io.files import StrPath
 
 
 class Dataset(NamedTuple):
@@ -17,7 +23,7 @@ class Dataset(NamedTuple):
     download: str = ""
     drive: str = ""
 
-    def read(self, folder):
+    def read(self, folder: StrPath) -> Source:
         """Return the Source of a folder."""
         return pkgutil.resolve_name(self.reader)(folder)
 

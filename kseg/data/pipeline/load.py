@@ -1,28 +1,35 @@
 """A split of a record folder, as a tf.data.Dataset or as the examples that training and evaluation read."""
 
+from __future__ import annotations
+
 import itertools
+from typing import TYPE_CHECKING
 
 import keras
 
 from kseg.data.augmentation.plan import epoch_plan
 from kseg.data.pipeline.examples import Examples
 from kseg.io.errors import InputError, check_whole
+from kseg.io.files import StrPath
 from kseg.settings import Augmentation, Resize
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def load_dataset(
-    data_dir,
-    split,
+    data_dir: StrPath,
+    split: str,
     *,
-    label_set=None,
-    height=None,
-    width=None,
-    batch_size=1,
-    training=False,
-    seed=0,
-    augmentation=None,
-    label_space=None,
-):
+    label_set: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    batch_size: int = 1,
+    training: bool = False,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+    label_space: str | None = None,
+) -> tf.data.Dataset:
     """Read a record folder as a tf.data.Dataset of (uint8 [B, H, W, 3] RGB, uint8 [B, H, W] labels, 255 = ignore).
 
     Args:
@@ -81,7 +88,7 @@ def load_dataset(
     return source.batches(batch_size, height, width)
 
 
-def open_split(data_dir, split, label_set=None, label_space=None):
+def open_split(data_dir: StrPath, split: str, label_set: str | None = None, label_space: str | None = None) -> Examples:
     """Return the examples of a split, read by tf.data where the backend is TensorFlow, else by NumPy and Pillow."""
     reader = Examples
     if keras.backend.backend() == "tensorflow":

@@ -19,6 +19,7 @@ from kseg.data.records import shards as writer
 from kseg.data.synthetic.dataset import MARKER
 from kseg.io.errors import InputError, check_whole, is_whole, plain
 from kseg.io.files import (
+    StrPath,
     checked_path,
     clear_unfinished,
     list_files,
@@ -38,8 +39,8 @@ _UNFINISHED = re.compile(r"(.+)\.tmp-\d+")  # a shard that a killed process was 
 
 def prepare_dataset(
     dataset: str,
-    source,
-    output,
+    source: StrPath,
+    output: StrPath,
     *,
     store_size: tuple[int, int] | None = None,
     image_format: str | None = None,

@@ -3,6 +3,7 @@
 import colorsys
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -24,14 +25,14 @@ class Camera:
     roll: float
     bend: float
 
-    def project(self, x, y, z):
+    def project(self, x: Any, y: Any, z: Any) -> tuple[Any, Any]:
         """World metres -> (column, row) in pixels."""
         z = np.maximum(z, NEAR)
         scale = self.focal / z
         column = self.centre + (x + self.bend * z * z) * scale
         return column, self.horizon + (self.eye - y) * scale + self.roll * (column - self.centre)
 
-    def level(self, rows, columns):
+    def level(self, rows: Any, columns: Any) -> Any:
         """Pixels below the horizon, roll taken out."""
         return rows - self.roll * (columns - self.centre) - self.horizon
 

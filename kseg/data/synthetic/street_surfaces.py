@@ -1,6 +1,7 @@
 """Sky and ground of a drawn street, and what the camera adds at the end."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -65,20 +66,20 @@ class Ground:
     side street, or None.
     """
 
-    edges: tuple
-    crossing: tuple | None
-    strips: list
-    lawns: list
-    rails: list
+    edges: tuple[float, float]
+    crossing: tuple[float, float] | None
+    strips: list[tuple[float, float]]
+    lawns: list[tuple[float, float, float, float]]
+    rails: list[tuple[float, float]]
     rails_across: float | None
 
-    def in_crossing(self, z):
+    def in_crossing(self, z: Any) -> np.ndarray:
         """Whether z lies in the side street."""
         if self.crossing is None:
             return np.zeros(np.shape(z), bool)
         return (z > self.crossing[0]) & (z < self.crossing[1])
 
-    def off_kerb(self, x, z):
+    def off_kerb(self, x: Any, z: Any) -> np.ndarray:
         """Metres to the nearest kerb."""
         off = np.minimum(np.abs(x - self.edges[0]), np.abs(x - self.edges[1]))
         if self.crossing is not None:

@@ -1,16 +1,19 @@
 """From the classes of a contestant to those of the data that it is scored on (`--map`)."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import logging
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 
-from kseg.data.labels import IGNORE_LABEL
+from kseg.data.labels import IGNORE_LABEL, LabelSet
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path, reading
+from kseg.io.files import StrPath, checked_path, reading
 from kseg.io.text import first_names
 
 if sys.version_info >= (3, 11):
@@ -47,11 +50,11 @@ class ClassMap:
     pairs: name or id (as text) of a contestant's class -> name of a class of the data. where: names it in errors.
     """
 
-    pairs: dict
+    pairs: dict[str, str]
     where: str
 
     @classmethod
-    def of(cls, table, where):
+    def of(cls, table: Any, where: str) -> ClassMap:
         """The map that a table says; InputError for one that cannot be."""
         if not table or not all(isinstance(value, str) for value in table.values()):
             raise InputError(
@@ -61,11 +64,11 @@ class ClassMap:
         return cls({str(key): value for key, value in table.items()}, where)
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: StrPath) -> ClassMap:
         """The map of a .toml or .json file."""
         return cls.of(read_table(path, "The map"), f"The map {path}")
 
-    def ids(self, names, label_set):
+    def ids(self, names: dict[int, str], label_set: LabelSet) -> np.ndarray:
         """Return the table uint8 (256,) from a contestant's ids to training ids; what is mapped to none is NO_CLASS.
 
         Ids that the map does not name are NO_CLASS too: never void, or a contestant could leave out what is difficult.

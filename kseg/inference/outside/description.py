@@ -6,9 +6,10 @@ Nothing is guessed: what the file does not show and the description does not say
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 from kseg.data.datasets import WITH_CLASSES, info_of
-from kseg.data.labels import IGNORE_LABEL
+from kseg.data.labels import IGNORE_LABEL, LabelSet
 from kseg.inference.outside.class_map import ClassMap, read_table
 from kseg.inference.outside.file_kinds import DESCRIPTION, KSEG, LABEL_MAPS, kind_of
 from kseg.io.errors import InputError, MissingFileError, is_whole
@@ -34,18 +35,18 @@ class Description:
     path: pathlib.Path | None
     file: pathlib.Path
     kind: str
-    names: dict | None = None
-    label_set: object = None
+    names: dict[int, str] | None = None
+    label_set: LabelSet | None = None
     class_map: ClassMap | None = None
     map_file: pathlib.Path | None = None
-    keys: dict = dataclasses.field(default_factory=dict)
+    keys: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def files(self):
+    def files(self) -> list[pathlib.Path]:
         """The paths that are read for it."""
         return [path for path in (self.path, self.file, self.map_file) if path is not None]
 
-    def missing(self, asked):
+    def missing(self, asked: list[tuple[str, str, str]]) -> InputError:
         """Return the InputError that says which keys are missing, why they are needed, and what to write where.
 
         asked: (key, why, example) of each.

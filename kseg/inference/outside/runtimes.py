@@ -25,7 +25,7 @@ class Tensor:
     """
 
     name: str
-    shape: tuple
+    shape: tuple[int | None, ...]
     dtype: np.dtype
     scale: float = 0.0
     zero: int = 0
@@ -36,8 +36,8 @@ class Opened:
     """A model in its runtime. run: array of the input's type -> {name: array}, all outputs or those that it chose."""
 
     input: Tensor
-    outputs: tuple
-    run: Callable
+    outputs: tuple[Tensor, ...]
+    run: Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def open_file(file, kind):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -27,8 +28,8 @@ class Encoder:
     """
 
     network: Callable[[], keras.Model] | None
-    normalization: tuple
-    weights: dict
+    normalization: tuple[Any, Any]
+    weights: dict[str, Any]
 
 
 def _application(name, place, digest, formats, normalization, **options):

@@ -15,7 +15,7 @@ class Job(NamedTuple):
     """A run of a study: its name, the commands that make it, one after another, and the file of their output."""
 
     name: str
-    commands: tuple
+    commands: tuple[list[str], ...]
     log: pathlib.Path
 
 

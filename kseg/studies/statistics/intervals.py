@@ -116,7 +116,7 @@ class Groups:
     effective: float
 
     @classmethod
-    def of(cls, counts, member):
+    def of(cls, counts: np.ndarray, member: np.ndarray) -> "Groups":
         """The groups of images with counts (S, n, 3, C), the first run's truth being everyone's."""
         truth = group_sums(counts[:1], member)[:, 0, 0].astype(float)  # (G, C)
         truth = truth[:, truth.any(axis=0)]
@@ -134,12 +134,12 @@ class Estimate:
     level: float = LEVEL
 
     @property
-    def low(self):
+    def low(self) -> float:
         """Lower end of the interval."""
         return self.value - self._half
 
     @property
-    def high(self):
+    def high(self) -> float:
         """Upper end of the interval."""
         return self.value + self._half
 
@@ -147,20 +147,20 @@ class Estimate:
     def _half(self):
         return float(stats.t.ppf((1 + self.level) / 2, self.df)) * self.error
 
-    def above(self, bound):
+    def above(self, bound: float) -> float:
         """Return the one-sided p of "not above the bound"."""
         if self.error == 0:
             return float(self.value <= bound)
         return float(stats.t.sf((self.value - bound) / self.error, self.df))
 
     @property
-    def p(self):
+    def p(self) -> float:
         """Two-sided p of "no difference"."""
         if self.error == 0:
             return float(self.value == 0)
         return float(2 * stats.t.sf(abs(self.value) / self.error, self.df))
 
-    def p_equivalent(self, margin):
+    def p_equivalent(self, margin: float) -> float:
         """Return the p of two one-sided tests (Schuirmann 1987): small where the value lies within -margin..margin."""
         below = dataclasses.replace(self, value=-self.value)
         return max(self.above(-margin), below.above(-margin))

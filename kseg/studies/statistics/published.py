@@ -20,7 +20,7 @@ class PublishedMean:
     runs: int
 
     @classmethod
-    def of_text(cls, text):
+    def of_text(cls, text: str) -> "PublishedMean":
         """Read MEAN,DEVIATION,RUNS, such as .7532,.0041,5."""
         parts = text.replace(" ", "").split(",")
         try:

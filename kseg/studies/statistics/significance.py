@@ -19,7 +19,7 @@ class SeedTest:
     p: float
     smallest_p: float
     paired: bool
-    runs: tuple
+    runs: tuple[int, int]
 
 
 def smallest_p(first, second, paired):
@@ -77,12 +77,12 @@ class Superiority:
     high: float
 
     @property
-    def beyond_chance(self):
+    def beyond_chance(self) -> bool:
         """The interval lies above one half."""
         return self.low > 0.5
 
     @property
-    def meaningful(self):
+    def meaningful(self) -> bool:
         """Beyond chance, and the interval reaches above .75: the paper's rule for calling A better."""
         return self.beyond_chance and self.high > MEANINGFUL
 

@@ -48,7 +48,7 @@ class Components:
     images: int
     imbalance: float
 
-    def parts(self, seeds=None, groups=None):
+    def parts(self, seeds: int | None = None, groups: float | None = None) -> dict[str, float]:
         """Return what each adds to the variance of a score, in a study of so many seeds and such groups.
 
         Args:
@@ -67,13 +67,15 @@ class Components:
             "seed x image": self.seed_image / (seeds * images),
         }
 
-    def shares(self):
+    def shares(self) -> dict[str, float]:
         """Return the shares of 1 of `parts`; all 0 where nothing varies."""
         parts = self.parts()
         total = sum(parts.values())
         return {name: part / total if total > 0 else 0.0 for name, part in parts.items()}
 
-    def variance(self, seeds=None, groups=None, paired=True):
+    def variance(
+        self, seeds: int | None = None, groups: float | None = None, paired: bool = True
+    ) -> tuple[float, float]:
         """Return the variance of a score in such a study, and the degrees of freedom its estimate will have.
 
         paired: as in `intervals.difference_interval`. Unpaired runs of two models have the same variance by then and

@@ -43,15 +43,15 @@ class Comparison:
     equivalence: float
     seed_test: SeedTest | None
     superiority: Superiority | None
-    shares: dict | None
+    shares: dict[str, float] | None
     budget: Budget | None
     groups: int
     unit: str
-    fixed: tuple = ()
+    fixed: tuple[str, ...] = ()
     tested: str = "seeds"
 
     @property
-    def result(self):
+    def result(self) -> str:
         """BETTER, EQUAL or OPEN."""
         alpha = 1 - self.difference.level
         if self.lacks:
@@ -63,7 +63,7 @@ class Comparison:
         return OPEN
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
         """One sentence that says what is settled, or why nothing is."""
         if self.result == EQUAL:
             scores, change, interval = self._shown(self._narrow)
@@ -78,7 +78,7 @@ class Comparison:
         return f"Not settled whether {self.first} or {self.second} is better: {numbers}; {', and '.join(self._open())}."
 
     @property
-    def digits(self):
+    def digits(self) -> int:
         """How many decimals show the scores, their difference and its interval without contradiction."""
         return self._digits(self.difference)
 
@@ -91,7 +91,7 @@ class Comparison:
         return dataclasses.replace(self.difference, level=2 * self.difference.level - 1)
 
     @property
-    def lacks(self):
+    def lacks(self) -> list[str]:
         """What a study lacks to settle anything, whatever its numbers say."""
         test = self.seed_test
         alpha = 1 - self.difference.level

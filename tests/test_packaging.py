@@ -1,0 +1,40 @@
+"""What is written in several places about a release agrees."""
+
+import configparser
+import re
+import runpy
+
+import kseg
+
+
+def requirements(root):
+    """{package: bounds} of setup.cfg, without markers."""
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    lines = config["options"]["install_requires"].split("\n") + [
+        config["options.extras_require"]["jax"].split("\n")[-1]
+    ]
+    rows = (line.partition(";")[0].strip() for line in lines if line and not line.startswith("#"))
+    return dict(re.fullmatch(r"([\w-]+)(.*)", row).groups() for row in rows)
+
+
+def test_the_version_is_in_one_place_and_the_citation_repeats_it(root):
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    assert config["metadata"]["version"] == "attr: kseg.__version__"
+    assert f"\nversion: {kseg.__version__}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_bounds_in_the_docs_are_those_of_the_package(root):
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| `([^`]+)` \|", (root / "docs" / "reference" / "versions.md").read_text("utf-8"), re.M
+    )
+    assert dict(rows) == requirements(root)
+
+
+def test_what_the_docs_say_of_jax_alone_is_what_ci_tries(root):
+    tried = runpy.run_path(str(root / ".ci" / "versions.py"))
+    text = (root / "docs" / "reference" / "versions.md").read_text("utf-8")
+    block = "".join(f"    {line}\n" for line in tried["REQUIREMENTS"].strip().split("\n"))
+    assert f'    python -c "\n{block}    " > requirements.txt\n' in text
+    assert tried["JAX"] == f"jax{requirements(root)['jax']}" and f"`'{tried['JAX']}'`" in text
