@@ -3,8 +3,8 @@
     python .ci/versions.py [FOLDER] [--only=NAME,NAME]
 
 Installs the wheel with the lowest and the newest versions that setup.cfg allows on every Python that is here, and runs
-tests/programs/smoke.py there; also what docs/reference/versions.md says for JAX without TensorFlow, and the quickstart's
-commands. FOLDER keeps environments and logs. Needs uv, build and twine; uv's cache makes the second time cheap.
+tests/programs/smoke.py there; also what docs/reference/versions.md says for JAX without TensorFlow, and the commands of
+the quickstart. FOLDER keeps environments and logs. Needs uv, build and twine; uv's cache makes the second time cheap.
 """
 
 import argparse
