@@ -38,8 +38,9 @@ _FREE = ("name", "output", "group_by", "paired", "pilot", "engines")
 class Contestant:
     """A model of a study: a builder of `kseg.MODELS`, its options, and flags of scripts/train.py; or a fixed model.
 
-    flagfile_sha256: of the flagfile and those that it names, "" where there is none. file: of a model that is not
-    trained here, what `kseg.load_model` takes ("" for all others), and file_sha256: of all that is read for it.
+    flagfile_sha256: of the flags in the flagfile and those that it names, "" where there is none. file: of a model
+    that is not trained here, what `kseg.load_model` takes ("" for all others), and file_sha256: of all that is
+    read for it.
     """
 
     name: str
@@ -202,15 +203,17 @@ def _fixed(table):
 
 
 def _flagfile_digest(path, opened):
-    """Return the sha256 of a flagfile and of those that it names."""
+    """Return the sha256 of the flags in a flagfile and in those that it names, without comments and blank lines."""
     if path.resolve() in opened:
         raise InputError(f"Flagfile {path} includes itself.")
     with reading(path):
         content = path.read_bytes()
-    digest = hashlib.sha256(content)
-    for line in content.decode(errors="replace").split("\n"):
-        if line.strip().startswith("--flagfile"):
-            nested = path.resolve().parent / read_flag_line(line.strip())[1]
+    lines = [line.strip() for line in content.decode(errors="replace").split("\n")]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    digest = hashlib.sha256("\n".join(lines).encode())
+    for line in lines:
+        if line.startswith("--flagfile"):
+            nested = path.resolve().parent / read_flag_line(line)[1]
             digest.update(_flagfile_digest(nested, (*opened, path.resolve())).encode())
     return digest.hexdigest()
 

@@ -266,6 +266,8 @@ def test_a_flagfile_that_has_changed_is_noticed_also_where_another_names_it(call
     (tmp_path / "small.flags").write_text("--flagfile=shared.flags\n")
     plan["models"][0]["flagfile"] = str(tmp_path / "small.flags")
     kseg.study(plan)
+    (tmp_path / "shared.flags").write_text("# a comment is no flag\n\n  --learning_rate=.1\n")
+    kseg.study(plan)
     (tmp_path / "shared.flags").write_text("--learning_rate=.2\n")
     with pytest.raises(InputError, match="models, small, flagfile_sha256: stored "):
         kseg.study(plan)
