@@ -92,10 +92,10 @@ def export_model(
     exporter = _chosen(format, quantize, calibration_data)
     quantize = quantize or exporter.default
     path = pathlib.Path(checked_path(path, "path"))
-    _check_output(path, exporter, format)
     # A run's SavedModel is no input: its weights are read from the .keras file.
     files = [file for file in model_files(model) if file.name != "saved_model"]
     refuse_inputs([path], [*files, *(folder for folder in (data_dir, calibration_data) if folder)])
+    _check_output(path, exporter, format)
     calibration = None
     if quantize == "int8":
         calibration = calibration_images(calibration_data)
