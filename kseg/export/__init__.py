@@ -10,7 +10,8 @@ class Exporter(NamedTuple):
     module: has `write(model, path, quantize, calibration)` and `embed(path, texts)`. It is imported when it is used: it
     needs Keras, while --help does not.
     kind: what `kseg.inference.outside.file_kinds` calls it. suffix: of its file, "" for a folder. quantize: which
-    smaller types of number it can hold. default: which of them it holds if nobody says.
+    smaller types of number it can hold. default: which of them it holds if nobody says. Of a folder: own: pattern of
+    the paths in it, beside its texts; last: the file in it without which it is not complete.
     """
 
     module: str
@@ -19,6 +20,8 @@ class Exporter(NamedTuple):
     help: str
     quantize: tuple = ()
     default: str | None = None
+    own: str = ""
+    last: str = ""
 
     @property
     def functions(self):
@@ -27,7 +30,14 @@ class Exporter(NamedTuple):
 
 
 EXPORTERS = {
-    "savedmodel": Exporter("kseg.export.savedmodel", "SavedModel", "", "TensorFlow's SavedModel, a folder"),
+    "savedmodel": Exporter(
+        "kseg.export.savedmodel",
+        "SavedModel",
+        "",
+        "TensorFlow's SavedModel, a folder",
+        own=r"(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?",
+        last="saved_model.pb",
+    ),
     "onnx": Exporter(
         "kseg.export.onnx_file",
         "ONNX",
@@ -49,5 +59,7 @@ EXPORTERS = {
         "a folder with a page that labels photographs, videos and the camera in any browser, without a network",
         ("float16", "int8"),
         "float16",
+        own=r"index\.html|(model|runtime)\.js",
+        last="index.html",
     ),
 }

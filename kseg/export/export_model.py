@@ -36,11 +36,6 @@ from kseg.io.files import (
 )
 
 QUICK_IMAGES = 3
-_LAST = {"savedmodel": "saved_model.pb", "web": "index.html"}  # of a folder: it is complete if this file is there
-_OWN = {
-    "savedmodel": r"(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?",
-    "web": r"index\.html|(model|runtime)\.js",
-}
 _SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".pth", ".zip")
 
 
@@ -121,7 +116,7 @@ def export_model(
             if format != "savedmodel":  # the texts have changed the file
                 with start(made, exporter.kind) as runtime:
                     compare(runtime, images.first(), scored=False)
-        _put(made, path, format)
+        _put(made, path, exporter)
     return path
 
 
@@ -171,7 +166,7 @@ def _check_output(path, exporter, format):
     if not exporter.suffix:
         if path.suffix in _SUFFIXES:
             raise InputError(f"A {exporter.kind} is a folder, so its name must not end in {path.suffix}, got {path}.")
-        check_own(pathlib.Path(os.path.realpath(path)), _own(format), CLASSES)
+        check_own(pathlib.Path(os.path.realpath(path)), _own(exporter), CLASSES)
         return
     if path.suffix != exporter.suffix:
         raise InputError(f"A file of format {format} must end in {exporter.suffix}, got {path}.")
@@ -192,15 +187,15 @@ def _size_of(path):
     return sum(file.stat().st_size for file in files)
 
 
-def _own(format):
+def _own(exporter):
     """The paths in a folder that kseg exported."""
-    return re.compile(rf"(classes|report)\.json|{_OWN[format]}")
+    return re.compile(rf"(classes|report)\.json|{exporter.own}")
 
 
-def _put(made, path, format):
+def _put(made, path, exporter):
     """Move what was written to its place, completely or not at all."""
     if made.is_dir():
-        with replacing_content(path, _own(format), CLASSES, _LAST[format]) as folder:
+        with replacing_content(path, _own(exporter), CLASSES, exporter.last) as folder:
             shutil.copytree(made, folder, dirs_exist_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)

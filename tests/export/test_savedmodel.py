@@ -13,7 +13,7 @@ import tiny
 from PIL import Image
 
 import kseg
-from kseg.export import EXPORTERS, Exporter, savedmodel
+from kseg.export import EXPORTERS, savedmodel
 from kseg.inference.predict import predict_files
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.models import build_model
@@ -221,7 +221,8 @@ def write_labels(model, path, quantize=None, calibration=None):
 def test_an_added_format_is_a_choice_of_the_script(tmp_path, monkeypatch):
     """And it is proved like every other."""
     monkeypatch.setitem(sys.modules, "added", types.SimpleNamespace(write=write_labels, embed=savedmodel.embed))
-    monkeypatch.setitem(EXPORTERS, "added", Exporter("added", "SavedModel", "", "a SavedModel by another name"))
+    added = EXPORTERS["savedmodel"]._replace(module="added", help="a SavedModel by another name")
+    monkeypatch.setitem(EXPORTERS, "added", added)
     monkeypatch.delitem(sys.modules, "kseg.commands.export_command", raising=False)
     script = importlib.import_module("kseg.commands.export_command")
     monkeypatch.delitem(sys.modules, "kseg.commands.export_command")
