@@ -20,6 +20,7 @@ from kseg.export import EXPORTERS
 from kseg.export.exported_facts import checked_model, own_ids
 from kseg.export.proof import in_a_process, in_this_process, prove
 from kseg.export.proof_images import IMAGES, ProofImages, calibration_images, images_for
+from kseg.export.serving import in_float32
 from kseg.inference.model_paths import model_files
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of
@@ -108,7 +109,7 @@ def export_model(
             report = {"format": format, "bytes": _size_of(made)}
             # Some TFLite files end the process that runs them.
             start = in_this_process if quick and format == "savedmodel" else in_a_process
-            compare = functools.partial(prove, model, kind=exporter.kind, quantize=quantize)
+            compare = functools.partial(prove, in_float32(model), kind=exporter.kind, quantize=quantize)
             with start(made, exporter.kind) as runtime:
                 report |= compare(runtime, images, progress=progress, scored=not quick)
             texts = {CLASSES: facts, REPORT: report}

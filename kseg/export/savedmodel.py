@@ -19,7 +19,7 @@ def write(model, path, quantize=None, calibration=None):
     Args:
         model: keras.Model that gives logits. path: of the folder. quantize, calibration: None.
     """
-    save(Serving(model), str(path), encoded=True)
+    save(Serving(model, portable=False), str(path), encoded=True)
 
 
 def embed(path, texts):

@@ -1,7 +1,7 @@
 """The graph that every format gets: images of any size in, labels and confidence of their size out.
 
-It holds nothing but operations that every converter has: no antialiased resize of TensorFlow's (ScaleAndTranslate), no
-repeat for interpolation by nearest, and no batch norm that can be folded.
+No batch norm that can be folded is in it. For converters it holds nothing but operations that each of them has: no
+antialiased resize of TensorFlow's (ScaleAndTranslate), no repeat for interpolation by nearest.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import keras
 
 from kseg.export.folding import Folding
 from kseg.inference.logits import first_maximum, logits_at
+from kseg.layers.pooling import MaxPooling2DWithArgmax
 
 INPUT = "images"
 
@@ -23,15 +24,20 @@ class Serving:
 
     Args:
         model: keras.Model that gives logits, as in `kseg.inference.logits.logits_at`.
+        portable: whether a converter is to understand it; else TensorFlow runs it, by the operations that Keras calls.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, portable=True):
         import tensorflow as tf
 
         self.model = in_float32(model)
+        self.portable = portable
         self.spec = tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)
         self.folding = Folding()
-        self.folding.find(self._predict, self.spec)
+        # Rounding decides between nearly equal values of a window, and the position that comes out moves a patch of
+        # labels. So a SegNet keeps its norms as they are, and the bits of its maps.
+        if not any(isinstance(layer, MaxPooling2DWithArgmax) for layer in self.model._flatten_layers()):
+            self.folding.find(self._predict, self.spec)
 
     def function(self, spec=None, before=None):
         """Return a tf.function with an input signature. before: what turns its input into images, None: they are it."""
@@ -51,16 +57,19 @@ class Serving:
         return tf.function(encoded if before else images, input_signature=[spec or self.spec], autograph=False)
 
     def _predict(self, images):
-        return answers(self.model, images)
+        return answers(self.model, images, self.portable)
 
 
-def answers(model, images):
+def answers(model, images, portable=True):
     """Return what an export gives for images (B, H, W, 3)."""
     import tensorflow as tf
 
     height, width = tf.unstack(tf.shape(images)[1:3])
-    with _portable_layers():
-        logits = logits_at(model, images, height, width, resize=portable_resize)
+    if portable:
+        with _portable_layers():
+            logits = logits_at(model, images, height, width, resize=portable_resize)
+    else:
+        logits = logits_at(model, images, height, width)
     return {
         "labels": tf.cast(first_maximum(logits), tf.uint8),
         "confidence": tf.reduce_max(tf.nn.softmax(logits), axis=-1),
