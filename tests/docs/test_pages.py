@@ -20,6 +20,8 @@ from kseg.settings import MODEL_FILES, check_model_name, check_model_options, cu
 BLOCKS = doc_blocks.all_blocks()
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 OTHER_PROGRAMS = (
+    "mkdir",
+    "cp",
     "curl",
     "docker",
     "echo",
