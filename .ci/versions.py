@@ -21,6 +21,8 @@ import zipfile
 
 CLONE = pathlib.Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+# Of these wheels alone: the lowest versions are those that a Python can have without a compiler.
+COMPILED = ("numpy", "scipy", "h5py", "pillow", "protobuf", "google-crc32c", "tensorflow", "ml-dtypes", "grpcio")
 HERE = "{}.{}".format(*sys.version_info)
 AT_ONCE = 2  # environments that are made and tried side by side
 SMOKE = str(CLONE / "tests" / "programs" / "smoke.py")
@@ -96,7 +98,8 @@ class Environment:
 
     def install(self, *arguments):
         """Install with uv."""
-        command = ["uv", "pip", "install", "--quiet", "--python", self.bin / "python", *arguments]
+        wheels = [word for package in COMPILED for word in ("--only-binary", package)]
+        command = ["uv", "pip", "install", "--quiet", *wheels, "--python", self.bin / "python", *arguments]
         run(command, self.log, self.folder)
 
     def run(self, program, *arguments, **variables):
