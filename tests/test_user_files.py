@@ -209,7 +209,7 @@ def test_compare_and_preparing_refuse_to_write_onto_what_they_read(stage, tmp_pa
 
 def test_outputs_of_one_call_never_collide(tmp_path):
     """Of random names: all outputs differ even where case is ignored, or the call is refused for two such names."""
-    from kseg.inference.label_map_files import label_map_paths
+    from kseg.inference.label_map_files import output_paths
 
     random = np.random.default_rng(0)
     refused = 0
@@ -221,13 +221,13 @@ def test_outputs_of_one_call_never_collide(tmp_path):
             paths.add(pathlib.Path(random.choice(["a", "b", "a/color"])) / f"{stem}{random.choice(['.png', '.jpg'])}")
         paths = sorted(paths)
         try:
-            pairs = label_map_paths([(path, path.stem) for path in paths], pathlib.Path("out"))
+            pairs = output_paths([(path, path.stem) for path in paths], pathlib.Path("out"), ("labels", "color"))
         except InputError as error:
             refused += 1
             stems = [path.stem for path in paths if f"{path} would" in str(error) or f"{path} and" in str(error)]
             assert len(stems) >= 2 and len({as_one(stem) for stem in stems}) < len(stems), (paths, str(error))
             continue
-        outputs = [as_one(str(path)) for pair in pairs for path in pair]
+        outputs = [as_one(str(path)) for pair in pairs for path in pair.values()]
         assert len(set(outputs)) == len(outputs), paths
         assert not any(a.startswith(f"{b}/") for a, b in itertools.permutations(outputs, 2)), paths
     assert 150 < refused < 1850

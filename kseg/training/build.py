@@ -119,8 +119,6 @@ def build_for_run(model, options, settings, split, size, resumed=False):
         raise InputError(
             f"num_outputs must be at least the {classes} classes of label set {split.label_set.name}, got {outputs}."
         )
-    if settings.init_from and options.get("encoder_weights"):
-        raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")
     if resumed:
         options = {name: value for name, value in options.items() if name != "encoder_weights"}
     if isinstance(model, str):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kseg.data.records.manifest import MANIFEST, load_manifest
 from kseg.inference.model_paths import described_model
-from kseg.io.errors import is_whole
+from kseg.io.errors import InputError, is_whole
 from kseg.io.files import StrPath, checked_path
 from kseg.io.progress import Waiting
 from kseg.io.runtime import choose_kernels
@@ -88,10 +88,12 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     """
     chosen_loggers(settings.logger)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
+    options = {} if model_options is None else model_options
+    if settings.init_from and isinstance(options, dict) and options.get("encoder_weights"):
+        raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")
     if settings.init_from and folder.never_saved:  # else a checkpoint has the weights
         described_model(settings.init_from)
     stored = folder.stored_or_none()
-    options = {} if model_options is None else model_options
     if stored is None or not isinstance(options, dict) or not isinstance(data_dir, (str, os.PathLike)):
         return
     if not os.path.exists(os.path.join(data_dir, MANIFEST)):

@@ -126,7 +126,10 @@ def _write_card(folder, model, train_split, val_split, scores):
     height, width = (layer and layer.size) or model.input_shape[1:3]
     costs = {"parameters": parameters(model), "multiply_adds": None, "height": height, "width": width}
     if keras.backend.backend() == "tensorflow" and height and width:
-        costs["multiply_adds"] = multiply_adds(model, (height, width, 3))
+        multiple = layer.multiple if layer else 1
+        costs["multiply_adds"] = multiply_adds(
+            model, (*(-(-side // multiple) * multiple for side in (height, width)), 3)
+        )
     normalization = (layer.mean, layer.scale) if layer else None
     text = run_card(stored, train_split, val_split, scores, costs, normalization=normalization)
     if not write_card(folder.workdir / CARD_FILE, text):
