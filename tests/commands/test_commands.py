@@ -18,6 +18,7 @@ SCRIPTS = (
     "train.py",
     "evaluate.py",
     "predict.py",
+    "calibrate.py",
     "export.py",
     "compare.py",
     "study.py",

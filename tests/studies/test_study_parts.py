@@ -265,4 +265,4 @@ def test_what_a_flagfile_of_train_would_cost_is_measured_without_training(record
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flags", "facts.json"]
     done = subprocess.run([*command, "--patience=3"], capture_output=True, text=True, env=environment)
     assert done.returncode == 2
-    assert "A run with a budget must not stop early, got patience=3." in done.stderr
+    assert "A run with a budget must not stop early, got --patience=3." in done.stderr
