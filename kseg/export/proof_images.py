@@ -212,7 +212,7 @@ def reference(model):
         logits = logits_at(model, images, height, width)
         return first_maximum(logits), keras.ops.max(keras.ops.softmax(logits), axis=-1)
 
-    compiled = compiled_for(model, "labels and confidence", answer)
+    compiled = compiled_for(model, "what an export must give", answer)
 
     def run(images):
         labels, confidence = compiled(images, *images.shape[1:3])

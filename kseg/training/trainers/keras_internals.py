@@ -1,7 +1,7 @@
 """Every private name of Keras that training needs, and why: nothing public of Keras 3 gives the same.
 
-tests/training/test_keras_internals.py says which of them a new Keras has changed. `kseg.inference.compatibility`, which
-may not import from here, asks for `_flatten_layers` too.
+tests/training/test_keras_internals.py says which of them a new Keras has changed. `kseg.inference.compatibility` and
+`kseg.export.serving`, which may not import from here, ask for `_flatten_layers` too.
 """
 
 import keras
