@@ -2,6 +2,7 @@
 
     kseg serve --model=runs/segnet_aspp
     kseg serve --model=runs/segnet_aspp --port=9000 --timeout=10 --log_requests
+    kseg serve --model=runs/segnet_aspp --page=segnet_aspp_page
 
 One machine, one model, one request at a time. docs/how-to/serve.md says how to ask, and when to use another server.
 """
@@ -33,6 +34,12 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("port", 8000, "Port to listen at; 0: a free one.", 0, 65535, flag_values=FLAGS)
+flags.DEFINE_string(
+    "page",
+    None,
+    "Folder of kseg export --format=web, to show at the address itself.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_boolean("log_requests", False, "Print a line for each request.", flag_values=FLAGS)
 command_line.define_fields(Limits, FLAGS, __name__)
 
@@ -50,6 +57,7 @@ def run(args):
         host=args.host,
         port=args.port,
         log_requests=args.log_requests,
+        page=args.page or None,
         **limits,
     )
 

@@ -109,7 +109,8 @@ def export_model(
             report = {"format": format, "bytes": _size_of(made)}
             # Some TFLite files end the process that runs them.
             start = in_this_process if quick and format == "savedmodel" else in_a_process
-            compare = functools.partial(prove, in_float32(model), kind=exporter.kind, quantize=quantize)
+            asked = model if format == "savedmodel" else in_float32(model)
+            compare = functools.partial(prove, asked, kind=exporter.kind, quantize=quantize)
             with start(made, exporter.kind) as runtime:
                 report |= compare(runtime, images, progress=progress, scored=not quick)
             texts = {CLASSES: facts, REPORT: report}

@@ -17,7 +17,7 @@ INPUT = "images"
 
 
 class Serving:
-    """A model's graph for a format, float32.
+    """A model's graph for a format, float32 where it is portable.
 
     images uint8 (B, H, W, 3), RGB -> {"labels": uint8 (B, H, W), "confidence": float32 (B, H, W)}, the probability of
     the label's class.
@@ -30,13 +30,14 @@ class Serving:
     def __init__(self, model, portable=True):
         import tensorflow as tf
 
-        self.model = in_float32(model)
+        self.model = in_float32(model) if portable else model
         self.portable = portable
         self.spec = tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)
         self.folding = Folding()
         # Rounding decides between nearly equal values of a window, and the position that comes out moves a patch of
         # labels. So a SegNet keeps its norms as they are, and the bits of its maps.
-        if not any(isinstance(layer, MaxPooling2DWithArgmax) for layer in self.model._flatten_layers()):
+        positions = any(isinstance(layer, MaxPooling2DWithArgmax) for layer in self.model._flatten_layers())
+        if not positions and not _is_mixed(self.model):
             self.folding.find(self._predict, self.spec)
 
     def function(self, spec=None, before=None):
@@ -131,12 +132,16 @@ def _portable_layers():
 
 def in_float32(model):
     """Return a model that computes in float32: itself, or a copy of one that was trained in mixed precision."""
-    if not any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers()):
+    if not _is_mixed(model):
         return model
     config = _without_mixed(keras.saving.serialize_keras_object(model))
     copy = keras.saving.deserialize_keras_object({**config, "compile_config": None})
     copy.set_weights(model.get_weights())
     return copy
+
+
+def _is_mixed(model):
+    return any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers())
 
 
 def _without_mixed(config):

@@ -7,26 +7,30 @@ import time
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import kseg
 from kseg.serving.limits import ClientGoneError, RequestError
 from kseg.serving.model_thread import ModelThread
+from kseg.serving.page import PAGE_FILES
 from kseg.serving.served_model import VERSION
 
 _LOG = logging.getLogger("kseg.serving")
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _CHUNK = 2**16
+# With these a browser lets the page compute with several threads.
+_ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
-def make_app(served, limits, log_requests=False):
+def make_app(served, limits, log_requests=False, page=None):
     """Return the application that serves a model.
 
     No part of a request names a file: a model's name is compared with the one that is served.
 
     Args:
         served: ServedModel. limits: Limits. log_requests: write a line for each request to the log.
+        page: folder of a web export to show at /, None for none.
     """
     thread = ModelThread(limits.queue)
     model = "/v2/models/{name}"
@@ -59,7 +63,8 @@ def make_app(served, limits, log_requests=False):
             Route(path + "/ready", ready),
             Route(path + "/infer", infer, methods=["POST"]),
         ]
-    # A page for browsers belongs here, after the protocol: Mount("/", StaticFiles(directory=FOLDER, html=True)).
+    if page is not None:
+        routes += [Route(address, functools.partial(_file, f"{page}/{name}")) for address, name in PAGE_FILES.items()]
     app = Starlette(
         routes=routes,
         exception_handlers={RequestError: _refused, HTTPException: _no_such_thing, Exception: _failed},
@@ -69,6 +74,10 @@ def make_app(served, limits, log_requests=False):
 
 
 # Coroutines, for Starlette runs plain functions in threads.
+async def _file(path, request):
+    return FileResponse(path, headers=_ISOLATED)
+
+
 async def _refused(request, error):
     return _error(error.status, error.message)
 

@@ -13,6 +13,7 @@ import threading
 
 from kseg.io.errors import InputError
 from kseg.serving.limits import Limits
+from kseg.serving.page import check_page
 
 _EXPOSED = (
     "warning: {} is not loopback: whoever reaches it can use this model. There is no authentication and no encryption: "
@@ -21,7 +22,7 @@ _EXPOSED = (
 _KEEP_ALIVE = 60  # seconds that a connection may lie idle between two requests
 
 
-def serve(model, *, name=None, host="127.0.0.1", port=8000, log_requests=False, **limits):
+def serve(model, *, name=None, host="127.0.0.1", port=8000, log_requests=False, page=None, **limits):
     """Serve a model by the Open Inference Protocol, version 2, over HTTP until SIGTERM or Ctrl-C.
 
     Requests under way are then answered first; a second Ctrl-C does not wait for them. Whoever reaches the address can
@@ -30,15 +31,17 @@ def serve(model, *, name=None, host="127.0.0.1", port=8000, log_requests=False, 
     Args:
         model: what `kseg.load_model` takes. name: of the model in addresses; None: that of its folder or file.
         host, port: where to listen; port 0 takes a free one. log_requests: write a line for each request to the log.
+        page: folder of `kseg export --format=web`, shown at the address itself; it labels in the visitor's browser.
         limits: fields of `kseg.serving.limits.Limits`.
     Raises:
-        InputError: no model, an address that cannot be listened at, a limit out of its range, starlette and uvicorn
-            not installed.
+        InputError: no model, no such page, an address that cannot be listened at, a limit out of its range, starlette
+            and uvicorn not installed.
     """
     limits = Limits(**limits)
     if not all(importlib.util.find_spec(package) for package in ("starlette", "uvicorn")):
         raise InputError("Serving needs starlette and uvicorn: pip install 'kseg[serve]'.")
     name = name_of(model) if name is None else name
+    check_page(page)
     with _listening(host, port) as listener:
         from kseg.serving.served_model import ServedModel  # here, for it takes seconds to import Keras
 
@@ -46,15 +49,17 @@ def serve(model, *, name=None, host="127.0.0.1", port=8000, log_requests=False, 
         address, port = listener.getsockname()[:2]
         if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             print(_EXPOSED.format(address), file=sys.stderr, flush=True)
-        server = make_server(served, limits, log_requests)
+        server = make_server(served, limits, log_requests, page)
         listener.listen()  # whoever reads the next line can connect
         shown = f"[{address}]" if ":" in address else address
         with _stopped_by_signals(server):
             print(f"{served.name}: http://{shown}:{port}/v2/models/{served.name} (Ctrl-C stops)", flush=True)
+            if page is not None:
+                print(f"page: http://{shown}:{port}/", flush=True)
             server.run(sockets=[listener])
 
 
-def make_server(served, limits, log_requests=False):
+def make_server(served, limits, log_requests=False, page=None):
     """Return uvicorn's server of a ServedModel; `run(sockets=[...])` runs it."""
     import uvicorn
 
@@ -62,7 +67,7 @@ def make_server(served, limits, log_requests=False):
     from kseg.serving.connection import LimitedConnection
 
     config = uvicorn.Config(
-        make_app(served, limits, log_requests),
+        make_app(served, limits, log_requests, page),
         http=functools.partial(LimitedConnection, timeout=limits.timeout),
         ws="none",
         lifespan="off",

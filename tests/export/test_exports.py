@@ -295,7 +295,7 @@ def test_norms_are_folded_into_every_kind_of_convolution():
     np.testing.assert_allclose(found, model(pixels, training=False), rtol=2e-5)
 
 
-def test_an_export_of_a_model_trained_in_mixed_precision_computes_in_float32():
+def test_converters_get_a_model_of_mixed_precision_in_float32_and_its_saved_model_stays_as_it_is(images, tmp_path):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -305,6 +305,8 @@ def test_an_export_of_a_model_trained_in_mixed_precision_computes_in_float32():
     same = serving.in_float32(model)
     assert {layer.compute_dtype for layer in same.layers} == {"float32"}
     assert all(np.array_equal(a, b) for a, b in zip(same.get_weights(), model.get_weights(), strict=True))
+    path = written(model, "savedmodel", tmp_path, images)
+    assert carried_table(path, EXPORTERS["savedmodel"].kind, REPORT)["agreement"]["pixels"] == 1
 
 
 @pytest.mark.parametrize(("package", "format"), [("tf2onnx", "onnx"), ("ai_edge_litert", "litert")])

@@ -170,6 +170,25 @@ def test_other_paths_are_404_and_reach_no_file(port, path, monkeypatch):
     assert not opened
 
 
+def test_the_page_of_a_web_export_stands_at_the_address_itself_and_no_other_file_does(model, tmp_path):
+    (tmp_path / "page").mkdir()
+    for name in ("index.html", "model.js", "runtime.js", "report.json"):
+        (tmp_path / "page" / name).write_text(f"this is {name}")
+    (tmp_path / "secret").write_text("mine")
+    with served.serving(model, page=tmp_path / "page") as number:
+        for address, name in (("/", "index.html"), ("/model.js", "model.js"), ("/runtime.js", "runtime.js")):
+            with socket.create_connection(("127.0.0.1", number), timeout=60) as connection:
+                connection.sendall(f"GET {address} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                head, _, body = read_to_end(connection).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200") and body == f"this is {name}".encode()
+            assert b"cross-origin-opener-policy: same-origin" in head.lower()
+        for address in ("/report.json", "/../secret", "/%2e%2e/secret", "/index.html/"):
+            assert ask(number, "GET", address)[0] == 404
+        assert works(number)
+    with pytest.raises(InputError, match="page must be a folder that kseg export --format=web wrote, got "):
+        serve("m", page=tmp_path)
+
+
 def test_another_method_is_405_in_json(port):
     status, table, headers = ask(port, "GET", INFER)
     assert status == 405 and table["error"] and headers["Allow"] == "POST"
@@ -441,7 +460,14 @@ def test_the_command_hands_its_flags_on(call_script, monkeypatch, tmp_path):
     called = []
     monkeypatch.setattr("kseg.serving.serve.serve", lambda *args, **options: called.append((args, options)))
     assert call_script("serve", f"--model={model}", "--port=0", "--queue=3", "--timeout=1.5")[0] == 0
-    defaults = {"name": None, "host": "127.0.0.1", "log_requests": False, "max_bytes": 2**26, "max_pixels": 2**24}
+    defaults = {
+        "name": None,
+        "host": "127.0.0.1",
+        "log_requests": False,
+        "page": None,
+        "max_bytes": 2**26,
+        "max_pixels": 2**24,
+    }
     assert called == [((str(model),), {**defaults, "port": 0, "queue": 3, "timeout": 1.5})]
     code, _, error = call_script("serve", f"--model={tmp_path}/none")
     assert code == 2 and "No model at" in error

@@ -38,10 +38,10 @@ class SlowModel(LabelModel):
 
 
 @contextlib.contextmanager
-def serving(model, buffer=None, **limits):
+def serving(model, buffer=None, page=None, **limits):
     """Serve a model as `m`; gives the port. The thread ends with the block.
 
-    buffer: bytes that a socket of the server holds for the client. limits: of `Limits`.
+    buffer: bytes that a socket of the server holds for the client. page: of `serve`. limits: of `Limits`.
     """
     served = ServedModel(model, "m")
     while getattr(model, "entered", None) and model.entered.acquire(blocking=False):
@@ -49,7 +49,7 @@ def serving(model, buffer=None, **limits):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         if buffer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)  # connections inherit it
-        server = make_server(served, Limits(**limits))
+        server = make_server(served, Limits(**limits), page=page)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
