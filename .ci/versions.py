@@ -12,6 +12,7 @@ import concurrent.futures
 import email
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,10 @@ QUICKSTART = (
 
 class Failed(Exception):
     """A command ended with another code than 0."""
+
+
+class UnreachableError(Exception):
+    """The packages cannot be had here: no network."""
 
 
 def run(command, log, folder, **variables):
@@ -100,7 +105,12 @@ class Environment:
         """Install with uv."""
         wheels = [word for package in COMPILED for word in ("--only-binary", package)]
         command = ["uv", "pip", "install", "--quiet", *wheels, "--python", self.bin / "python", *arguments]
-        run(command, self.log, self.folder)
+        try:
+            run(command, self.log, self.folder)
+        except Failed as error:
+            if re.search("Failed to fetch|Request failed|error sending request", str(error)):
+                raise UnreachableError from error
+            raise
 
     def run(self, program, *arguments, **variables):
         """Run a program of the environment in its folder, where no kseg lies."""
@@ -173,6 +183,8 @@ def attempt(folder, name, row, wheel):
         return f"{name}: NOT RUN, no Python {version} here", True
     try:
         text = function(folder, name, python, wheel, resolution)
+    except UnreachableError:
+        return f"{name}: NOT RUN, the packages cannot be had here", True
     except Failed as error:
         return f"{name}: FAILED\n{error}", False
     shutil.rmtree(folder / name)
