@@ -32,7 +32,7 @@ def run(args):
         raise flags.Error(f"--output must lie in a folder that exists, got {args.output}.")
     command_line.check_models(args.model)
     from kseg.evaluation.temperature import calibrate
-    from kseg.io.files import replacing, writing
+    from kseg.io.files import replacing
 
     model, found = calibrate(
         args.model,
@@ -41,7 +41,7 @@ def run(args):
         label_set=args.label_set,
         progress=True,
     )
-    with writing(args.output), replacing(args.output) as temporary:
+    with replacing(args.output) as temporary:
         model.save(temporary)
     print(found)
     print(f"{args.output}  the model with this temperature")

@@ -67,12 +67,9 @@ class LabelSet:
     def num_classes(self) -> int:
         return len(self.classes)
 
-    def raw_ids(self) -> list[int] | None:
-        """Return the dataset's own id of each class, the lowest where several share one; None if a class has none."""
-        ids = [np.flatnonzero(self.table == k) for k in range(self.num_classes)]
-        if not all(map(len, ids)):
-            return None
-        return [int(numbers[0]) for numbers in ids]
+    def raw_ids(self) -> list[list[int]]:
+        """Return the dataset's own ids of each class."""
+        return [np.flatnonzero(self.table == k).tolist() for k in range(self.num_classes)]
 
     def to_json(self) -> dict:
         """Return the label set as JSON types; `from_json` reads it back."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import scipy.optimize
+import scipy.special
 
 from kseg.evaluation.evaluate import open_for
 from kseg.inference.finite import all_finite, check_logits, image_names
@@ -158,18 +159,12 @@ def _with_finite(logits):
     return logits, all_finite(logits)
 
 
-def _log_softmax(logits, temperature):
-    scaled = logits / temperature
-    scaled = scaled - scaled.max(axis=1, keepdims=True)
-    return scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
-
-
 def _loss(logits, labels, temperature):
-    return float(-_log_softmax(logits, temperature)[np.arange(len(labels)), labels].mean())
+    return float(-scipy.special.log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean())
 
 
 def _error(logits, labels, temperature):
     counts = CalibrationCounts(logits.shape[1])
     predicted = logits.argmax(axis=1)
-    counts.add(labels, predicted, np.exp(_log_softmax(logits, temperature).max(axis=1)))
+    counts.add(labels, predicted, scipy.special.softmax(logits / temperature, axis=1).max(axis=1))
     return counts.calibration().expected_error

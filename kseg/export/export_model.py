@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from kseg.export import EXPORTERS
-from kseg.export.exported_facts import checked_model, own_ids
+from kseg.export.exported_facts import checked_model
 from kseg.export.proof import in_a_process, in_this_process, prove
 from kseg.export.proof_images import IMAGES, ProofImages, calibration_images, images_for
 from kseg.export.serving import in_float32
@@ -100,22 +100,23 @@ def export_model(
     if images is None:
         images = images_for(model, source, data_dir, QUICK_IMAGES if quick else IMAGES)
     if not facts.get("ids") and images.split is not None:
-        facts["ids"] = own_ids(images.split.label_set)
+        facts["ids"] = images.split.label_set.raw_ids()
     with writing(path), tempfile.TemporaryDirectory(prefix="kseg-export-") as folder:
         made = pathlib.Path(folder, f"model{exporter.suffix}")
         with _ctrl_c_kept():
             batches = calibration and functools.partial(_batches, calibration)
             exporter.functions.write(model, made, quantize, batches)
             report = {"format": format, "bytes": _size_of(made)}
+            converted = format != "savedmodel"  # to operations, and a runtime, that are not TensorFlow's
             # Some TFLite files end the process that runs them.
-            start = in_this_process if quick and format == "savedmodel" else in_a_process
-            asked = model if format == "savedmodel" else in_float32(model)
+            start = in_this_process if quick and not converted else in_a_process
+            asked = in_float32(model) if converted else model
             compare = functools.partial(prove, asked, kind=exporter.kind, quantize=quantize)
             with start(made, exporter.kind) as runtime:
                 report |= compare(runtime, images, progress=progress, scored=not quick)
             texts = {CLASSES: facts, REPORT: report}
             exporter.functions.embed(made, {name: f"{json_text(table, 1)}\n" for name, table in texts.items()})
-            if format != "savedmodel":  # the texts have changed the file
+            if converted:  # the texts have changed the file
                 with start(made, exporter.kind) as runtime:
                     compare(runtime, images.first(), scored=False)
         _put(made, path, exporter)

@@ -1,7 +1,6 @@
 """What an export says about its classes: names, colours, the dataset's own ids; and whether a model can be exported."""
 
 import keras
-import numpy as np
 
 import kseg
 from kseg.inference.compatibility import check_outputs, noise, warn_of_probabilities
@@ -16,12 +15,7 @@ def carried(split):
     """Return what a model says about itself: name, classes, palette and ids of its label set, digest of its records."""
     facts = split.label_set.to_json()
     kept = {name: facts[name] for name in ("name", "classes", "palette")}
-    return {**kept, "ids": own_ids(split.label_set), "records": split.manifest.digest}
-
-
-def own_ids(label_set):
-    """Return the dataset's own ids of each class of a LabelSet, a list for each."""
-    return [np.flatnonzero(label_set.table == number).tolist() for number in range(label_set.num_classes)]
+    return {**kept, "ids": split.label_set.raw_ids(), "records": split.manifest.digest}
 
 
 def checked_model(model, label_set):

@@ -74,6 +74,8 @@ def _quantized(made, onnx, calibration):
     preparation = converter_of("onnxruntime.quantization.shape_inference", "onnx")
 
     class Reader(runtime.CalibrationDataReader):
+        """Gives the images as ONNX Runtime asks for them."""
+
         def __init__(self):
             self.images = iter(calibration())
 

@@ -119,7 +119,8 @@ def prove(model, runtime, images, *, kind, quantize=None, progress=False, scored
     limits = LIMITS[quantize]
     keras_answer = reference(model)
     classes = class_names(model)
-    compared = _compare(keras_answer, runtime, images.batches(), kind, limits, classes)
+    batches = images.batches()
+    compared = _compare(keras_answer, runtime, batches, kind, limits, classes)
     report = {
         "kseg_version": kseg.__version__,
         "kind": kind,
@@ -130,9 +131,10 @@ def prove(model, runtime, images, *, kind, quantize=None, progress=False, scored
         "agreement": compared,
     }
     if scored:
-        report["latency"] = _latency(runtime, images.batches()[0][1])
+        one_image = batches[0][1]
+        report["latency"] = _latency(runtime, one_image)
         report["scores"] = _scores(keras_answer, runtime, images.split, kind, limits, progress)
-        report["latency"]["peak_memory_bytes"] = runtime.run(images.batches()[0][1])[3]
+        report["latency"]["peak_memory_bytes"] = runtime.run(one_image)[3]
     report["versions"] = {**runtime.versions, "keras": keras.__version__, "kseg": kseg.__version__}
     return report
 

@@ -4,19 +4,18 @@ import dataclasses
 import os
 import pathlib
 
-import keras
 import numpy as np
 from PIL import Image
 
 from kseg.data.datasets.listing import walk_files
 from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import load_manifest, record_files
+from kseg.data.sampling import evenly_spread
 from kseg.data.synthetic.scene import draw_street
 from kseg.inference.compatibility import check_classes
 from kseg.inference.loading import label_set_of
-from kseg.inference.logits import first_maximum, logits_at
 from kseg.inference.predict import read_image
-from kseg.inference.predictor import compiled_for
+from kseg.inference.predictor import compiled_with_confidence
 from kseg.io.errors import InputError
 from kseg.io.files import is_url
 from kseg.io.images import IMAGE_EXTENSIONS
@@ -161,7 +160,7 @@ def _of_records(model, data, images, stored=()):
 
 def of_split(split, images):
     """Return the ProofImages of a split, of `kseg.data.pipeline.load.open_split`: so many images, evenly spread."""
-    chosen = np.unique(np.linspace(0, len(split) - 1, images).astype(int))
+    chosen = evenly_spread(len(split), images)
     pictures = [(split.split.names[i], split[int(i)][0]) for i in chosen]
     name = split.split.name
     where = f"{count_text(len(pictures), 'image')} of split {name} of {split.manifest.info.name}"
@@ -170,7 +169,7 @@ def of_split(split, images):
 
 def _of_photographs(folder, images):
     paths = _photographs(folder)
-    chosen = np.unique(np.linspace(0, len(paths) - 1, images).astype(int))
+    chosen = evenly_spread(len(paths), images)
     pictures = [(paths[i].name, read_image(paths[i])) for i in chosen]
     return ProofImages(f"{count_text(len(pictures), 'photograph')} of folder {pathlib.Path(folder).name}", pictures)
 
@@ -191,11 +190,11 @@ def calibration_images(data):
     """Return images uint8 (H, W, 3) whose values int8 is fitted to: of a training split, or photographs."""
     if not has_records(data):
         paths = _photographs(data)
-        chosen = np.unique(np.linspace(0, len(paths) - 1, _CALIBRATION_IMAGES).astype(int))
+        chosen = evenly_spread(len(paths), _CALIBRATION_IMAGES)
         return [_bounded(read_image(paths[i])) for i in chosen]
     splits = load_manifest(data).splits
     split = open_split(data, "train" if "train" in splits else next(iter(splits)))
-    chosen = np.unique(np.linspace(0, len(split) - 1, _CALIBRATION_IMAGES).astype(int))
+    chosen = evenly_spread(len(split), _CALIBRATION_IMAGES)
     return [_bounded(split[int(i)][0]) for i in chosen]
 
 
@@ -207,15 +206,10 @@ def _bounded(image):
 
 def reference(model):
     """Return a function (images uint8 (B, H, W, 3)) -> labels (B, H, W) and confidence, of the Keras model itself."""
-
-    def answer(images, height, width):
-        logits = logits_at(model, images, height, width)
-        return first_maximum(logits), keras.ops.max(keras.ops.softmax(logits), axis=-1)
-
-    compiled = compiled_for(model, "what an export must give", answer)
+    compiled = compiled_with_confidence(model)
 
     def run(images):
-        labels, confidence = compiled(images, *images.shape[1:3])
+        labels, _, confidence = compiled(images, *images.shape[1:3])
         return np.asarray(labels), np.asarray(confidence)
 
     return run

@@ -78,5 +78,5 @@ def _dataset_ids(known):
                 f"The model does not say which ids its dataset has, but its classes are those of {name}, whose ids are "
                 "written. --ids=train writes training ids."
             )
-            return label_set.raw_ids(), name, note
+            return [min(numbers) for numbers in label_set.raw_ids()], name, note
     return None, None, "The model does not say which ids its dataset has: training ids, 0, 1, 2, ..., are written."

@@ -21,7 +21,7 @@ from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODE
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.outside.runtimes import open_file, runtime_errors
-from kseg.inference.resizing import resized
+from kseg.inference.resizing import at_label_size
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath, reading
 from kseg.io.hash_list import sha256_of_content
@@ -186,12 +186,9 @@ class SavedModel(LabelModel):
 
     def predict_with_confidence(self, images, height, width, names):
         given = self._serve(images=ops.convert_to_tensor(images, dtype="uint8"))
-        ids, confidence = (
-            resized(given[name][..., None], height, width, interpolation="nearest")[..., 0]
-            for name in ("labels", "confidence")
-        )
+        ids, confidence = (at_label_size(given[name], height, width) for name in ("labels", "confidence"))
         check_logits(all_finite(given["confidence"]), names, self)  # nan where a logit is nan or inf
-        return np.asarray(ids), np.asarray(confidence)
+        return ids, confidence
 
 
 class ExportedFile(LabelModel):
@@ -213,8 +210,7 @@ class ExportedFile(LabelModel):
             found = list(self._opened.run(np.ascontiguousarray(images)).values())
         labels, confidence = sorted(found, key=lambda array: array.dtype.kind != "u")
         check_logits(all_finite(confidence), names, self)
-        found = (resized(part[..., None], height, width, interpolation="nearest") for part in (labels, confidence))
-        return tuple(np.asarray(part)[..., 0] for part in found)
+        return at_label_size(labels, height, width), at_label_size(confidence, height, width)
 
 
 def label_set_of(model):

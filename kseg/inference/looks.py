@@ -13,7 +13,7 @@ from kseg.inference.label_model import LabelModel
 from kseg.inference.loading import as_model, label_set_of
 from kseg.inference.logits import logits_at
 from kseg.inference.predictor import compiled_for
-from kseg.inference.resizing import resized
+from kseg.inference.resizing import at_label_size
 from kseg.io.errors import InputError, check_whole
 from kseg.layers.preprocessing import preprocess_layer
 
@@ -129,7 +129,7 @@ class AveragingModel(LabelModel):
             confidence = np.empty(images.shape[:3], np.float32)
             for i, name in enumerate(names):
                 self._slide(images[i], name, labels[i], confidence[i])
-        return _at(labels, height, width), _at(confidence, height, width)
+        return at_label_size(labels, height, width), at_label_size(confidence, height, width)
 
     def labels_and_confidence(self, image, name):
         """Label an image, uint8 (H, W, 3): class ids uint8 (H, W), and their probabilities float32 (H, W)."""
@@ -164,13 +164,6 @@ class AveragingModel(LabelModel):
                 found = np.asarray(found)
                 total = total + (found[:, :, ::-1] if mirrored else found)
         return total / (len(self._runs) * (1 + self._looks.flip))
-
-
-def _at(values, height, width):
-    """Return ids or confidence (B, h, w) at another size, by nearest."""
-    if values.shape[1:] == (height, width):
-        return values
-    return np.asarray(resized(values[..., None], height, width, interpolation="nearest"))[..., 0]
 
 
 def _probabilities_of(model, scale):

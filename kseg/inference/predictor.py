@@ -43,11 +43,7 @@ def confident_predictor(model):
     if isinstance(model, LabelModel):
         return model.predict_with_confidence
 
-    def run(images, height, width):
-        logits = logits_at(model, images, height, width)
-        return *classes_and_finite(logits), ops.max(ops.softmax(logits, axis=-1), axis=-1)
-
-    compiled = compiled_for(model, "labels and confidence", run)
+    compiled = compiled_with_confidence(model)
 
     def predict(images, height, width, names):
         ids, finite, confidence = compiled(images, height, width)
@@ -55,6 +51,16 @@ def confident_predictor(model):
         return np.asarray(ids), np.asarray(confidence)
 
     return predict
+
+
+def compiled_with_confidence(model):
+    """`compiled_for` a function that gives class ids, whether all logits of an image are finite, and probabilities."""
+
+    def run(images, height, width):
+        logits = logits_at(model, images, height, width)
+        return *classes_and_finite(logits), ops.max(ops.softmax(logits, axis=-1), axis=-1)
+
+    return compiled_for(model, "labels and confidence", run)
 
 
 def classes_and_finite(logits):

@@ -1,6 +1,7 @@
 """Images, logits and label maps to another size, the same for every model."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -14,3 +15,10 @@ def resized(images, height, width, antialias=False, interpolation="bilinear"):
 
         return tf.image.resize(images, (height, width), method=interpolation, antialias=antialias)
     return ops.image.resize(images, (height, width), interpolation=interpolation, antialias=antialias)
+
+
+def at_label_size(values, height, width):
+    """Return ids or confidence (B, h, w) as NumPy (B, height, width), by nearest."""
+    if tuple(values.shape[1:]) == (height, width):
+        return np.asarray(values)
+    return np.asarray(resized(values[..., None], height, width, interpolation="nearest"))[..., 0]

@@ -13,6 +13,7 @@ from kseg.data.class_weights import class_weights
 from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL, LabelSet
 from kseg.data.pipeline.examples import Examples
 from kseg.data.records.manifest import load_manifest, record_files
+from kseg.data.sampling import evenly_spread
 from kseg.io.errors import InputError
 from kseg.io.files import refuse_inputs
 from kseg.settings import Augmentation, Settings
@@ -101,7 +102,7 @@ def draw_samples(examples, path, names=None):
         examples: data.pipeline.examples.Examples. path: of the picture. names: the records to choose from, None all.
     """
     indices = [i for i, name in enumerate(examples.split.names) if names is None or name in names]
-    chosen = [indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, _SAMPLES).astype(int))]
+    chosen = [indices[i] for i in evenly_spread(len(indices), _SAMPLES)]
     ranges = {field.name: getattr(Settings, field.name) for field in dataclasses.fields(Augmentation)}
     plan = epoch_plan(len(chosen), 1, seed=0, epoch=0, augmentation=Augmentation(**ranges))[:, 0]
     rows = []

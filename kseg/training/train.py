@@ -311,8 +311,8 @@ class _Epochs:
             memory = self.trainer.peak_memory()
             self.log.pace(state.step, rate, memory)
             every = self.settings.validate_every_epochs
-            to_score = [e for e in range(epoch + 1, self._epochs_in_all) if (e + 1) % every == 0]
-            scored = len(to_score) + bool(self._epochs_in_all % every)  # the last epoch always is
+            in_all = self._epochs_in_all
+            scored = in_all // every - (epoch + 1) // every + bool(in_all % every)  # the last epoch always is
             seconds = (state.total_steps - state.step) * clock.step_seconds(steps) + scored * self._end_seconds
             pace = [f"{rate:.3g} images/s", f"{memory[0] / 1e9:.2f} GB {memory[1]}"]
             if state.step < state.total_steps and not state.stopped:

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from kseg.data.sampling import evenly_spread
 from kseg.evaluation.standard_protocol import score_batches
 from kseg.export.export_model import QUICK_IMAGES, export_saved_model
 from kseg.export.exported_facts import carried
@@ -29,7 +30,7 @@ def draw_predictions(predict, source, path, images=6):
         predict: of `kseg.inference.predictor.predictor`. source: of `open_split`. path: of the picture.
     """
     rows = []
-    for index in np.unique(np.linspace(0, len(source) - 1, images).astype(int)):
+    for index in evenly_spread(len(source), images):
         image, truth = source[int(index)]
         names = image_names(source.split.names, index, 1)
         rows.append((image, predict(image[np.newaxis], *truth.shape, names)[0], truth))
@@ -127,9 +128,8 @@ def _write_card(folder, model, train_split, val_split, scores):
     costs = {"parameters": parameters(model), "multiply_adds": None, "height": height, "width": width}
     if keras.backend.backend() == "tensorflow" and height and width:
         multiple = layer.multiple if layer else 1
-        costs["multiply_adds"] = multiply_adds(
-            model, (*(-(-side // multiple) * multiple for side in (height, width)), 3)
-        )
+        padded = [-(-side // multiple) * multiple for side in (height, width)]
+        costs["multiply_adds"] = multiply_adds(model, (*padded, 3))
     normalization = (layer.mean, layer.scale) if layer else None
     text = run_card(stored, train_split, val_split, scores, costs, normalization=normalization)
     if not write_card(folder.workdir / CARD_FILE, text):

@@ -12,6 +12,7 @@ from kseg.data.checks.label_faults import is_smoothed, looks_like_label_ids, loo
 from kseg.data.checks.near_duplicates import near_duplicates, thumbnail
 from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL
 from kseg.data.records.manifest import NO_VALIDATION, decode
+from kseg.data.sampling import evenly_spread
 from kseg.io.errors import InputError
 from kseg.io.files import sha256_of
 from kseg.io.images import decode_label, orientation
@@ -301,7 +302,7 @@ def quick_check(train, val):
 def _look(examples):
     """Give a few labels of a split, evenly spread, the first and the last record among them."""
     split = examples.split
-    for index in np.unique(np.linspace(0, len(split) - 1, _LOOKS).astype(int)):
+    for index in evenly_spread(len(split), _LOOKS):
         encoded = parse_example(split.read(index)).get("image/segmentation/class/encoded", b"")
         try:
             yield decode_label(encoded, f"label of record {split.names[index]}")[0]
