@@ -210,12 +210,23 @@ def looks_of(args):
     return Looks(args.tile, tuple(scales), args.flip)
 
 
+def models_of(text):
+    """Return the model that --model names, or the list of those of an ensemble, between commas.
+
+    A path with a comma of something that is there is one model.
+    """
+    if os.path.exists(text) or "," not in text:
+        return text
+    return text.split(",")
+
+
 def check_models(*models):
-    """Refuse paths of models that are not there, before anything imports Keras."""
+    """Refuse paths of models (or lists of those) that are not there, before anything imports Keras."""
     from kseg.inference.model_paths import described_model
 
     for model in models:
-        described_model(model)
+        for path in model if isinstance(model, list) else [model]:
+            described_model(path)
 
 
 def check_scored(args, *models):

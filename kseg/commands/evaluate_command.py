@@ -1,11 +1,12 @@
 """Score a model, or judge published scores.
 
     kseg evaluate --model=runs/segnet_aspp --data_dir=data/cityscapes
+    kseg evaluate --model=runs/a,runs/b --data_dir=data/cityscapes --output=ensemble.json
     kseg evaluate --audit --row=.9892,.8912,.9943,.8912,.8377
     kseg evaluate --audit --mean=.7532,.0041,5 --mean=.7480,.0052,5
 
-The second asks whether five published scores can be of one confusion matrix, the third whether the order of two
-published means may be chance. Neither needs a model.
+The second scores an ensemble. The third asks whether five published scores can be of one confusion matrix, the fourth
+whether the order of two published means may be chance. Neither of these needs a model.
 """
 
 import pathlib
@@ -20,8 +21,9 @@ command_line.define_scored_data(FLAGS, __name__)
 flags.DEFINE_string(
     "model",
     None,
-    "Run folder, .keras file, SavedModel folder, ONNX or TFLite file, folder of predicted label maps, or the "
-    "description of one of them (docs/how-to/contestants.md).",
+    "Run folder, .keras file, folder of a study's seeds (STUDY/runs/MODEL/DATA), SavedModel folder, ONNX or TFLite "
+    "file, folder of predicted label maps, or the description of one of them (docs/how-to/contestants.md). Several, "
+    "between commas, are an ensemble: the mean of their probabilities is scored.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -142,9 +144,10 @@ def run(args):
         )
     from kseg.inference.hub import on_hub
 
-    if on_hub(args.model) and not args.output:
+    models = command_line.models_of(args.model)
+    if (on_hub(models) or isinstance(models, list)) and not args.output:
         raise flags.Error(f"--model={args.model} is in no folder of yours: give --output=FILE.json for its scores.")
-    command_line.check_scored(args, args.model)
+    command_line.check_scored(args, models)
     from kseg.data.records.manifest import record_files
     from kseg.inference.model_paths import model_files
     from kseg.io.files import refuse_inputs
@@ -156,7 +159,7 @@ def run(args):
     if args.output and not output.parent.is_dir():
         raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
     reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
-    read = [*model_files(args.model), *record_files(args.data_dir)]
+    read = [*model_files(models), *record_files(args.data_dir)]
     if args.map:
         read.append(args.map)
     refuse_inputs([output, *reports], read)
@@ -165,11 +168,11 @@ def run(args):
         evaluation_report.check_own_report(args.report_dir)
     one_pass = args.protocol != "fischer2021" and not (args.label_resize or args.train_mode_statistics)
     if args.report_dir and one_pass:
-        report = write_report(args)
+        report = write_report(args, models)
         scores = report.cityscapes or report.scores
     else:
-        scores = score(args)
-        report = write_report(args) if args.report_dir else None
+        scores = score(args, models)
+        report = write_report(args, models) if args.report_dir else None
     print(scores)
     scores.to_json(output)
     print(f"{output}  the same table")
@@ -178,14 +181,17 @@ def run(args):
         print(f"{args.report_dir}  the report: {', '.join(report.files)}")
 
 
-def score(args):
+def score(args, models):
     """Run the model over the split for the scores of the protocol alone."""
     import kseg
-    from kseg.inference.looks import looking
 
+    looks = command_line.looks_of(args)
     return kseg.evaluate(
-        looking(args.model, command_line.looks_of(args)),
+        models,
         args.data_dir,
+        tile=looks.tile,
+        scales=looks.scales,
+        flip=looks.flip,
         protocol=args.protocol,
         label_set=args.label_set,
         split=args.split,
@@ -199,13 +205,13 @@ def score(args):
     )
 
 
-def write_report(args):
+def write_report(args, models):
     """Write what the model confuses, misses and blurs, and how far its confidence can be trusted."""
-    from kseg.inference.looks import looking
+    from kseg.inference.loading import as_model
     from kseg.reports import evaluation_report
 
     return evaluation_report.write_report(
-        looking(args.model, command_line.looks_of(args)),
+        as_model(models, command_line.looks_of(args)),
         args.data_dir,
         args.report_dir,
         split=args.split,

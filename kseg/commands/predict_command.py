@@ -2,6 +2,7 @@
 
     kseg predict --model=runs/segnet_aspp --images=photos --output=labels
     kseg predict --model=runs/segnet_aspp --images=drive.mp4 --output=labels --write=overlay
+    kseg predict --model=runs/a,runs/b --images=photos --output=labels --write=labels,color,disagreement
     kseg predict --model=runs/segnet_aspp --data_dir=data/camvid --split=test --output=labels
     kseg predict --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
     kseg predict --check=submission --source=CITYSCAPES
@@ -16,7 +17,13 @@ from absl import flags
 from kseg.commands import command_line
 
 FLAGS = command_line.new_flags(__name__)
-flags.DEFINE_string("model", None, "Run folder, .keras file or SavedModel folder.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model",
+    None,
+    "Run folder, .keras file, folder of a study's seeds (STUDY/runs/MODEL/DATA), SavedModel folder, ONNX or TFLite "
+    "file. Several, between commas, are an ensemble: the mean of their probabilities.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_multi_string(
     "images",
     None,
@@ -47,7 +54,8 @@ flags.DEFINE_list(
     "write",
     ["labels", "color"],
     "What to write: labels (ids), color, overlay (the image under the colours, with a legend), confidence (255 times "
-    "the probability of each pixel's class). Of videos, labels and confidence are lossless .mkv, the others .mp4.",
+    "the probability of each pixel's class), disagreement (of an ensemble: 255 times the share of the largest mutual "
+    "information of label and model). Of videos, color and overlay are .mp4, the others lossless .mkv.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -103,12 +111,11 @@ def submit(args):
     if args.images or args.data_dir:
         raise flags.Error("--submission takes --source, not --images or --data_dir.")
     command_line.require(args, "model", "source", "output")
-    command_line.check_models(args.model)
+    model = command_line.models_of(args.model)
+    command_line.check_models(model)
     from kseg.inference.cityscapes_submission import write_submission
 
-    count = len(
-        write_submission(args.model, args.source, args.output, progress=True, looks=command_line.looks_of(args))
-    )
+    count = len(write_submission(model, args.source, args.output, progress=True, looks=command_line.looks_of(args)))
     print(f"{args.output}: {count}/{count} label maps. Zip them (no folder is needed) and send the zip.")
 
 
@@ -117,11 +124,12 @@ def predict_split(args):
     if args.images:
         raise flags.Error("Give --images or --data_dir, not both.")
     command_line.require(args, "model", "data_dir", "split", "output")
-    command_line.check_models(args.model)
+    model = command_line.models_of(args.model)
+    command_line.check_models(model)
     from kseg.inference.predict import write_split_label_maps
 
     write_split_label_maps(
-        args.model,
+        model,
         args.data_dir,
         args.split,
         args.output,
@@ -157,11 +165,12 @@ def run(args):
     from kseg.inference.input_files import list_images
 
     images, folders = list_images(args.images)
-    command_line.check_models(args.model)
+    model = command_line.models_of(args.model)
+    command_line.check_models(model)
     from kseg.inference.predict import write_label_maps
 
     write_label_maps(
-        args.model,
+        model,
         images,
         args.output,
         folders=folders,

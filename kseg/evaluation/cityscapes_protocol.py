@@ -2,7 +2,7 @@
 
 from kseg.data.datasets.cityscapes import regular_id_table
 from kseg.evaluation.one_pass import split_pass
-from kseg.inference.compatibility import class_count
+from kseg.inference.label_model import class_count
 from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 from kseg.metrics.cityscapes_scores import CityscapesCounts

@@ -15,7 +15,7 @@ from kseg.inference.compatibility import check_classes, warn_of_other_records
 from kseg.inference.fitting import check_own_classes, fitted
 from kseg.inference.label_marks import mark_of, to_training_ids
 from kseg.inference.loading import as_model
-from kseg.inference.looks import Looks, looking
+from kseg.inference.looks import Looks
 from kseg.inference.predict import read_image
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath, checked_path, reading
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kseg.metrics.fischer2021_scores import Fischer2021Scores
     from kseg.metrics.scores import Scores
 
-    Model = keras.Model | LabelModel | StrPath
+    Model = keras.Model | LabelModel | StrPath | collections.abc.Sequence[Any]  # of models
     Data = StrPath | collections.abc.Iterable[Any]  # of pairs (image, label)
 
 
@@ -88,7 +88,8 @@ def evaluate(
 
     Args:
         model: keras.Model that gives logits, or a path that `kseg.load_model` takes: also of a model of another format
-            or a folder of label maps (docs/how-to/contestants.md).
+            or a folder of label maps (docs/how-to/contestants.md); or a list of those, the mean of whose probabilities
+            is scored.
         data: a record folder, or an iterable (a tf.data.Dataset too) of (image, label), single (H, W, 3) and (H, W)
             or batched, uint8 RGB and uint8 training ids, 255 = ignore. Image and label, or either, may be the path of a
             file, decoded as `prepare_dataset` does. A label file holds training ids too, or says itself which ids
@@ -135,7 +136,7 @@ def evaluate(
     looks = Looks(tile, scales, flip)
     if protocol == "fischer2021" and not looks.single:
         raise InputError('tile, scales and flip are not of protocol "fischer2021", which looks as its authors do.')
-    model = as_model(looking(model, looks))
+    model = as_model(model, looks)
     if not of_records:
         check_own_classes(model)
         return chosen.score(model, _pairs(data), progress=progress, **options)

@@ -10,9 +10,9 @@ from PIL import Image
 from kseg.data.augmentation.apply_numpy import nearest_label
 from kseg.data.augmentation.plan import ROW
 from kseg.data.pipeline.examples import Examples
-from kseg.inference.compatibility import check_batch_norm, class_names
+from kseg.inference.compatibility import check_batch_norm
 from kseg.inference.finite import check_logits, image_names
-from kseg.inference.label_model import LabelModel
+from kseg.inference.label_model import LabelModel, class_names
 from kseg.inference.predictor import classes_and_finite, predictor
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar

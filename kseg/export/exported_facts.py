@@ -5,7 +5,8 @@ import keras
 import kseg
 from kseg.inference.compatibility import check_outputs, noise, warn_of_probabilities
 from kseg.inference.finite import first_not_finite
-from kseg.inference.loading import as_model, label_set_of
+from kseg.inference.label_model import label_set_of
+from kseg.inference.loading import as_model
 from kseg.inference.logits import logits_at
 from kseg.io.errors import InputError, NotFiniteError, is_whole
 from kseg.layers.preprocessing import preprocess_layer

@@ -13,7 +13,7 @@ from kseg.data.records.manifest import load_manifest, record_files
 from kseg.data.sampling import evenly_spread
 from kseg.data.synthetic.scene import draw_street
 from kseg.inference.compatibility import check_classes
-from kseg.inference.loading import label_set_of
+from kseg.inference.label_model import label_set_of
 from kseg.inference.predict import read_image
 from kseg.inference.predictor import compiled_with_confidence
 from kseg.io.errors import InputError

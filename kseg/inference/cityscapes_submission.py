@@ -12,11 +12,12 @@ from kseg.data.datasets import cityscapes
 from kseg.data.datasets.cityscapes import regular_id_table
 from kseg.data.datasets.listing import read_bytes
 from kseg.inference.cityscapes_submission_check import AHEAD, SIZE, listed
-from kseg.inference.compatibility import check_classes, class_count
-from kseg.inference.loading import as_model, label_set_of
-from kseg.inference.looks import ONE_LOOK, AveragingModel, looking
+from kseg.inference.compatibility import check_classes
+from kseg.inference.ensemble import AveragingModel
+from kseg.inference.label_model import class_count, label_set_of
+from kseg.inference.loading import as_model
+from kseg.inference.looks import ONE_LOOK
 from kseg.inference.model_paths import model_files
-from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.predictor import predictor
 from kseg.io import images as codec
 from kseg.io.errors import DamagedInputError, InputError
@@ -52,7 +53,7 @@ def write_submission(model, source, output, progress=False, looks=ONE_LOOK):
     paths = {name: output / f"{name}{_SUFFIX}" for name in images}
     read = {reference[0] if isinstance(reference, tuple) else reference for reference in images.values()}
     refuse_inputs(paths.values(), [*read, *model_files(model)])
-    model = as_model(looking(model, looks))
+    model = as_model(model, looks)
     table = _regular_ids(model)
     made_by = _digest(model, table)
     if output.exists() and not output.is_dir():
@@ -86,13 +87,14 @@ def _regular_ids(model):
 
 def _digest(model, table):
     digest = hashlib.sha256(table.tobytes())
+    models = [model]
     if isinstance(model, AveragingModel):
         digest.update(model.reads.encode())  # a folder that was begun with other looks is another model's
-    if isinstance(model, OutsideModel):
-        digest.update(model.sha256.encode())
-        return digest.hexdigest()
-    for weight in model.weights:
-        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+        models = model.models
+    for one in models:
+        digest.update(getattr(one, "sha256", "").encode())  # of a file whose weights nobody sees
+        for weight in one.weights:
+            digest.update(keras.ops.convert_to_numpy(weight).tobytes())
     return digest.hexdigest()
 
 

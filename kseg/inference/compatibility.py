@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from kseg.inference.finite import first_not_finite
-from kseg.inference.label_model import LabelModel
-from kseg.inference.loading import check_shapes, label_set_of
+from kseg.inference.label_model import class_count, label_set_of
+from kseg.inference.loading import check_shapes
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import check_divides, preprocess_layer
 
@@ -62,19 +62,6 @@ def warn_of_other_records(model, manifest, data, who="The model"):
     """Warn if a model says that it was trained on other records than those of a manifest."""
     if (label_set_of(model) or {}).get("records", manifest.digest) != manifest.digest:
         warnings.warn(f"{who} was trained on other records than {data}.", stacklevel=3)
-
-
-def class_count(model):
-    """Return how many classes a model gives."""
-    return model.num_classes if isinstance(model, LabelModel) else model.output_shape[-1]
-
-
-def class_names(model):
-    """Return the names of a model's classes, their numbers where it carries none."""
-    known = label_set_of(model)
-    if known:
-        return known["classes"]
-    return [str(i) for i in range(class_count(model))]
 
 
 def check_outputs(model):

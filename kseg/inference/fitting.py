@@ -1,7 +1,6 @@
 """A contestant made ready for a split: its class map applied, a folder of label maps tied to the images' names."""
 
-from kseg.inference.compatibility import class_names
-from kseg.inference.label_model import LabelModel
+from kseg.inference.label_model import LabelModel, class_names
 from kseg.inference.outside.class_map import ClassMap
 from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.predictor import predictor

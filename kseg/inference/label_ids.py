@@ -6,8 +6,7 @@ import numpy as np
 
 from kseg import __version__
 from kseg.data.datasets import WITH_CLASSES, info_of
-from kseg.inference.compatibility import class_count
-from kseg.inference.loading import label_set_of
+from kseg.inference.label_model import class_count, label_set_of
 from kseg.io.errors import InputError
 
 IDS = ("dataset", "train")

@@ -27,6 +27,7 @@ KINDS = {
     "color": ("color", ".mp4"),
     "overlay": ("overlay", ".mp4"),
     "confidence": ("confidence", ".mkv"),
+    "disagreement": ("disagreement", ".mkv"),
 }
 
 
@@ -37,7 +38,8 @@ class Wanted:
     Args:
         kinds: of KINDS. "labels": ids, NAME.png. "color": color/NAME.png. "overlay": overlay/NAME.png, the image under
             the colours, with a legend. "confidence": confidence/NAME.png, 255 times the probability of each pixel's
-            class.
+            class. "disagreement": disagreement/NAME.png, 255 times the share of the largest disagreement that the
+            models of an ensemble can have (`ensemble.largest_disagreement`).
         ids: of the labels, "dataset" or "train".
     Raises:
         InputError: another kind, one given twice, none.

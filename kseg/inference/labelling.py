@@ -8,12 +8,14 @@ from tqdm import tqdm
 
 from kseg.inference import videos
 from kseg.inference.compatibility import check_outputs
+from kseg.inference.ensemble import largest_disagreement
 from kseg.inference.input_files import is_video
 from kseg.inference.label_ids import label_ids
 from kseg.inference.label_map_files import USUAL, save_classes, save_label_map
-from kseg.inference.loading import as_model, label_set_of
-from kseg.inference.looks import ONE_LOOK, looking
-from kseg.inference.predictor import confident_predictor, predictor
+from kseg.inference.label_model import label_set_of
+from kseg.inference.loading import as_model
+from kseg.inference.looks import ONE_LOOK
+from kseg.inference.predictor import MEASURES, measuring_predictor
 from kseg.io.errors import DamagedInputError, InputError, check_whole
 from kseg.io.progress import progress_bar
 from kseg.visualization.label_maps import bands, colorize
@@ -28,12 +30,12 @@ class Labelling:
             images of one size, or frames, that are labelled at once. progress: show a bar on standard error, and print
             each file's path on standard output when it is written.
     Raises:
-        InputError: a model without the colours, or without the confidence, that is to be written.
+        InputError: a model without the colours, confidence or disagreement that is to be written.
     """
 
     def __init__(self, model, *, wanted=USUAL, looks=ONE_LOOK, batch_size=1, progress=False):
         check_whole("batch_size", batch_size, 1)
-        model = as_model(looking(model, looks))
+        model = as_model(model, looks)
         check_outputs(model)
         known = label_set_of(model) or {}
         self._palette = known.get("palette")
@@ -45,8 +47,10 @@ class Labelling:
         self._ids = label_ids(model, wanted.ids)
         self._classes = [row["name"] for row in self._ids.facts["classes"]]
         self._kinds = wanted.kinds
-        self._confident = "confidence" in wanted.kinds
-        self._predict = confident_predictor(model) if self._confident else predictor(model)
+        self._predict = measuring_predictor(model, [kind for kind in MEASURES if kind in wanted.kinds])
+        self._largest = {"confidence": 1}
+        if "disagreement" in wanted.kinds:
+            self._largest["disagreement"] = largest_disagreement(len(model.models), model.num_classes)
         self._batch_size = batch_size
         self._progress = progress
         self._damaged = []
@@ -106,11 +110,11 @@ class Labelling:
 
     def _label_images(self, batch):
         images = [pixels for pixels, _, _ in batch]
-        for (pixels, _, files), ids, confidence in zip(
+        for (pixels, _, files), ids, measured in zip(
             batch, *self._label(images, [image for _, image, _ in batch]), strict=True
         ):
             for kind, path in files.items():
-                picture = self._picture(kind, pixels, ids, confidence)
+                picture = self._picture(kind, pixels, ids, measured)
                 if kind == "overlay":
                     picture = with_legend(picture, ids, self._classes, self._palette)
                 save_label_map(path, picture, self._ids.mark if kind == "labels" else None)
@@ -118,14 +122,13 @@ class Labelling:
                 del picture
 
     def _label(self, images, names):
-        """Return class ids uint8 (B, H, W), and their probabilities or as many None."""
+        """Return class ids uint8 (B, H, W), and for each image what is measured, {kind: (H, W)}."""
         stacked = images[0][None] if len(images) == 1 else np.stack(images)
-        found = self._predict(stacked, *stacked.shape[1:3], names)
-        if self._confident:
-            return found[0].astype(np.uint8, copy=False), found[1]
-        return found.astype(np.uint8, copy=False), [None] * len(images)
+        ids, measured = self._predict(stacked, *stacked.shape[1:3], names)
+        of_each = [{kind: values[i] for kind, values in measured.items()} for i in range(len(images))]
+        return ids.astype(np.uint8, copy=False), of_each
 
-    def _picture(self, kind, pixels, ids, confidence):
+    def _picture(self, kind, pixels, ids, measured):
         """Return a file's picture, uint8: (H, W) numbers or (H, W, 3) colours."""
         if kind == "labels":
             return np.frombuffer(ids.tobytes().translate(self._ids.table.tobytes()), np.uint8).reshape(ids.shape)
@@ -133,9 +136,10 @@ class Labelling:
             return colorize(ids, self._palette)
         if kind == "overlay":
             return overlay(pixels, ids, self._palette)
-        picture = np.empty(confidence.shape, np.uint8)
+        picture = np.empty(ids.shape, np.uint8)
+        factor = 255 / self._largest[kind]
         for rows in bands(len(picture)):
-            picture[rows] = np.rint(255 * confidence[rows])
+            picture[rows] = np.rint(factor * measured[kind][rows]).clip(0, 255)  # rounding may exceed the largest
         return picture
 
     def _label_video(self, video, files, bar):
@@ -149,9 +153,9 @@ class Labelling:
                     if "overlay" in writers:
                         legend = frame_legend(*images[0].shape[:2], self._classes, self._palette)
                 names = [f"the frame of {float(time * video.time_base):.3f} s of {video.path}" for _, time, _ in frames]
-                for (pixels, *times), ids, confidence in zip(frames, *self._label(images, names), strict=True):
+                for (pixels, *times), ids, measured in zip(frames, *self._label(images, names), strict=True):
                     for kind, write in writers.items():
-                        picture = self._picture(kind, pixels, ids, confidence)
+                        picture = self._picture(kind, pixels, ids, measured)
                         if kind == "overlay" and len(legend):
                             picture[-len(legend) :] = legend
                         write(picture, *times)

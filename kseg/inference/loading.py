@@ -13,11 +13,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from kseg.inference.ensemble import AveragingModel
 from kseg.inference.finite import all_finite, check_logits
-from kseg.inference.label_model import LabelModel
+from kseg.inference.label_model import LabelModel, label_set_of
+from kseg.inference.looks import ONE_LOOK
 from kseg.inference.model_paths import described_model, weights_file
 from kseg.inference.outside.carried_files import carried_table
-from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, TFLITE
+from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, SEEDS, TFLITE, seed_runs
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.outside.runtimes import open_file, runtime_errors
@@ -26,7 +28,6 @@ from kseg.io.errors import InputError
 from kseg.io.files import StrPath, reading
 from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
-from kseg.layers.preprocessing import preprocess_layer
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # What Keras may raise about a file of arbitrary bytes, or a user's own layers.
@@ -38,11 +39,12 @@ REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
 
 def load_model(path: StrPath) -> keras.Model | LabelModel:
-    """Load a run folder (the weights it kept), a .keras file, or a contestant from outside.
+    """Load a run folder (the weights it kept), a .keras file, the seeds of a study, or a contestant from outside.
 
-    That is a SavedModel folder, an ONNX or TFLite file, or a folder of predicted label maps. hf://USER/NAME is any of
-    them on the Hugging Face Hub (`kseg.inference.hub`). What they are is read from
-    their content; what they do not show stands in a description (`kseg.inference.outside.description`).
+    A folder that holds runs seed-0, seed-1, ..., as OUTPUT/runs/MODEL/DATA of a study does, is the mean of their
+    probabilities. From outside comes a SavedModel folder, an ONNX or TFLite file, or a folder of predicted label maps.
+    hf://USER/NAME is any of them on the Hugging Face Hub (`kseg.inference.hub`). What they are is read from their
+    content; what they do not show stands in a description (`kseg.inference.outside.description`).
 
     Args:
         path: str or path, of the model or of its description.
@@ -54,6 +56,8 @@ def load_model(path: StrPath) -> keras.Model | LabelModel:
     described = described_model(path)
     if described.kind == KSEG:
         model = _load_own(described.file)
+    elif described.kind == SEEDS:
+        model = AveragingModel([_load_own(run) for run in seed_runs(described.file)])
     elif described.kind == LABEL_MAPS:
         model = PredictedMaps(described)
     elif _is_export(described):
@@ -132,16 +136,26 @@ def _failed_in_kseg(error):
     return False
 
 
-def as_model(model):
-    """Return a model as it is, and what `load_model` gives for a path; ValueError for what is neither."""
+def as_model(model, looks=ONE_LOOK):
+    """Return a model that looks at images so: one that is given, that `load_model` gives for a path, or a list's mean.
+
+    Args:
+        model: keras.Model, LabelModel, path, or a list of those. looks: Looks.
+    Raises:
+        ValueError: anything else; a list of models that have no mean (`ensemble.AveragingModel`).
+    """
+    if isinstance(model, (list, tuple)):
+        twice = next((one for one in model if isinstance(one, (str, os.PathLike)) and model.count(one) > 1), None)
+        if twice is not None:
+            raise InputError(f"Models of an ensemble must differ, but {twice} was given twice.")
+        return AveragingModel([as_model(one) for one in model], looks)
     if isinstance(model, (str, os.PathLike)):
         model = load_model(model)
-    if isinstance(model, LabelModel):
-        return model
-    if not isinstance(model, keras.Model):
-        raise InputError(f"model must be a keras.Model or the path of one, got {model!r}.")
-    check_shapes(model)
-    return model
+    if not isinstance(model, LabelModel):
+        if not isinstance(model, keras.Model):
+            raise InputError(f"model must be a keras.Model or the path of one, or a list of those, got {model!r}.")
+        check_shapes(model)
+    return model if looks.single else AveragingModel([model], looks)
 
 
 def check_shapes(model):
@@ -211,16 +225,6 @@ class ExportedFile(LabelModel):
         labels, confidence = sorted(found, key=lambda array: array.dtype.kind != "u")
         check_logits(all_finite(confidence), names, self)
         return at_label_size(labels, height, width), at_label_size(confidence, height, width)
-
-
-def label_set_of(model):
-    """Return the dict of name, classes and palette that the model carries, or None."""
-    if isinstance(model, LabelModel):
-        return model.label_set
-    layer = preprocess_layer(model)
-    if layer is None:
-        return json.loads(getattr(model, "kseg_label_set", "null"))
-    return layer.label_set
 
 
 def with_label_set(model, label_set):

@@ -4,8 +4,9 @@ import pathlib
 
 from kseg.inference.hub import local_path
 from kseg.inference.outside.description import describe_file
-from kseg.inference.outside.file_kinds import KSEG
+from kseg.inference.outside.file_kinds import KSEG, SEEDS, seed_runs
 from kseg.io.errors import InputError, MissingFileError
+from kseg.io.text import count_text
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
 
 
@@ -24,7 +25,19 @@ def described_model(path):
     described = describe_file(path)
     if described.kind == KSEG:
         weights_file(described.file)
+    if described.kind == SEEDS:
+        _check_finished(described.file)
     return described
+
+
+def _check_finished(folder):
+    """Raise InputError unless every run in the folder of a study's seeds has its scores, which it writes last."""
+    unfinished = [run.name for run in seed_runs(folder) if not (run / "scores.json").exists()]
+    if unfinished:
+        raise InputError(
+            f"{folder} is the mean of its runs, but these have not finished: {', '.join(unfinished)}. Continue the "
+            "study, or name the runs that are to be averaged."
+        )
 
 
 def weights_file(path):
@@ -33,6 +46,12 @@ def weights_file(path):
         return path
     kept = RunFolder(path).stored_model()
     if not kept.exists():
+        seeds = [seed for depth in range(1, 4) for seed in path.glob("*/" * depth + "seed-*")]
+        if contestants := sorted({run.parent for run in seeds if (run / FLAGS_FILE).exists()}):
+            raise InputError(
+                f"{path} holds the seeds of {count_text(len(contestants), 'contestant')} of a study: give the folder "
+                f"of one, such as {contestants[0]}."
+            )
         raise InputError(
             f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone: it is no model, no scored "
             "run and no folder of label maps."
@@ -44,8 +63,10 @@ def model_files(model):
     """Return the paths that no output may touch when a model is read: its own, and those of the run that it lies in.
 
     Args:
-        model: a path that `load_model` takes; anything else (a keras.Model) is of no file.
+        model: a path that `load_model` takes, or a list of models; anything else (a keras.Model) is of no file.
     """
+    if isinstance(model, (list, tuple)):
+        return [file for one in model for file in model_files(one)]
     if not isinstance(model, (str, pathlib.Path)):
         return []
     path = local_path(model)
@@ -53,6 +74,8 @@ def model_files(model):
         return [path]
     described = describe_file(path)
     path = described.file
+    if described.kind == SEEDS:
+        return [file for run in seed_runs(path) for file in model_files(run)]
     others = [file for file in described.files if file != path]
     runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
     parts = [part for folder in runs for part in RunFolder(folder).parts]

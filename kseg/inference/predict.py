@@ -17,9 +17,9 @@ from kseg.inference.label_ids import label_ids
 from kseg.inference.label_map_files import USUAL, check_inside, check_replaceable, output_paths
 from kseg.inference.labelling import Labelling
 from kseg.inference.loading import as_model
-from kseg.inference.looks import ONE_LOOK, Looks, looking
+from kseg.inference.looks import ONE_LOOK, Looks
 from kseg.inference.model_paths import model_files
-from kseg.inference.predictor import confident_predictor, predictor
+from kseg.inference.predictor import MEASURES, measuring_predictor
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import StrPath, checked_path, is_url, reading, refuse_inputs
 from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from kseg.inference.label_model import LabelModel
 
-    Model = keras.Model | LabelModel | StrPath
+    Model = keras.Model | LabelModel | StrPath | collections.abc.Sequence[Any]  # of models
     Image = np.ndarray | StrPath | bytes
     Images = list[Any] | tuple[Any, ...]  # of Image
-    Confident = tuple[np.ndarray, np.ndarray]  # labels and confidence
+    Measured = tuple[np.ndarray, ...]  # labels, and what was asked for of confidence and disagreement
     Ids = Literal["train", "dataset"]
 
 
@@ -45,10 +45,13 @@ def predict(
     scales: collections.abc.Sequence[float] = (1.0,),
     flip: bool = False,
     return_confidence: Literal[False] = False,
+    return_disagreement: Literal[False] = False,
     ids: Ids = "train",
 ) -> np.ndarray: ...
 @overload
-def predict(model: Model, image: Image, *, return_confidence: Literal[True], **options: Any) -> Confident: ...
+def predict(model: Model, image: Image, *, return_confidence: Literal[True], **options: Any) -> Measured: ...
+@overload
+def predict(model: Model, image: Image, *, return_disagreement: Literal[True], **options: Any) -> Measured: ...
 @overload
 def predict(
     model: Model,
@@ -58,10 +61,13 @@ def predict(
     scales: collections.abc.Sequence[float] = (1.0,),
     flip: bool = False,
     return_confidence: Literal[False] = False,
+    return_disagreement: Literal[False] = False,
     ids: Ids = "train",
 ) -> list[np.ndarray]: ...
 @overload
-def predict(model: Model, image: Images, *, return_confidence: Literal[True], **options: Any) -> list[Confident]: ...
+def predict(model: Model, image: Images, *, return_confidence: Literal[True], **options: Any) -> list[Measured]: ...
+@overload
+def predict(model: Model, image: Images, *, return_disagreement: Literal[True], **options: Any) -> list[Measured]: ...
 def predict(
     model: Model,
     image: Image | Images,
@@ -70,40 +76,47 @@ def predict(
     scales: collections.abc.Sequence[float] = (1.0,),
     flip: bool = False,
     return_confidence: bool = False,
+    return_disagreement: bool = False,
     ids: Ids = "train",
-) -> np.ndarray | Confident | list[np.ndarray] | list[Confident]:
+) -> np.ndarray | Measured | list[np.ndarray] | list[Measured]:
     """Label an image, or a list of images of any sizes.
 
     Args:
-        model: keras.Model that gives logits, or what `load_model` takes.
+        model: keras.Model that gives logits, or what `load_model` takes; or a list of those: the mean of their
+            probabilities, an ensemble (`kseg.inference.ensemble.AveragingModel`).
         image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, which are
             turned as their EXIF orientation says; a list of those gives a list.
         tile, scales, flip: how often, and how, the model looks at the image: `kseg.inference.looks.Looks`.
         return_confidence: give the probability of each pixel's class too.
+        return_disagreement: of an ensemble: give how far its models disagree at each pixel too, in nats
+            (`kseg.inference.ensemble.disagreement`).
         ids: "train" for training ids; "dataset" for the dataset's own, as the command `predict` writes them, where the
             model knows these.
     Returns:
-        uint8 array (H, W) of ids, of the image's own size; with return_confidence a pair of that and float32 (H, W),
-        probabilities.
+        uint8 array (H, W) of ids, of the image's own size; with return_confidence or return_disagreement a tuple of
+        that and a float32 array (H, W) for each, in this order.
     Raises:
-        ValueError: an array of another shape or type, bytes that are not an image, a model without such logits.
+        ValueError: an array of another shape or type, bytes that are not an image, a model without such logits,
+            models of other classes than each other, the disagreement of one model.
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     looks = Looks(tile, scales, flip)
-    model = as_model(looking(model, looks))
+    model = as_model(model, looks)
     check_outputs(model)
     found = label_ids(model, ids)
     if found.facts["ids"] != ids:
         raise InputError('The model does not know the ids of its dataset. Leave out ids="dataset".')
-    label = confident_predictor(model) if return_confidence else _labels_alone(predictor(model))
+    asked = {"confidence": return_confidence, "disagreement": return_disagreement}
+    measures = [name for name in MEASURES if asked[name]]
+    label = measuring_predictor(model, measures)
     most = _most_pixels(looks)
 
     def predict_one(one, name):
         pixels = read_image(one, name, most)
         name = one if isinstance(one, (str, pathlib.Path)) else name
-        labels, confidence = (part[0] for part in label(pixels[None], *pixels.shape[:2], [name]))
-        labels = found.table[labels] if ids == "dataset" else labels.astype(np.uint8, copy=False)
-        return (labels, confidence) if return_confidence else labels
+        labels, measured = label(pixels[None], *pixels.shape[:2], [name])
+        labels = found.table[labels[0]] if ids == "dataset" else labels[0].astype(np.uint8, copy=False)
+        return (labels, *(measured[name][0] for name in measures)) if measures else labels
 
     if isinstance(image, (list, tuple)):
         return [predict_one(one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
@@ -112,10 +125,6 @@ def predict(
 
 def _most_pixels(looks):
     return MAX_PIXELS if looks.tile is None else MAX_TILED_PIXELS
-
-
-def _labels_alone(predict_batch):
-    return lambda *arguments: (predict_batch(*arguments), [None])
 
 
 def predict_files(model, paths, output, **options):

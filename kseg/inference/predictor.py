@@ -5,9 +5,12 @@ import numpy as np
 from keras import ops
 
 from kseg.inference.finite import all_finite, check_logits
-from kseg.inference.label_model import LabelModel
+from kseg.inference.label_model import ONE_MODEL, LabelModel
 from kseg.inference.logits import first_maximum, logits_at
+from kseg.io.errors import InputError
 from kseg.layers.preprocessing import preprocess_layer
+
+MEASURES = ("confidence", "disagreement")  # of a pixel's label; what gives the second gives the first
 
 
 def predictor(model):
@@ -49,6 +52,32 @@ def confident_predictor(model):
         ids, finite, confidence = compiled(images, height, width)
         check_logits(finite, names, model)
         return np.asarray(ids), np.asarray(confidence)
+
+    return predict
+
+
+def measuring_predictor(model, measures):
+    """Return `predictor`'s function, but it returns (class ids, {measure: float32 (B, height, width)}).
+
+    Args:
+        measures: which of MEASURES, any number. "confidence": as `confident_predictor`. "disagreement": of an
+            ensemble, as `LabelModel.predict_with_disagreement`.
+    Raises:
+        InputError: a model that does not give them.
+    """
+    run = predictor(model)
+    if "confidence" in measures:
+        run = confident_predictor(model)
+    if "disagreement" in measures:
+        if not isinstance(model, LabelModel):
+            raise InputError(ONE_MODEL)
+        run = model.predict_with_disagreement
+
+    def predict(images, height, width, names):
+        found = run(images, height, width, names)
+        if not measures:
+            return found, {}
+        return found[0], {name: part for name, part in zip(MEASURES, found[1:], strict=False) if name in measures}
 
     return predict
 

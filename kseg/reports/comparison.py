@@ -14,10 +14,11 @@ from kseg.data.groups import BLOCK, groups_of
 from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import record_files
 from kseg.evaluation.one_pass import split_pass
-from kseg.inference.compatibility import check_classes, class_count, warn_of_other_records
+from kseg.inference.compatibility import check_classes, warn_of_other_records
 from kseg.inference.fitting import fitted
 from kseg.inference.hub import hub_name, on_hub
-from kseg.inference.loading import as_model, label_set_of
+from kseg.inference.label_model import class_count, label_set_of
+from kseg.inference.loading import as_model
 from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.inference.provenance import provenance

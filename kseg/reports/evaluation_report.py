@@ -13,7 +13,7 @@ from kseg.evaluation.cityscapes_protocol import SceneCounts
 from kseg.evaluation.evaluate import open_for
 from kseg.evaluation.one_pass import split_pass
 from kseg.evaluation.standard_protocol import split_groups
-from kseg.inference.compatibility import class_count
+from kseg.inference.label_model import class_count
 from kseg.inference.loading import as_model
 from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import confident_predictor, gives_confidence, predictor

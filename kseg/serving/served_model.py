@@ -4,7 +4,8 @@ import json
 
 from kseg.inference.compatibility import check_outputs, noise
 from kseg.inference.finite import image_names
-from kseg.inference.loading import as_model, label_set_of
+from kseg.inference.label_model import label_set_of
+from kseg.inference.loading import as_model
 from kseg.inference.predictor import confident_predictor, gives_confidence, predictor
 from kseg.io.text import checked_name
 from kseg.serving.tensors import INPUTS, OUTPUTS, read_request, write_answer

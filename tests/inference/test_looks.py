@@ -7,8 +7,9 @@ from PIL import Image
 
 import kseg
 from kseg.inference import windows
+from kseg.inference.ensemble import AveragingModel
 from kseg.inference.logits import logits_at
-from kseg.inference.looks import AveragingModel, Looks
+from kseg.inference.looks import Looks
 from kseg.io.errors import NotFiniteError
 from kseg.layers import Preprocess
 
@@ -44,7 +45,7 @@ def test_flip_is_the_mean_with_the_mirror_image(network):
     whole = softmax(network(image[None].astype("float32")))[0]
     mirrored = softmax(network(image[None, :, ::-1].astype("float32")))[0][:, ::-1]
     expected = (whole + mirrored) / 2
-    ids, confidence = AveragingModel(network, Looks(flip=True)).labels_and_confidence(image, "it")
+    ids, confidence = AveragingModel([network], Looks(flip=True)).labels_and_confidence(image, "it")
     np.testing.assert_allclose(confidence, expected.max(-1), atol=1e-5)
     np.testing.assert_array_equal(ids, expected.argmax(-1))
     assert np.abs(whole - mirrored).max() > 0.01  # the mirror image shows it something else
@@ -53,7 +54,7 @@ def test_flip_is_the_mean_with_the_mirror_image(network):
 def test_scales_are_the_mean_of_predictions_at_each(network):
     image = photo(32, 48)
     one, half, both = (
-        AveragingModel(network, Looks(scales=scales))._probabilities(image[None], ["it"])[0]
+        AveragingModel([network], Looks(scales=scales)).probabilities(image[None], ["it"])[0]
         for scales in ((1,), (0.5,), (1, 0.5))
     )
     np.testing.assert_allclose(both, (one + half) / 2, atol=1e-6)
@@ -67,8 +68,8 @@ def test_scales_are_the_mean_of_predictions_at_each(network):
 @pytest.mark.parametrize("size", [(96, 128), (97, 131), (64, 64), (40, 300), (200, 63)])
 def test_windows_agree_with_the_whole_image_where_they_see_enough(network, size):
     image = photo(*size)
-    whole = AveragingModel(network, Looks()).labels_and_confidence(image, "it")
-    tiled = AveragingModel(network, Looks(tile=64)).labels_and_confidence(image, "it")
+    whole = AveragingModel([network], Looks()).labels_and_confidence(image, "it")
+    tiled = AveragingModel([network], Looks(tile=64)).labels_and_confidence(image, "it")
     np.testing.assert_array_equal(tiled[0], whole[0])
     np.testing.assert_allclose(tiled[1], whole[1], atol=1e-5)
 
@@ -79,15 +80,15 @@ def test_a_window_is_predicted_as_an_image_of_its_own():
     sized = small_network(size=(32, 32), multiple=1)
     sized.set_weights(network.get_weights())
     image = photo(64, 64)
-    tiled = AveragingModel(sized, Looks(tile=64))._probabilities(image[None], ["it"])[0]
+    tiled = AveragingModel([sized], Looks(tile=64)).probabilities(image[None], ["it"])[0]
     small = keras.ops.image.resize(image[None].astype("float32"), (32, 32), antialias=True)
     logits = keras.ops.image.resize(network(small), (64, 64))
     np.testing.assert_allclose(tiled, softmax(logits)[0], atol=1e-4)
 
 
 def test_label_maps_of_another_size(network):
-    found = AveragingModel(network, Looks(flip=True)).predict(photo(32, 48)[None], 64, 96, ["it"])
-    ids, _ = AveragingModel(network, Looks(flip=True)).labels_and_confidence(photo(32, 48), "it")
+    found = AveragingModel([network], Looks(flip=True)).predict(photo(32, 48)[None], 64, 96, ["it"])
+    ids, _ = AveragingModel([network], Looks(flip=True)).labels_and_confidence(photo(32, 48), "it")
     np.testing.assert_array_equal(found[0], ids.repeat(2, 0).repeat(2, 1))
 
 
@@ -95,7 +96,7 @@ def test_scores_that_are_not_finite_name_the_image(network):
     broken = small_network()
     broken.layers[-1].bias.assign([np.nan, 0, 0])
     with pytest.raises(NotFiniteError, match="street 7 are not finite"):
-        AveragingModel(broken, Looks(tile=64)).labels_and_confidence(photo(100, 100), "street 7")
+        AveragingModel([broken], Looks(tile=64)).labels_and_confidence(photo(100, 100), "street 7")
 
 
 @pytest.mark.parametrize(
@@ -117,10 +118,10 @@ def test_looks_that_cannot_be(looks, message):
 
 def test_models_that_cannot_look_so(network):
     with pytest.raises(ValueError, match="tile must be at least 80 for"):
-        AveragingModel(small_network(multiple=40), Looks(tile=64))
+        AveragingModel([small_network(multiple=40)], Looks(tile=64))
     with pytest.raises(ValueError, match="scales other than 1 need a model of free size, but .* of 32x32"):
-        AveragingModel(small_network(size=(32, 32)), Looks(scales=(1, 2)))
-    assert AveragingModel(small_network(size=(32, 32)), Looks(flip=True)).num_classes == 3
+        AveragingModel([small_network(size=(32, 32))], Looks(scales=(1, 2)))
+    assert AveragingModel([small_network(size=(32, 32))], Looks(flip=True)).num_classes == 3
 
 
 def test_one_look_is_single():
@@ -131,7 +132,7 @@ def test_one_look_is_single():
 def test_predict_and_evaluate_look_as_they_are_told(network):
     image, truth = photo(97, 131), np.random.default_rng(1).integers(0, 3, (97, 131)).astype(np.uint8)
     looks = {"tile": 64, "scales": (1, 0.5), "flip": True}
-    ids, confidence = AveragingModel(network, Looks(**looks)).labels_and_confidence(image, "it")
+    ids, confidence = AveragingModel([network], Looks(**looks)).labels_and_confidence(image, "it")
     np.testing.assert_array_equal(kseg.predict(network, image, **looks), ids)
     found = kseg.predict(network, [image], return_confidence=True, **looks)
     np.testing.assert_array_equal(found[0][0], ids)

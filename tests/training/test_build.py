@@ -6,7 +6,8 @@ import pytest
 import tiny
 
 import kseg
-from kseg.inference.loading import label_set_of, with_label_set
+from kseg.inference.label_model import label_set_of
+from kseg.inference.loading import with_label_set
 from kseg.io.errors import InputError
 from kseg.training.build import check_loads
 

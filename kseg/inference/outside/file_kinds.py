@@ -1,6 +1,7 @@
 """What a file or folder is that someone calls a model: by its content, never by its name alone."""
 
 import pathlib
+import re
 
 from kseg.data.datasets.listing import walk_files
 from kseg.inference.label_marks import CLASSES_FILE
@@ -12,11 +13,13 @@ SAVED_MODEL = "SavedModel"
 ONNX = "ONNX"
 TFLITE = "TFLite"
 LABEL_MAPS = "label maps"
+SEEDS = "seeds"  # runs of one recipe that differ by their seed
 DESCRIPTION = "description"
 
 _MOST_FIELDS = 10_000  # of an ONNX file's outermost message: a dozen, and one for each import and function
 _GRAPH = 7  # the field of ModelProto that only a model has
 _VERSION = 1
+_SEED = re.compile(r"seed-(\d+)")  # the folder of a run in a study
 
 
 def kind_of(path):
@@ -46,6 +49,8 @@ def _kind_of_folder(path):
         return SAVED_MODEL
     if any((path / name).exists() for name in (FLAGS_FILE, "best.keras", "last.keras")):
         return KSEG
+    if seed_runs(path):
+        return SEEDS
     found = KSEG
     with reading(path):
         for name in walk_files(str(path)):
@@ -55,6 +60,12 @@ def _kind_of_folder(path):
                 return KSEG
             found = LABEL_MAPS
     return found
+
+
+def seed_runs(folder):
+    """Return the run folders of a study's contestant in its folder, by their seeds: seed-0, seed-1, ..."""
+    found = {int(name[1]): path for path in folder.iterdir() if (name := _SEED.fullmatch(path.name))}
+    return [found[seed] for seed in sorted(found) if (found[seed] / FLAGS_FILE).exists()]
 
 
 def fields(file, size):
