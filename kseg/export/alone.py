@@ -40,7 +40,8 @@ def open_tflite(file):
 
     interpreter = Interpreter(model_path=file, num_threads=os.cpu_count())
     place = interpreter.get_input_details()[0]["index"]
-    outputs = {output["dtype"]: output["index"] for output in interpreter.get_output_details()}
+    # The probabilities of all classes have an axis more.
+    outputs = {one["dtype"]: one["index"] for one in interpreter.get_output_details() if len(one["shape"]) == 3}
     shapes = []
 
     def run(images):

@@ -22,7 +22,7 @@ def write(model, path, quantize=None, calibration=None):
 
     converter_of("ai_edge_litert", "litert")  # for the proof
     with tempfile.TemporaryDirectory(prefix="kseg-export-") as folder:
-        save(Serving(model), folder)
+        save({"serving_default": Serving(model).function()}, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

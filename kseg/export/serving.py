@@ -14,13 +14,14 @@ from kseg.inference.logits import first_maximum, logits_at
 from kseg.layers.pooling import MaxPooling2DWithArgmax
 
 INPUT = "images"
+OUTPUTS = ("labels", "confidence", "probabilities")
 
 
 class Serving:
     """A model's graph for a format, float32 where it is portable.
 
-    images uint8 (B, H, W, 3), RGB -> {"labels": uint8 (B, H, W), "confidence": float32 (B, H, W)}, the probability of
-    the label's class.
+    images uint8 (B, H, W, 3), RGB -> {"labels": uint8 (B, H, W), "confidence": float32 (B, H, W), the probability of
+    the label's class, "probabilities": float32 (B, H, W, C), of all classes}.
 
     Args:
         model: keras.Model that gives logits, as in `kseg.inference.logits.logits_at`.
@@ -40,13 +41,18 @@ class Serving:
         if not positions and not _is_mixed(self.model):
             self.folding.find(self._predict, self.spec)
 
-    def function(self, spec=None, before=None):
-        """Return a tf.function with an input signature. before: what turns its input into images, None: they are it."""
+    def function(self, outputs=OUTPUTS, spec=None, before=None):
+        """Return a tf.function with an input signature.
+
+        Args:
+            outputs: what it gives. before: what turns its input into images, None: they are it.
+        """
         import tensorflow as tf
 
         def predict(given):
             with self.folding.applied():
-                return self._predict(before(given) if before else given)
+                found = self._predict(before(given) if before else given)
+            return {name: found[name] for name in outputs}
 
         # The argument's name is the input's in every format.
         def images(images):
@@ -71,9 +77,11 @@ def answers(model, images, portable=True):
             logits = logits_at(model, images, height, width, resize=portable_resize)
     else:
         logits = logits_at(model, images, height, width)
+    probabilities = tf.nn.softmax(logits)
     return {
         "labels": tf.cast(first_maximum(logits), tf.uint8),
-        "confidence": tf.reduce_max(tf.nn.softmax(logits), axis=-1),
+        "confidence": tf.reduce_max(probabilities, axis=-1),
+        "probabilities": probabilities,
     }
 
 

@@ -168,6 +168,12 @@ def check_shapes(model):
         )
 
 
+_WITHOUT_PROBABILITIES = (
+    "An ensemble, tile, scales and flip need the probabilities of all classes, which this export of an earlier kseg "
+    "does not give. Export the run again, or give the run."
+)
+
+
 class SavedModel(LabelModel):
     """A model exported by `export_saved_model`, read back. TensorFlow only."""
 
@@ -189,6 +195,7 @@ class SavedModel(LabelModel):
         if not isinstance(known.get("classes"), list) or not isinstance(known.get("palette"), list):
             raise InputError(f"{path} is not a SavedModel from kseg: its classes.json has no classes and palette.")
         self.num_classes = len(known["classes"])
+        self.gives_probabilities = "probabilities" in self._loaded.signatures
 
     @property
     def weights(self):
@@ -204,6 +211,14 @@ class SavedModel(LabelModel):
         check_logits(all_finite(given["confidence"]), names, self)  # nan where a logit is nan or inf
         return ids, confidence
 
+    def probabilities(self, images, names):
+        if not self.gives_probabilities:
+            raise InputError(_WITHOUT_PROBABILITIES)
+        given = ops.convert_to_tensor(images, dtype="uint8")
+        found = self._loaded.signatures["probabilities"](images=given)["probabilities"]
+        check_logits(all_finite(found), names, self)
+        return np.asarray(found)
+
 
 class ExportedFile(LabelModel):
     """An ONNX or TFLite file that `kseg.export_model` wrote, in its own runtime."""
@@ -215,16 +230,36 @@ class ExportedFile(LabelModel):
         self.sha256 = sha256_of_content(path)
         self._path = path
         self._opened = open_file(path, kind)
+        self._outputs = {_output_of(tensor): tensor.name for tensor in self._opened.outputs}
+        self.gives_probabilities = "probabilities" in self._outputs
 
     def predict(self, images, height, width, names):
         return self.predict_with_confidence(images, height, width, names)[0]
 
     def predict_with_confidence(self, images, height, width, names):
-        with runtime_errors(f"{self._path} cannot label {names[0]}"):
-            found = list(self._opened.run(np.ascontiguousarray(images)).values())
-        labels, confidence = sorted(found, key=lambda array: array.dtype.kind != "u")
+        labels, confidence = self._run(images, names, "labels", "confidence")
         check_logits(all_finite(confidence), names, self)
         return at_label_size(labels, height, width), at_label_size(confidence, height, width)
+
+    def probabilities(self, images, names):
+        if not self.gives_probabilities:
+            raise InputError(_WITHOUT_PROBABILITIES)
+        (found,) = self._run(images, names, "probabilities")
+        check_logits(all_finite(found), names, self)
+        return found
+
+    def _run(self, images, names, *outputs):
+        wanted = [self._outputs[output] for output in outputs]
+        with runtime_errors(f"{self._path} cannot label {names[0]}"):
+            found = self._opened.run(np.ascontiguousarray(images), wanted)
+        return [found[name] for name in wanted]
+
+
+def _output_of(tensor):
+    """Return which output of an export a `runtimes.Tensor` is: TFLite does not keep their names."""
+    if tensor.dtype.kind == "u":
+        return "labels"
+    return "probabilities" if len(tensor.shape) == 4 else "confidence"
 
 
 def with_label_set(model, label_set):

@@ -13,12 +13,14 @@ from PIL import Image
 
 import kseg
 from kseg import layers
-from kseg.export import EXPORTERS, alone, export_model, proof, serving
+from kseg.export import EXPORTERS, alone, export_model, proof, savedmodel, serving
 from kseg.export.folding import Folding
 from kseg.export.proof_images import ProofImages, images_for
+from kseg.export.serving import OUTPUTS
 from kseg.inference.logits import logits_at
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of
+from kseg.io.errors import NotFiniteError
 from kseg.layers import pooling
 
 SUFFIXES = {name: exporter.suffix for name, exporter in EXPORTERS.items() if name != "web"}  # which has its own tests
@@ -194,6 +196,77 @@ def kernels_of(path):
         except ValueError:  # no constant
             continue
     return found
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A convolution whose probabilities are far from 0 and 1."""
+    keras.utils.set_random_seed(5)
+    image = keras.Input((None, None, 3))
+    x = layers.Preprocess((124, 116, 104), (60, 60, 60), multiple=2, label_set=tiny.LABELS)(image)
+    return keras.Model(image, keras.layers.Conv2D(3, 3, padding="same", name="conv")(x), name="plain")
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_an_export_gives_the_probabilities_of_all_classes_where_they_are_averaged(format, plain, tmp_path):
+    images = ProofImages("3 test images", [(f"image {i}", image) for i, image in enumerate(smooth(3))])
+    path = written(plain, format, tmp_path, images)
+    image = smooth(1, (45, 71))[0]
+    own = np.asarray(keras.ops.softmax(logits_at(plain, image[None], 45, 71)))
+    exported = kseg.load_model(path)
+    found = exported.probabilities(image[None], ["it"])
+    assert found.shape == (1, 45, 71, 3) and found.dtype == np.float32
+    np.testing.assert_allclose(found, own, atol=1e-4)
+    labels, confidence = kseg.predict(path, image, return_confidence=True)
+    np.testing.assert_array_equal(labels, found[0].argmax(-1))
+    np.testing.assert_allclose(confidence, found[0].max(-1), atol=1e-6)
+    _, confidence, disagreement = kseg.predict([path, plain], image, return_confidence=True, return_disagreement=True)
+    np.testing.assert_allclose(confidence, own[0].max(-1), atol=1e-4)
+    np.testing.assert_allclose(disagreement, 0, atol=1e-4)
+    for looks in ({"flip": True}, {"tile": 32}):
+        of_file = kseg.predict(path, image, return_confidence=True, **looks)
+        np.testing.assert_allclose(
+            of_file[1], kseg.predict(plain, image, return_confidence=True, **looks)[1], atol=1e-4
+        )
+    with pytest.raises(kseg.InputError, match="scales other than 1 need a run"):
+        kseg.predict(path, image, scales=(1, 0.5))
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_an_export_without_probabilities_says_so(format, plain, tmp_path, monkeypatch):
+    """As an earlier kseg wrote them."""
+    function = serving.Serving.function
+    monkeypatch.setattr(serving.Serving, "function", lambda self, outputs=(), *rest: function(self, OUTPUTS[:2], *rest))
+    monkeypatch.setattr(savedmodel, "save", without_probabilities(savedmodel.save))
+    images = ProofImages("3 test images", [(f"image {i}", image) for i, image in enumerate(smooth(3))])
+    path = written(plain, format, tmp_path, images)
+    image = smooth(1)[0]
+    assert kseg.predict(path, image, return_confidence=True)[1].max() < 1
+    with pytest.raises(kseg.InputError, match="export of an earlier kseg"):
+        kseg.predict(path, image, flip=True)
+
+
+def without_probabilities(save):
+    def faulty(functions, folder):
+        save({name: function for name, function in functions.items() if name != "probabilities"}, folder)
+
+    return faulty
+
+
+def test_confidences_that_are_not_finite_name_the_image(plain, tmp_path):
+    """Of a file whose weights nobody sees."""
+    images = ProofImages("3 test images", [(f"image {i}", image) for i, image in enumerate(smooth(3))])
+    path = written(plain, "onnx", tmp_path, images)
+    import onnx
+
+    made = onnx.load(str(path))
+    for tensor in made.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        if value.ndim == 4:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full_like(value, np.nan), tensor.name))
+    onnx.save(made, str(path))
+    with pytest.raises(NotFiniteError, match="scores for the image are not finite"):
+        kseg.predict(path, smooth(1)[0])
 
 
 def test_what_is_not_ksegs_is_not_replaced(model, images, tmp_path):

@@ -53,7 +53,7 @@ class OutsideModel(LabelModel):
 
     def _labels(self, image, height, width, name):
         with runtime_errors(f"{self._file} cannot label {name}"):
-            found = np.asarray(self._opened.run(self._input(image))[self._output])
+            found = np.asarray(self._opened.run(self._input(image), [self._output])[self._output])
         ids, scores = self._interpreted(found)
         if ids is not None:
             self._check_ids(ids, name)

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -33,11 +33,11 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A model in its runtime. run: array of the input's type -> {name: array}, all outputs or those that it chose."""
+    """A model in its runtime. run: (array of the input's type, names of outputs) -> {name: array}."""
 
     input: Tensor
     outputs: tuple[Tensor, ...]
-    run: Callable[[np.ndarray], dict[str, np.ndarray]]
+    run: Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
 
 
 def open_file(file, kind):
@@ -86,9 +86,8 @@ def _open_onnx(file):
 
     given = [tensor(one) for one in session.get_inputs()]
     outputs = tuple(tensor(one) for one in session.get_outputs())
-    names = [one.name for one in outputs]
 
-    def run(array):
+    def run(array, names):
         return dict(zip(names, session.run(names, {given[0].name: array}), strict=True))
 
     return Opened(_only(given, file), outputs, run)
@@ -109,14 +108,14 @@ def _open_tflite(file):
     place = inputs[0]["index"]
     state = {"shape": None}
 
-    def run(array):
+    def run(array, names):
         if state["shape"] != array.shape:
             interpreter.resize_tensor_input(place, array.shape)
             interpreter.allocate_tensors()
             state["shape"] = array.shape
         interpreter.set_tensor(place, array)
         interpreter.invoke()
-        return {one["name"]: interpreter.get_tensor(one["index"]) for one in details}
+        return {one["name"]: interpreter.get_tensor(one["index"]) for one in details if one["name"] in names}
 
     return Opened(given, tuple(tensor(one) for one in details), run)
 
@@ -145,8 +144,9 @@ def _open_saved_model(file):
     given = [tensor(name, spec) for name, spec in serve.structured_input_signature[1].items()]
     outputs = tuple(tensor(name, spec) for name, spec in serve.structured_outputs.items())
 
-    def run(array, _owner=loaded):  # the variables live as long as what was loaded
-        return {name: value.numpy() for name, value in serve(**{given[0].name: tf.constant(array)}).items()}
+    def run(array, names, _owner=loaded):  # the variables live as long as what was loaded
+        found = serve(**{given[0].name: tf.constant(array)})
+        return {name: found[name].numpy() for name in names}
 
     return Opened(_only(given, file), outputs, run)
 
