@@ -2,6 +2,7 @@
 
     kseg export --model=runs/segnet_aspp --output=segnet_aspp_saved_model
     kseg export --model=runs/segnet_aspp --format=onnx --output=segnet_aspp.onnx
+    kseg export --model=runs/segnet_aspp --format=onnx --layout=server --output=segnet_aspp
     kseg export --model=runs/unet --format=litert --quantize=int8 --calibration_data=data/camvid --output=unet.tflite
 
 docs/how-to/export.md says what each format can, what is proved, and how to use the files where no kseg is installed.
@@ -10,7 +11,7 @@ docs/how-to/export.md says what each format can, what is proved, and how to use 
 from absl import flags
 
 from kseg.commands import command_line
-from kseg.export import EXPORTERS
+from kseg.export import EXPORTERS, LAYOUTS
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
@@ -28,6 +29,14 @@ flags.DEFINE_enum(
     sorted({quantize for exporter in EXPORTERS.values() for quantize in exporter.quantize}),
     "Smaller numbers. float16: half the bytes. int8: a quarter, and faster where the processor has instructions for "
     "it; needs --calibration_data. Empty: float32.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "layout",
+    "plain",
+    list(LAYOUTS),
+    "server: a folder that a server takes as it is. Of savedmodel it is TensorFlow Serving's (FOLDER/1/), of onnx a "
+    "model repository of Triton's (FOLDER/NAME/config.pbtxt, FOLDER/NAME/1/model.onnx; NAME is the folder's own).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -56,6 +65,7 @@ def run(args):
         args.output,
         format=args.format,
         quantize=args.quantize,
+        layout=args.layout,
         calibration_data=args.calibration_data,
         data_dir=args.data_dir,
         progress=True,

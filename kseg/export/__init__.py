@@ -11,7 +11,8 @@ class Exporter(NamedTuple):
     needs Keras, while --help does not.
     kind: what `kseg.inference.outside.file_kinds` calls it. suffix: of its file, "" for a folder. quantize: which
     smaller types of number it can hold. default: which of them it holds if nobody says. Of a folder: own: pattern of
-    the paths in it, beside its texts; last: the file in it without which it is not complete.
+    the paths in it, beside its texts; last: the file in it without which it is not complete. server: which server takes
+    the folder that --layout=server makes of it (`kseg.export.layouts`), "" for none.
     """
 
     module: str
@@ -22,6 +23,7 @@ class Exporter(NamedTuple):
     default: str | None = None
     own: str = ""
     last: str = ""
+    server: str = ""
 
     @property
     def functions(self):
@@ -37,6 +39,7 @@ EXPORTERS = {
         "TensorFlow's SavedModel, a folder",
         own=r"(saved_model|fingerprint|keras_metadata)\.pb|assets/|variables/(variables\.[\w.-]+)?",
         last="saved_model.pb",
+        server="TensorFlow Serving",
     ),
     "onnx": Exporter(
         "kseg.export.onnx_file",
@@ -44,6 +47,7 @@ EXPORTERS = {
         ".onnx",
         "a file for ONNX Runtime and many others",
         ("float16", "int8"),
+        server="Triton Inference Server",
     ),
     "litert": Exporter(
         "kseg.export.litert_file",
@@ -63,3 +67,5 @@ EXPORTERS = {
         last="index.html",
     ),
 }
+
+LAYOUTS = ("plain", "server")  # how the files of an export lie: as its program opens them, or as its server takes them

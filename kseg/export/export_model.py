@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import pathlib
-import re
 import shutil
 import signal
 import tempfile
@@ -16,14 +15,16 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kseg.export import EXPORTERS
+from kseg.export import EXPORTERS, LAYOUTS
+from kseg.export.export_card import card_of_run, export_card
 from kseg.export.exported_facts import checked_model
+from kseg.export.layouts import last_of, lay_out, own_paths
 from kseg.export.proof import in_a_process, in_this_process, prove
 from kseg.export.proof_images import IMAGES, ProofImages, calibration_images, images_for
 from kseg.export.serving import in_float32
 from kseg.inference.model_paths import model_files
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
-from kseg.inference.outside.file_kinds import kind_of
+from kseg.inference.outside.file_kinds import kind_of, model_in
 from kseg.io.errors import InputError
 from kseg.io.files import (
     StrPath,
@@ -35,6 +36,8 @@ from kseg.io.files import (
     replacing_content,
     writing,
 )
+from kseg.io.text import checked_name
+from kseg.runs.model_card import CARD_FILE, is_users
 
 QUICK_IMAGES = 3
 _SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".pth", ".zip")
@@ -46,19 +49,21 @@ def export_model(
     *,
     format: str = "savedmodel",
     quantize: Literal["float16", "int8"] | None = None,
+    layout: Literal["plain", "server"] = "plain",
     calibration_data: StrPath | None = None,
     data_dir: StrPath | None = None,
     label_set: dict[str, Any] | None = None,
     quick: bool = False,
     images: ProofImages | None = None,
+    card: str | None = None,
     progress: bool = False,
 ) -> pathlib.Path:
     """Write a model for programs that have no kseg, prove that it does the same, and return the path.
 
     What is written takes images uint8 (B, H, W, 3), RGB, of any size, and gives labels uint8 (B, H, W) and confidence
-    float32 (B, H, W), the probability of the label. Normalisation, resizing and padding are inside, and so are two
-    files: classes.json (names, colours, the dataset's own ids) and report.json (the proof). docs/how-to/export.md shows
-    how to use them.
+    float32 (B, H, W), the probability of the label. Normalisation, resizing and padding are inside, and so are three
+    texts: classes.json (names, colours, the dataset's own ids), report.json (the proof) and README.md (the model card).
+    docs/how-to/export.md shows how to use them.
 
     The proof: the format's own runtime opens the file in a fresh process, without kseg, and labels at least 20 images
     of three sizes in two batch sizes; labels, confidences and the mean IoU on the validation split must be Keras'
@@ -69,13 +74,16 @@ def export_model(
         path: the file or folder to write: new, or an earlier export of kseg's, which is replaced when the new one is
             proved. A link stays a link.
         format: a key of `kseg.export.EXPORTERS`. quantize: None, "float16" or "int8".
+        layout: "server" for a folder that a server takes as it is: TensorFlow Serving that of a savedmodel, Triton that
+            of an onnx, a model repository whose model has the folder's name.
         calibration_data: for int8: a record folder (its training split) or a folder of photographs.
         data_dir: record folder or folder of photographs to prove it on; None: the records of the run, else streets
             that kseg draws.
         label_set: dict of name, classes and palette, if the model does not carry it.
         quick: prove it on three images, a SavedModel in this process, without scores and times, as a training run does
             at its end.
-        images: `kseg.export.proof_images.ProofImages` in place of all of these. progress: show a bar.
+        images: `kseg.export.proof_images.ProofImages` in place of all of these. card: the model card of its run
+            (Markdown as kseg writes it); None: README.md of the finished run that `model` names. progress: show a bar.
     Returns:
         pathlib.Path
     Raises:
@@ -85,13 +93,13 @@ def export_model(
         OSError: it could not be written; what was there stays. KeyboardInterrupt: after Ctrl-C, likewise.
         FloatingPointError: a weight is nan or infinite; it names the weight.
     """
-    exporter = _chosen(format, quantize, calibration_data)
+    exporter = _chosen(format, quantize, calibration_data, layout)
     quantize = quantize or exporter.default
     path = pathlib.Path(checked_path(path, "path"))
     # A run's SavedModel is no input: its weights are read from the .keras file.
     files = [file for file in model_files(model) if file.name != "saved_model"]
     refuse_inputs([path], [*files, *(folder for folder in (data_dir, calibration_data) if folder)])
-    _check_output(path, exporter, format)
+    _check_output(path, exporter, format, layout)
     calibration = None
     if quantize == "int8":
         calibration = calibration_images(calibration_data)
@@ -114,12 +122,15 @@ def export_model(
             compare = functools.partial(prove, asked, kind=exporter.kind, quantize=quantize)
             with start(made, exporter.kind) as runtime:
                 report |= compare(runtime, images, progress=progress, scored=not quick)
-            texts = {CLASSES: facts, REPORT: report}
-            exporter.functions.embed(made, {name: f"{json_text(table, 1)}\n" for name, table in texts.items()})
+            texts = {name: f"{json_text(table, 1)}\n" for name, table in ((CLASSES, facts), (REPORT, report))}
+            texts[CARD_FILE] = export_card(card or card_of_run(source), model.name, facts, report)
+            exporter.functions.embed(made, texts)
             if converted:  # the texts have changed the file
                 with start(made, exporter.kind) as runtime:
                     compare(runtime, images.first(), scored=False)
-        _put(made, path, exporter)
+        if layout == "server":
+            made = _as_served(made, pathlib.Path(folder, "served"), path, exporter, facts, texts)
+        _put(made, path, exporter, layout)
     return path
 
 
@@ -129,20 +140,21 @@ def export_saved_model(
     *,
     label_set: dict[str, Any] | None = None,
     images: ProofImages | None = None,
+    card: str | None = None,
 ) -> pathlib.Path:
     """Write a SavedModel that takes images of any size: `export_model` with the quick proof.
 
     Args:
-        model, path, label_set, images: as in `export_model`.
+        model, path, label_set, images, card: as in `export_model`.
     Returns:
         pathlib.Path of the folder.
     Raises:
         As `export_model`.
     """
-    return export_model(model, path, label_set=label_set, quick=True, images=images)
+    return export_model(model, path, label_set=label_set, quick=True, images=images, card=card)
 
 
-def _chosen(format, quantize, calibration_data):
+def _chosen(format, quantize, calibration_data, layout):
     """Return the Exporter; InputError for another one, or what it cannot do."""
     if format not in tuple(EXPORTERS):
         raise InputError(f"format must be one of {', '.join(EXPORTERS)}, got {format!r}.")
@@ -156,6 +168,11 @@ def _chosen(format, quantize, calibration_data):
             f"Format {format} holds {able}, got quantize={quantize!r}. "
             f"Formats with {quantize}: {', '.join(takers) or 'none'}."
         )
+    if layout not in LAYOUTS:
+        raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
+    if layout == "server" and not exporter.server:
+        able = [f"{name} ({one.server})" for name, one in EXPORTERS.items() if one.server]
+        raise InputError(f"No server takes format {format} as it is. Formats with layout server: {', '.join(able)}.")
     if (quantize == "int8") != (calibration_data is not None):
         raise InputError(
             "quantize='int8' and calibration_data go together: int8 is fitted to the values that real images give. "
@@ -164,12 +181,14 @@ def _chosen(format, quantize, calibration_data):
     return exporter
 
 
-def _check_output(path, exporter, format):
+def _check_output(path, exporter, format, layout):
     """Refuse a path that is not one of this format, or that holds what kseg did not export."""
-    if not exporter.suffix:
+    if layout == "server":
+        checked_name(path.name)
+    if not exporter.suffix or layout == "server":
         if path.suffix in _SUFFIXES:
-            raise InputError(f"A {exporter.kind} is a folder, so its name must not end in {path.suffix}, got {path}.")
-        check_own(pathlib.Path(os.path.realpath(path)), _own(exporter), CLASSES)
+            raise InputError(f"The output is a folder, so its name must not end in {path.suffix}, got {path}.")
+        check_own(pathlib.Path(os.path.realpath(path)), own_paths(exporter), CLASSES)
         return
     if path.suffix != exporter.suffix:
         raise InputError(f"A file of format {format} must end in {exporter.suffix}, got {path}.")
@@ -190,16 +209,23 @@ def _size_of(path):
     return sum(file.stat().st_size for file in files)
 
 
-def _own(exporter):
-    """The paths in a folder that kseg exported."""
-    return re.compile(rf"(classes|report)\.json|{exporter.own}")
+def _as_served(made, folder, path, exporter, facts, texts):
+    """Return a folder that holds a written model as its server takes it, and the model's texts."""
+    folder.mkdir()
+    lay_out(made, folder, exporter, path.name, facts)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
 
 
-def _put(made, path, exporter):
-    """Move what was written to its place, completely or not at all."""
+def _put(made, path, exporter, layout):
+    """Move what was written to its place, completely or not at all. A model card that is the user's stays."""
     if made.is_dir():
-        with replacing_content(path, _own(exporter), CLASSES, exporter.last) as folder:
+        last = last_of(exporter, path.name) if layout == "server" else exporter.last
+        with replacing_content(path, own_paths(exporter), CLASSES, last) as folder:
             shutil.copytree(made, folder, dirs_exist_ok=True)
+            if is_users(path / CARD_FILE):
+                shutil.copyfile(path / CARD_FILE, folder / CARD_FILE)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -238,7 +264,7 @@ def _memory(latency):
 
 def summary(path, format):
     """Return in lines what the report inside an export says."""
-    report = carried_table(path, EXPORTERS[format].kind, REPORT)
+    report = carried_table(model_in(path), EXPORTERS[format].kind, REPORT)
     agreement = report["agreement"]
     latency = report["latency"]
     lines = [

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 import kseg
-from kseg.export import alone
 from kseg.export.proof_images import reference
 from kseg.inference.label_model import class_names
+from kseg.inference.outside import alone
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar
 from kseg.metrics.scores import ScoreCounts

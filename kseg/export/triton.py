@@ -7,6 +7,7 @@ import json
 
 from kseg.io.text import checked_name
 
+CONFIG = "config.pbtxt"
 _TEXT = """\
 name: {name}
 backend: "onnxruntime"
@@ -25,8 +26,10 @@ _PARAMETER = "parameters {{ key: {key} value: {{ string_value: {value} }} }}\n"
 def triton_config(name, label_set):
     """Return the text of config.pbtxt for an ONNX export of free sizes.
 
-    Batches are part of the shapes (max_batch_size is 0), so that images of any size come alone or together. Names and
-    colours of the classes are parameters: Triton hands them to whoever asks for the model's configuration.
+    It lists two outputs. The file has a third one, the probabilities of all classes, many times as large: Triton
+    answers with all that are listed where a client does not choose. Batches are part of the shapes (max_batch_size is
+    0), so that images of any size come alone or together. Names and colours of the classes are parameters: Triton hands
+    them to whoever asks for the model's configuration.
 
     Args:
         name: of the model, which is its folder's too. label_set: dict of name, classes and palette, as a model carries

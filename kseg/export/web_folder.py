@@ -13,6 +13,7 @@ import numpy as np
 from kseg.data.synthetic.scene import draw_street
 from kseg.export import onnx_file
 from kseg.export.converters import converter_of
+from kseg.inference.outside.carried_files import CLASSES, REPORT
 from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
 
@@ -62,14 +63,13 @@ def write(model, path, quantize=None, calibration=None):
 
 
 def embed(path, texts):
-    """Put text files inside, {name: JSON text}: files of the folder, and what the page shows of them in model.js."""
+    """Put text files inside, {name: text}: files of the folder, and what the page shows of them in model.js."""
     path = pathlib.Path(path)
     for name, text in texts.items():
         (path / name).write_text(text, encoding="utf-8")
-    tables = {name: json.loads(text) for name, text in texts.items()}
-    classes = tables["classes.json"]
+    classes = json.loads(texts[CLASSES])
     facts = read_model(path)
-    facts |= {"classes": classes["classes"], "palette": classes["palette"], "facts": _shown(tables["report.json"])}
+    facts |= {"classes": classes["classes"], "palette": classes["palette"], "facts": _shown(json.loads(texts[REPORT]))}
     _write_model(path, facts)
 
 

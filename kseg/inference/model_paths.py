@@ -73,9 +73,10 @@ def model_files(model):
     if not path.exists():
         return [path]
     described = describe_file(path)
-    path = described.file
     if described.kind == SEEDS:
-        return [file for run in seed_runs(path) for file in model_files(run)]
+        return [file for run in seed_runs(described.file) for file in model_files(run)]
+    if path not in described.file.parents:  # else it is a server's folder, all of which belongs to the model
+        path = described.file
     others = [file for file in described.files if file != path]
     runs = [folder for folder in (path, path.absolute().parent) if (folder / FLAGS_FILE).exists()]
     parts = [part for folder in runs for part in RunFolder(folder).parts]

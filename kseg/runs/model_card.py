@@ -23,11 +23,16 @@ def write_card(path, text):
 
     A card of kseg's holds the line `MARK`. A file without it is the user's and stays.
     """
-    path = pathlib.Path(path)
-    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    if is_users(path):
         return False
     write_atomic(str(path), text.encode())
     return True
+
+
+def is_users(path):
+    """Whether there is a card that kseg did not write, or that the user made his own: without the line `MARK`."""
+    path = pathlib.Path(path)
+    return path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")
 
 
 def run_card(stored, train_split, scored_split, scores, costs, *, normalization=None):
@@ -47,7 +52,7 @@ def run_card(stored, train_split, scored_split, scores, costs, *, normalization=
     dataset = dataset_name(train_split.manifest)
     name = f"{stored['model']} on {dataset}"
     parts = [
-        _metadata(name, dataset, scored_split, scores),
+        metadata("keras", results=_results(name, dataset, scored_split, scores)),
         MARK,
         f"# {name}",
         f"Semantic segmentation into {label_set.num_classes} classes: {', '.join(label_set.classes)}. "
@@ -73,16 +78,28 @@ def dataset_name(manifest):
     return "procedural streets" if manifest.options.get("drawn") else manifest.info.name
 
 
-def _metadata(name, dataset, split, scores):
-    """The YAML block. Strings are written as JSON, which YAML takes."""
-    metrics = [(key, title, getattr(scores, key)) for key, title in _HUB_METRICS]
+def metadata(library, tags=(), results=()):
+    """Return the YAML block of a card.
+
+    Args:
+        library: that opens the model. tags: more than those of every card. results: lines of the model-index.
+    """
     lines = [
         "---",
-        "library_name: keras",
+        f"library_name: {library}",
         "pipeline_tag: image-segmentation",
         "tags:",
-        "- kseg",
-        "- semantic-segmentation",
+        *(f"- {tag}" for tag in ("kseg", *tags, "semantic-segmentation")),
+        *results,
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _results(name, dataset, split, scores):
+    """The lines of the model-index. Strings are written as JSON, which YAML takes."""
+    metrics = [(key, title, getattr(scores, key)) for key, title in _HUB_METRICS]
+    lines = [
         "model-index:",
         f"- name: {json.dumps(name)}",
         "  results:",
@@ -99,10 +116,11 @@ def _metadata(name, dataset, split, scores):
     for key, title, value in metrics:
         if not math.isnan(value):  # nothing to publish
             lines += [f"    - type: {key}", f"      name: {title}", f"      value: {value:.4f}"]
-    return "\n".join([*lines, "---"])
+    return lines
 
 
-def _table(head, rows):
+def table(head, rows):
+    """Return a table as Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
 
@@ -130,7 +148,7 @@ def _scores(stored, split, scores):
         f"The weights are those of {weights}.",
         _independent(shown_groups(split.split.names, split.manifest.drive)),
     ]
-    return " ".join(sentences) + "\n\n" + _table(head, rows)
+    return " ".join(sentences) + "\n\n" + table(head, rows)
 
 
 def _independent(groups):

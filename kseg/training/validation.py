@@ -99,29 +99,30 @@ def finish(folder, epochs, train_split, val_split, interruption):
     print(f"\n{path.name} of epoch {scores.epoch} of {last} (step {scores.step}) on the validation split:\n{scores}\n")
     epochs.log.final(scores.step, scores)
     interruption.check()
+    with Waiting("writing the model card", after=QUIET_SECONDS):
+        card = _write_card(folder, model, train_split, val_split, scores)
     if keras.backend.backend() == "tensorflow":
         with Waiting("exporting saved_model", after=QUIET_SECONDS):
-            _export(model, workdir / "saved_model", train_split, val_split)
+            _export(model, workdir / "saved_model", train_split, val_split, card)
     else:
         print(f"No SavedModel: {keras.backend.backend()} cannot write one. Export the run under TensorFlow.")
-    with Waiting("writing the model card", after=QUIET_SECONDS):
-        _write_card(folder, model, train_split, val_split, scores)
     with writing(workdir / "scores.json"):
         scores.to_json(workdir / "scores.json")
     folder.print_contents()
     return model
 
 
-def _export(model, path, train_split, val_split):
-    """Write the run's SavedModel, with the quick proof; a run does not fail where that does."""
+def _export(model, path, train_split, val_split, card):
+    """Write the run's SavedModel, with the quick proof; a run does not fail where that does. card: the run's."""
     images = of_split(val_split, QUICK_IMAGES)
     try:
-        export_saved_model(model, path, label_set=carried(train_split), images=images)
+        export_saved_model(model, path, label_set=carried(train_split), images=images, card=card)
     except ExportError as error:
         say(f"No SavedModel: {error}")
 
 
 def _write_card(folder, model, train_split, val_split, scores):
+    """Write the run's model card, and return it."""
     stored = folder.stored()
     layer = preprocess_layer(model)
     height, width = (layer and layer.size) or model.input_shape[1:3]
@@ -134,3 +135,4 @@ def _write_card(folder, model, train_split, val_split, scores):
     text = run_card(stored, train_split, val_split, scores, costs, normalization=normalization)
     if not write_card(folder.workdir / CARD_FILE, text):
         say(f"{folder.workdir / CARD_FILE} is not kseg's model card and stays as it is.")
+    return text

@@ -13,11 +13,12 @@ from PIL import Image
 
 import kseg
 from kseg import layers
-from kseg.export import EXPORTERS, alone, export_model, proof, savedmodel, serving
+from kseg.export import EXPORTERS, export_model, proof, savedmodel, serving
 from kseg.export.folding import Folding
 from kseg.export.proof_images import ProofImages, images_for
 from kseg.export.serving import OUTPUTS
 from kseg.inference.logits import logits_at
+from kseg.inference.outside import alone
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of
 from kseg.io.errors import NotFiniteError
@@ -160,7 +161,7 @@ def test_a_file_is_proved_in_a_fresh_process_and_scored_like_its_model(format, r
     found = kseg.evaluate(path, records).confusion_matrix
     assert np.abs(own - found).sum() <= 0.002 * own.sum()
     if format == "litert":
-        assert zipfile.ZipFile(path).namelist() == [CLASSES, REPORT]
+        assert zipfile.ZipFile(path).namelist() == [CLASSES, REPORT, "README.md"]
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])

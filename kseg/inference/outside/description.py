@@ -11,7 +11,7 @@ from typing import Any
 from kseg.data.datasets import WITH_CLASSES, info_of
 from kseg.data.labels import IGNORE_LABEL, LabelSet
 from kseg.inference.outside.class_map import ClassMap, read_table
-from kseg.inference.outside.file_kinds import DESCRIPTION, KSEG, LABEL_MAPS, kind_of
+from kseg.inference.outside.file_kinds import DESCRIPTION, KSEG, LABEL_MAPS, kind_of, model_in
 from kseg.io.errors import InputError, MissingFileError, is_whole
 
 RANGES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)}  # factor, shift of a pixel's value
@@ -70,7 +70,7 @@ def describe_file(path):
     if kind_of(path) != DESCRIPTION:
         beside = path.with_name(f"{path.name}.toml")
         if not beside.is_file():
-            return Description(None, path, kind_of(path))
+            return Description(None, model_in(path), kind_of(path))
         table = read_table(beside, "The description of a contestant")
         if not os.path.samefile(path, _file(beside, table)):
             raise InputError(f"{beside} must describe {path}, beside which it lies, but its key file names another.")
@@ -92,6 +92,7 @@ def _file(path, table):
 
 def _described(path, file, table):
     kind = kind_of(file)
+    file = model_in(file)
     if kind == DESCRIPTION:
         raise InputError(f"{path} describes {file}, which is a description itself. Name the model.")
     _check_keys(path, kind, table)

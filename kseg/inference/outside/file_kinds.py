@@ -12,6 +12,7 @@ KSEG = "kseg"  # a run or a .keras file: what loading.py opens itself, or refuse
 SAVED_MODEL = "SavedModel"
 ONNX = "ONNX"
 TFLITE = "TFLite"
+WEB = "web page"  # of `kseg export --format=web`
 LABEL_MAPS = "label maps"
 SEEDS = "seeds"  # runs of one recipe that differ by their seed
 DESCRIPTION = "description"
@@ -29,7 +30,7 @@ def kind_of(path):
     version and a graph (onnx.proto, ModelProto). A folder of label maps holds PNG files alone, and perhaps the
     classes.json that kseg writes beside them: folders of models and runs have pictures too.
     """
-    path = pathlib.Path(path)
+    path = model_in(path)
     if path.is_dir():
         return _kind_of_folder(path)
     with reading(path), open(path, "rb") as file:
@@ -44,9 +45,30 @@ def kind_of(path):
     return KSEG
 
 
+def model_in(path):
+    """Return the model in a folder as servers take it (`kseg export --layout=server`); any other path as it is.
+
+    That is VERSION/saved_model.pb for TensorFlow Serving, VERSION/model.onnx for Triton, and a model repository of one
+    such model. Of several versions it is the highest, as servers have it.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir() or any((path / name).exists() for name in ("saved_model.pb", FLAGS_FILE)):
+        return path
+    saved_models = [file.parent for file in path.glob("*/saved_model.pb") if file.parent.name.isdecimal()]
+    if saved_models:
+        return max(saved_models, key=lambda version: int(version.name))
+    files = [file for depth in ("*", "*/*") for file in path.glob(f"{depth}/model.onnx")]
+    files = [file for file in files if file.parent.name.isdecimal()]
+    if len({file.parent.parent for file in files}) == 1:
+        return max(files, key=lambda file: int(file.parent.name))
+    return path
+
+
 def _kind_of_folder(path):
     if (path / "saved_model.pb").exists():
         return SAVED_MODEL
+    if all((path / name).exists() for name in ("index.html", "model.js", "runtime.js", CLASSES_FILE)):
+        return WEB
     if any((path / name).exists() for name in (FLAGS_FILE, "best.keras", "last.keras")):
         return KSEG
     if seed_runs(path):

@@ -1,0 +1,116 @@
+"""The model card of an export: the run's, and what the report of the file says."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import tiny
+import yaml
+from test_exports import SUFFIXES, smooth
+
+import kseg
+from kseg.data.pipeline.examples import Examples
+from kseg.export import EXPORTERS, export_model
+from kseg.export.export_card import card_of_run
+from kseg.export.exported_facts import carried
+from kseg.export.proof_images import ProofImages
+from kseg.metrics import Scores
+from kseg.runs.model_card import MARK, run_card
+
+STORED = {"model": "unet", "epochs": "7", "learning_rate": "0.5", "data_dir": "/home/me/secret/records"}
+COSTS = {"parameters": 1234567, "multiply_adds": 7654321, "height": 32, "width": 64}
+
+
+@pytest.fixture(scope="module")
+def run(records, tmp_path_factory):
+    """A finished run with its card, but without a training."""
+    folder = tmp_path_factory.mktemp("run")
+    train, val = (Examples(str(records), split) for split in ("train", "val"))
+    model = tiny.brightness_model((32, 48, 3))
+    model.layers[1].label_set = carried(train)
+    model.save(folder / "best.keras")
+    model.save(folder / "last.keras")
+    matrix = np.array([[90, 10, 0, 0], [4, 1, 5, 0], [0, 0, 0, 0]])
+    scores = Scores.from_confusion_matrix(matrix, ("road", "car", "sky"), 5)
+    scores = Scores(**{**vars(scores), "split": "val"})
+    (folder / "flags.txt").write_text("--model=unet\n")
+    scores.to_json(folder / "scores.json")
+    (folder / "README.md").write_text(run_card(STORED, train, val, scores, COSTS))
+    return folder
+
+
+def texts_in(path):
+    """{name: text} inside an export."""
+    if path.is_dir():
+        return {file.name: file.read_text() for file in path.iterdir() if file.suffix in (".md", ".json")}
+    if path.suffix == ".onnx":
+        import onnx
+
+        return {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_every_export_of_a_run_carries_the_runs_card_and_its_own_facts(format, run, records, tmp_path):
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    export_model.export_model(run, path, format=format, data_dir=records, quick=True)
+    texts = texts_in(path)
+    assert set(texts) == {"README.md", "classes.json", "report.json"}
+    card, report = texts["README.md"], json.loads(texts["report.json"])
+    block = yaml.safe_load(card.split("---\n")[1])
+    assert block["library_name"] == "kseg" and block["pipeline_tag"] == "image-segmentation"
+    assert {"kseg", {"savedmodel": "tf-keras", "onnx": "onnx", "litert": "tflite"}[format]} < set(block["tags"])
+    result = block["model-index"][0]["results"][0]
+    digest = Examples(str(records), "val").manifest.digest
+    assert result["dataset"]["revision"] == digest and result["metrics"][0]["value"] == pytest.approx(0.3051, abs=5e-5)
+    assert MARK in card and card.count("\n## Use\n") == 1 and "PATH_OF_THIS_FOLDER" not in card
+    for heading in ("Export", "Scores", "Data", "Recipe", "Cost", "Limits"):
+        assert card.count(f"\n## {heading}\n") == 1
+    kind = EXPORTERS[format].kind
+    assert f"| Format | {kind} |" in card and "| Numbers | float32 |" in card
+    assert f"| {report['agreement']['pixels']:.2%} (at least 99.9% must) |" in card
+    assert (
+        f"sha256 of its manifest: `{digest}`" in card and "--learning_rate=0.5" in card and "protocol standard" in card
+    )
+    assert "1,234,567 parameters" in card and "images of the split `val`" in card and "secret" not in card
+
+
+def test_the_scores_of_the_file_itself_are_those_of_the_hub(run, records, tmp_path):
+    """The whole proof scores the file: the run's own scores are of Keras."""
+    path = export_model.export_model(run, tmp_path / "model.onnx", format="onnx", data_dir=records, quantize="float16")
+    texts = texts_in(path)
+    card, report = texts["README.md"], json.loads(texts["report.json"])
+    metrics = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"][0]["metrics"]
+    assert [row["type"] for row in metrics] == ["mean_iou"]
+    assert metrics[0]["value"] == pytest.approx(report["scores"]["mean_iou"], abs=5e-5)
+    assert metrics[0]["value"] > 0.9  # the run's card says .3051
+    assert f"| {report['scores']['mean_iou']:.4f} (Keras: {report['scores']['keras_mean_iou']:.4f}) |" in card
+    assert "weights of 16 bits" in card and "5 images of split `val`" in card and "ms (median)" in card
+
+
+def test_a_model_without_a_run_has_a_card_that_says_so(tmp_path):
+    model = tiny.brightness_model()
+    images = ProofImages("2 test images", [(f"image {i}", image) for i, image in enumerate(smooth(2))])
+    kseg.export_saved_model(model, tmp_path / "out", label_set=tiny.LABELS, images=images)
+    card = (tmp_path / "out" / "README.md").read_text()
+    block = yaml.safe_load(card.split("---\n")[1])
+    assert block["library_name"] == "kseg" and "model-index" not in block
+    assert "into 3 classes: road, car, sky" in card and "No run says how it was trained" in card
+    assert "| Compared with Keras on | 2 test images |" in card
+
+
+def test_which_run_a_card_is_of(run, tmp_path):
+    card = (run / "README.md").read_text()
+    assert card_of_run(run) == card_of_run(run / "best.keras") == card
+    assert card_of_run(run / "last.keras") is None  # not the weights that were scored
+    assert card_of_run(None) is None
+    for name in ("flags.txt", "best.keras"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    (tmp_path / "README.md").write_text(card)
+    assert card_of_run(tmp_path) is None  # the run goes on: it has no scores
+    (tmp_path / "scores.json").write_text("{}")
+    assert card_of_run(tmp_path) == card
+    (tmp_path / "README.md").write_text(card.replace(MARK, ""))
+    assert card_of_run(tmp_path) is None  # the user's own
