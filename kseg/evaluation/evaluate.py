@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import inspect
 import os
 import pathlib
@@ -139,10 +140,18 @@ def evaluate(
     model = as_model(model, looks)
     if not of_records:
         check_own_classes(model)
-        return chosen.score(model, _pairs(data), progress=progress, **options)
+        return with_reads(chosen.score(model, _pairs(data), progress=progress, **options), model)
     model, source = open_for(model, data, split, label_set, label_space, class_map)
     with source.readable_errors():
-        return chosen.score(model, source, batch_size=batch_size, progress=progress, **options)
+        scores = chosen.score(model, source, batch_size=batch_size, progress=progress, **options)
+    return with_reads(scores, model)
+
+
+def with_reads(scores, model):
+    """Return scores that say what computed them; those of protocols whose files are others' stay as they are."""
+    if not hasattr(scores, "reads"):
+        return scores
+    return dataclasses.replace(scores, reads=getattr(model, "reads", "Keras"))
 
 
 def _chosen(protocol, options):

@@ -1,6 +1,7 @@
 """What a user calls a model to a model: a run, a .keras file, a SavedModel, a contestant from outside."""
 
 import json
+import logging
 import os
 import pathlib
 import re
@@ -18,8 +19,9 @@ from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel, label_set_of
 from kseg.inference.looks import ONE_LOOK
 from kseg.inference.model_paths import described_model, weights_file
+from kseg.inference.outside import alone
 from kseg.inference.outside.carried_files import carried_table
-from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, SEEDS, TFLITE, seed_runs
+from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, SEEDS, TFLITE, WEB, seed_runs
 from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.outside.runtimes import open_file, runtime_errors
@@ -29,6 +31,7 @@ from kseg.io.files import StrPath, reading
 from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
 
+_LOG = logging.getLogger("kseg")
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # What Keras may raise about a file of arbitrary bytes, or a user's own layers.
 DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
@@ -43,6 +46,7 @@ def load_model(path: StrPath) -> keras.Model | LabelModel:
 
     A folder that holds runs seed-0, seed-1, ..., as OUTPUT/runs/MODEL/DATA of a study does, is the mean of their
     probabilities. From outside comes a SavedModel folder, an ONNX or TFLite file, or a folder of predicted label maps.
+    Every export of kseg's is loaded into its own runtime, a web export into Chromium.
     hf://USER/NAME is any of them on the Hugging Face Hub (`kseg.inference.hub`). What they are is read from their
     content; what they do not show stands in a description (`kseg.inference.outside.description`).
 
@@ -65,6 +69,8 @@ def load_model(path: StrPath) -> keras.Model | LabelModel:
             raise InputError(f"{described.file} is kseg's and describes itself: {described.path} may hold a map alone.")
         if described.kind == SAVED_MODEL:
             model = _load_own(described.file)
+        elif described.kind == WEB:
+            model = WebPage(described.file)
         else:
             model = ExportedFile(described.file, described.kind)
     else:
@@ -76,7 +82,7 @@ def load_model(path: StrPath) -> keras.Model | LabelModel:
 
 def _is_export(described):
     """Whether a described file is one that kseg exported: it carries its classes."""
-    if described.kind == SAVED_MODEL:
+    if described.kind in (SAVED_MODEL, WEB):
         return (described.file / "classes.json").exists()
     return described.kind in (ONNX, TFLITE) and carried_table(described.file, described.kind) is not None
 
@@ -260,6 +266,37 @@ def _output_of(tensor):
     if tensor.dtype.kind == "u":
         return "labels"
     return "probabilities" if len(tensor.shape) == 4 else "confidence"
+
+
+class WebPage(LabelModel):
+    """A web export in Chromium without a window, its own runtime. The browser ends with the model.
+
+    It labels one image after the other, as the page does for a visitor without WebGPU.
+    """
+
+    def __init__(self, path):
+        self.label_set = carried_table(path, WEB)
+        if self.label_set is None:
+            raise InputError(f"{path} is no web export of kseg: its classes.json is not kseg's.")
+        self.num_classes = len(self.label_set["classes"])
+        self._path = path
+        with runtime_errors(
+            f"{path} is a web page, which needs Chromium or Chrome with its driver, and selenium (pip install "
+            "'kseg[web]')"
+        ):
+            self._run, versions = alone.open_web(str(path))
+        self.reads = f"web page from kseg, in browser {versions['browser']}, {versions['device']}"
+        self.sha256 = sha256_of_content(path)
+        _LOG.info("%s: %s", path, self.reads)
+
+    def predict(self, images, height, width, names):
+        return self.predict_with_confidence(images, height, width, names)[0]
+
+    def predict_with_confidence(self, images, height, width, names):
+        with runtime_errors(f"{self._path} cannot label {names[0]}"):
+            labels, confidence = self._run(images)
+        check_logits(all_finite(confidence), names, self)
+        return at_label_size(labels, height, width), at_label_size(confidence, height, width)
 
 
 def with_label_set(model, label_set):

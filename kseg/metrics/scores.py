@@ -85,7 +85,7 @@ def count_of_classes(some, classes):
 
 
 # Of `Scores`: what older files lack.
-_DEFAULTS = {"protocol", "frequency_weighted_iou", "per_image", "split", "group_by", "groups", "epoch", "step"}
+_DEFAULTS = {"protocol", "frequency_weighted_iou", "per_image", "split", "group_by", "groups", "epoch", "step", "reads"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,7 +99,8 @@ class Scores:
     `groups`: name -> "images" and every score of the images of that group, over the classes in its own truth or
     predictions; `group_by`: what made them, "drive", "block:25" or a regular expression ({} and "": not asked for).
     `split`: which part of the records was scored ("": no records). `epoch`, `step`: of the run whose weights were
-    scored at its end, counted from 1; None for any other scores, and then not in the file.
+    scored at its end, counted from 1; None for any other scores, and then not in the file. `reads`: what the model was
+    and which runtime computed it, in words ("Keras", "ONNX from kseg"); None, and not in the file, if nobody said.
     """
 
     accuracy: float
@@ -124,6 +125,7 @@ class Scores:
     groups: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     epoch: int | None = None
     step: int | None = None
+    reads: str | None = None
 
     @classmethod
     def from_confusion_matrix(

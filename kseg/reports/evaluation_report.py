@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kseg.data.records.manifest import record_files
 from kseg.evaluation.cityscapes_protocol import SceneCounts
-from kseg.evaluation.evaluate import open_for
+from kseg.evaluation.evaluate import open_for, with_reads
 from kseg.evaluation.one_pass import split_pass
 from kseg.evaluation.standard_protocol import split_groups
 from kseg.inference.label_model import class_count
@@ -152,7 +152,7 @@ def write_report(
                 sureness.add(scene.truth, prediction, scene.confidences[0])
             if official:
                 official.add(scene)
-    scores = counts.scores(len(source))
+    scores = with_reads(counts.scores(len(source)), model)
     objects.to_json(folder / "objects.json")  # first: it shows that the others are kseg's
     write_confusion_csv(scores, folder / "confusion.csv")
     draw_confusion_matrix(scores, folder / "confusion.png")

@@ -138,6 +138,37 @@ def test_a_second_model_stands_beside_and_a_phone_shows_everything(opened, page,
     opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_evaluate_and_compare_run_the_page_itself(page, model, records, tmp_path, call_script):
+    """Of the page's labels, not of the ONNX file inside: what swaps colours in the page shows in the scores."""
+    exported = kseg.load_model(page)
+    image = smooth(1, size=(75, 101))[0]
+    labels, confidence = kseg.predict(exported, image, return_confidence=True)
+    own = kseg.predict(model, image, return_confidence=True)
+    assert (labels == own[0]).mean() > 0.995 and np.abs(confidence - own[1]).max() < 0.05
+    assert exported.label_set["classes"] == LABELS["classes"]
+    with pytest.raises(kseg.InputError, match="need the probabilities of all classes.*web page from kseg"):
+        kseg.predict(exported, image, flip=True)
+    mapped = tmp_path / "page.toml"
+    mapped.write_text(f'file = "{page}"\nmap = {{"road" = "road", "a <b>car</b>" = "car", "sky" = "sky"}}\n')
+    expected = kseg.evaluate(model, records, class_map={"road": "road", "a <b>car</b>": "car", "sky": "sky"})
+    code, _, error = call_script(
+        "evaluate", f"--model={mapped}", f"--data_dir={records}", f"--output={tmp_path}/scores.json"
+    )
+    assert code == 0, error
+    table = json.loads((tmp_path / "scores.json").read_text())
+    assert table["reads"].startswith("web page from kseg, in browser ") and "WebAssembly" in table["reads"]
+    gap = np.abs(np.array(table["confusion_matrix"]) - expected.confusion_matrix).sum()
+    assert gap <= 0.01 * expected.confusion_matrix.sum()
+    shutil.copytree(page, tmp_path / "other")
+    text = (page / "index.html").read_text()
+    mark = "  const begin = performance.now();\n"
+    assert text.count(mark) == 1
+    turned = text.replace(mark, mark + "  pixels.reverse();\n").replace("const AGREE = 0.995", "const AGREE = 0")
+    assert turned.count("AGREE = 0;") == 1
+    (tmp_path / "other" / "index.html").write_text(turned)
+    assert (kseg.predict(tmp_path / "other", image) != labels).mean() > 0.1
+
+
 def test_what_is_no_picture_is_said_and_the_page_goes_on(opened, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     opened.find_element("id", "photograph").send_keys(str(tmp_path / "text.png"))

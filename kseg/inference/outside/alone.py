@@ -9,7 +9,6 @@ import sys
 if __name__ == "__main__":
     del sys.path[0]  # kseg's folder of this file: no module of its is to be found
 
-import atexit
 import base64
 import json
 import os
@@ -17,6 +16,7 @@ import pathlib
 import platform
 import shutil
 import time
+import weakref
 
 import numpy as np
 
@@ -95,14 +95,6 @@ def open_web(folder):
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(argument)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    atexit.register(browser.quit)
-    browser.set_script_timeout(600)
-    browser.get(pathlib.Path(folder, "index.html").absolute().as_uri())
-    device = "return ksegPage.models[0].device"
-    ready = "return ksegPage.models.length || document.getElementById('error').textContent"
-    answer = WebDriverWait(browser, 300, poll_frequency=0.1).until(lambda b: b.execute_script(ready))
-    if answer != 1:
-        raise SystemExit(str(answer))
 
     def run(images):
         found = []
@@ -111,11 +103,19 @@ def open_web(folder):
             text = base64.b64encode(image.tobytes()).decode()
             answer = browser.execute_async_script(_LABEL, text, width, height)
             if isinstance(answer, str):
-                raise SystemExit(answer)
+                raise RuntimeError(answer)
             parts = zip(answer[:2], (np.uint8, np.float32), strict=True)
             found.append([np.frombuffer(base64.b64decode(part), kind).reshape(height, width) for part, kind in parts])
         return [np.stack(part) for part in zip(*found, strict=True)]
 
+    weakref.finalize(run, browser.quit)  # whoever has no more use of the function, or ends, ends the browser
+    browser.set_script_timeout(600)
+    browser.get(pathlib.Path(folder, "index.html").absolute().as_uri())
+    device = "return ksegPage.models[0].device"
+    ready = "return ksegPage.models.length || document.getElementById('error').textContent"
+    answer = WebDriverWait(browser, 300, poll_frequency=0.1).until(lambda b: b.execute_script(ready))
+    if answer != 1:
+        raise RuntimeError(str(answer))
     return run, {"browser": browser.capabilities["browserVersion"], "device": browser.execute_script(device)}
 
 
