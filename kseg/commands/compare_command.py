@@ -4,8 +4,9 @@
     kseg compare runs/r2unet runs/segnet_aspp runs/unet --data_dir=data/camvid --split=test --output=report_test
     kseg compare runs/r2unet saved_models/other --data_dir=data/cityscapes --output=report --group_by=drive
 
-Each model is a run folder, a .keras file, a SavedModel folder, an ONNX or TFLite file, a folder of predicted label
-maps, or the description of one of them (docs/how-to/contestants.md). All others are compared with the first.
+Each model is a run folder, a .keras file, the folder of a study's seeds (their ensemble), an export of any format, an
+ONNX or TFLite file, a folder of predicted label maps, or the description of one of them (docs/how-to/contestants.md).
+All others are compared with the first.
 
 Check a report, in seconds: python scripts/compare.py --verify=report/    Exit code 1: something does not fit.
 """

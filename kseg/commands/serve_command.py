@@ -18,7 +18,7 @@ FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string(
     "model",
     None,
-    "Run folder, .keras file, SavedModel folder, ONNX or TFLite file.",
+    "Run folder, .keras file, folder of a study's seeds (their ensemble), SavedModel folder, ONNX or TFLite file.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    models: Sequence[StrPath] | Mapping[str, keras.Model | LabelModel | StrPath],
+    models: Sequence[StrPath] | Mapping[str, keras.Model | LabelModel | StrPath | Sequence[Any]],
     data_dir: StrPath,
     output: StrPath,
     *,
@@ -66,7 +66,8 @@ def compare(
 
     Args:
         models: two or more paths that `kseg.load_model` takes, or a dict of name -> keras.Model or path. The
-            description of one may hold a map to the data's classes (docs/how-to/contestants.md).
+            description of one may hold a map to the data's classes (docs/how-to/contestants.md). A list in the dict is
+            an ensemble.
         data_dir: a record folder. output: folder for index.html, comparison.json, counts.npz, from which
             `kseg.studies.verify` recomputes all numbers, sha256.txt and pictures, all or none written.
             An earlier page there is replaced, anything else is refused; a link to the folder stays a link.

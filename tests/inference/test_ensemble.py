@@ -255,3 +255,6 @@ def test_compare_takes_an_ensemble_beside_one_of_its_models(records, files, stud
     assert origins[1]["reads"] == "mean of 3 models: Keras, Keras, Keras"
     assert origins[1]["weights_sha256"] != origins[0]["weights_sha256"]
     assert len(origins[1]["weights_sha256"]) == 64
+    listed = kseg.compare({"one": files[0], "all": files}, records, tmp_path / "listed")
+    np.testing.assert_array_equal(listed.scores[1].confusion_matrix, found.scores[1].confusion_matrix)
+    assert listed.table["models"][1]["weights_sha256"] == origins[1]["weights_sha256"]

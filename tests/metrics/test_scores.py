@@ -163,12 +163,13 @@ def test_scores_json_round_trip_with_nan_as_null(tmp_path):
     scores = metrics.Scores.from_confusion_matrix(absent, ["a", "NaN"], images=2, out_of_range=1)
     scores.to_json(tmp_path / "scores.json")
     table = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
-    fields = {field.name for field in dataclasses.fields(scores)} - {"epoch", "step"}  # of a run's own scores alone
+    fields = {field.name for field in dataclasses.fields(scores)} - {"epoch", "step", "reads"}  # which not all have
     assert set(table) == {*fields, *SCORES, "scored_classes"}
-    of_a_run = dataclasses.replace(scores, epoch=2, step=30)
+    of_a_run = dataclasses.replace(scores, epoch=2, step=30, reads="Keras")
     of_a_run.to_json(tmp_path / "run.json")
     assert json.loads((tmp_path / "run.json").read_text())["epoch"] == 2
     assert metrics.Scores.from_json(tmp_path / "run.json").step == 30
+    assert metrics.Scores.from_json(tmp_path / "run.json").reads == "Keras"
     assert table["scored_classes"] == ["a"]
     assert table["mean_iou"] == 1 and table["per_class"]["NaN"]["jaccard"] is None
     assert table["confusion_matrix"] == [[3, 0, 0], [0, 0, 0]]

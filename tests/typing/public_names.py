@@ -52,6 +52,11 @@ def predict_and_ship(model: keras.Model) -> None:
     assert_type(labels, np.ndarray)
     labels, confidence = kseg.predict(model, "photo.jpg", flip=True, tile=1024, return_confidence=True)
     print(labels.shape, confidence.mean())
+    labels, confidence, disagreement = kseg.predict(
+        ["runs/a", model], "photo.jpg", return_confidence=True, return_disagreement=True
+    )
+    labels, disagreement = kseg.predict(["runs/a", model], b"bytes", return_disagreement=True)
+    print(disagreement.max(), kseg.evaluate(["runs/a", model], "data/camvid").mean_iou)
     many = kseg.predict("runs/mine", ["a.jpg", pathlib.Path("b.jpg"), b"bytes", np.zeros((8, 8, 3), np.uint8)])
     print(many[0].shape)
     loaded = kseg.load_model("runs/mine")
@@ -85,7 +90,7 @@ def which_is_better() -> None:
         found = kseg.compare(["runs/a", "runs/b"], "data/camvid", "report", group_by="drive")
     except kseg.InputError as error:
         raise SystemExit(str(error)) from error
-    kseg.compare({"one": mine(), "two": "runs/b"}, "data/camvid", "report", progress=True)
+    kseg.compare({"one": mine(), "two": "runs/b", "both": [mine(), "runs/b"]}, "data/camvid", "report", progress=True)
     print(found, found.names[0].upper(), found.scores[1].mean_iou)
     print(kseg.study("configs/studies/streets.toml", engine="local", equivalence=0.02).table["name"])
 
