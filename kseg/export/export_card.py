@@ -93,7 +93,7 @@ def _facts(report):
     limits = report["limits"]
     rows = [
         ["Format", report["kind"]],
-        ["Numbers", _NUMBERS[report["quantize"]]],
+        ["Numbers", _numbers(report)],
         ["Size", f"{report['bytes'] / 1e6:.1f} MB"],
         ["Compared with Keras on", report["images"]],
         ["Pixels with Keras' label", f"{agreement['pixels']:.2%} (at least {limits['pixels']:.1%} must)"],
@@ -109,6 +109,12 @@ def _facts(report):
     versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
     rows.append(["Proved with", versions])
     return table(["", ""], rows)
+
+
+def _numbers(report):
+    if report["computed_in"] != "float32":
+        return f"float32, computed in {report['computed_in']} where the run did so (mixed precision)"
+    return _NUMBERS[report["quantize"]]
 
 
 def _data(facts):

@@ -21,7 +21,7 @@ from kseg.export.exported_facts import checked_model
 from kseg.export.layouts import last_of, lay_out, own_paths
 from kseg.export.proof import in_a_process, in_this_process, prove
 from kseg.export.proof_images import IMAGES, ProofImages, calibration_images, images_for
-from kseg.export.serving import in_float32
+from kseg.export.serving import compute_dtype, in_float32
 from kseg.inference.model_paths import model_files
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of, model_in
@@ -119,6 +119,7 @@ def export_model(
             # Some TFLite files end the process that runs them.
             start = in_this_process if quick and not converted else in_a_process
             asked = in_float32(model) if converted else model
+            report["computed_in"] = compute_dtype(asked)
             compare = functools.partial(prove, asked, kind=exporter.kind, quantize=quantize)
             with start(made, exporter.kind) as runtime:
                 report |= compare(runtime, images, progress=progress, scored=not quick)

@@ -21,6 +21,7 @@ from kseg.io.files import is_url
 from kseg.io.images import IMAGE_EXTENSIONS
 from kseg.io.text import count_text
 from kseg.layers.preprocessing import preprocess_layer
+from kseg.runs.model_card import dataset_name
 from kseg.runs.workdir import RunFolder
 
 IMAGES = 21
@@ -163,7 +164,7 @@ def of_split(split, images):
     chosen = evenly_spread(len(split), images)
     pictures = [(split.split.names[i], split[int(i)][0]) for i in chosen]
     name = split.split.name
-    where = f"{count_text(len(pictures), 'image')} of split {name} of {split.manifest.info.name}"
+    where = f"{count_text(len(pictures), 'image')} of split {name} of {dataset_name(split.manifest)}"
     return ProofImages(where, pictures, split if name == "val" else None)
 
 

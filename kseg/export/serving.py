@@ -148,8 +148,14 @@ def in_float32(model):
     return copy
 
 
+def compute_dtype(model):
+    """Return the type in which a model computes: "float32", or of one in mixed precision "bfloat16" or "float16"."""
+    found = {layer.compute_dtype for layer in model._flatten_layers()}
+    return next((name for name in ("bfloat16", "float16") if name in found), "float32")
+
+
 def _is_mixed(model):
-    return any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers())
+    return compute_dtype(model) != "float32"
 
 
 def _without_mixed(config):

@@ -380,7 +380,9 @@ def test_converters_get_a_model_of_mixed_precision_in_float32_and_its_saved_mode
     assert {layer.compute_dtype for layer in same.layers} == {"float32"}
     assert all(np.array_equal(a, b) for a, b in zip(same.get_weights(), model.get_weights(), strict=True))
     path = written(model, "savedmodel", tmp_path, images)
-    assert carried_table(path, EXPORTERS["savedmodel"].kind, REPORT)["agreement"]["pixels"] == 1
+    found = carried_table(path, EXPORTERS["savedmodel"].kind, REPORT)
+    assert found["agreement"]["pixels"] == 1 and found["computed_in"] == "bfloat16"
+    assert "| Numbers | float32, computed in bfloat16" in (path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("package", "format"), [("tf2onnx", "onnx"), ("ai_edge_litert", "litert")])
