@@ -10,7 +10,7 @@ import tempfile
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import exported_models, report
 from kseg.io.errors import InputError
 from kseg.io.runtime import ALLOCATOR, LIMIT, ONEDNN
 
@@ -18,6 +18,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 OURS = "benchmarks.peers.ours"
 NAIVE = "benchmarks.peers.naive"
 PYTORCH = "benchmarks.peers.pytorch"
+EXPORTS = "benchmarks.peers.exports"
+TORCH_INFERENCE = "benchmarks.peers.pytorch_inference"
+REPEATS = 10  # of an inference, which takes a fraction of a second
 
 SIZES = {
     "full": {
@@ -34,6 +37,12 @@ SIZES = {
             "filters": 128,
             "train": {"batch": 4, "height": 320, "width": 416, "num_classes": 11},
             "predict": {"height": 352, "width": 480, "num_classes": 11},
+        },
+        # half width; the laptop's network as it is
+        "infer": {
+            "segnet_aspp": {"filters": 32, "height": 256, "width": 512, "num_classes": 19},
+            "r2unet": {"filters": 32, "height": 256, "width": 256, "num_classes": 19},
+            "segformer": {"filters": 128, "height": 352, "width": 480, "num_classes": 11},
         },
         "base_filters": 64,
         "scenes": {"images": 8, "height": 1024, "width": 2048},
@@ -55,6 +64,11 @@ SIZES = {
             "filters": 16,
             "train": {"batch": 2, "height": 64, "width": 64, "num_classes": 3},
             "predict": {"height": 64, "width": 64, "num_classes": 3},
+        },
+        "infer": {
+            "segnet_aspp": {"filters": 4, "height": 32, "width": 64, "num_classes": 3},
+            "r2unet": {"filters": 4, "height": 32, "width": 32, "num_classes": 3},
+            "segformer": {"filters": 16, "height": 64, "width": 64, "num_classes": 3},
         },
         "base_filters": 4,
         "scenes": {"images": 2, "height": 96, "width": 128},
@@ -265,6 +279,35 @@ def _laptop(choices):
     return contestants
 
 
+def _infer(choices):
+    """Labels and confidence of one image: what kseg exports, and PyTorch with the same weights."""
+    contestants = []
+    for model, size in choices.sizes["infer"].items():
+        folder = f"{choices.folder}/{model}"
+        for kind, file in exported_models.FILES.items():
+            options = {"kind": kind, "file": f"{folder}/{file}", "folder": folder}
+            contestants.append(
+                Contestant(model, exported_models.RUNTIMES[kind], EXPORTS, "label", options, repeats=REPEATS)
+            )
+        network = {
+            "network": model,
+            "filters": size["filters"],
+            "num_classes": size["num_classes"],
+            "folder": folder,
+        }
+        for who, function, options in (
+            ("PyTorch, eager", "label", {}),
+            ("PyTorch, compiled", "label", {"compiled": True}),
+            ("PyTorch's ONNX export", "onnx", {}),
+        ):
+            contestants.append(
+                Contestant(
+                    model, who, TORCH_INFERENCE, function, network | options, choices.torch_python, repeats=REPEATS
+                )
+            )
+    return contestants
+
+
 def _write_records(folder, height, width):
     """Streets drawn at the network's size: 8 to train on, 4 to evaluate."""
     from kseg.data.records.prepare import prepare_dataset
@@ -334,11 +377,25 @@ SUITES = {
     "kernels": _kernels,
     "popular": _popular,
     "laptop": _laptop,
+    "infer": _infer,
     "models": _models,
     "memory": _memory,
     "scores": _scores,
     "startup": _startup,
 }
+
+
+def _write_exports(choices):
+    """What the contestants of `infer` open."""
+    for model, size in choices.sizes["infer"].items():
+        sizes = dict(size)
+        options = {"base_filters": sizes.pop("filters")}
+        if model == "segformer":
+            options = {"decoder_filters": options["base_filters"], "encoder": "efficientnet_lite0"}
+        exported_models.write(f"{choices.folder}/{model}", model, options, **sizes)
+
+
+PREPARATIONS = {"infer": _write_exports}  # of suites whose contestants need files that take a while
 
 
 def run(
@@ -371,6 +428,7 @@ def run(
     result |= {"versions": {}, "missing": {}, "rows": []}
     with tempfile.TemporaryDirectory() as folder:
         choices = Choices(SIZES[size], precisions, torch_python, cityscapes_python, folder)
+        PREPARATIONS.get(suite, lambda choices: None)(choices)
         contestants = SUITES[suite](choices)
         for case in dict.fromkeys(contestant.case for contestant in contestants):
             compare([contestant for contestant in contestants if contestant.case == case], result, progress)

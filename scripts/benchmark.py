@@ -5,7 +5,8 @@ compile: the first training step, which is compiled, and later ones, with and wi
 kernels: step, memory and evaluation of three models, narrow and wide, with oneDNN on and off, with each allocator.
 popular: an R2U-Net training step, against the popular PyTorch R2U-Net.
 laptop: step and prediction of the network of configs/camvid/laptop.flags, against PyTorch (with timm) and
-segmentation_models_pytorch. scores: seconds to score a 2048x1024 image, against cityscapesScripts and torchmetrics.
+segmentation_models_pytorch. infer: labels of an image by what kseg exports and by PyTorch with the same weights.
+scores: seconds to score a 2048x1024 image, against cityscapesScripts and torchmetrics.
 models: what each model of kseg costs (parameters, multiply-adds, memory and time of a training step), without peers.
 memory: an R2U-Net training step, plain, with remat and with accumulated steps, without peers.
 The peers do the same in Keras without kseg, and in PyTorch (pip install 'kseg[bench]'). Contestants take turns, each
@@ -24,7 +25,7 @@ FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_enum(
     "suite",
     None,
-    ("layers", "train", "compile", "kernels", "popular", "laptop", "models", "memory", "scores", "startup"),
+    ("layers", "train", "compile", "kernels", "popular", "laptop", "infer", "models", "memory", "scores", "startup"),
     "What to measure.",
     flag_values=FLAGS,
 )

@@ -7,6 +7,8 @@ import unittest.mock
 import keras
 import numpy as np
 
+from kseg.layers.pooling import MaxPooling2DWithArgmax
+
 
 def _convolved(layer, inputs, kernel):
     return layer.convolution_op(inputs, kernel)
@@ -51,7 +53,9 @@ class Folding:
     a kernel that several norms follow (the steps of a recurrent convolution) becomes one kernel for each. `find` looks
     at a graph of the model; within `applied` graphs are made without those norms, by the same calls in the same order.
 
-    Other norms stay: after a sum, or where what the convolution gives is used twice.
+    Other norms stay: after a sum, or where what the convolution gives is used twice. So do those before a max pooling
+    that gives positions: rounding decides between nearly equal values of a window, and another position moves a patch
+    of labels.
     """
 
     def __init__(self):
@@ -70,11 +74,14 @@ class Folding:
 
         made = {}
         taken = []
-        calls = iter(range(10**9))
+        count = 0
+        first = 0  # number of the first convolution that no pooling with positions comes after
 
         def convolve(call, layer, inputs):
+            nonlocal count
             outputs = call(layer, inputs)
-            number = next(calls)
+            number = count
+            count += 1
             if layer.activation in (None, keras.activations.linear) and layer.data_format == "channels_last":
                 made[id(outputs)] = number, outputs, len(outputs.consumers())
             return outputs
@@ -87,10 +94,15 @@ class Folding:
                 taken.append((number, layer, same, len(same.consumers())))
             return outputs
 
-        with _replaced(convolve, normalise):
+        def pool(call, layer, inputs):
+            nonlocal first
+            first = count
+            return call(layer, inputs)
+
+        with _replaced((_NORM, normalise), (MaxPooling2DWithArgmax, pool), convolve=convolve):
             tf.function(function, autograph=False).get_concrete_function(*specs)
         for number, layer, outputs, consumers in taken:
-            if len(outputs.consumers()) == consumers and number not in self._norms:
+            if number >= first and len(outputs.consumers()) == consumers and number not in self._norms:
                 self._norms[number] = layer
 
     @contextlib.contextmanager
@@ -113,7 +125,7 @@ class Folding:
                 return inputs
             return call(layer, inputs)
 
-        with _replaced(convolve, normalise):
+        with _replaced((_NORM, normalise), convolve=convolve):
             yield
 
     def _weights(self, layer, norm):
@@ -149,8 +161,11 @@ def _kind_of(layer):
 
 
 @contextlib.contextmanager
-def _replaced(convolve, normalise):
-    """A block in which the calls of all convolutions and norms go through (call, layer, inputs) -> outputs."""
+def _replaced(*others, convolve):
+    """A block in which the calls of all convolutions go through convolve(call, layer, inputs) -> outputs.
+
+    others: pairs of another class of layers and such a function.
+    """
 
     def through(function, call):
         @functools.wraps(call)
@@ -160,7 +175,7 @@ def _replaced(convolve, normalise):
         return replaced
 
     with contextlib.ExitStack() as stack:
-        for kind, function in (*((kind, convolve) for kind in _KINDS), (_NORM, normalise)):
+        for kind, function in (*((kind, convolve) for kind in _KINDS), *others):
             patch = unittest.mock.patch.object(kind, "call", through(function, kind.call))
             stack.enter_context(patch)
         yield

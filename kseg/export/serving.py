@@ -11,7 +11,6 @@ import keras
 
 from kseg.export.folding import Folding
 from kseg.inference.logits import first_maximum, logits_at
-from kseg.layers.pooling import MaxPooling2DWithArgmax
 
 INPUT = "images"
 OUTPUTS = ("labels", "confidence", "probabilities")
@@ -35,10 +34,7 @@ class Serving:
         self.portable = portable
         self.spec = tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)
         self.folding = Folding()
-        # Rounding decides between nearly equal values of a window, and the position that comes out moves a patch of
-        # labels. So a SegNet keeps its norms as they are, and the bits of its maps.
-        positions = any(isinstance(layer, MaxPooling2DWithArgmax) for layer in self.model._flatten_layers())
-        if not positions and not _is_mixed(self.model):
+        if not _is_mixed(self.model):
             self.folding.find(self._predict, self.spec)
 
     def function(self, outputs=OUTPUTS, spec=None, before=None):

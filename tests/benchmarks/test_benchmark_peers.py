@@ -10,7 +10,7 @@ import tensorflow as tf
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from benchmarks import suites
+from benchmarks import exported_models, suites
 from benchmarks.peers import inputs, naive, ours
 from kseg.layers import pooling as windows
 from kseg.models import build_model, costs
@@ -134,6 +134,27 @@ def test_pytorch_unets_are_ours(name):
     assert not parts  # every module has a layer
     expected = np.asarray(model(images.astype("float32"), training=True))
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * expected.std())
+
+
+@pytest.mark.parametrize("name", suites.SIZES["tiny"]["infer"])
+def test_pytorch_labels_as_the_model_whose_weights_it_gets(name, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    if name == "segformer":
+        pytest.importorskip("timm")
+    from benchmarks.peers import pytorch_inference
+
+    monkeypatch.setattr(exported_models, "FILES", {})
+    monkeypatch.setitem(suites.SIZES["tiny"], "infer", {name: suites.SIZES["tiny"]["infer"][name]})
+    choices = suites.Choices(suites.SIZES["tiny"], (), "", "", str(tmp_path))
+    suites.PREPARATIONS["infer"](choices)
+    options = next(each.options for each in suites.SUITES["infer"](choices) if each.who == "PyTorch, eager")
+    assert np.unique(np.load(f"{options['folder']}/labels.npy")).size > 1
+    run, _ = pytorch_inference.label(**options)  # which compares the labels
+    arrays = dict(np.load(f"{options['folder']}/weights.npz"))
+    assert run()[1].min() > 1 / 3  # the label's probability is the largest of three
+    np.savez(f"{options['folder']}/weights.npz", **arrays, one_too_many=np.zeros(1))
+    with pytest.raises(ValueError, match="that PyTorch does not have: .'one_too_many'"):
+        pytorch_inference.label(**options)
 
 
 def test_networks_have_the_published_number_of_parameters():
