@@ -1,9 +1,9 @@
-"""What `kseg export` writes, each format run by its own runtime, as `kseg.export.alone` runs it."""
+"""What `kseg export` writes, each format run by its own runtime, as `kseg.inference.outside.alone` runs it."""
 
 import numpy as np
 
 from benchmarks.peers import inputs
-from kseg.export import alone
+from kseg.inference.outside import alone
 
 found = {}  # versions, of the runtime that ran
 
