@@ -181,10 +181,11 @@ def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path, cal
             "evaluate", f"--model={model}", f"--data_dir={tmp_path}/data", f"--output={output}"
         )
         assert code == 0, error
-        tables.append(output.read_text())
+        tables.append(json.loads(output.read_text()))
+    assert [table.pop("reads") for table in tables] == ["Keras", "Keras", "SavedModel"]
     assert tables[0] == tables[1] == tables[2]
     of_run = json.loads((workdir / "scores.json").read_text())
-    assert (of_run.pop("epoch"), of_run.pop("step")) == (1, 1) and of_run == json.loads(tables[0])
+    assert (of_run.pop("epoch"), of_run.pop("step")) == (1, 1) and of_run == tables[0]
     image = source / "val" / "images" / "val_0.png"
     code, _, error = call_script("predict", f"--model={workdir}", f"--images={image}", f"--output={tmp_path}/labels")
     labels = tmp_path / "labels"
