@@ -3,6 +3,7 @@
 import numpy as np
 
 from kseg.data.synthetic.street_canvas import GAP, any_colour, blobs, capsules
+from kseg.data.synthetic.street_colours import town_colour
 from kseg.data.synthetic.street_vehicles import AMBER, BLACK, RED, WHITE, Pose, solid
 
 RIDER = 25
@@ -75,7 +76,7 @@ def bicycle(canvas, x, z, turn, rng):
     pose = Pose(canvas, x, z, turn)
     if pose.hidden(2.0, 0.4, 1.2):
         return
-    paint = any_colour(rng, (0, 0.95), (0.1, 0.95))
+    paint = town_colour(rng, "bicycle")
     dark = np.full(3, rng.uniform(0.04, 0.15))
     metal = np.full(3, rng.uniform(0.35, 0.8))
     rear = (-0.52, 0, 0.34)
@@ -111,7 +112,7 @@ def motorcycle(canvas, x, z, turn, rng):
     pose = Pose(canvas, x, z, turn)
     if pose.hidden(2.3, 0.5, 1.4):
         return
-    paint = any_colour(rng, (0, 0.95), (0.1, 0.95))
+    paint = town_colour(rng, "motorcycle")
     dark = np.full(3, rng.uniform(0.04, 0.12))
     metal = np.full(3, rng.uniform(0.4, 0.8))
     scooter = rng.uniform() < 0.4
@@ -146,10 +147,10 @@ def motorcycle(canvas, x, z, turn, rng):
 
 def _rider(pose, rng, hip, shoulder, hand, feet):
     """Someone who sits: legs bent, arms to the handlebar; places are (along, up), the hand's (along, across, up)."""
-    top = any_colour(rng, (0, 0.9), (0.15, 0.95))
-    trousers = any_colour(rng, (0, 0.6), (0.05, 0.8))
+    top = town_colour(rng, "vest")
+    trousers = town_colour(rng, "trousers")
     skin = np.array([0.95, 0.75, 0.6]) * rng.uniform(0.35, 1)
-    hair = any_colour(rng, (0, 0.9), (0.05, 0.95))
+    hair = town_colour(rng, "vest")  # a helmet
     broad = rng.uniform(0.17, 0.22)
     hip = np.array([hip[0], 0, hip[1]])
     shoulder = np.array([shoulder[0], 0, shoulder[1]])
