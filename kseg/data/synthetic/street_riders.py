@@ -43,8 +43,11 @@ def _rods(pose, rods):
     return [(bars[k], colours[k]) for k in np.argsort(nearness, kind="stable")]
 
 
-def _wheel(pose, hub, radius, half, dark, spokes):
-    """A wheel: the tread, the flank that faces the camera, rim and spokes; `spokes` 0: a wheel without holes."""
+def _wheel(pose, hub, radius, half, dark, spokes, disc=None):
+    """A wheel: the tread, the flank that faces the camera, rim and spokes; `spokes` 0: a wheel without holes.
+
+    disc: colour of a disc between the spokes, as hire bicycles carry.
+    """
     along, up = hub
     side = half if pose.eye[1] > 0 else -half
     ring = np.stack([along + radius * np.cos(RING), np.zeros(len(RING)), up + radius * np.sin(RING)], 1)
@@ -62,7 +65,10 @@ def _wheel(pose, hub, radius, half, dark, spokes):
     tips = middle + (near[:: len(RING) // spokes] - middle) * tyre
     thin = np.full((len(tips), 2), 0.25 * pose.canvas.width / 256)
     bars = capsules(np.broadcast_to(middle, tips.shape), tips, thin)
-    return shapes + [(bar, np.full(3, 0.55)) for bar in bars]
+    shapes += [(bar, np.full(3, 0.55)) for bar in bars]
+    if disc is not None:
+        shapes.append((middle + (near - middle) * 0.62, disc))
+    return shapes
 
 
 def _by_distance(pose, parts):
@@ -87,7 +93,7 @@ def bicycle(canvas, x, z, turn, rng):
     top = seat if rng.uniform() < 0.6 else (-0.12, 0, 0.5)
     bar = (0.36, 0, 1.03)
     tubes = [(rear, crank), (rear, seat), (seat, crank), (top, head), (crank, head)]
-    rods = [(start, end, 0.024, 0.024, paint) for start, end in tubes]
+    rods = [(start, end, 0.04, 0.04, paint) for start, end in tubes]
     rods += [(head, front, 0.022, 0.02, metal), (head, bar, 0.02, 0.02, metal)]
     rods += [(bar, (0.3, side * 0.28, 1.05), 0.02, 0.025, dark) for side in (-1, 1)]
     rods += [((-0.32, 0, 0.95), (-0.08, 0, 0.96), 0.08, 0.04, dark), (seat, (-0.2, 0, 0.95), 0.02, 0.02, metal)]
@@ -96,13 +102,13 @@ def bicycle(canvas, x, z, turn, rng):
     rods += [((0.5, 0, 0.84), (0.54, 0, 0.84), 0.05, 0.05, WHITE)]
     if rng.uniform() < 0.5:
         rods += [((-0.75, 0, 0.74), (-0.3, 0, 0.74), 0.02, 0.02, metal)]
-        rods += [((-0.65, side * 0.14, 0.6), (-0.4, side * 0.14, 0.6), 0.13, 0.13, paint * 0.6) for side in (-1, 1)]
+        rods += [((-0.65, side * 0.14, 0.6), (-0.4, side * 0.14, 0.6), 0.13, 0.13, paint * 0.8) for side in (-1, 1)]
     basket = []
     if rng.uniform() < 0.4:
         profile = np.array([(0.49, 0.82), (0.45, 1.05), (0.78, 1.05), (0.73, 0.82)])
         basket = solid(pose, profile, 0.18, np.array([0.5, 0.38, 0.25]) * rng.uniform(0.4, 1.4), {}, [])
         basket = [(pose.project(points), tone) for points, tone in basket]
-    wheels = [(hub[0], _wheel(pose, (hub[0], hub[2]), 0.34, 0.025, dark, 8)) for hub in (rear, front)]
+    wheels = [(hub[0], _wheel(pose, (hub[0], hub[2]), 0.34, 0.03, dark, 8, paint * 0.85)) for hub in (rear, front)]
     shapes = _by_distance(pose, [*wheels, (0, _rods(pose, rods)), (0.6, basket)])
     canvas.sprite(shapes, BICYCLE, z)
 
@@ -136,8 +142,9 @@ def motorcycle(canvas, x, z, turn, rng):
         rods += [((-0.85, 0.2, 0.42), (-0.35, 0.18, 0.34), 0.075, 0.06, metal)]
         rods += [((-0.7, 0, 0.36), (0.0, 0, 0.4), 0.05, 0.05, dark)]
         rods += [((-0.8, 0, 0.72), (-0.45, 0, 0.7), 0.06, 0.1, paint)]
-        if rng.uniform() < 0.4:
-            rods += [((0.3, s * 0.14, 0.55), (0.5, s * 0.1, 0.85), 0.14, 0.15, paint * 0.9) for s in (-1, 1)]
+        if rng.uniform() < 0.8:
+            rods += [((0.3, s * 0.14, 0.55), (0.5, s * 0.1, 0.85), 0.15, 0.17, paint * 0.9) for s in (-1, 1)]
+        rods += [((-0.8, s * 0.24, 0.62), (-0.42, s * 0.24, 0.62), 0.16, 0.16, paint * 0.85) for s in (-1, 1)]
     hubs = (-0.62, 0.62) if scooter else (-0.7, 0.72)
     parts = [(hub, _wheel(pose, (hub, radius), radius, 0.07, dark, 0)) for hub in hubs]
     plate = pose.project([(-0.88, a, u) for a, u in ((-0.12, 0.48), (0.12, 0.48), (0.12, 0.66), (-0.12, 0.66))])

@@ -201,7 +201,7 @@ def _cars(street):
     for side in (0, 1):
         x = street.edges[side] - (2 * side - 1) * 1.1
         z = street.inside(x, 6.5, 9)
-        while z < 34 and abs(street.edges[side]) > 3.0:
+        while z < 28 and abs(street.edges[side]) > 3.0:
             if rng.uniform() < 0.4 and not street.ground.in_crossing(z):
                 _car(street, x, z, rng.choice([0, np.pi]) + rng.uniform(-0.05, 0.05), 0)
             z += rng.uniform(5.2, 8)
