@@ -18,7 +18,7 @@ UNFINISHED = "synthetic.unfinished.json"
 CITIES = {"train": ("alderburg", "brookhaven", "cedarstadt", "dunmere"), "val": ("eastmoor", "fernfeld")}
 
 
-def draw_cityscapes(root, *, train=240, val=60, height=128, width=256, seed=0, workers=None, progress=None):
+def draw_cityscapes(root, *, train=480, val=60, height=128, width=256, seed=0, workers=None, progress=None):
     """Draws procedural streets into `root` in the exact folder layout of Cityscapes.
 
     leftImg8bit/{split}/{city}/*_leftImg8bit.png, gtFine/{split}/{city}/*_gtFine_{labelIds,instanceIds}.png.

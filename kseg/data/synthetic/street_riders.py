@@ -67,7 +67,7 @@ def _wheel(pose, hub, radius, half, dark, spokes, disc=None):
     bars = capsules(np.broadcast_to(middle, tips.shape), tips, thin)
     shapes += [(bar, np.full(3, 0.55)) for bar in bars]
     if disc is not None:
-        shapes.append((middle + (near - middle) * 0.62, disc))
+        shapes.append((middle + (near - middle) * 0.72, disc))
     return shapes
 
 

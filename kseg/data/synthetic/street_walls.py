@@ -69,10 +69,10 @@ def masonry(rng, high):
 
 def fencing(rng, high):
     """A fence with holes: bars, pickets, wire mesh, boards or a railing of tubes, between posts."""
-    kind = rng.choice(5, p=[0.25, 0.25, 0.1, 0.25, 0.15])
+    kind = rng.choice(5, p=[0.2, 0.25, 0.05, 0.4, 0.1])
     paint = town_colour(rng, "fence")
     bay = rng.uniform(1.5, 2.6)
-    period, wide = ((0.24, 0.12), (0.22, 0.15), (0.26, 0.06), (0.16, 0.16), (high / 4.3, 0.13))[kind]
+    period, wide = ((0.24, 0.14), (0.22, 0.16), (0.26, 0.08), (0.16, 0.16), (high / 4.3, 0.15))[kind]
     period = period * rng.uniform(0.9, 1.3)
     table = rng.uniform(0.75, 1.2, 256).astype(np.float32)
 
