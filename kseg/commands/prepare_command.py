@@ -64,7 +64,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("shards", None, "Number of shards per split; empty: one per 128 images.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("workers", None, "Number of processes; empty: one per core.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("train_scenes", 240, "synthetic: number of training scenes.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("train_scenes", 480, "synthetic: number of training scenes.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("val_scenes", 60, "synthetic: number of validation scenes.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("scene_height", 128, "synthetic: height of a scene in pixels.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("scene_width", 256, "synthetic: width of a scene in pixels.", 1, flag_values=FLAGS)

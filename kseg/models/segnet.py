@@ -14,7 +14,7 @@ from kseg.models.pretrained import weights
 # Output channels of each convolution in units of base_filters, from block 1; the decoder runs from 5 to 1.
 ENCODER = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 DECODER = ((1,), (2, 1), (4, 4, 2), (8, 8, 4), (8, 8, 8))  # block 1 has one more: the scores, or none
-MULTIPLE = 32
+DEPTHS = (3, 4, 5)  # blocks on each side
 DECODERS = {"conv": False, "transposed": True}  # whether its convolutions are transposed ones
 UNPOOLINGS = ("indices", "bilinear")
 ASPP_STRIDES = (1, 8)
@@ -31,6 +31,7 @@ def segnet(
     num_classes,
     *,
     base_filters=64,
+    depth=5,
     decoder="conv",
     unpooling="indices",
     dropout=0.0,
@@ -41,19 +42,23 @@ def segnet(
 ):
     """SegNet (Badrinarayanan, Kendall and Cipolla 2017, arXiv 1511.00561, figure 2): 26 convolutions.
 
-    Args: `input_shape`: (H, W, 3), multiples of 32 or None. `num_classes`: channels of the scores.
-        `base_filters`: 64 in the paper. `decoder`: "conv" or "transposed" convolutions of stride 1.
+    Args: `input_shape`: (H, W, 3), multiples of 2^depth or None. `num_classes`: channels of the scores.
+        `base_filters`: 64 in the paper. `depth`: blocks of the encoder and of the decoder, the first of VGG16's five;
+        3 or 4 (as many as the paper's SegNet-Basic has) for small images, which five poolings shrink to a few pixels.
+        `decoder`: "conv" or "transposed" convolutions of stride 1.
         `unpooling`: by the "indices" of the maxima, or "bilinear" to see what indices are worth.
         `dropout`: rate around the deepest six blocks (Bayesian SegNet, arXiv 1511.02680), 0 in SegNet.
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" or a file
         (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that are not multiples of 32, an unknown decoder or unfit weights.
+    Raises: ValueError for sizes that are not multiples of 2^depth, another depth or decoder, or unfit weights.
     """
-    image, x = common.image_input(input_shape, MULTIPLE)
+    common.choose("depth", depth, DEPTHS)
+    image, x = common.image_input(input_shape, 2**depth)
     x = _trunk(
         x,
         base_filters=base_filters,
+        depth=depth,
         decoder=decoder,
         unpooling=unpooling,
         initializer=initializer,
@@ -70,6 +75,7 @@ def segnet_aspp(
     num_classes,
     *,
     base_filters=64,
+    depth=5,
     decoder="conv",
     unpooling="indices",
     rates=(6, 12, 18),
@@ -89,8 +95,8 @@ def segnet_aspp(
     Args: `rates`: ASPP's dilation rates in pixels of its map. `aspp_filters`: None for 4 * base_filters, the paper's
         256. `aspp_stride`: 1 as in the paper, or 8: ASPP is then on the decoder's map of an eighth of the image's
         height, where it keeps that map's 4 * base_filters channels. `dropout`: rate after ASPP's projection, 0 for
-        none, drawn from `seed`. `base_filters`, `decoder`, `unpooling`, `initializer`, `encoder_weights`: as in
-        `segnet`.
+        none, drawn from `seed`. `base_filters`, `depth`, `decoder`, `unpooling`, `initializer`, `encoder_weights`: as
+        in `segnet`. With depth 3 and aspp_stride 8, ASPP stands between encoder and decoder.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError as `segnet`, for another aspp_stride, and for aspp_filters that do not fit it; training on a
         single image per device raises too (ASPP's pooled branch).
@@ -110,10 +116,12 @@ def segnet_aspp(
         initializer=initializer,
         seed=seed,
     )
-    image, x = common.image_input(input_shape, MULTIPLE)
+    common.choose("depth", depth, DEPTHS)
+    image, x = common.image_input(input_shape, 2**depth)
     x = _trunk(
         x,
         base_filters=base_filters,
+        depth=depth,
         decoder=decoder,
         unpooling=unpooling,
         initializer=initializer,
@@ -153,7 +161,7 @@ def segnet_aspp_fischer2021(
     """
     common.choose("norm", norm, NORMS)
     common.choose("decoder_convs", decoder_convs, (12, 13))
-    image, x = common.image_input(input_shape, MULTIPLE, "unit")
+    image, x = common.image_input(input_shape, 32, "unit")
     x = _trunk(
         x,
         base_filters=base_filters,
@@ -190,6 +198,7 @@ def _trunk(
     x,
     *,
     base_filters,
+    depth=5,
     decoder,
     initializer,
     decoder_initializer,
@@ -200,7 +209,7 @@ def _trunk(
     seed=0,
     after=None,
 ):
-    """VGG16 and its mirror: (B, H, W, 3) -> (B, H, W, base_filters).
+    """The first `depth` blocks of VGG16 and their mirror: (B, H, W, 3) -> (B, H, W, base_filters).
 
     All of SegNet's convolutions but the last, and `extra_convs` of that width. `norms`: filters -> the batch norm of a
     convolution, None for its own. `dropout`: rate around the deepest six blocks. `after`: {stride: function of the
@@ -210,7 +219,7 @@ def _trunk(
     common.choose("unpooling", unpooling, UNPOOLINGS)
     after = after or {}
     indices = {}
-    for block, widths in enumerate(ENCODER, 1):
+    for block, widths in enumerate(ENCODER[:depth], 1):
         for i, width in enumerate(widths, 1):
             filters = width * base_filters
             name = f"block{block}_conv{i}"
@@ -218,8 +227,10 @@ def _trunk(
         x, indices[block] = MaxPooling2DWithArgmax(name=f"block{block}_pool")(x)
         if block >= 3:
             x = common.dropout(x, dropout, seed + block, f"block{block}_dropout")
-    # (B, H/32, W/32, 8 * base_filters)
-    for block in (5, 4, 3, 2, 1):
+    # (B, H/32, W/32, 8 * base_filters), or fewer poolings
+    if 2**depth in after:
+        x = after[2**depth](x)
+    for block in range(depth, 0, -1):
         if unpooling == "indices":
             x = MaxUnpooling2D(name=f"decoder{block}_unpool")([x, indices[block]])
         else:

@@ -71,6 +71,36 @@ def test_encoder_is_vgg16_and_the_decoder_its_mirror():
     assert model.get_layer("logits").activation is keras.activations.linear
 
 
+@pytest.mark.parametrize("depth", [3, 4])
+def test_fewer_blocks_are_the_outer_ones(depth):
+    """VGG16's first blocks under their mirror, joined at the same sizes; what lies deeper is gone."""
+    model = segnet((48, 96, 3), 5, base_filters=4, depth=depth)
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    # 2, 2, 3, 3 convolutions in the encoder's blocks; as many in the decoder's, the last of which gives the scores
+    assert len(convolutions) == 2 * sum((2, 2, 3, 3)[:depth])
+    whole = {layer.name for layer in segnet((64, 96, 3), 5, base_filters=4).layers}
+    gone = {name for name in whole if any(f"{part}{block}_" in name for part in ("block", "decoder") for block in (4, 5))}
+    if depth == 4:
+        gone = {name for name in gone if "5_" in name}
+    assert {layer.name for layer in model.layers} == whole - gone
+    assert model.get_layer(f"block{depth}_pool").output[0].shape[1:3] == (48 / 2**depth, 96 / 2**depth)
+    for block in range(1, depth + 1):
+        assert model.get_layer(f"decoder{block}_unpool").input[1] is model.get_layer(f"block{block}_pool").output[1]
+    assert model.get_layer("preprocess").multiple == 2**depth
+    with pytest.raises(ValueError, match=f"multiples of {2**depth}, got 36x96"):
+        segnet((36, 96, 3), 5, depth=depth)
+    with pytest.raises(ValueError, match="depth must be one of 3, 4, 5, got 2"):
+        segnet((32, 32, 3), 5, depth=2)
+    x = np.random.default_rng(0).integers(0, 256, (1, 48, 96, 3)).astype("float32")
+    assert np.isfinite(model(x)).all()
+
+
+def test_aspp_at_an_eighth_of_three_blocks_is_between_encoder_and_decoder():
+    model = segnet_aspp((32, 64, 3), 5, base_filters=3, depth=3, aspp_stride=8, dropout=0)
+    assert model.get_layer("aspp_mean").input is model.get_layer("block3_pool").output[0]
+    assert model.get_layer("decoder3_unpool").input[0] is model.get_layer("aspp_projection_relu").output
+
+
 def test_transposed_decoder():
     model = segnet((32, 32, 3), 5, decoder="transposed", **SMALL)
     kinds = [x for x in model.layers if isinstance(x, keras.layers.Conv2DTranspose)]
@@ -177,7 +207,7 @@ def test_build_model_says_what_there_is():
     assert model.name == "segnet" and model.output.shape == (None, 32, 32, 4)
     with pytest.raises(ValueError, match="Unknown model 'segmet'. Choose one of .*segnet, segnet_aspp"):
         models.build_model("segmet", (32, 32, 3), 4)
-    with pytest.raises(ValueError, match="no option rate. Its options are base_filters, decoder, unpooling, rates,"):
+    with pytest.raises(ValueError, match="no option rate. Its options are base_filters, depth, decoder, unpooling, rates,"):
         models.build_model("segnet_aspp", (32, 32, 3), 4, rate=3)
     with pytest.raises(ValueError, match="num_classes must be a whole number of at least 2, got 1"):
         models.build_model("segnet", (32, 32, 3), 1)

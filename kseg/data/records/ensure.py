@@ -6,7 +6,7 @@ import pathlib
 from kseg.data.datasets import DATASETS
 from kseg.data.records.manifest import MANIFEST
 from kseg.data.records.prepare import prepare_dataset
-from kseg.data.synthetic.dataset import draw_cityscapes
+from kseg.data.synthetic.dataset import check_drawing, draw_cityscapes
 from kseg.io.errors import MissingFileError
 from kseg.io.progress import progress_bar
 
@@ -30,11 +30,13 @@ def ensure_records(dataset, data_dir):
         data_dir: the record folder. One that holds any TFRecord shards is left to the reader to judge.
     Raises:
         FileNotFoundError: no records of a real dataset there.
+        ValueError: the streets there are of another version of kseg.
     """
     if "://" in str(data_dir):
         return
     folder = pathlib.Path(data_dir)
     if dataset == "synthetic":
+        check_drawing(folder / "source")
         if not (folder / MANIFEST).exists():
             draw_streets(folder / "source")
             prepare_dataset("cityscapes", folder / "source", folder)

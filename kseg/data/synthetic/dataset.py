@@ -12,13 +12,13 @@ from kseg.io.errors import InputError, check_whole
 from kseg.io.files import locked, write_atomic, writing
 from kseg.io.parallel import Workers
 
-DRAWING_VERSION = 2  # raise when the drawing changes: older folders are then refused, not mixed with
+DRAWING_VERSION = 3  # raise when the drawing changes: older folders are then refused, not mixed with
 MARKER = "synthetic.json"
 UNFINISHED = "synthetic.unfinished.json"
 CITIES = {"train": ("alderburg", "brookhaven", "cedarstadt", "dunmere"), "val": ("eastmoor", "fernfeld")}
 
 
-def draw_cityscapes(root, *, train=240, val=60, height=128, width=256, seed=0, workers=None, progress=None):
+def draw_cityscapes(root, *, train=480, val=60, height=128, width=256, seed=0, workers=None, progress=None):
     """Draws procedural streets into `root` in the exact folder layout of Cityscapes.
 
     leftImg8bit/{split}/{city}/*_leftImg8bit.png, gtFine/{split}/{city}/*_gtFine_{labelIds,instanceIds}.png.
@@ -80,6 +80,23 @@ def _draw_missing(root, drawing, workers, progress):
     return len(missing)
 
 
+def check_drawing(root):
+    """Refuse streets in `root` that an earlier or later version of kseg drew; a folder without streets passes.
+
+    Raises:
+        ValueError: the drawing in `root` is of another version.
+    """
+    path = pathlib.Path(root) / MARKER
+    if not path.is_file():
+        return
+    version = _held(path, root).get("version")
+    if version != DRAWING_VERSION:
+        raise InputError(
+            f"{root} must hold streets of drawing version {DRAWING_VERSION}, but holds version {version}. Remove "
+            f"{pathlib.Path(root).parent} or choose another --data_dir; --dataset=cityscapes uses it as it is."
+        )
+
+
 def frame_paths(root, split, index):
     """The three files of a frame: image, label ids, instance ids."""
     cities = CITIES[split]
@@ -116,10 +133,7 @@ def _claim(root, drawing):
         path = root / name
         if not path.is_file():
             continue
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InputError(f"{path} is not JSON. Remove {root} or choose another folder.") from None
+        held = _held(path, root)
         if held != drawing:
             raise InputError(
                 f"{root} must hold the streets asked for, {_words(drawing)}, but holds {_words(held)}. "
@@ -132,8 +146,17 @@ def _claim(root, drawing):
     write_atomic(root / UNFINISHED, f"{json.dumps(drawing)}\n".encode())
 
 
+def _held(path, root):
+    """The drawing that a marker names."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{path} is not JSON. Remove {root} or choose another folder.") from None
+    return held if isinstance(held, dict) else {}
+
+
 def _words(drawing):
-    if not isinstance(drawing, dict):
+    if not drawing:
         return "no drawing"
     return " ".join(f"{key}={value}" for key, value in drawing.items())
 

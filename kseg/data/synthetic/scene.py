@@ -32,9 +32,9 @@ def draw_street(seed, height, width):
     camera = Camera(
         focal=width * rng.uniform(0.7, 0.95),
         centre=width * rng.uniform(0.36, 0.64),
-        horizon=height * rng.uniform(0.33, 0.6),
+        horizon=height * rng.uniform(0.38, 0.55),
         eye=rng.uniform(1.15, 1.9),
-        roll=rng.uniform(-0.04, 0.04),
+        roll=rng.uniform(-0.02, 0.02),
         bend=rng.uniform(-0.004, 0.004),
     )
     mood = surfaces.mood_of(rng)
@@ -44,7 +44,7 @@ def draw_street(seed, height, width):
         along=rng.uniform(-0.8, 0.8),
         strength=strength,
         haze=(mood["low"] * rng.uniform(0.8, 1.0)).astype(np.float32),
-        haze_metres=rng.choice([70.0, 150.0, 400.0]),
+        haze_metres=rng.choice([150.0, 300.0, 600.0]),
     )
     canvas = Canvas(rng, height, width, camera, light)
     street = Street(canvas)

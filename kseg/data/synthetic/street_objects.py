@@ -3,6 +3,7 @@
 import numpy as np
 
 from kseg.data.synthetic.street_canvas import any_colour, blobs
+from kseg.data.synthetic.street_colours import town_colour
 
 POLE = 17
 TRAFFIC_LIGHT = 19
@@ -20,11 +21,11 @@ def person(canvas, x, z, rng):
         return
     lean = rng.choice([-1, 1])
     stride = rng.uniform(0.05, 0.28)
-    broad = rng.uniform(0.23, 0.3)
-    top = any_colour(rng, (0, 0.9), (0.15, 0.95))
-    trousers = any_colour(rng, (0, 0.6), (0.05, 0.8))
+    broad = rng.uniform(0.26, 0.33)
+    top = town_colour(rng, "coat")
+    trousers = town_colour(rng, "trousers")
     skin = np.array([0.95, 0.75, 0.6]) * rng.uniform(0.35, 1)
-    hair = any_colour(rng, (0, 0.6), (0.05, 0.6))
+    hair = town_colour(rng, "hair")
     hem = rng.uniform(0.55, 0.85)
 
     def at(points):
@@ -51,7 +52,7 @@ def pole(canvas, x, z, rng, high, thick, colour):
     """An upright pole with a foot; a tall one carries a lamp on an arm."""
     column, row = canvas.camera.project(x, 0, z)
     unit = canvas.camera.focal / z
-    half = max(thick * unit / 2, 1.5 * canvas.width / 256)
+    half = max(thick * unit / 2, 2.2 * canvas.width / 256)
     top = row - high * unit
     bar = np.array([(column - half, row), (column + half, row), (column + half, top), (column - half, top)])
     foot = np.array([(-1.5, 0), (1.5, 0), (1.3, -0.35 * unit), (-1.3, -0.35 * unit)]) * (half, 1) + (
@@ -75,14 +76,12 @@ def sign(canvas, x, up, z, rng, size):
     white = np.full(3, 0.93)
     red = np.array([0.8, 0.08, 0.1])
     blue = np.array([0.08, 0.25, 0.7])
-    yellow = np.array([0.95, 0.8, 0.1])
     black = np.full(3, 0.08)
     rim, fill, mark = (
         (red, white, black),
         (white, blue, white),
         (white, red, white),
-        (black, yellow, black),
-    )[rng.integers(4)]
+    )[rng.integers(3)]
     here = np.array([column, row])
     shapes = [(shape + here, rim), (shape * 0.72 + here, fill)]
     for _ in range(rng.integers(1, 3)):
@@ -100,9 +99,7 @@ def traffic_light(canvas, x, up, z, rng, high):
     lamps = (0, 1, 2) if rng.uniform() < 0.8 else (0, 2)
     lit = ((0,), (2,), (1,), (0, 1))[rng.choice(4, p=[0.4, 0.4, 0.1, 0.1])]
     aside = rng.choice([0, -1, 1], p=[0.76, 0.12, 0.12])  # the way the lamps face if not to the camera
-    housing = np.full(3, rng.uniform(0.04, 0.2))
-    if rng.uniform() < 0.5:
-        housing = any_colour(rng, (0, 0.9), (0.04, 0.6))
+    housing = np.full(3, rng.uniform(0.04, 0.12))
 
     def at(points):
         return np.array(points) * (unit, -unit) + (column, row)
@@ -112,7 +109,7 @@ def traffic_light(canvas, x, up, z, rng, high):
 
     tall = len(lamps) / 3
     shapes = []
-    if aside == 0 and rng.uniform() < 0.5:
+    if aside == 0:
         shapes += [(box(0.29, -0.08, tall + 0.08), np.full(3, 0.9)), (box(0.25, -0.05, tall + 0.05), np.full(3, 0.05))]
     shapes.append((box(0.19 if aside == 0 else 0.12, 0, tall), housing))
     for k, lamp in enumerate(lamps):

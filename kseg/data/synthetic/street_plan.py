@@ -58,13 +58,12 @@ class Street:
         self.end = []
         self.vehicles = []
         leaves = [
-            (0.24, 0.42, 0.14),
-            (0.36, 0.46, 0.18),
-            (0.16, 0.3, 0.16),
-            (0.62, 0.42, 0.12),
-            (0.56, 0.26, 0.12),
+            (0.2, 0.4, 0.12),
+            (0.28, 0.44, 0.15),
+            (0.14, 0.3, 0.15),
+            (0.36, 0.42, 0.12),
         ]
-        self.leaves = np.array(leaves) * self.rng.uniform(0.7, 1.3)
+        self.leaves = np.array(leaves) * self.rng.uniform(0.85, 1.15)
         self.plan_ground()
         for side in (0, 1):
             self.plan_lots(side)
@@ -82,9 +81,9 @@ class Street:
         strips = []
         for kerb, sign in zip(edges, (-1, 1), strict=True):
             wide = rng.uniform(2.8, 5)
-            if rng.uniform() < 0.36:
-                wide += 1.8
-                strip = rng.uniform(1.8, 3.2)
+            if rng.uniform() < 0.5:
+                wide += 2.2
+                strip = rng.uniform(2.2, 3.6)
                 start = rng.choice([0.2, wide - strip])
                 strips.append(sorted((kerb + sign * start, kerb + sign * (start + strip))))
             fronts.append(kerb + sign * wide)
@@ -132,10 +131,8 @@ class Street:
         return self.leaves[self.rng.integers(len(self.leaves))] * self.rng.uniform(0.75, 1.25)
 
     def grass(self):
-        """The colour of grass: a green, or a leaf's colour that has dried."""
-        if self.rng.uniform() < 0.65:
-            return self.leaves[self.rng.integers(3)]
-        return 0.5 * self.leaf() + (0.2, 0.18, 0.1)
+        """The colour of grass: paler and yellower than leaves."""
+        return 0.4 * self.leaf() + (0.42, 0.42, 0.12)
 
     def plan_end(self):
         """Where the street ends: a row of houses across, or trees; something unlabelled in the distance."""
@@ -163,7 +160,7 @@ class Street:
         rng = self.rng
         sign = 2 * side - 1
         crossing = self.ground.crossing or (FAR, FAR)
-        style = rng.choice(["mixed", "wall", "fence", "lawn"], p=[0.54, 0.18, 0.18, 0.1])
+        style = rng.choice(["mixed", "wall", "fence", "lawn"], p=[0.5, 0.23, 0.19, 0.08])
         border = self.border(style)
         z = 2.0
         last_open = rng.uniform() < 0.5

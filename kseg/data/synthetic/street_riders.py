@@ -3,6 +3,7 @@
 import numpy as np
 
 from kseg.data.synthetic.street_canvas import GAP, any_colour, blobs, capsules
+from kseg.data.synthetic.street_colours import town_colour
 from kseg.data.synthetic.street_vehicles import AMBER, BLACK, RED, WHITE, Pose, solid
 
 RIDER = 25
@@ -42,8 +43,11 @@ def _rods(pose, rods):
     return [(bars[k], colours[k]) for k in np.argsort(nearness, kind="stable")]
 
 
-def _wheel(pose, hub, radius, half, dark, spokes):
-    """A wheel: the tread, the flank that faces the camera, rim and spokes; `spokes` 0: a wheel without holes."""
+def _wheel(pose, hub, radius, half, dark, spokes, disc=None):
+    """A wheel: the tread, the flank that faces the camera, rim and spokes; `spokes` 0: a wheel without holes.
+
+    disc: colour of a disc between the spokes, as hire bicycles carry.
+    """
     along, up = hub
     side = half if pose.eye[1] > 0 else -half
     ring = np.stack([along + radius * np.cos(RING), np.zeros(len(RING)), up + radius * np.sin(RING)], 1)
@@ -61,7 +65,10 @@ def _wheel(pose, hub, radius, half, dark, spokes):
     tips = middle + (near[:: len(RING) // spokes] - middle) * tyre
     thin = np.full((len(tips), 2), 0.25 * pose.canvas.width / 256)
     bars = capsules(np.broadcast_to(middle, tips.shape), tips, thin)
-    return shapes + [(bar, np.full(3, 0.55)) for bar in bars]
+    shapes += [(bar, np.full(3, 0.55)) for bar in bars]
+    if disc is not None:
+        shapes.append((middle + (near - middle) * 0.72, disc))
+    return shapes
 
 
 def _by_distance(pose, parts):
@@ -75,7 +82,7 @@ def bicycle(canvas, x, z, turn, rng):
     pose = Pose(canvas, x, z, turn)
     if pose.hidden(2.0, 0.4, 1.2):
         return
-    paint = any_colour(rng, (0, 0.95), (0.1, 0.95))
+    paint = town_colour(rng, "bicycle")
     dark = np.full(3, rng.uniform(0.04, 0.15))
     metal = np.full(3, rng.uniform(0.35, 0.8))
     rear = (-0.52, 0, 0.34)
@@ -86,7 +93,7 @@ def bicycle(canvas, x, z, turn, rng):
     top = seat if rng.uniform() < 0.6 else (-0.12, 0, 0.5)
     bar = (0.36, 0, 1.03)
     tubes = [(rear, crank), (rear, seat), (seat, crank), (top, head), (crank, head)]
-    rods = [(start, end, 0.024, 0.024, paint) for start, end in tubes]
+    rods = [(start, end, 0.04, 0.04, paint) for start, end in tubes]
     rods += [(head, front, 0.022, 0.02, metal), (head, bar, 0.02, 0.02, metal)]
     rods += [(bar, (0.3, side * 0.28, 1.05), 0.02, 0.025, dark) for side in (-1, 1)]
     rods += [((-0.32, 0, 0.95), (-0.08, 0, 0.96), 0.08, 0.04, dark), (seat, (-0.2, 0, 0.95), 0.02, 0.02, metal)]
@@ -95,13 +102,13 @@ def bicycle(canvas, x, z, turn, rng):
     rods += [((0.5, 0, 0.84), (0.54, 0, 0.84), 0.05, 0.05, WHITE)]
     if rng.uniform() < 0.5:
         rods += [((-0.75, 0, 0.74), (-0.3, 0, 0.74), 0.02, 0.02, metal)]
-        rods += [((-0.65, side * 0.14, 0.6), (-0.4, side * 0.14, 0.6), 0.13, 0.13, paint * 0.6) for side in (-1, 1)]
+        rods += [((-0.65, side * 0.14, 0.6), (-0.4, side * 0.14, 0.6), 0.13, 0.13, paint * 0.8) for side in (-1, 1)]
     basket = []
     if rng.uniform() < 0.4:
         profile = np.array([(0.49, 0.82), (0.45, 1.05), (0.78, 1.05), (0.73, 0.82)])
         basket = solid(pose, profile, 0.18, np.array([0.5, 0.38, 0.25]) * rng.uniform(0.4, 1.4), {}, [])
         basket = [(pose.project(points), tone) for points, tone in basket]
-    wheels = [(hub[0], _wheel(pose, (hub[0], hub[2]), 0.34, 0.025, dark, 8)) for hub in (rear, front)]
+    wheels = [(hub[0], _wheel(pose, (hub[0], hub[2]), 0.34, 0.03, dark, 8, paint * 0.85)) for hub in (rear, front)]
     shapes = _by_distance(pose, [*wheels, (0, _rods(pose, rods)), (0.6, basket)])
     canvas.sprite(shapes, BICYCLE, z)
 
@@ -111,7 +118,7 @@ def motorcycle(canvas, x, z, turn, rng):
     pose = Pose(canvas, x, z, turn)
     if pose.hidden(2.3, 0.5, 1.4):
         return
-    paint = any_colour(rng, (0, 0.95), (0.1, 0.95))
+    paint = town_colour(rng, "motorcycle")
     dark = np.full(3, rng.uniform(0.04, 0.12))
     metal = np.full(3, rng.uniform(0.4, 0.8))
     scooter = rng.uniform() < 0.4
@@ -135,8 +142,9 @@ def motorcycle(canvas, x, z, turn, rng):
         rods += [((-0.85, 0.2, 0.42), (-0.35, 0.18, 0.34), 0.075, 0.06, metal)]
         rods += [((-0.7, 0, 0.36), (0.0, 0, 0.4), 0.05, 0.05, dark)]
         rods += [((-0.8, 0, 0.72), (-0.45, 0, 0.7), 0.06, 0.1, paint)]
-        if rng.uniform() < 0.4:
-            rods += [((0.3, s * 0.14, 0.55), (0.5, s * 0.1, 0.85), 0.14, 0.15, paint * 0.9) for s in (-1, 1)]
+        if rng.uniform() < 0.8:
+            rods += [((0.3, s * 0.14, 0.55), (0.5, s * 0.1, 0.85), 0.15, 0.17, paint * 0.9) for s in (-1, 1)]
+        rods += [((-0.8, s * 0.24, 0.62), (-0.42, s * 0.24, 0.62), 0.16, 0.16, paint * 0.85) for s in (-1, 1)]
     hubs = (-0.62, 0.62) if scooter else (-0.7, 0.72)
     parts = [(hub, _wheel(pose, (hub, radius), radius, 0.07, dark, 0)) for hub in hubs]
     plate = pose.project([(-0.88, a, u) for a, u in ((-0.12, 0.48), (0.12, 0.48), (0.12, 0.66), (-0.12, 0.66))])
@@ -146,10 +154,10 @@ def motorcycle(canvas, x, z, turn, rng):
 
 def _rider(pose, rng, hip, shoulder, hand, feet):
     """Someone who sits: legs bent, arms to the handlebar; places are (along, up), the hand's (along, across, up)."""
-    top = any_colour(rng, (0, 0.9), (0.15, 0.95))
-    trousers = any_colour(rng, (0, 0.6), (0.05, 0.8))
+    top = town_colour(rng, "vest")
+    trousers = town_colour(rng, "trousers")
     skin = np.array([0.95, 0.75, 0.6]) * rng.uniform(0.35, 1)
-    hair = any_colour(rng, (0, 0.9), (0.05, 0.95))
+    hair = town_colour(rng, "vest")  # a helmet
     broad = rng.uniform(0.17, 0.22)
     hip = np.array([hip[0], 0, hip[1]])
     shoulder = np.array([shoulder[0], 0, shoulder[1]])

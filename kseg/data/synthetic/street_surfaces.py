@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from kseg.data.synthetic.street_canvas import FAR, any_colour, smooth_noise
+from kseg.data.synthetic.street_canvas import FAR, smooth_noise
+from kseg.data.synthetic.street_colours import town_colour
 
 EGO_VEHICLE = 1
 OUT_OF_ROI = 3
@@ -19,12 +20,12 @@ SKY = 23  # Cityscapes ids
 def mood_of(rng):
     """Weather and hour: sky colours above and at the horizon, sun 0..1, clouds 0..1, tint and exposure."""
     moods = (
-        ((0.20, 0.42, 0.80), (0.68, 0.82, 0.95), 1.0, 0.5, (1.0, 1.0, 0.98), (0.75, 1.2)),  # clear
-        ((0.62, 0.65, 0.70), (0.82, 0.83, 0.84), 0.1, 0.7, (0.98, 1.0, 1.02), (0.7, 1.15)),  # overcast
-        ((0.34, 0.34, 0.52), (0.98, 0.66, 0.42), 0.7, 0.6, (1.12, 0.96, 0.82), (0.75, 1.1)),  # sunset
-        ((0.25, 0.22, 0.36), (0.58, 0.46, 0.52), 0.0, 0.5, (0.92, 0.94, 1.12), (0.8, 1.1)),  # dusk
-        ((0.72, 0.68, 0.58), (0.88, 0.84, 0.74), 0.4, 0.2, (1.05, 1.0, 0.92), (0.8, 1.1)),  # hazy
-        ((0.36, 0.40, 0.45), (0.52, 0.55, 0.57), 0.0, 1.0, (0.96, 1.0, 1.03), (0.75, 1.1)),  # rain clouds
+        ((0.20, 0.42, 0.80), (0.68, 0.82, 0.95), 1.0, 0.5, (1.0, 1.0, 0.98), (0.85, 1.1)),  # clear
+        ((0.62, 0.65, 0.70), (0.82, 0.83, 0.84), 0.1, 0.7, (0.98, 1.0, 1.02), (0.85, 1.1)),  # overcast
+        ((0.34, 0.34, 0.52), (0.98, 0.66, 0.42), 0.7, 0.6, (1.12, 0.96, 0.82), (0.85, 1.05)),  # sunset
+        ((0.25, 0.22, 0.36), (0.58, 0.46, 0.52), 0.0, 0.5, (0.92, 0.94, 1.12), (0.85, 1.05)),  # dusk
+        ((0.72, 0.68, 0.58), (0.88, 0.84, 0.74), 0.4, 0.2, (1.05, 1.0, 0.92), (0.85, 1.05)),  # hazy
+        ((0.36, 0.40, 0.45), (0.52, 0.55, 0.57), 0.0, 1.0, (0.96, 1.0, 1.03), (0.85, 1.1)),  # rain clouds
     )
     high, low, sun, clouds, tint, exposure = moods[rng.integers(len(moods))]
     jitter = rng.uniform(0.85, 1.15, 3)
@@ -105,7 +106,7 @@ def paint_ground(canvas, ground, shadow, leaf):
     for left, right, start, end in ground.lawns:
         grass |= (x > left) & (x < right) & (z > start) & (z < end)
     grass &= ~road
-    grey = rng.uniform(0.2, 0.6)
+    grey = rng.uniform(0.24, 0.4)
     patches = smooth_noise(rng, canvas.height, canvas.width, 5)[use] * 0.3 + 0.85
     dark = np.asarray(shadow.filter(ImageFilter.GaussianBlur(canvas.width / 400)))[use] / np.float32(255)
     sunny = canvas.light.strength
@@ -134,8 +135,8 @@ def _grass(rng, x, z, scale, leaf):
     tone *= 1 + rng.uniform(0.05, 0.15) * rng.standard_normal(x.shape, dtype=np.float32)
     tone *= 1 + rng.uniform(0, 0.12) * np.sign(np.sin(x * rng.uniform(2, 6)))
     worn = np.sin(x * 1.3 + rng.uniform(0, 6)) * np.sin(z * 0.7 + rng.uniform(0, 6)) + 0.3 * (tone - 1)
-    worn = np.clip((worn - rng.uniform(0.2, 1.1)) * 4, 0, 0.85)[..., None]
-    return (leaf * rng.uniform(0.8, 1.25) * (1 - worn) + soil * worn) * tone[..., None]
+    worn = np.clip((worn - rng.uniform(0.5, 1.1)) * 4, 0, 0.85)[..., None]
+    return (leaf * rng.uniform(0.9, 1.15) * (1 - worn) + soil * worn) * tone[..., None]
 
 
 def _asphalt(rng, x, z, scale, ground, grey):
@@ -176,7 +177,7 @@ def _asphalt(rng, x, z, scale, ground, grey):
 
 def _slabs(rng, x, z, scale, ground, grey):
     """Sidewalk colours (n, 3): slabs of uneven tone with joints, a kerb stone along the road."""
-    colour = np.clip(grey + rng.uniform(-0.14, 0.2), 0.15, 0.75) * rng.uniform(0.9, 1.1, 3)
+    colour = (grey + rng.uniform(0.22, 0.34)) * np.array([1.08, 0.98, 0.86]) * rng.uniform(0.96, 1.04, 3)
     size = rng.uniform(0.5, 1.1)
     table = rng.uniform(0.78, 1.22, 1024).astype(np.float32)
     key = (np.floor(x / size).astype(int) * 61 + np.floor(z / size).astype(int) * 131) & 1023
@@ -201,7 +202,7 @@ def paint_bonnet(canvas):
         columns = np.linspace(-0.2 * width, 1.2 * width, 20)
         arch = height - high * np.clip(1.1 - 2.2 * ((columns - middle) / width) ** 2, 0, None)
         outline = np.stack([np.r_[columns, columns[::-1]], np.r_[arch, np.full(20, height + 2)]], 1)
-        colour = any_colour(rng, (0, 0.7), (0.05, 0.6))
+        colour = town_colour(rng, "bonnet")
         inner = outline + (0, 0.3 * high)
         canvas.sprite([(outline, colour), (inner, colour * 1.3)], EGO_VEHICLE, 0.0)
 
@@ -219,11 +220,11 @@ def expose(canvas, mood):
     height, width = canvas.labels.shape
     across = np.linspace(-1, 1, width, dtype=np.float32)
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    gain = 1 - rng.uniform(0, 0.25) * (across**2 + down**2) / 2 + rng.uniform(-0.12, 0.12) * across
+    gain = 1 - rng.uniform(0, 0.15) * (across**2 + down**2) / 2 + rng.uniform(-0.06, 0.06) * across
     tint = (mood["tint"] * (mood["exposure"] * 255)).astype(np.float32)
     picture = np.clip(canvas.image * (gain.astype(np.float32)[..., None] * tint), 0, 255)
-    curve = 255 * np.linspace(0, 1, 256) ** rng.uniform(0.8, 1.2)
+    curve = 255 * np.linspace(0, 1, 256) ** rng.uniform(0.9, 1.1)
     blurred = Image.fromarray(picture.astype(np.uint8)).point([round(v) for v in curve.tolist()] * 3)
     blurred = blurred.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.7) * (width / 256) ** 0.5))
-    noise = np.float32(rng.uniform(0.5, 5)) * rng.standard_normal((height, width, 3), dtype=np.float32)
+    noise = np.float32(rng.uniform(0.5, 2.5)) * rng.standard_normal((height, width, 3), dtype=np.float32)
     return np.clip(np.asarray(blurred, np.float32) + noise, 0, 255).astype(np.uint8)

@@ -5,7 +5,7 @@ import numpy as np
 from kseg.data.synthetic import street_objects as objects
 from kseg.data.synthetic import street_riders as riders
 from kseg.data.synthetic import street_vehicles as vehicles
-from kseg.data.synthetic.street_canvas import any_colour
+from kseg.data.synthetic.street_colours import town_colour
 from kseg.data.synthetic.street_plan import FENCE
 from kseg.data.synthetic.street_walls import fencing
 
@@ -89,7 +89,7 @@ def _heavy(street):
     kinds = [(vehicles.truck, (6, 10)), (vehicles.bus, (8.5, 12.5)), (vehicles.tram, (14, 26))]
     for kind in rng.permutation(3):
         draw, lengths = kinds[kind]
-        if rng.uniform() > 0.58:
+        if rng.uniform() > 0.68:
             continue
         for _ in range(16):
             length = rng.uniform(*lengths)
@@ -125,7 +125,7 @@ def _ridden(street):
     """Someone on a bicycle, someone on a motorcycle, on the road, along it or across."""
     rng = street.rng
     for motor in (False, True):
-        for _ in range(rng.choice([0, 1, 2], p=[0.62, 0.34, 0.04])):
+        for _ in range(rng.choice([0, 1, 2], p=[0.5, 0.45, 0.05])):
             for _ in range(8):
                 x = rng.uniform(street.edges[0] + 0.4, street.edges[1] - 0.4)
                 z = street.inside(x, 4.2, 7.5)
@@ -147,7 +147,7 @@ def _parked(street):
     """Bicycles and motorcycles left on the sidewalk or at the kerb, one or two in a row."""
     rng = street.rng
     for draw in (riders.bicycle, riders.motorcycle):
-        if rng.uniform() > 0.32:
+        if rng.uniform() > 0.4:
             continue
         for _ in range(8):
             side = rng.integers(2)
@@ -189,7 +189,7 @@ def _car(street, x, z, turn, least):
     box = _box(x, z, np.round(turn / np.pi * 2) * np.pi / 2, 4.2, 1.0)
     if not _free(street, box, 0.15) or (least and not _in_sight(street, box, 1.5, least)):
         return False
-    colour = any_colour(rng, (0, 0.9), (0.06, 0.98)) * rng.uniform(0.7, 1)
+    colour = town_colour(rng, "car" if rng.uniform() < 0.8 else "painted car")
     street.add(box, vehicles.car, x, z, turn, colour, rng)
     _stand(street, box, 1.5)
     return True
@@ -201,7 +201,7 @@ def _cars(street):
     for side in (0, 1):
         x = street.edges[side] - (2 * side - 1) * 1.1
         z = street.inside(x, 6.5, 9)
-        while z < 34 and abs(street.edges[side]) > 3.0:
+        while z < 28 and abs(street.edges[side]) > 3.0:
             if rng.uniform() < 0.4 and not street.ground.in_crossing(z):
                 _car(street, x, z, rng.choice([0, np.pi]) + rng.uniform(-0.05, 0.05), 0)
             z += rng.uniform(5.2, 8)
@@ -223,15 +223,15 @@ def _clear_of_crossing(street, z):
 def _lights(street):
     """Traffic lights on posts beside the road, now and then one more on an arm over it."""
     rng = street.rng
-    if rng.uniform() > 0.6:
+    if rng.uniform() > 0.7:
         return
-    colour = any_colour(rng, (0, 0.2), (0.15, 0.85))
+    colour = town_colour(rng, "metal")
     for side in rng.permutation(2)[: rng.integers(1, 3)]:
         kerb = street.edges[side]
         sign = 2 * side - 1
         x = kerb + sign * rng.uniform(0.2, 0.9)
         z = _clear_of_crossing(street, street.inside(x, 5.5, 9.5))
-        thick = rng.uniform(0.14, 0.24)
+        thick = rng.uniform(0.2, 0.3)
         size = rng.uniform(1.05, 1.45)
         low = rng.uniform(1.9, 2.7)
         box = (x - 0.15, x + 0.15, z - 0.1, z + 0.1)
@@ -251,12 +251,12 @@ def _posts(street, side):
     rng = street.rng
     kerb = street.edges[side]
     front = street.fronts[side]
-    metal = any_colour(rng, (0, 0.2), (0.15, 0.85))
+    metal = town_colour(rng, "metal")
     for _ in range(rng.integers(1, 3)):
         x = kerb + (front - kerb) * rng.uniform(0.05, 0.3)
         z = _clear_of_crossing(street, street.inside(x, 5.5, 11))
         high = rng.choice([2.8, 3.2, 5.5, 7.0])
-        thick = rng.uniform(0.2, 0.32)
+        thick = rng.uniform(0.26, 0.36)
         street.add((x - 0.15, x + 0.15, z - 0.1, z + 0.1), objects.pole, x, z, rng, high, thick, metal)
         street.cast([(x - thick / 2, z), (x + thick / 2, z)], high)
         if rng.uniform() < 0.85:

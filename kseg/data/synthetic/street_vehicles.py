@@ -3,6 +3,7 @@
 import numpy as np
 
 from kseg.data.synthetic.street_canvas import any_colour
+from kseg.data.synthetic.street_colours import town_colour
 
 CAR = 26
 TRUCK = 27
@@ -155,7 +156,7 @@ def truck(canvas, x, z, turn, length, rng):
     if pose.hidden(length, half, high):
         return
     front = length / 2
-    colour = any_colour(rng, (0, 0.95), (0.15, 0.98))
+    colour = town_colour(rng, "truck")
     cab = _cab(pose, front, half, rng.uniform(2.3, min(high, 2.9)), colour, rng)
     body = _load(pose, (-front, front - rng.uniform(2.2, 2.5)), half, high, colour, rng)
     beam = upright(rect(-half * 0.9, half * 0.9, 0.45, 0.6), -front)
@@ -207,7 +208,7 @@ def _load(pose, ends, half, high, colour, rng):
     rear, front = ends
     form = rng.integers(3)
     if rng.uniform() < 0.6:
-        colour = any_colour(rng, (0, 0.9), (0.15, 0.98))
+        colour = town_colour(rng, "truck")
     dark = colour * 0.55
     if form == 2:
         high = rng.uniform(1.7, 2.1)
@@ -227,7 +228,7 @@ def _load(pose, ends, half, high, colour, rng):
     if form == 2:
         middle = rng.uniform(0.3, 0.7) * (front - rear) + rear
         heap = np.array([(rear + 0.3, high), (middle, high + rng.uniform(0.3, 0.7)), (front - 0.3, high)])
-        shapes = solid(pose, heap, half * 0.8, any_colour(rng, (0.1, 0.6), (0.15, 0.6)), {}, []) + shapes
+        shapes = solid(pose, heap, half * 0.8, town_colour(rng, "load"), {}, []) + shapes
     return shapes
 
 
@@ -268,8 +269,8 @@ def bus(canvas, x, z, turn, length, rng):
     if pose.hidden(length, half, high):
         return
     front = length / 2
-    colour = any_colour(rng, (0, 0.95), (0.2, 0.98))
-    second = any_colour(rng) if rng.uniform() < 0.6 else colour * 0.7
+    colour = town_colour(rng, "bus")
+    second = WHITE if rng.uniform() < 0.5 else colour * 0.7
     glass = np.array([0.1, 0.13, 0.16]) + rng.uniform(0, 0.3)
     profile = [(-front, 0.3), (-front, 1.4), (0.05 - front, 0.9 * high), (0.25 - front, high), (front - 0.3, high)]
     profile = np.array([*profile, (front - 0.12, 0.86 * high), (front, 0.4 * high), (front, 0.3)])
@@ -312,8 +313,8 @@ def tram(canvas, x, z, turn, length, rng):
     if pose.hidden(length, half, high + 1):
         return
     front = length / 2
-    colour = any_colour(rng, (0, 0.95), (0.2, 0.98))
-    second = any_colour(rng) if rng.uniform() < 0.6 else colour * 0.6
+    colour = town_colour(rng, "tram")
+    second = np.full(3, 0.3) if rng.uniform() < 0.5 else colour * 0.6
     glass = np.array([0.1, 0.13, 0.16]) + rng.uniform(0, 0.3)
     nose = rng.uniform(0.3, 0.9)
     rear = [(-front, 0.15), (-front, 0.34 * high), (nose - front, 0.84 * high), (nose + 0.2 - front, high)]

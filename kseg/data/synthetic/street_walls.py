@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from kseg.data.synthetic.street_canvas import any_colour
+from kseg.data.synthetic.street_colours import town_colour
 
 
 def facade(rng):
     """One building's look: texture(along, up, scale) -> colour, storeys of windows and courses of brick."""
-    base = any_colour(rng, (0.0, 0.55), (0.25, 0.95))
-    pane = any_colour(rng, (0.0, 0.5), (0.05, 0.5))
+    base = town_colour(rng, "plaster" if rng.uniform() < 0.7 else "slate")
+    pane = town_colour(rng, "pane")
     frame = base * rng.uniform(0.6, 1.3)
     storey = rng.uniform(2.6, 3.8)
     bay = rng.uniform(1.7, 3.4)
@@ -16,7 +16,7 @@ def facade(rng):
     wide = rng.uniform(0.18, 0.36)
     course = rng.uniform(0.2, 0.5)
     lit = rng.uniform(0.0, 0.3)
-    bright = rng.uniform(0.6, 1.1)
+    bright = rng.uniform(0.75, 1.05)
     table = rng.uniform(0.6, 1.3, 1024).astype(np.float32)
     glow = rng.random(1024) < lit
 
@@ -40,9 +40,9 @@ def facade(rng):
 
 def masonry(rng, high):
     """A free-standing wall: bricks, blocks or slabs of concrete under a coping, sometimes with piers."""
-    base = any_colour(rng, (0.0, 0.55), (0.25, 0.95)) * rng.uniform(0.6, 1.1)
+    base = town_colour(rng, "brick")
     coping = base * rng.uniform(0.6, 1.4)
-    course = rng.choice([0.09, 0.22, 0.35, high])
+    course = rng.choice([0.12, 0.22, 0.35])
     stone = course * rng.uniform(2, 3)
     joint = rng.uniform(0.6, 1.25)
     bay = rng.uniform(2.5, 5)
@@ -69,12 +69,10 @@ def masonry(rng, high):
 
 def fencing(rng, high):
     """A fence with holes: bars, pickets, wire mesh, boards or a railing of tubes, between posts."""
-    kind = rng.choice(5, p=[0.25, 0.25, 0.1, 0.25, 0.15])
-    paint = any_colour(rng, (0, 0.8), (0.06, 0.9))
-    if kind in (1, 3) and rng.uniform() < 0.5:
-        paint = np.array([0.55, 0.38, 0.22]) * rng.uniform(0.5, 1.5)
+    kind = rng.choice(5, p=[0.2, 0.25, 0.05, 0.4, 0.1])
+    paint = town_colour(rng, "fence")
     bay = rng.uniform(1.5, 2.6)
-    period, wide = ((0.17, 0.06), (0.15, 0.1), (0.13, 0.025), (0.16, 0.16), (high / 4.3, 0.08))[kind]
+    period, wide = ((0.24, 0.14), (0.22, 0.16), (0.26, 0.08), (0.16, 0.16), (high / 4.3, 0.15))[kind]
     period = period * rng.uniform(0.9, 1.3)
     table = rng.uniform(0.75, 1.2, 256).astype(np.float32)
 
