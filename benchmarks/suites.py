@@ -46,7 +46,7 @@ SIZES = {
         },
         "base_filters": 64,
         "scenes": {"images": 8, "height": 1024, "width": 2048},
-        # What is trained: the quickstart's width and size, and the paper's.
+        # What is trained: a narrow network's width and size, and the paper's.
         "kernels": {
             "narrow": {"base_filters": 8, "height": 96, "width": 192},
             "full width": {"base_filters": 64, "height": 128, "width": 256},
