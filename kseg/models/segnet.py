@@ -5,7 +5,7 @@ import functools
 import keras
 
 from kseg import blocks
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, check_whole
 from kseg.layers.normalization import BatchNormalization
 from kseg.layers.pooling import MaxPooling2DWithArgmax, MaxUnpooling2D
 from kseg.models import common
@@ -14,7 +14,6 @@ from kseg.models.pretrained import weights
 # Output channels of each convolution in units of base_filters, from block 1; the decoder runs from 5 to 1.
 ENCODER = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 DECODER = ((1,), (2, 1), (4, 4, 2), (8, 8, 4), (8, 8, 8))  # block 1 has one more: the scores, or none
-DEPTHS = (3, 4, 5)  # blocks on each side
 DECODERS = {"conv": False, "transposed": True}  # whether its convolutions are transposed ones
 UNPOOLINGS = ("indices", "bilinear")
 ASPP_STRIDES = (1, 8)
@@ -43,7 +42,7 @@ def segnet(
     """SegNet (Badrinarayanan, Kendall and Cipolla 2017, arXiv 1511.00561, figure 2): 26 convolutions.
 
     Args: `input_shape`: (H, W, 3), multiples of 2^depth or None. `num_classes`: channels of the scores.
-        `base_filters`: 64 in the paper. `depth`: blocks of the encoder and of the decoder, the first of VGG16's five;
+        `base_filters`: 64 in the paper. `depth`: blocks of the encoder and of the decoder, the first 1 to 5 of VGG16's;
         3 or 4 (as many as the paper's SegNet-Basic has) for small images, which five poolings shrink to a few pixels.
         `decoder`: "conv" or "transposed" convolutions of stride 1.
         `unpooling`: by the "indices" of the maxima, or "bilinear" to see what indices are worth.
@@ -51,9 +50,10 @@ def segnet(
         `initializer`: of the kernels. `encoder_weights`: None, "imagenet" or a file
         (`pretrained.weights.load_encoder_weights`). `seed`: of the dropout.
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
-    Raises: ValueError for sizes that are not multiples of 2^depth, another depth or decoder, or unfit weights.
+    Raises: ValueError for sizes that are not multiples of 2^depth, a depth beyond 1 to 5, an unknown decoder, or unfit
+        weights.
     """
-    common.choose("depth", depth, DEPTHS)
+    depth = _checked_depth(depth)
     image, x = common.image_input(input_shape, 2**depth)
     x = _trunk(
         x,
@@ -116,7 +116,7 @@ def segnet_aspp(
         initializer=initializer,
         seed=seed,
     )
-    common.choose("depth", depth, DEPTHS)
+    depth = _checked_depth(depth, least=3 if aspp_stride == 8 else 1)
     image, x = common.image_input(input_shape, 2**depth)
     x = _trunk(
         x,
@@ -192,6 +192,15 @@ def _norm_by_width():
         return norms[filters]
 
     return norm
+
+
+def _checked_depth(depth, least=1):
+    """Return a number of blocks as an int; InputError for one that VGG16 does not have, or too few for ASPP's map."""
+    depth = check_whole("depth", depth, 1)
+    if not least <= depth <= len(ENCODER):
+        why = "aspp_stride=8 needs a map of an eighth" if depth < least else f"VGG16 has {len(ENCODER)} blocks"
+        raise InputError(f"depth must be {least} to {len(ENCODER)}, got {depth}: {why}.")
+    return depth
 
 
 def _trunk(

@@ -79,7 +79,9 @@ def test_fewer_blocks_are_the_outer_ones(depth):
     # 2, 2, 3, 3 convolutions in the encoder's blocks; as many in the decoder's, the last of which gives the scores
     assert len(convolutions) == 2 * sum((2, 2, 3, 3)[:depth])
     whole = {layer.name for layer in segnet((64, 96, 3), 5, base_filters=4).layers}
-    gone = {name for name in whole if any(f"{part}{block}_" in name for part in ("block", "decoder") for block in (4, 5))}
+    gone = {
+        name for name in whole if any(f"{part}{block}_" in name for part in ("block", "decoder") for block in (4, 5))
+    }
     if depth == 4:
         gone = {name for name in gone if "5_" in name}
     assert {layer.name for layer in model.layers} == whole - gone
@@ -89,8 +91,10 @@ def test_fewer_blocks_are_the_outer_ones(depth):
     assert model.get_layer("preprocess").multiple == 2**depth
     with pytest.raises(ValueError, match=f"multiples of {2**depth}, got 36x96"):
         segnet((36, 96, 3), 5, depth=depth)
-    with pytest.raises(ValueError, match="depth must be one of 3, 4, 5, got 2"):
-        segnet((32, 32, 3), 5, depth=2)
+    with pytest.raises(ValueError, match="depth must be 1 to 5, got 6: VGG16 has 5 blocks"):
+        segnet((64, 64, 3), 5, depth=6)
+    with pytest.raises(ValueError, match="depth must be 3 to 5, got 2: aspp_stride=8 needs a map of an eighth"):
+        segnet_aspp((32, 32, 3), 5, depth=2, aspp_stride=8)
     x = np.random.default_rng(0).integers(0, 256, (1, 48, 96, 3)).astype("float32")
     assert np.isfinite(model(x)).all()
 
@@ -207,7 +211,9 @@ def test_build_model_says_what_there_is():
     assert model.name == "segnet" and model.output.shape == (None, 32, 32, 4)
     with pytest.raises(ValueError, match="Unknown model 'segmet'. Choose one of .*segnet, segnet_aspp"):
         models.build_model("segmet", (32, 32, 3), 4)
-    with pytest.raises(ValueError, match="no option rate. Its options are base_filters, depth, decoder, unpooling, rates,"):
+    with pytest.raises(
+        ValueError, match="no option rate. Its options are base_filters, depth, decoder, unpooling, rates,"
+    ):
         models.build_model("segnet_aspp", (32, 32, 3), 4, rate=3)
     with pytest.raises(ValueError, match="num_classes must be a whole number of at least 2, got 1"):
         models.build_model("segnet", (32, 32, 3), 1)

@@ -157,7 +157,9 @@ def test_crops_more_outputs_and_smooth_labels_through_a_whole_run(records, tmp_p
     assert model.get_layer("preprocess").size == (41, 70)
     table = json.loads((tmp_path / "run" / "scores.json").read_text())
     kseg.evaluate(tmp_path / "run" / "saved_model", records).to_json(tmp_path / "again.json")
-    assert json.loads((tmp_path / "again.json").read_text()) | {"epoch": 1, "step": 3} == table  # 7 images by two
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again.pop("reads") == "SavedModel"
+    assert again | {"epoch": 1, "step": 3} == table  # 7 images by two
     flags = (tmp_path / "run" / "flags.txt").read_text().splitlines()
     assert {"--crop_height=16", "--num_outputs=7", "--label_resize=smooth", "--keep=best"} <= set(flags)
 
