@@ -7,7 +7,7 @@ import pytest
 
 @pytest.mark.slow
 def test_quickstart_reaches_what_the_readme_says(root, tmp_path):
-    """The README's first commands, five minutes on two cores: both networks learn the streets, the page compares them."""
+    """The README's first commands: both networks learn the streets, and a page compares them."""
 
     def run(script, *arguments):
         subprocess.run([sys.executable, str(root / "scripts" / script), *arguments], check=True, cwd=root)

@@ -1,4 +1,4 @@
-"""Procedural streets: Cityscapes' layout and ids, one drawing whatever the workers, not coded by colour and place alone."""
+"""Procedural streets: Cityscapes' layout and ids, one drawing whatever the workers, more than colour and place."""
 
 import itertools
 import json
