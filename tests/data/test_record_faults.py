@@ -32,7 +32,8 @@ INFO = cityscapes.info()
 @pytest.fixture(scope="module")
 def streets(tmp_path_factory):
     root = tmp_path_factory.mktemp("streets")
-    draw_cityscapes(root, train=TRAIN, val=VAL, height=64, width=128, workers=1)
+    # of this seed all classes are in train, and in val without its second record
+    draw_cityscapes(root, train=TRAIN, val=VAL, height=64, width=128, seed=3, workers=1)
     return root
 
 
