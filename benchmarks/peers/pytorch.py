@@ -29,6 +29,11 @@ def unit(channels, filters, size, rate=1):
     return nn.Sequential(convolution, nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1), nn.ReLU(inplace=True))
 
 
+def _named(name, unit):
+    """What `convolutions` of a network yields for a unit."""
+    return name, unit[0], {f"{name}_bn": unit[1]}
+
+
 class Pyramid(nn.Module):
     """ASPP by concatenation."""
 
@@ -81,6 +86,17 @@ class SegNetASPP(nn.Module):
         for block in self.decoder:
             x = block(self.unpool(x, kept.pop()))
         return self.logits(self.tail(self.aspp(x)))
+
+    def convolutions(self):
+        """Yield (name of kseg's convolution, the module, {name: module} of the norms after it)."""
+        blocks = {f"block{i}": block for i, block in enumerate(self.encoder, 1)}
+        blocks |= {f"decoder{5 - i}": block for i, block in enumerate(self.decoder)}
+        units = {f"{name}_conv{i}": unit for name, block in blocks.items() for i, unit in enumerate(block, 1)}
+        units |= {f"aspp_{branch}": getattr(self.aspp, branch) for branch in ("conv", "image", "projection")}
+        units |= {f"aspp_atrous{i}": unit for i, unit in enumerate(self.aspp.atrous, 1)}
+        for name, unit in {**units, "tail": self.tail}.items():
+            yield _named(name, unit)
+        yield "logits", self.logits, {}
 
 
 class RecurrentConv(nn.Module):
@@ -148,6 +164,24 @@ class UNet(nn.Module):
         for up, block in zip(self.up, self.decoder, strict=True):
             x = block(torch.cat([skips.pop(), up(x)], 1))
         return self.logits(x)
+
+    def convolutions(self):
+        """As SegNetASPP.convolutions."""
+        depth = len(self.encoder)
+        blocks = {f"encoder{level}": block for level, block in enumerate(self.encoder, 1)}
+        blocks |= {f"decoder{depth - i}": block for i, block in enumerate(self.decoder, 1)}
+        for i, up in enumerate(self.up, 1):
+            yield _named(f"decoder{depth - i}_up", up[1])
+        for name, block in blocks.items():
+            if isinstance(block, RecurrentResidual):
+                yield f"{name}_projection", block.projection, {}
+                for i, recurrent in enumerate(block.block, 1):
+                    conv = f"{name}_conv{i}"
+                    yield conv, recurrent.convolution, {f"{conv}_bn{t}": norm for t, norm in enumerate(recurrent.norms)}
+            else:
+                for i, unit in enumerate(block, 1):
+                    yield _named(f"{name}_conv{i}", unit)
+        yield "logits", self.logits, {}
 
 
 NETWORKS = {

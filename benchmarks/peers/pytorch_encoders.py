@@ -1,5 +1,6 @@
 """SegFormer's head on EfficientNet-Lite0 in PyTorch, the encoder from timm; and that of segmentation_models_pytorch."""
 
+import itertools
 import platform
 
 import timm
@@ -38,6 +39,21 @@ class SegFormerHead(nn.Module):
         ]
         levels = [maps[0], *(_resized(x, maps[0].shape[2:]) for x in maps[1:])]
         return _resized(self.logits(self.dropout(self.fuse(torch.cat(levels[::-1], 1)))), images.shape[2:])
+
+    def convolutions(self):
+        """As pytorch.SegNetASPP.convolutions."""
+        for stride, linear in zip((4, 8, 16, 32), self.linear, strict=True):
+            yield f"linear{stride}", linear, {}
+        yield "fuse", self.fuse[0], {"fuse_bn": self.fuse[1]}
+        yield "logits", self.logits, {}
+        yield "encoder_stem_conv", self.encoder.conv_stem, {"encoder_stem_bn": self.encoder.bn1}
+        for number, block in enumerate(itertools.chain.from_iterable(self.encoder.blocks)):
+            parts = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
+            if not hasattr(block, "conv_pwl"):  # the first block expands nothing
+                parts = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
+            for part, (convolution, norm) in parts.items():
+                name = f"encoder_block{number}_{part}"
+                yield name, getattr(block, convolution), {f"{name}_bn": getattr(block, norm)}
 
 
 def _resized(x, size):

@@ -1,7 +1,6 @@
 """kseg's models and weights in PyTorch: labels and confidence of an image, eager, compiled, and by its ONNX export."""
 
 import io
-import itertools
 
 import numpy as np
 import torch
@@ -28,83 +27,23 @@ class Labelled(torch.nn.Module):
         return labels.to(torch.uint8), confidence
 
 
-def _segnet_aspp(network):
-    """Yield (name of kseg's convolution, the module, names and modules of the norms after it)."""
-    halves = {
-        "block": zip(range(1, 6), network.encoder, strict=True),
-        "decoder": zip(range(5, 0, -1), network.decoder, strict=True),
-    }
-    for half, blocks in halves.items():
-        for number, block in blocks:
-            for i, unit in enumerate(block, 1):
-                yield _unit(f"{half}{number}_conv{i}", unit)
-    aspp = network.aspp
-    yield _unit("aspp_conv", aspp.conv)
-    yield _unit("aspp_image", aspp.image)
-    yield _unit("aspp_projection", aspp.projection)
-    for i, unit in enumerate(aspp.atrous, 1):
-        yield _unit(f"aspp_atrous{i}", unit)
-    yield _unit("tail", network.tail)
-    yield "logits", network.logits, {}
-
-
-def _r2unet(network):
-    halves = {
-        "encoder": zip(range(1, 6), network.encoder, strict=True),
-        "decoder": zip(range(4, 0, -1), network.decoder, strict=True),
-    }
-    for half, blocks in halves.items():
-        for number, block in blocks:
-            yield f"{half}{number}_projection", block.projection, {}
-            for i, recurrent in enumerate(block.block, 1):
-                name = f"{half}{number}_conv{i}"
-                yield name, recurrent.convolution, {f"{name}_bn{t}": norm for t, norm in enumerate(recurrent.norms)}
-    for number, up in zip(range(4, 0, -1), network.up, strict=True):
-        yield _unit(f"decoder{number}_up", up[1])
-    yield "logits", network.logits, {}
-
-
-def _segformer(network):
-    for stride, linear in zip((4, 8, 16, 32), network.linear, strict=True):
-        yield f"linear{stride}", linear, {}
-    yield _unit("fuse", network.fuse)
-    yield "logits", network.logits, {}
-    encoder = network.encoder
-    yield "encoder_stem_conv", encoder.conv_stem, {"encoder_stem_bn": encoder.bn1}
-    for number, block in enumerate(itertools.chain.from_iterable(encoder.blocks)):
-        parts = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
-        if not hasattr(block, "conv_pwl"):  # the first block expands nothing
-            parts = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
-        for part, (convolution, norm) in parts.items():
-            name = f"encoder_block{number}_{part}"
-            yield name, getattr(block, convolution), {f"{name}_bn": getattr(block, norm)}
-
-
-def _unit(name, unit):
-    return name, unit[0], {f"{name}_bn": unit[1]}
-
-
 def _segformer_head(num_classes, filters):
     from benchmarks.peers.pytorch_encoders import SegFormerHead
 
     return SegFormerHead(num_classes, filters)
 
 
-NETWORKS = {
-    "segnet_aspp": (pytorch.NETWORKS["segnet_aspp"], _segnet_aspp),
-    "r2unet": (pytorch.NETWORKS["r2unet"], _r2unet),
-    "segformer": (_segformer_head, _segformer),
-}
+NETWORKS = {**pytorch.NETWORKS, "segformer": _segformer_head}
 
 
-def load(network, named, arrays):
-    """Give a module the weights of kseg's model, all of them and to all that it has; ValueError otherwise.
+def load(network, arrays):
+    """Give a network the weights of kseg's model, all of them and to all that it has; ValueError otherwise.
 
-    named: what yields its convolutions and norms. arrays: {"layer/weight": NumPy array}.
+    arrays: {"layer/weight": NumPy array}, as `exported_models.arrays` gives them.
     """
     left = dict(arrays)
     given = set()
-    for name, convolution, norms in named(network):
+    for name, convolution, norms in network.convolutions():
         kernel = left.pop(f"{name}/kernel")
         depthwise = convolution.groups > 1
         _give(convolution.weight, kernel.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1)), given)
@@ -131,10 +70,9 @@ def _give(tensor, array, given):
 
 def _opened(network, filters, num_classes, folder):
     """Return the module with the weights of a folder of `benchmarks.exported_models`, and the image (1, 3, H, W)."""
-    build, named = NETWORKS[network]
-    module = build(num_classes, filters)
+    module = NETWORKS[network](num_classes, filters)
     with np.load(f"{folder}/weights.npz") as arrays:
-        load(module, named, arrays)
+        load(module, arrays)
     module = Labelled(module).to(memory_format=torch.channels_last).eval()
     return module, pytorch.as_maps(np.load(f"{folder}/image.npy"))
 

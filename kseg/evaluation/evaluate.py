@@ -15,6 +15,7 @@ from kseg.evaluation.fischer2021_protocol import stored_label_resize
 from kseg.inference.compatibility import check_classes, warn_of_other_records
 from kseg.inference.fitting import check_own_classes, fitted
 from kseg.inference.label_marks import mark_of, to_training_ids
+from kseg.inference.label_model import reads_of
 from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks
 from kseg.inference.predict import read_image
@@ -151,7 +152,7 @@ def with_reads(scores, model):
     """Return scores that say what computed them; those of protocols whose files are others' stay as they are."""
     if not hasattr(scores, "reads"):
         return scores
-    return dataclasses.replace(scores, reads=getattr(model, "reads", "Keras"))
+    return dataclasses.replace(scores, reads=reads_of(model))
 
 
 def _chosen(protocol, options):

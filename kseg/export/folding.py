@@ -99,7 +99,7 @@ class Folding:
             first = count
             return call(layer, inputs)
 
-        with _replaced((_NORM, normalise), (MaxPooling2DWithArgmax, pool), convolve=convolve):
+        with _replaced({**dict.fromkeys(_KINDS, convolve), _NORM: normalise, MaxPooling2DWithArgmax: pool}):
             tf.function(function, autograph=False).get_concrete_function(*specs)
         for number, layer, outputs, consumers in taken:
             if number >= first and len(outputs.consumers()) == consumers and number not in self._norms:
@@ -125,7 +125,7 @@ class Folding:
                 return inputs
             return call(layer, inputs)
 
-        with _replaced((_NORM, normalise), convolve=convolve):
+        with _replaced({**dict.fromkeys(_KINDS, convolve), _NORM: normalise}):
             yield
 
     def _weights(self, layer, norm):
@@ -161,11 +161,8 @@ def _kind_of(layer):
 
 
 @contextlib.contextmanager
-def _replaced(*others, convolve):
-    """A block in which the calls of all convolutions go through convolve(call, layer, inputs) -> outputs.
-
-    others: pairs of another class of layers and such a function.
-    """
+def _replaced(functions):
+    """A block in which the calls of layers go through {class: function (call, layer, inputs) -> outputs}."""
 
     def through(function, call):
         @functools.wraps(call)
@@ -175,7 +172,7 @@ def _replaced(*others, convolve):
         return replaced
 
     with contextlib.ExitStack() as stack:
-        for kind, function in (*((kind, convolve) for kind in _KINDS), *others):
+        for kind, function in functions.items():
             patch = unittest.mock.patch.object(kind, "call", through(function, kind.call))
             stack.enter_context(patch)
         yield

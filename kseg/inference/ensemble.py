@@ -8,7 +8,7 @@ from keras import ops
 
 from kseg.inference import windows
 from kseg.inference.finite import all_finite, check_logits
-from kseg.inference.label_model import ONE_MODEL, LabelModel, class_count, class_names, label_set_of
+from kseg.inference.label_model import ONE_MODEL, LabelModel, class_count, class_names, label_set_of, reads_of
 from kseg.inference.logits import logits_at
 from kseg.inference.looks import ONE_LOOK
 from kseg.inference.predictor import compiled_for
@@ -246,7 +246,7 @@ def _common_label_set(models):
 
 def _in_words(models, looks):
     of_models = "" if len(models) == 1 else f"mean of {len(models)} models: "
-    shown = [getattr(model, "reads", "Keras") for model in models]
+    shown = map(reads_of, models)
     if len(models) > 1 and looks.single:
         return of_models + ", ".join(shown)
     return f"{of_models}mean of looks: {looks}"

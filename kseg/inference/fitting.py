@@ -1,6 +1,6 @@
 """A contestant made ready for a split: its class map applied, a folder of label maps tied to the images' names."""
 
-from kseg.inference.label_model import LabelModel, class_names
+from kseg.inference.label_model import LabelModel, class_names, reads_of
 from kseg.inference.outside.class_map import ClassMap
 from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.predictor import predictor
@@ -47,7 +47,7 @@ class _Mapped(LabelModel):
         self._predict = predictor(model)
         self.num_classes = label_set.num_classes
         self.label_set = {"name": label_set.name, "classes": list(label_set.classes), "palette": label_set.palette}
-        self.reads = getattr(model, "reads", "Keras")
+        self.reads = reads_of(model)
 
     def predict(self, images, height, width, names):
         return self._table[self._predict(images, height, width, names)]

@@ -85,6 +85,11 @@ def label_set_of(model):
     return layer.label_set
 
 
+def reads_of(model):
+    """Return in words what a model is and how it takes images: `LabelModel.reads`, or "Keras"."""
+    return getattr(model, "reads", "Keras")
+
+
 def class_count(model):
     """Return how many classes a model gives."""
     return model.num_classes if isinstance(model, LabelModel) else model.output_shape[-1]

@@ -17,7 +17,7 @@ from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import check_classes, warn_of_other_records
 from kseg.inference.fitting import fitted
 from kseg.inference.hub import hub_name, on_hub
-from kseg.inference.label_model import class_count, label_set_of
+from kseg.inference.label_model import class_count, label_set_of, reads_of
 from kseg.inference.loading import as_model
 from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
@@ -91,10 +91,7 @@ def compare(
         for name, model in loaded.items():
             with _naming(name):
                 check_classes(model, source.label_set, data_dir)
-        origins = {
-            name: {**provenance(models[name]), "reads": getattr(model, "reads", "Keras")}
-            for name, model in loaded.items()
-        }
+        origins = {name: {**provenance(models[name]), "reads": reads_of(model)} for name, model in loaded.items()}
         if group_by is not None:
             _check_groups(source, group_by)
         tally = _Tally(source, len(loaded), folder)

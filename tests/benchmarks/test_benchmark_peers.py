@@ -33,13 +33,10 @@ def _copy_to_naive(model, peer):
     random = np.random.default_rng(0)
     for layer in model.layers:  # nothing at its initial value, so that nothing can be left out unseen
         layer.set_weights([w + 0.02 * random.random(w.shape, np.float32) for w in layer.get_weights()])
-    parts = [model.get_layer(f"aspp_projection_{key}") for key in ("conv", "atrous1", "atrous2", "atrous3", "image")]
-    kernel = np.concatenate([part.get_weights()[0] for part in parts], axis=2)
-    for layer in peer.layers:
-        if layer.name == "aspp_projection":
-            layer.set_weights([kernel, parts[0].get_weights()[1]])
-        elif layer.weights:
-            layer.set_weights(model.get_layer(layer.name).get_weights())
+    found = exported_models.arrays(model)
+    assert {weight.path for weight in peer.weights} == set(found)
+    for weight in peer.weights:
+        weight.assign(found[weight.path])
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +58,12 @@ def test_naive_network_is_ours(networks, training):
 
 def test_pytorch_network_is_ours(networks):
     torch = pytest.importorskip("torch")
-    from benchmarks.peers import pytorch
+    from benchmarks.peers import pytorch, pytorch_inference
 
-    _, naive_model = networks  # its projection is one kernel, as there
+    model, naive_model = networks
     peer = pytorch.SegNetASPP(5, base_filters=2, dropout=0.0)
-    aspp = peer.aspp
-    units = {f"block{b}_conv{i}": u for b, block in enumerate(peer.encoder, 1) for i, u in enumerate(block, 1)}
-    units |= {f"decoder{5 - b}_conv{i}": u for b, block in enumerate(peer.decoder) for i, u in enumerate(block, 1)}
-    units |= {"aspp_conv": aspp.conv, "aspp_image": aspp.image, "aspp_projection": aspp.projection, "tail": peer.tail}
-    units |= {f"aspp_atrous{i}": unit for i, unit in enumerate(aspp.atrous, 1)}
-    units["logits"] = [peer.logits]
+    pytorch_inference.load(peer, exported_models.arrays(model))
     with torch.no_grad():
-        for name, unit in units.items():
-            kernel, bias = naive_model.get_layer(name).get_weights()
-            unit[0].weight.copy_(torch.from_numpy(kernel.transpose(3, 2, 0, 1)))
-            unit[0].bias.copy_(torch.from_numpy(bias))
-            if name != "logits":
-                norm = unit[1]
-                values = naive_model.get_layer(f"{name}_bn").get_weights()
-                for tensor, value in zip((norm.weight, norm.bias), values, strict=False):
-                    tensor.copy_(torch.from_numpy(value))
         images, _ = inputs.scene(2, 64, 96, 5)
         logits = peer.train()(pytorch.as_maps(images)).permute(0, 2, 3, 1).numpy()
     expected = np.asarray(naive_model(images.astype("float32"), training=True))
@@ -90,48 +73,23 @@ def test_pytorch_network_is_ours(networks):
         np.testing.assert_array_equal(a, b)
 
 
-def _parts_of_unet(peer):
-    """{layer of ours: module} of a PyTorch U-Net or R2U-Net."""
-    depth = len(peer.encoder)
-    parts = {"logits": peer.logits}
-    blocks = {f"encoder{level}": block for level, block in enumerate(peer.encoder, 1)}
-    blocks |= {f"decoder{depth - i}": block for i, block in enumerate(peer.decoder, 1)}
-    for i, up in enumerate(peer.up, 1):
-        parts |= {f"decoder{depth - i}_up": up[1][0], f"decoder{depth - i}_up_bn": up[1][1]}
-    for name, block in blocks.items():
-        if hasattr(block, "projection"):
-            parts[f"{name}_projection"] = block.projection
-            for number, recurrent in enumerate(block.block, 1):
-                parts[f"{name}_conv{number}"] = recurrent.convolution
-                parts |= {f"{name}_conv{number}_bn{t}": norm for t, norm in enumerate(recurrent.norms)}
-        else:
-            for number, unit in enumerate(block, 1):
-                parts |= {f"{name}_conv{number}": unit[0], f"{name}_conv{number}_bn": unit[1]}
-    return parts
-
-
 @pytest.mark.parametrize("name", ["unet", "r2unet"])
 def test_pytorch_unets_are_ours(name):
     torch = pytest.importorskip("torch")
-    from benchmarks.peers import pytorch
+    from benchmarks.peers import pytorch, pytorch_inference
 
     keras.utils.set_random_seed(0)
     model = build_model(name, (32, 48, 3), 5, base_filters=2)
     peer = pytorch.NETWORKS[name](5, 2)
-    parts = _parts_of_unet(peer)
     random = np.random.default_rng(0)
+    for weight in model.weights:  # nothing at its initial value
+        weight.assign(weight + 0.05 * random.random(weight.shape, np.float32))
+    pytorch_inference.load(peer, exported_models.arrays(model))
+    parts = {name for convolution, _, norms in peer.convolutions() for name in (convolution, *norms)}
+    assert parts == {layer.name for layer in model.layers if layer.weights}  # every module has a layer
     with torch.no_grad():
-        for layer in model.layers:
-            if layer.weights:  # nothing at its initial value; of a batch norm gamma and beta
-                values = [w + 0.05 * random.random(w.shape, np.float32) for w in layer.get_weights()]
-                layer.set_weights(values)
-                values = [value.transpose(3, 2, 0, 1) if value.ndim == 4 else value for value in values]
-                part = parts.pop(layer.name)
-                part.weight.copy_(torch.from_numpy(values[0]))
-                part.bias.copy_(torch.from_numpy(values[1]))
         images, _ = inputs.scene(2, 32, 48, 5)
         logits = peer.train()(pytorch.as_maps(images)).permute(0, 2, 3, 1).numpy()
-    assert not parts  # every module has a layer
     expected = np.asarray(model(images.astype("float32"), training=True))
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * expected.std())
 
