@@ -84,7 +84,6 @@ def _compute(plan, engine, threads, before, equivalence):
         for line in before:
             print(line, flush=True)
         facts = _facts(output, plan)
-        _check_records(output, plan, facts)
         left_out = _left_out(output, plan, facts)
         for (model, data), known in facts.items():
             share = share_of(plan.budget, known, model)
@@ -136,6 +135,7 @@ def _facts(output, plan):
             known = json.loads(path.read_bytes())
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}). Delete it: the models are measured again.") from error
+    _check_records(output, plan, known)  # before anything of other records is measured and written down as known
     found = {}
     for data in plan.data:
         for model in [model for model in plan.models if not model.file]:
@@ -164,8 +164,11 @@ def _measure(output, plan, model, data):
         return json.loads(result.read_bytes())
 
 
-def _check_records(output, plan, facts):
-    """Raise InputError for records that are others than when the study began, or have no such splits or groups."""
+def _check_records(output, plan, known):
+    """Raise InputError for records that are others than when the study began, or have no such splits or groups.
+
+    known: {"MODEL/DATA": facts}, what costs.json holds.
+    """
     for data in plan.data:
         manifest = load_manifest(data.data_dir)
         for split in data.splits:
@@ -175,7 +178,8 @@ def _check_records(output, plan, facts):
                     f"group_by must give two groups of images or more, but {plan.group_by} gives one of {data.name}, "
                     f"split {split}. Take smaller groups, or leave group_by out."
                 )
-        if any(known["manifest"] != manifest.digest for (_, name), known in facts.items() if name == data.name):
+        measured = [facts for name, facts in known.items() if name.endswith(f"/{data.name}")]
+        if any(facts["manifest"] != manifest.digest for facts in measured):
             raise InputError(
                 f"The records {data.data_dir} have changed since {output} was started: its runs could not be compared. "
                 "Use another output folder."

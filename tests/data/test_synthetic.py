@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -67,6 +69,30 @@ def test_same_bytes_whatever_the_workers(drawing, tmp_path):
     dataset.draw_cityscapes(tmp_path, **SMALL, workers=2, progress=lambda *step: seen.append(step))
     assert files(tmp_path) == files(drawing)
     assert seen == [(i, 8) for i in range(1, 9)]
+
+
+# Prints a hash of the colours in single precision, before eight bits hide what differs.
+HASH_COLOURS = """
+import hashlib
+from kseg.data.synthetic import scene
+digest = hashlib.sha256()
+scene.surfaces.expose = lambda canvas, mood: digest.update(canvas.image.tobytes())
+for street in range(10):
+    scene.draw_street((0, street), 96, 192)
+print(digest.hexdigest())
+"""
+
+
+def test_same_colours_whatever_the_processor():
+    found = np.show_config("dicts")["SIMD Extensions"].get("found", [])
+    if not found:
+        pytest.skip("NumPy uses nothing here that an older processor lacks")
+    hashes = set()
+    for disabled in ("", " ".join(found)):
+        environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": disabled}
+        command = [sys.executable, "-c", HASH_COLOURS]
+        hashes.add(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
+    assert len(hashes) == 1
 
 
 def test_a_second_call_draws_only_what_is_missing(drawing, tmp_path):

@@ -12,7 +12,7 @@ from kseg.io.errors import InputError, check_whole
 from kseg.io.files import locked, write_atomic, writing
 from kseg.io.parallel import Workers
 
-DRAWING_VERSION = 3  # raise when the drawing changes: older folders are then refused, not mixed with
+DRAWING_VERSION = 4  # raise when the drawing changes: older folders are then refused, not mixed with
 MARKER = "synthetic.json"
 UNFINISHED = "synthetic.unfinished.json"
 CITIES = {"train": ("alderburg", "brookhaven", "cedarstadt", "dunmere"), "val": ("eastmoor", "fernfeld")}

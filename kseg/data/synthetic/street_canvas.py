@@ -53,6 +53,15 @@ def any_colour(rng, saturation=(0.0, 0.8), value=(0.1, 0.95)):
     return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value)), np.float32)
 
 
+def in_double(function, *values):
+    """A function of NumPy of `values`, computed in double precision and rounded to single.
+
+    In single precision NumPy's exp, sin, cos and power differ in the last bit from one processor to another, and with
+    that bit a pixel in a hundred million: the same seed would draw other streets elsewhere.
+    """
+    return function(*(np.asarray(value, np.float64) for value in values)).astype(np.float32)
+
+
 def smooth_noise(rng, height, width, cells):
     """Noise 0..1 of (height, width) with about `cells` bumps across, bicubic between them."""
     grid = rng.random((max(2, round(cells * height / width)) + 1, cells + 1), dtype=np.float32)
@@ -113,7 +122,7 @@ class Canvas:
 
         The label goes to the pixels `outline`, `use` and the holes in it, that have none yet; None: to `use`.
         """
-        clear = np.exp(-np.asarray(depth, np.float32) / self.light.haze_metres)[..., None]
+        clear = in_double(np.exp, -np.asarray(depth, np.float32) / self.light.haze_metres)[..., None]
         self.image[box][use] = colour * clear + self.light.haze * (1 - clear)
         self.free[box][use] = False
         self.mark(box, use if outline is None else outline, label)

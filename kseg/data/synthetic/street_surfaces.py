@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from kseg.data.synthetic.street_canvas import FAR, smooth_noise
+from kseg.data.synthetic.street_canvas import FAR, in_double, smooth_noise
 from kseg.data.synthetic.street_colours import town_colour
 
 EGO_VEHICLE = 1
@@ -44,14 +44,15 @@ def paint_sky(canvas, mood):
     rng = canvas.rng
     height, width = canvas.labels.shape
     rows = np.arange(height, dtype=np.float32)[:, None] / max(canvas.camera.horizon, 1)
-    part = np.clip(rows, 0, 1)[..., None] ** np.float32(rng.uniform(0.6, 1.6))
+    part = in_double(np.power, np.clip(rows, 0, 1)[..., None], rng.uniform(0.6, 1.6))
     sky = mood["high"] * (1 - part) + mood["low"] * part
     cloud = smooth_noise(rng, height, width, rng.integers(3, 6)) * 0.7
     cloud = np.clip((cloud + 0.3 * smooth_noise(rng, height, width, 12) - 0.45) * 3, 0, 1) * mood["clouds"]
     cloud_colour = mood["low"] * 0.5 + rng.uniform(0.15, 0.5)
     sky = sky * (1 - cloud[..., None]) + cloud_colour * cloud[..., None]
     columns = np.arange(width, dtype=np.float32) / width - np.float32(rng.uniform())
-    glow = np.exp(-8 * columns**2) * np.exp(-2.4 * (rows - np.float32(rng.uniform(0, 0.8))) ** 2)
+    height_of_glow = np.float32(rng.uniform(0, 0.8))
+    glow = in_double(np.exp, -8 * columns**2) * in_double(np.exp, -2.4 * (rows - height_of_glow) ** 2)
     sky += 0.25 * canvas.light.strength * glow[..., None]
     free = canvas.free
     canvas.image[free] = sky[free]
@@ -100,7 +101,7 @@ def paint_ground(canvas, ground, shadow, leaf):
     x = (columns[use] - camera.centre) / scale - camera.bend * z * z
     road = ((x > ground.edges[0]) & (x < ground.edges[1])) | ground.in_crossing(z)
     grass = np.zeros_like(road)
-    ragged = x + 0.07 * np.sin(5 * z) + 0.05 * np.sin(17 * z)
+    ragged = x + 0.07 * in_double(np.sin, 5 * z) + 0.05 * in_double(np.sin, 17 * z)
     for left, right in ground.strips:
         grass |= (ragged > left) & (ragged < right)
     for left, right, start, end in ground.lawns:
@@ -133,8 +134,9 @@ def _grass(rng, x, z, scale, leaf):
         key = (np.floor(x / size).astype(int) * 61 + np.floor(z / size).astype(int) * 1031) & 4095
         tone += much * np.clip(scale * size / 4, 0.1, 1) * (table[key] - 1)
     tone *= 1 + rng.uniform(0.05, 0.15) * rng.standard_normal(x.shape, dtype=np.float32)
-    tone *= 1 + rng.uniform(0, 0.12) * np.sign(np.sin(x * rng.uniform(2, 6)))
-    worn = np.sin(x * 1.3 + rng.uniform(0, 6)) * np.sin(z * 0.7 + rng.uniform(0, 6)) + 0.3 * (tone - 1)
+    tone *= 1 + rng.uniform(0, 0.12) * np.sign(in_double(np.sin, x * rng.uniform(2, 6)))
+    worn = in_double(np.sin, x * 1.3 + rng.uniform(0, 6)) * in_double(np.sin, z * 0.7 + rng.uniform(0, 6))
+    worn += 0.3 * (tone - 1)
     worn = np.clip((worn - rng.uniform(0.5, 1.1)) * 4, 0, 0.85)[..., None]
     return (leaf * rng.uniform(0.9, 1.15) * (1 - worn) + soil * worn) * tone[..., None]
 
@@ -144,7 +146,7 @@ def _asphalt(rng, x, z, scale, ground, grey):
     colour = grey * rng.uniform(0.93, 1.07, 3)
     grain = 1 + rng.uniform(0.04, 0.12) * rng.standard_normal(x.shape, dtype=np.float32)
     left, right = ground.edges
-    tracks = 1 - 0.08 * np.cos(2 * np.pi * (x - left) / 1.7)
+    tracks = 1 - 0.08 * in_double(np.cos, 2 * np.pi * (x - left) / 1.7)
     paint = np.zeros(x.shape, bool)
     lanes = max(2, round((right - left) / 3.2))
     period = rng.uniform(4, 9)

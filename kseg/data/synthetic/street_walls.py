@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kseg.data.synthetic.street_canvas import in_double
 from kseg.data.synthetic.street_colours import town_colour
 
 
@@ -59,7 +60,7 @@ def masonry(rng, high):
         between = ((up % course) < wide) | ((place % 1) * stone < wide)
         tone = np.where(between, 1 + fade * (joint - 1), tone)
         tone = np.where((along % bay) < pier, tone * 1.15, tone)
-        tone = tone * (1 - 0.3 * np.exp(-up / 0.3))
+        tone = tone * (1 - 0.3 * in_double(np.exp, -up / 0.3))
         tone = np.where((up > high - top - 0.07) & (up <= high - top), tone * 0.6, tone)
         colour = base * tone[..., None]
         return np.where((up > high - top)[..., None], coping, colour).astype(np.float32)
