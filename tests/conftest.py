@@ -3,7 +3,6 @@
 import importlib
 import os
 import pathlib
-import shutil
 import signal
 import sys
 
@@ -78,14 +77,7 @@ def camvid():
 @pytest.fixture(scope="session")
 def browser():
     """Headless Chromium through its own driver, or a skip that says what to install."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("Chromium is not here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])) as browser:
+    from browsing import start_browser
+
+    with start_browser("--disable-gpu") as browser:
         yield browser

@@ -1,5 +1,6 @@
 """The page of a web export in headless Chromium, opened from the file system."""
 
+import io
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tiny
-from browsing import click, open_page, press, texts, wait, wider_than_screen
+from browsing import CAMERA, WEBGPU, click, open_page, press, start_browser, texts, wait, wider_than_screen
 from PIL import Image
 from test_exports import smooth
 
@@ -167,6 +168,96 @@ def test_evaluate_and_compare_run_the_page_itself(page, model, records, tmp_path
     assert turned.count("AGREE = 0;") == 1
     (tmp_path / "other" / "index.html").write_text(turned)
     assert (kseg.predict(tmp_path / "other", image) != labels).mean() > 0.1
+
+
+def write_video(path, count=12, size=(72, 96)):
+    """Write a video in which two scenes take turns, each for half of it: a WebM file, as browsers play it."""
+    import av
+
+    scenes = smooth(2, size=size)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libvpx", rate=12)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(scenes[2 * number // count], format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+
+
+def labelled_frame(browser, model):
+    """The share of the shown frame's labels that are Keras' for what the page took, and the frame."""
+    height, width, pixels, labels = browser.execute_script("""
+        const { height, width, rgba } = ksegPage.shown;
+        return [height, width, [...rgba], [...ksegPage.found[0].labels]]""")
+    frame = np.array(pixels, np.uint8).reshape(height, width, 4)[..., :3]
+    return (kseg.predict(model, frame).ravel() == labels).mean(), frame
+
+
+def test_a_video_is_labelled_frame_by_frame(opened, model, tmp_path):
+    pytest.importorskip("av")
+    write_video(tmp_path / "drive.webm")
+    opened.find_element("id", "video-file").send_keys(str(tmp_path / "drive.webm"))
+    wait(opened, lambda: opened.execute_script("return ksegPage.video?.currentTime > 0"), 60)
+    click(opened, "#play")  # pauses
+    means = []
+    at = "const { video } = ksegPage; return video.seeking ? -1 : video.currentTime / video.duration"
+    for place in (0, 900):  # of 1000: a frame of either scene
+        opened.execute_script(
+            """const time = document.getElementById('time');
+            time.value = arguments[0];
+            time.dispatchEvent(new Event('input'))""",
+            place,
+        )
+        wait(opened, lambda place=place: abs(opened.execute_script(at) - place / 1000) < 0.05, 60)
+        opened.execute_script("ksegPage.found = []")
+        wait(opened, lambda: opened.execute_script("return ksegPage.found.length"), 60)
+        agreement, frame = labelled_frame(opened, model)
+        assert agreement >= 0.995 and frame.shape == (72, 96, 3)
+        means.append(frame.mean((0, 1)))
+    shown = [scene.mean((0, 1)) for scene in smooth(2, size=(72, 96))]
+    np.testing.assert_allclose(means, shown, atol=12)  # of 255: the codec blurs and rounds
+    click(opened, "#stop")
+    assert opened.execute_script("return ksegPage.video === null && document.getElementById('video-buttons').hidden")
+    Image.fromarray(smooth(1)[0]).save(tmp_path / "one.png")
+    choose_photograph(opened, tmp_path / "one.png")
+
+
+def test_a_camera_and_webgpu_label_as_keras_does(page, model, tmp_path):
+    with start_browser(*CAMERA, *WEBGPU) as browser:
+        open_page(browser, page)
+        wait_for(browser, "Ready")
+        device = browser.execute_script("return ksegPage.models[0].device")
+        assert device == "WebGPU"  # after the page's own check of its labels there
+        for i, image in enumerate(smooth(2, size=(75, 101))):
+            Image.fromarray(image).save(tmp_path / f"{i}.png")
+            choose_photograph(browser, tmp_path / f"{i}.png")
+            assert labelled_frame(browser, model)[0] >= 0.995
+        browser.execute_script("ksegPage.found = []")
+        click(browser, "#camera")
+        wait(browser, lambda: browser.execute_script("return ksegPage.found.length"), 120)
+        assert labelled_frame(browser, model)[0] >= 0.995
+        track = "return ksegPage.video.srcObject.getTracks()[0]"
+        browser.execute_script(track.replace("return", "window.track ="))
+        click(browser, "#stop")
+        assert browser.execute_script("return track.readyState") == "ended"  # the camera's light goes out
+
+
+def test_a_photograph_that_is_dropped_is_labelled(opened, model):
+    image = smooth(1, size=(40, 60))[0]
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png")
+    opened.execute_script("ksegPage.found = []")
+    opened.execute_script(
+        """const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(arguments[0])], 'dropped.png', { type: 'image/png' }));
+        document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));""",
+        [*file.getvalue()],
+    )
+    wait(opened, lambda: opened.execute_script("return ksegPage.found.length"), 60)
+    agreement, frame = labelled_frame(opened, model)
+    assert agreement >= 0.995
+    np.testing.assert_array_equal(frame, image)
 
 
 def test_what_is_no_picture_is_said_and_the_page_goes_on(opened, tmp_path):

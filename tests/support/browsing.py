@@ -1,8 +1,29 @@
 """What tests of pages do in headless Chromium. The fixture `browser` is in conftest.py."""
 
 import json
+import shutil
 
 import numpy as np
+import pytest
+
+# A camera that shows a moving pattern, and yes to a page that asks for it.
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+# WebGPU without a GPU: Chromium's own software renderer.
+WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+
+
+def start_browser(*arguments):
+    """Start headless Chromium, which ends with the block, or skip and say what to install."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("Chromium is not here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", *arguments):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
 
 
 def open_page(browser, path, width=1280, dark=False):
