@@ -22,7 +22,7 @@ from kseg.metrics.scores import ScoreCounts
 _TIMED = 10
 
 
-class Limits(NamedTuple):
+class Agreement(NamedTuple):
     """What an export must keep.
 
     pixels: least share of pixels of Keras' own label, in the images of each size and batch. confidence: in that share
@@ -34,7 +34,11 @@ class Limits(NamedTuple):
     mean_iou: float
 
 
-LIMITS = {None: Limits(0.999, 0.01, 0.002), "float16": Limits(0.995, 0.05, 0.005), "int8": Limits(0.97, 0.2, 0.01)}
+LIMITS = {
+    None: Agreement(0.999, 0.01, 0.002),
+    "float16": Agreement(0.995, 0.05, 0.005),
+    "int8": Agreement(0.97, 0.2, 0.01),
+}
 
 
 class ExportError(InputError):
