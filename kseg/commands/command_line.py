@@ -1,5 +1,6 @@
 """What every command shares: flagfiles, --help, and one clear line for bad input."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -8,6 +9,7 @@ import pathlib
 import re
 import sys
 import traceback
+import warnings
 
 from absl import flags
 
@@ -167,7 +169,7 @@ def define_scored_data(flag_values, module_name):
     """Define the flags that say which images are scored, under the heading of a command's module in --help."""
     here = {"flag_values": flag_values, "module_name": module_name}
     flags.DEFINE_string(
-        "data_dir", None, "Record folder with the images to score (scripts/prepare_data.py writes one).", **here
+        "data_dir", None, "Record folder with the images to score (kseg prepare writes one).", **here
     )
     flags.DEFINE_string("split", "val", "Split of the records to score.", **here)
     flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", **here)
@@ -266,8 +268,25 @@ def start(run, flag_values, takes_arguments=False):
     """
     program = pathlib.Path(sys.argv[0]).name  # of the command kseg: "kseg train"
     flag_values.set_gnu_getopt(takes_arguments)
-    with speaking_flags(list(flag_values)):
+    with speaking_flags(list(flag_values)), _warnings_in_a_line(program):
         _start(run, flag_values, takes_arguments, program)
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line(program):
+    """While it lasts, a warning for users is printed as errors are: without a place in the code."""
+    python = warnings.formatwarning
+
+    def shown_warning(message, category, *where):
+        if category is not UserWarning:
+            return python(message, category, *where)
+        return f"{program}: warning: {as_typed(shown(message))}\n"
+
+    warnings.formatwarning = shown_warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = python
 
 
 def _start(run, flag_values, takes_arguments, program):
@@ -289,7 +308,7 @@ def _start(run, flag_values, takes_arguments, program):
     except (flags.Error, InputError) as error:
         if os.environ.get("KSEG_TRACEBACK"):
             traceback.print_exc()
-        print(f"{program}: error: {shown(error)}", file=sys.stderr)
+        print(f"{program}: error: {as_typed(shown(error))}", file=sys.stderr)
         sys.exit(1 if isinstance(error, DamagedInputError) else 2)
     except BrokenPipeError:  # the reader of this command's output, such as head, wanted no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes
@@ -306,11 +325,11 @@ def _help(flag_values, text, program):
         title = "Flags" if module.startswith(("kseg.", "__main__")) else module  # flags of no group of their own
         _, _, flags_text = flag_values.module_help(module).partition(":\n")
         groups.setdefault(title, []).append(flags_text.strip("\n"))
-    lines = [as_typed(text).rstrip()]
+    lines = [text.rstrip()]
     for title, parts in groups.items():
         lines += ["", f"{title}:", *parts]
     lines += ["", _FLAGFILE_HELP]
-    return "\n".join(lines)
+    return as_typed("\n".join(lines))
 
 
 _SCRIPTS = {"prepare": "prepare_data"}  # a command's script has its name, but for these

@@ -8,7 +8,7 @@ Each model is a run folder, a .keras file, the folder of a study's seeds (their 
 ONNX or TFLite file, a folder of predicted label maps, or the description of one of them (docs/how-to/contestants.md).
 All others are compared with the first.
 
-Check a report, in seconds: python scripts/compare.py --verify=report/    Exit code 1: something does not fit.
+Check a report, in seconds: kseg compare --verify=report/    Exit code 1: something does not fit.
 """
 
 import sys

@@ -8,6 +8,8 @@
 docs/how-to/export.md says what each format can, what is proved, and how to use the files where no kseg is installed.
 """
 
+import os
+
 from absl import flags
 
 from kseg.commands import command_line
@@ -57,6 +59,8 @@ flags.DEFINE_string(
 def run(args):
     """Export the model."""
     command_line.require(args, "model", "output")
+    if "," in args.model and not os.path.exists(args.model):
+        raise flags.Error(f"--model must be one model, got {args.model!r}. Export the models of an ensemble one by one.")
     command_line.check_models(args.model)
     from kseg.export.export_model import export_model, summary
 

@@ -33,7 +33,7 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
     "data_dir",
     None,
-    "Instead of --images: record folder whose --split to predict (scripts/prepare_data.py writes one).",
+    "Instead of --images: record folder whose --split to predict (kseg prepare writes one).",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("split", None, "For --data_dir: train, val or test.", flag_values=FLAGS)

@@ -29,7 +29,7 @@ from kseg.settings import (
 def define_run(flag_values):
     """Define the flags that say what is trained and how."""
     flags.DEFINE_string(
-        "data_dir", None, "Record folder to train on (scripts/prepare_data.py writes one).", flag_values=flag_values
+        "data_dir", None, "Record folder to train on (kseg prepare writes one).", flag_values=flag_values
     )
     flags.DEFINE_string(
         "workdir",
@@ -42,7 +42,8 @@ def define_run(flag_values):
         "dataset",
         "cityscapes",
         list(DATASETS),
-        "Dataset in --data_dir. If it has no records yet, synthetic draws streets there; others say what to download.",
+        "What --data_dir is to hold if it has no records yet: synthetic draws streets there, others say what to download. "
+        "Records that are there say themselves what they are.",
         flag_values=flag_values,
     )
     flags.DEFINE_integer(
@@ -126,7 +127,7 @@ def run(args):
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
         kseg.build_model(args.model, (*size, 3), 2, **narrow)
     if to_draw and one_of_group:
-        raise flags.Error("All workers of a group would draw the same streets: run scripts/prepare_data.py first.")
+        raise flags.Error("All workers of a group would draw the same streets: run kseg prepare first.")
     ensure_records(args.dataset, args.data_dir)
     try:
         kseg.train(

@@ -7,15 +7,19 @@ import dataclasses
 import inspect
 import os
 import pathlib
+import warnings
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
+
+from kseg.data.labels import IGNORE_LABEL
 from kseg.data.pipeline.load import open_split
 from kseg.evaluation import PROTOCOLS
 from kseg.evaluation.fischer2021_protocol import stored_label_resize
 from kseg.inference.compatibility import check_classes, warn_of_other_records
 from kseg.inference.fitting import check_own_classes, fitted
 from kseg.inference.label_marks import mark_of, to_training_ids
-from kseg.inference.label_model import reads_of
+from kseg.inference.label_model import class_names, reads_of
 from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks
 from kseg.inference.predict import read_image
@@ -113,8 +117,9 @@ def evaluate(
         kseg.metrics.fischer2021_scores.Fischer2021Scores
     Raises:
         ValueError: unknown protocol, split or label set; a name that does not show its group; the model's classes are
-            not the data's; an image missing; something that is not a pair; a file that cannot be read, which it names.
-            Labels outside the classes in an iterable without a label set are counted in Scores.out_of_range.
+            not the data's; an image missing; something that is not a pair; a file that cannot be read, or a label file
+            with other ids than the model's training ids, which it names. Such ids in arrays are counted in
+            Scores.out_of_range, and a UserWarning says so.
         FloatingPointError: scores that are nan or infinite; it names the image (of an iterable: its number).
     """
     options = {"label_resize": label_resize, "train_mode_statistics": train_mode_statistics}
@@ -141,7 +146,15 @@ def evaluate(
     model = as_model(model, looks)
     if not of_records:
         check_own_classes(model)
-        return with_reads(chosen.score(model, _pairs(data), progress=progress, **options), model)
+        pairs = _pairs(data, len(class_names(model)))
+        scores = chosen.score(model, pairs, progress=progress, **options)
+        if scores.out_of_range:
+            warnings.warn(
+                f"{scores.out_of_range} pixels have a label that is neither a training id of the model nor "
+                f"{IGNORE_LABEL}: they are in no score. If the labels hold a dataset's own ids, make records of it.",
+                stacklevel=2,
+            )
+        return with_reads(scores, model)
     model, source = open_for(model, data, split, label_set, label_space, class_map)
     with source.readable_errors():
         scores = chosen.score(model, source, batch_size=batch_size, progress=progress, **options)
@@ -195,8 +208,8 @@ def open_for(model, data_dir, split="val", label_set=None, label_space=None, cla
     return model, source
 
 
-def _pairs(data):
-    """Give the pairs (image, label) of an iterable, files decoded."""
+def _pairs(data, count):
+    """Give the pairs (image, label) of an iterable, files decoded. count: of the model's classes."""
     if not isinstance(data, collections.abc.Iterable) or isinstance(data, (bytes, bytearray)):
         raise InputError(f"data must be a record folder or an iterable of (image, label), got {data!r}.")
     if hasattr(data, "cardinality") and int(data.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
@@ -212,20 +225,29 @@ def _pairs(data):
         if isinstance(image, (str, os.PathLike)):
             image = read_image(image)
         if isinstance(label, (str, os.PathLike)):
-            label = _read_label(label)
+            label = _read_label(label, count)
         yield image, label
 
 
-def _read_label(path):
-    """Return the training ids (H, W) of a label file."""
+def _read_label(path, count):
+    """Return the training ids (H, W) of a label file; InputError for others than 0 to count - 1."""
     path = pathlib.Path(checked_path(path, "label"))
     if path.stem.endswith("_labelIds"):
         raise InputError(
             f"{path} holds Cityscapes' regular ids, as its name says, but a label file here holds training ids. Make "
-            "records of the dataset (scripts/prepare_data.py) and score those."
+            "records of the dataset (kseg prepare) and score those."
         )
     with reading(path):
         encoded = path.read_bytes()
     ids = decode_label(encoded, str(path))[0]
     mark = mark_of(encoded)
-    return ids if mark is None else to_training_ids(ids, mark)
+    if mark is not None:
+        return to_training_ids(ids, mark)
+    others = np.setdiff1d(ids, [*range(count), IGNORE_LABEL])
+    if others.size:
+        raise InputError(
+            f"{path} must hold training ids, 0 to {count - 1} and {IGNORE_LABEL} for void, but holds "
+            f"{', '.join(map(str, others[:5]))}. If these are the dataset's own ids, make records of it (kseg prepare) "
+            "and score those."
+        )
+    return ids

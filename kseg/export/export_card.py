@@ -4,7 +4,7 @@ import os
 
 from kseg.inference.hub import local_path
 from kseg.runs.model_card import CARD_FILE, MARK, metadata, table
-from kseg.runs.workdir import RunFolder
+from kseg.runs.workdir import FLAGS_FILE, RunFolder
 
 _TAGS = {"SavedModel": "tf-keras", "ONNX": "onnx", "TFLite": "tflite", "web page": "onnx"}
 _NUMBERS = {
@@ -22,6 +22,17 @@ _USE = {
     "web page": "Open `index.html` in a browser. It needs no server and no network.",
 }
 _USE_HEAD = "\n## Use\n"
+
+
+def unfinished_run(source):
+    """Return the folder (pathlib.Path) of the run that a model is of and that has not finished; else None."""
+    if source is None:
+        return None
+    path = local_path(source)
+    run = RunFolder(path if path.is_dir() else path.absolute().parent)
+    if (run.workdir / FLAGS_FILE).exists() and not (run.workdir / "scores.json").exists():
+        return run.workdir
+    return None
 
 
 def card_of_run(source):
@@ -43,12 +54,12 @@ def card_of_run(source):
     return text if MARK in text else None
 
 
-def export_card(run_card, name, facts, report):
+def export_card(run_card, name, facts, report, unfinished=False):
     """Return the card of an export as Markdown.
 
     Args:
         run_card: the card of its run (`card_of_run`), None: nothing is known of a run. name: of the model. facts: of
-            classes.json. report: of report.json.
+            classes.json. report: of report.json. unfinished: its run was not at its end.
     Returns:
         str: the metadata block, what the file is and how it was proved, then what the run's card says (data, scores,
         recipe, cost, limits), and how to use it.
@@ -58,6 +69,7 @@ def export_card(run_card, name, facts, report):
     use = _use(kind)
     if run_card is None:
         classes = facts["classes"]
+        known = "Its run had not finished and was not scored." if unfinished else "No run says how it was trained and scored."
         parts = [
             metadata("kseg", [_TAGS[kind]]),
             MARK,
@@ -67,7 +79,7 @@ def export_card(run_card, name, facts, report):
             "## Data",
             _data(facts),
             "## Limits",
-            "- No run says how it was trained and scored.\n- It must not steer a vehicle.",
+            f"- {known}\n- It must not steer a vehicle.",
         ]
         return "\n\n".join([*parts, use]) + "\n"
     own.append("All that follows, but for the last section, is of the run that it was made of; the scores are Keras'.")

@@ -10,13 +10,14 @@ import shutil
 import signal
 import tempfile
 import threading
+import warnings
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from kseg.export import EXPORTERS, LAYOUTS
-from kseg.export.export_card import card_of_run, export_card
+from kseg.export.export_card import card_of_run, export_card, unfinished_run
 from kseg.export.exported_facts import checked_model
 from kseg.export.layouts import last_of, lay_out, own_paths
 from kseg.export.proof import in_a_process, in_this_process, prove
@@ -105,6 +106,9 @@ def export_model(
         calibration = calibration_images(calibration_data)
     source = model if isinstance(model, (str, os.PathLike)) else None
     model, facts = checked_model(model, label_set)
+    unfinished = unfinished_run(source)
+    if unfinished:
+        warnings.warn(f"The run {unfinished} has not finished: its model is as training left it.", stacklevel=2)
     if images is None:
         images = images_for(model, source, data_dir, QUICK_IMAGES if quick else IMAGES)
     if not facts.get("ids") and images.split is not None:
@@ -124,7 +128,7 @@ def export_model(
             with start(made, exporter.kind) as runtime:
                 report |= compare(runtime, images, progress=progress, scored=not quick)
             texts = {name: f"{json_text(table, 1)}\n" for name, table in ((CLASSES, facts), (REPORT, report))}
-            texts[CARD_FILE] = export_card(card or card_of_run(source), model.name, facts, report)
+            texts[CARD_FILE] = export_card(card or card_of_run(source), model.name, facts, report, bool(unfinished))
             exporter.functions.embed(made, texts)
             if converted:  # the texts have changed the file
                 with start(made, exporter.kind) as runtime:

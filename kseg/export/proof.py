@@ -124,7 +124,10 @@ def prove(model, runtime, images, *, kind, quantize=None, progress=False, scored
     keras_answer = reference(model)
     classes = class_names(model)
     batches = images.batches()
-    compared = _compare(keras_answer, runtime, batches, kind, limits, classes)
+    try:
+        compared = _compare(keras_answer, runtime, batches, kind, limits, classes)
+    except ExportError as error:
+        raise ExportError(f"{error} It was compared on {images.where}.") from None
     report = {
         "kseg_version": kseg.__version__,
         "kind": kind,

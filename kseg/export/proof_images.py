@@ -1,6 +1,7 @@
-"""The images that an export is proved on: the run's own validation images, photographs, or procedural streets."""
+"""The images that an export is proved on: the run's own images, photographs, or procedural streets."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -111,7 +112,7 @@ def images_for(model, path, data=None, images=IMAGES):
     if not missing:
         return found
     height, width = _size_of(model)
-    streets = [(f"street {i}", draw_street((1, 0, i), height, width)[0]) for i in range(missing)]
+    streets = [(f"drawn street {i}", draw_street((1, 0, i), height, width)[0]) for i in range(missing)]
     where = count_text(missing, "procedural street")
     if found.images:
         where = f"{found.where} and {where}"
@@ -154,9 +155,15 @@ def _of_records(model, data, images, stored=()):
     manifest = load_manifest(data, label_space=stored.get("label_space"))
     name = "val" if "val" in manifest.splits else next(iter(manifest.splits))
     label_set = known.get("name") if known.get("name") in manifest.info.label_sets else None
-    split = open_split(data, name, label_set, stored.get("label_space"))
+    open_named = functools.partial(open_split, data, label_set=label_set, label_space=stored.get("label_space"))
+    split = open_named(name)
     check_classes(model, split.label_set, data)
-    return of_split(split, images)
+    found = of_split(split, images)
+    missing = images - len(found.images)
+    if missing and "train" in manifest.splits and name != "train":  # before streets fill up
+        more = of_split(open_named("train"), missing)
+        found = dataclasses.replace(found, where=f"{found.where}, {more.where}", images=[*found.images, *more.images])
+    return found
 
 
 def of_split(split, images):
@@ -182,7 +189,7 @@ def _photographs(folder):
     if not paths:
         raise InputError(
             f"{folder} holds neither records nor photographs ({', '.join(IMAGE_EXTENSIONS)}). Give a record folder "
-            "(scripts/prepare_data.py writes one) or a folder of photographs."
+            "(kseg prepare writes one) or a folder of photographs."
         )
     return sorted(paths)
 

@@ -8,7 +8,9 @@ import pathlib
 from kseg.data.datasets.listing import is_left_out, list_stems, one_line_each
 from kseg.io.errors import InputError
 from kseg.io.images import IMAGE_EXTENSIONS
+from kseg.io.text import first_names
 
+_MOST_NAMES = 3
 VIDEO_EXTENSIONS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 
 
@@ -41,19 +43,28 @@ def list_images(patterns):
         for path, name in found.items():
             images.setdefault(os.path.abspath(path), (path, name))
     if unmatched:
+        patterns = [pattern for pattern in unmatched if pattern not in folders]
+        empty = [folder for folder in unmatched if folder in folders]
+        faults = [f"No file matches {', '.join(patterns)}."] if patterns else []
+        faults += [f"No image or video is in {', '.join(empty)}."] if empty else []
         raise InputError(
-            f"No file matches {', '.join(unmatched)}. Give image or video files, quoted patterns or folders; hidden "
-            "files and notes (.txt, .json, ...) beside the images do not count."
+            f"{' '.join(faults)} Give image or video files, quoted patterns or folders. A pattern finds files, not "
+            "folders; hidden files and notes (.txt, .json, ...) do not count."
         )
     return sorted(images.values()), folders
 
 
 def _in_folder(folder):
-    found, _, problems = list_stems(folder, (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS), str)
+    extensions = (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS)
+    found, _, problems = list_stems(folder, extensions, str)
     if problems:
+        foreign = [line.rpartition(": ")[2] for cause, line in problems if cause.startswith("not ")]
+        faults = one_line_each([problem for problem in problems if not problem.cause.startswith("not ")])
+        if foreign:
+            faults.insert(0, f"of another type: {first_names(foreign, _MOST_NAMES)}")
         raise InputError(
-            f"{folder} must hold only images and videos: {'; '.join(one_line_each(problems))}. Move such files, "
-            "or give a pattern that leaves it out."
+            f"{folder} must hold only images and videos ({', '.join(extensions)}), but it has files "
+            f"{'; '.join(faults)}. Move such files, or give a pattern that leaves them out."
         )
     return {path: name for name, path in found.items()}
 

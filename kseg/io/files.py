@@ -63,7 +63,7 @@ def open_binary(path: str):
 
 def list_files(folder: str) -> dict[str, int]:
     """Return file name -> size in bytes for a folder's files, sorted; FileNotFoundError if there is no folder."""
-    missing = f"There is no record folder {folder}. Make one with scripts/prepare_data.py."
+    missing = f"There is no record folder {folder}. Make one with kseg prepare."
     if not is_url(folder):
         if not os.path.isdir(folder):
             raise MissingFileError(missing)

@@ -7,7 +7,7 @@ for all 16-bit PNG. Pillow's conversion of 16-bit grey is not used: it makes all
 
 Every picture (also a label or an instance map) is rotated or mirrored as its own EXIF orientation says (JPEG, PNG,
 WebP, TIFF), as a viewer shows it. Records are the exception: their pixels are used as stored, since TensorFlow does not
-rotate them either. `scripts/prepare_data.py` stores upright pixels.
+rotate them either. `kseg prepare` stores upright pixels.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The settings of a training run: one definition for `kseg.train` and for the flags of scripts/train.py."""
+"""The settings of a training run: one definition for `kseg.train` and for the flags of kseg train."""
 
 from __future__ import annotations  # field types are read as text
 

@@ -16,6 +16,7 @@ from kseg.studies.statistics.intervals import LEVEL, Groups, mean_iou
 SIZES = ("tiny", "small", "medium", "large")
 _DIGITS = 3  # of a share of objects
 _MOST_POINTS = 200  # of a learning curve
+_ROUNDING = 1e-9  # an error below is that of sums in float64: nothing varies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _rows(scored, counts, score=mean_iou):
         row = {"model": model, "value": _known(found[0].mean()), "low": None, "high": None}
         if drawn is not None:
             estimate = intervals.score_interval(found, drawn)
-            if estimate.error > 0:
+            if estimate.error > _ROUNDING:
                 row |= _within(estimate.low, estimate.high)
         rows[model] = row
     return rows, scores, drawn
@@ -175,7 +176,7 @@ def _found_row(scored, counts):
         }
         if drawn is not None:
             estimate = intervals.difference_interval(scores[a], scores[b], drawn, paired=scored.paired)
-            if estimate.error > 0:
+            if estimate.error > _ROUNDING:
                 difference |= _interval_of(difference, estimate)
         row["pairs"].append(difference)
     return row

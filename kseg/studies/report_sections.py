@@ -46,6 +46,9 @@ def section_of(plan, data, split, runs, equivalence):
         for seed in planned_seeds(plan, model)
         if seed not in runs[model]
     ]
+    unpaired = [
+        f"{model}/{data}/{run_part(seed)}" for model in seeds for seed in runs[model] if seed not in seeds[model]
+    ]
     section = {
         "data": data,
         "split": split,
@@ -54,6 +57,7 @@ def section_of(plan, data, split, runs, equivalence):
         "seeds": seeds,
         "fixed": [model for model in fixed_models(plan) if model in seeds],
         "missing": missing,
+        "unpaired": unpaired,
         "scores": [],
         "pairs": [],
         "curves": curves(runs),

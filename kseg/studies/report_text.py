@@ -95,6 +95,12 @@ def _section_lines(section):
     if section["missing"]:
         missing = section["missing"]
         yield f"{count_text(len(missing), 'run')} not there: {first_names(missing, _MOST_MISSING)}."
+    if section["unpaired"]:
+        unpaired = section["unpaired"]
+        yield (
+            f"{count_text(len(unpaired), 'finished run')} not counted above, because another model has no run of that "
+            f"seed: {first_names(unpaired, _MOST_MISSING)}."
+        )
 
 
 def _of_fixed(section):

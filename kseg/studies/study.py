@@ -51,7 +51,7 @@ PROGRAMS = {
 def study(source: StrPath | dict[str, Any], *, engine: str = "local", equivalence: float = EQUIVALENCE) -> StudyReport:
     """Train several models with several seeds each, within one budget, and say which is better. docs/how-to/studies.md.
 
-    Every run is an ordinary run folder OUTPUT/runs/MODEL/DATA/seed-N, made by `scripts/train.py` in a process of its
+    Every run is an ordinary run folder OUTPUT/runs/MODEL/DATA/seed-N, made by `kseg train` in a process of its
     own. The same call continues a study that was interrupted; finished runs are not repeated. A run that fails is
     reported, the others go on, and the next call tries it again.
 
@@ -194,9 +194,8 @@ def _wait_for_earlier(output, plan):
     """Wait for trainings that an earlier start of this study, which was killed, has left behind."""
     for model, data, seed in run_names(plan):
         folder = _workdir(output, model, data, seed)
-        holder = busy(folder)
-        if holder:
-            with Waiting(f"{holder} An earlier start of this study left it; waiting"):
+        if busy(folder):
+            with Waiting(f"wait for {folder}, which an earlier start of this study still trains"):
                 while busy(folder):
                     time.sleep(0.2)
 

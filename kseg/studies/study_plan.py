@@ -36,7 +36,7 @@ _FREE = ("name", "output", "group_by", "paired", "pilot", "engines")
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """A model of a study: a builder of `kseg.MODELS`, its options, and flags of scripts/train.py; or a fixed model.
+    """A model of a study: a builder of `kseg.MODELS`, its options, and flags of kseg train; or a fixed model.
 
     flagfile_sha256: of the flags in the flagfile and those that it names, "" where there is none. file: of a model
     that is not trained here, what `kseg.load_model` takes ("" for all others), and file_sha256: of all that is
@@ -55,7 +55,7 @@ class Contestant:
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """A record folder of a study, the splits that are scored, and `--dataset` of scripts/train.py."""
+    """A record folder of a study, the splits that are scored, and `--dataset` of kseg train."""
 
     name: str
     data_dir: str
@@ -139,7 +139,7 @@ def _plan(table):
         "engines": check_engines(table.get("engines", {})),
     }
     if all(model.file for model in values["models"]):
-        raise InputError("A study trains one model at least. Compare fixed models alone with scripts/compare.py.")
+        raise InputError("A study trains one model at least. Compare fixed models alone with kseg compare.")
     return Plan(**{**table, **values})
 
 
@@ -283,7 +283,7 @@ def _check_flags(flags, what):
 
 
 def train_flags(plan, contestant, records):
-    """Return the flags of scripts/train.py that all runs of a model on records share, without seed, steps and workdir.
+    """Return the flags of kseg train that all runs of a model on records share, without seed, steps and workdir.
 
     The model's flags win over the shared ones, both over the flagfile.
     """

@@ -48,7 +48,7 @@ class Verified:
         if self.faults:
             lines.append(f"{self.folder} does not fit: {count_text(len(self.faults), 'fault')} ({looked}).")
         else:
-            lines.append(f"{self.folder} fits: {looked}.")
+            lines.append(f"{self.folder} fits: {looked}. Pictures are checked by their sha256 alone.")
         return "\n".join(lines)
 
 
@@ -71,7 +71,7 @@ def verify(folder):
     elif (folder / _NUMBERS).exists() or (folder / HASHES).exists():
         parts, check = None, _check_comparison
     else:
-        raise InputError(f"{folder} holds no report: neither {_NUMBERS} of scripts/compare.py nor {PLAN} of a study.")
+        raise InputError(f"{folder} holds no report: neither {_NUMBERS} of kseg compare nor {PLAN} of a study.")
     faults = hash_faults(folder, parts)
     notes = []
     numbers = 0

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import tiny
@@ -133,6 +134,7 @@ def test_bad_flagfile_lines(tmp_path, line, message):
         (["compare.py", "run_a", "--data_dir=d", "--output=o"], "Give two models or more before the flags, got run_a"),
         (["compare.py", "no/a", "--data_dir=d", "no/b", "--output=o"], "No model at no/a: give a run folder"),
         (["predict.py", "--model=m", "--images=none*.png", "--output=o"], "No file matches none*.png"),
+        (["export.py", "--model=a,b", "--output=o"], "--model must be one model, got 'a,b'. Export the models of an"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0] + value[-1],
 )
@@ -194,6 +196,14 @@ def test_train_evaluate_predict_export_from_the_command_line(root, tmp_path, cal
     (workdir / "best.keras").write_bytes((workdir / "best.keras").read_bytes()[:1000])
     code, _, error = call_script("export", f"--model={workdir}/best.keras", f"--output={tmp_path}/export")
     assert code == 2 and "best.keras is damaged" in error and not (tmp_path / "export").exists()
+
+
+def test_a_warning_is_a_line_without_a_place_in_the_code():
+    with command_line._warnings_in_a_line("kseg export"):
+        told = warnings.formatwarning(UserWarning("Set epochs=3."), UserWarning, "kseg/a.py", 7)
+        other = warnings.formatwarning(RuntimeWarning("overflow"), RuntimeWarning, "kseg/a.py", 7, "x = y")
+    assert told == "kseg export: warning: Set epochs=3.\n"
+    assert "a.py:7: RuntimeWarning: overflow" in other
 
 
 def test_what_kseg_reports_is_printed(monkeypatch, capsys):

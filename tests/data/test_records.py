@@ -167,7 +167,7 @@ def test_foreign_folders_are_errors(tmp_path, tf):
 def test_an_unfinished_folder_is_not_taken_for_deeplabs(copy):
     (copy / "dataset.json").unlink()
     for space in (None, "label_ids"):
-        with pytest.raises(ValueError, match="not a finished record folder.*prepare_data.py"):
+        with pytest.raises(ValueError, match="not a finished record folder.*kseg prepare"):
             records.load_manifest(copy, label_space=space)
 
 

@@ -71,7 +71,8 @@ def test_an_image_of_a_list_is_named_by_its_number():
 def test_labels_outside_the_classes_are_counted_not_dropped():
     image = np.zeros((4, 4, 3), np.uint8)
     label = np.array([[0, 0, 7, 255]] * 4, np.uint8)
-    scores = kseg.evaluate(brightness_model(), [(image, label)])
+    with pytest.warns(UserWarning, match="4 pixels have a label that is neither a training id of the model nor 255"):
+        scores = kseg.evaluate(brightness_model(), [(image, label)])
     assert scores.out_of_range == 4 and scores.confusion_matrix.sum() == 8
     assert "4 pixels" in str(scores)
 
@@ -236,13 +237,14 @@ def test_pairs_of_paths_score_as_their_arrays(files):
 
 
 def test_a_label_file_holds_training_ids(files, tmp_path):
-    """Ids that are no class are counted as such; regular ids of Cityscapes are told by their name."""
+    """A dataset's own ids would score as nonsense: they are refused, Cityscapes' regular ids by their name too."""
     (image, _), *_ = files[0]
     ids = np.zeros((32, 48), np.uint8)
     ids[:2, :3] = 7
     Image.fromarray(ids).save(tmp_path / "label.png")
-    scores = kseg.evaluate(brightness_model(), [(image, tmp_path / "label.png")])
-    assert scores.out_of_range == 6
+    pairs = [(image, tmp_path / "label.png")]
+    with pytest.raises(kseg.InputError, match=r"label.png must hold training ids, 0 to \d+ and 255.*, but holds 7"):
+        kseg.evaluate(brightness_model(), pairs)
     (tmp_path / "a_labelIds.png").write_bytes((tmp_path / "label.png").read_bytes())
     with pytest.raises(kseg.InputError, match=r"a_labelIds.png holds Cityscapes' regular ids"):
         kseg.evaluate(brightness_model(), [(image, tmp_path / "a_labelIds.png")])

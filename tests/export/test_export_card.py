@@ -110,6 +110,10 @@ def test_which_run_a_card_is_of(run, tmp_path):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     (tmp_path / "README.md").write_text(card)
     assert card_of_run(tmp_path) is None  # the run goes on: it has no scores
+    images = ProofImages("2 test images", [(f"image {i}", image) for i, image in enumerate(smooth(2))])
+    with pytest.warns(UserWarning, match="has not finished: its model is as training left it"):
+        kseg.export_saved_model(tmp_path / "best.keras", tmp_path / "out", images=images)
+    assert "Its run had not finished and was not scored." in (tmp_path / "out" / "README.md").read_text()
     (tmp_path / "scores.json").write_text("{}")
     assert card_of_run(tmp_path) == card
     (tmp_path / "README.md").write_text(card.replace(MARK, ""))

@@ -148,7 +148,9 @@ def test_a_file_is_proved_in_a_fresh_process_and_scored_like_its_model(format, r
     kseg.export_model(model, path, format=format, data_dir=records)
     kind = EXPORTERS[format].kind
     report = carried_table(path, kind, REPORT)
-    assert report["images"] == "5 images of split val of source and 16 procedural streets"
+    assert report["images"] == (
+        "5 images of split val of source, 7 images of split train of source and 9 procedural streets"
+    )
     sizes = {(group["height"], group["width"]) for group in report["agreement"]["groups"]}
     assert len(sizes) == 3 and all(height % 32 and width % 32 for height, width in sizes)
     assert {group["batch"] for group in report["agreement"]["groups"]} == {1, 3}

@@ -70,7 +70,7 @@ def test_shape_name_and_type(case, model):
     assert model.name == case.partition("-")[0]
     assert logits.shape == (2, *SIZE, 3) and logits.dtype == "float32"
     assert model.layers[1].name == "preprocess" and model.get_layer("preprocess").size == SIZE
-    with pytest.raises(ValueError, match=r"multiples of \d+, got 65x64. Pad or crop to"):
+    with pytest.raises(ValueError, match=r"multiples of \d+, got 65x64. Choose a size that fits, such as"):
         _build(case, (65, 64))
 
 

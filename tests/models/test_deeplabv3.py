@@ -192,7 +192,7 @@ def test_sizes_are_multiples_of_the_output_stride(shallow):
     # 48x80 are multiples of 16 and not of 32; 40x72 of 8 and not of 16.
     assert deeplabv3((48, 80, 3), 5, base_filters=2).output_shape == (None, 48, 80, 5)
     assert deeplabv3((40, 72, 3), 5, base_filters=2, output_stride=8).output_shape == (None, 40, 72, 5)
-    with pytest.raises(ValueError, match="must be multiples of 16, got 40x72. Pad or crop to"):
+    with pytest.raises(ValueError, match="must be multiples of 16, got 40x72. Choose a size that fits, such as"):
         deeplabv3((40, 72, 3), 5)
 
 

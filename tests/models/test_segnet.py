@@ -192,7 +192,7 @@ def test_dropout_of_segnet_is_around_the_deepest_blocks():
 
 
 def test_sizes():
-    with pytest.raises(ValueError, match="multiples of 32, got 500x375. Pad or crop to 512x384"):
+    with pytest.raises(ValueError, match="multiples of 32, got 500x375. Choose a size that fits, such as 512x384"):
         segnet((500, 375, 3), 5)
     with pytest.raises(ValueError, match=r"multiples of 32, got \?x33"):
         segnet_aspp((None, 33, 3), 5)

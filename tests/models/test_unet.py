@@ -137,7 +137,7 @@ def test_options():
         unet((32, 32, 3), 5, upsampling="bilinear")
     with pytest.raises(ValueError, match="depth must be a whole number of at least 1, got 0"):
         unet((32, 32, 3), 5, depth=0)
-    with pytest.raises(ValueError, match="multiples of 16, got 40x32. Pad or crop to 32x32"):
+    with pytest.raises(ValueError, match="multiples of 16, got 40x32. Choose a size that fits, such as 32x32"):
         unet((40, 32, 3), 5)
 
 

@@ -103,9 +103,12 @@ def test_a_seed_that_one_trained_model_lacks_is_left_out_and_fixed_models_stay(f
     plan["seeds"] = 2
     plan["models"].append({"name": "large"})
     fake.with_name("break-large-1").touch()
-    (section,) = kseg.study(plan).table["sections"]
+    found = kseg.study(plan)
+    (section,) = found.table["sections"]
     assert section["seeds"] == {"small": [0], "rival": ["fixed"], "other": ["fixed"], "large": [0]}
-    assert section["missing"] == ["large/tiny/seed-1"]
+    assert section["missing"] == ["large/tiny/seed-1"] and section["unpaired"] == ["small/tiny/seed-1"]
+    said = "1 finished run not counted above, because another model has no run of that seed: small/tiny/seed-1."
+    assert said in str(found)
 
 
 def test_fixed_models_are_scored_by_their_own_runtime(plan, records, rival, tmp_path):

@@ -157,6 +157,26 @@ def test_what_does_not_vary_has_no_interval(tmp_path):
     assert row["models"][1] == {"model": "none", "value": 0.0, "low": None, "high": None}
 
 
+@pytest.mark.parametrize("found", range(1, 7))
+def test_a_share_that_is_the_same_everywhere_has_no_interval_either(found):
+    """Sums of .4 in float64 differ in their last bit: that is no variance."""
+
+    class Same:
+        objects = np.zeros((6, 2, 3, 4), np.int64)
+        swallowed = np.zeros((3, 4), np.int64)
+        size_edges = np.array([100, 1000, 10000])
+        overlap = np.array(0.5)
+        classes = CLASSES
+
+    Same.objects[:, :, 0, 1] = [7, found]
+    from kseg.studies.report_details import Scored
+
+    scored = Scored({"a": [Same] * 2, "b": [Same] * 2}, np.array([0, 0, 1, 1, 1, 2]), ("x", "y", "z"), True)
+    for row in objects_table(scored)["sizes"]:
+        assert [(model["value"], model["low"]) for model in row["models"]] == [(pytest.approx(found / 7), None)] * 2
+        assert row["pairs"][0]["low"] is None
+
+
 def test_without_objects_in_the_truth_there_are_no_rows(study):
     class Nothing:
         objects = np.zeros((2, 2, 3, 4), np.int64)

@@ -14,6 +14,7 @@ LANGUAGES = ("sh", "python", "toml", "json", "text")
 NEEDS = {
     "cityscapes": "the zips of Cityscapes, and models trained on them",
     "camvid": "the folder of CamVid, and models trained on it",
+    "clone": "the clone of the repository, where its benchmarks/ are",
     "quickstart": "the run that kseg train --flagfile=quickstart leaves",
     "download": "files from the network: weights, packages",
     "gpu": "a GPU",

@@ -160,7 +160,7 @@ def _unlabelled_note(split: str, count: int, folder: str) -> str:
     they = "1 image has no label" if count == 1 else f"{count} images have no labels"
     return (
         f"{split}: {they}, so the split is not scored and not in the records. "
-        f"scripts/predict.py --images={shlex.quote(folder)} predicts labels."
+        f"kseg predict --images={shlex.quote(folder)} predicts labels."
     )
 
 

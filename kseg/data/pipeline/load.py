@@ -33,7 +33,7 @@ def load_dataset(
     """Read a record folder as a tf.data.Dataset of (uint8 [B, H, W, 3] RGB, uint8 [B, H, W] labels, 255 = ignore).
 
     Args:
-        data_dir: folder written by scripts/prepare_data.py or by DeepLab's converter; may be a gs:// address.
+        data_dir: folder written by kseg prepare or by DeepLab's converter; may be a gs:// address.
         split: "train", "val", or another split of the folder.
         label_set: name of the label set that the labels are in; None is the dataset's training classes.
         height, width: resize the whole image (bilinear, antialiased) and label (nearest) to this many pixels; None

@@ -44,5 +44,5 @@ def ensure_records(dataset, data_dir):
         raise MissingFileError(
             f"No records in {data_dir} yet. Put into one folder: {DATASETS[dataset].download}.\n"
             "Then prepare the records and start again:\n"
-            f"python scripts/prepare_data.py --dataset={dataset} --source=THAT_FOLDER --output={data_dir}"
+            f"kseg prepare --dataset={dataset} --source=THAT_FOLDER --output={data_dir}"
         )

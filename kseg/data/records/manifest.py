@@ -168,7 +168,7 @@ def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
         check_rule(drive)
     except InputError as error:
         raise InputError(
-            f"{path} is not usable: {error}. Prepare the data again with scripts/prepare_data.py."
+            f"{path} is not usable: {error}. Prepare the data again with kseg prepare."
         ) from None
     files = [f for rows in data["splits"].values() for f in rows["shards"]]
     checksums = {join(data_dir, f["file"]): f["sha256"] for f in files}
@@ -287,7 +287,7 @@ def _index_foreign(data_dir: str, sizes: dict[str, int], label_space: str | None
     for file in sizes:
         if match := SHARD_NAME.match(file):
             groups.setdefault(match["split"], {})[int(match["i"])] = (file, int(match["n"]))
-    unfinished = f"{data_dir} is not a finished record folder, it has no {MANIFEST}: run scripts/prepare_data.py"
+    unfinished = f"{data_dir} is not a finished record folder, it has no {MANIFEST}: run kseg prepare"
     if not groups:
         raise InputError(f"{unfinished}.")
     if label_space is None:

@@ -207,9 +207,12 @@ def _layers_of(model, architecture):
     layers = ARCHITECTURES[architecture]["layers"]
     missing = [layer for layer in layers if layer not in present and layer not in _CLASSIFIER]
     if missing:
+        what_to_do = "Load weights of the encoder that it has."
+        if architecture == "vgg16" and "block1_conv1" in present:
+            what_to_do = "They are there for all five blocks alone: leave the option depth out, or the weights."
         raise InputError(
             f"Model '{model.name}' has no encoder {architecture}: it lacks {len(missing)} of its layers, "
-            f"first '{missing[0]}'. Load weights of the encoder that it has."
+            f"first '{missing[0]}'. {what_to_do}"
         )
     return {layer: value for layer, value in layers.items() if layer in present}
 
