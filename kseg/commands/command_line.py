@@ -168,9 +168,7 @@ def define_fields(dataclass, flag_values, group=""):
 def define_scored_data(flag_values, module_name):
     """Define the flags that say which images are scored, under the heading of a command's module in --help."""
     here = {"flag_values": flag_values, "module_name": module_name}
-    flags.DEFINE_string(
-        "data_dir", None, "Record folder with the images to score (kseg prepare writes one).", **here
-    )
+    flags.DEFINE_string("data_dir", None, "Record folder with the images to score (kseg prepare writes one).", **here)
     flags.DEFINE_string("split", "val", "Split of the records to score.", **here)
     flags.DEFINE_string("label_set", None, "Classes to score; empty: the training classes.", **here)
     flags.DEFINE_string(

@@ -47,7 +47,9 @@ def copy_config(name, output=None):
     if os.path.lexists(path):
         raise InputError(f"{path} is there already. Choose another file with --output.")
     if not path.absolute().parent.is_dir():
-        raise InputError(f"There is no folder {path.parent} for the copy. Make it first, or choose another with --output.")
+        raise InputError(
+            f"There is no folder {path.parent} for the copy. Make it first, or choose another with --output."
+        )
     write_atomic(str(path), config_text(files[name]).encode())
     return path
 

@@ -60,7 +60,9 @@ def run(args):
     """Export the model."""
     command_line.require(args, "model", "output")
     if "," in args.model and not os.path.exists(args.model):
-        raise flags.Error(f"--model must be one model, got {args.model!r}. Export the models of an ensemble one by one.")
+        raise flags.Error(
+            f"--model must be one model, got {args.model!r}. Export the models of an ensemble one by one."
+        )
     command_line.check_models(args.model)
     from kseg.export.export_model import export_model, summary
 

@@ -42,8 +42,8 @@ def define_run(flag_values):
         "dataset",
         "cityscapes",
         list(DATASETS),
-        "What --data_dir is to hold if it has no records yet: synthetic draws streets there, others say what to download. "
-        "Records that are there say themselves what they are.",
+        "What --data_dir is to hold if it has no records yet: synthetic draws streets there, others say what to "
+        "download. Records that are there say themselves what they are.",
         flag_values=flag_values,
     )
     flags.DEFINE_integer(

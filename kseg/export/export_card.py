@@ -24,12 +24,15 @@ _USE = {
 _USE_HEAD = "\n## Use\n"
 
 
+def _run_of(path):
+    return RunFolder(path if path.is_dir() else path.absolute().parent)
+
+
 def unfinished_run(source):
     """Return the folder (pathlib.Path) of the run that a model is of and that has not finished; else None."""
     if source is None:
         return None
-    path = local_path(source)
-    run = RunFolder(path if path.is_dir() else path.absolute().parent)
+    run = _run_of(local_path(source))
     if (run.workdir / FLAGS_FILE).exists() and not (run.workdir / "scores.json").exists():
         return run.workdir
     return None
@@ -44,7 +47,7 @@ def card_of_run(source):
     if source is None:
         return None
     path = local_path(source)
-    run = RunFolder(path if path.is_dir() else path.absolute().parent)
+    run = _run_of(path)
     card = run.workdir / CARD_FILE
     if not (run.workdir / "scores.json").exists() or not card.exists():
         return None
@@ -69,7 +72,9 @@ def export_card(run_card, name, facts, report, unfinished=False):
     use = _use(kind)
     if run_card is None:
         classes = facts["classes"]
-        known = "Its run had not finished and was not scored." if unfinished else "No run says how it was trained and scored."
+        known = "No run says how it was trained and scored."
+        if unfinished:
+            known = "Its run had not finished and was not scored."
         parts = [
             metadata("kseg", [_TAGS[kind]]),
             MARK,

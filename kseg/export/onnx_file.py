@@ -28,6 +28,7 @@ def write(model, path, quantize=None, calibration=None):
     function.get_concrete_function()  # what fails here is not the converter
     with converting("ONNX"):
         made, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
+    _renew_resizes(made)
     del made.metadata_props[:]
     made.producer_name = "kseg"
     for tensor in (*made.graph.input, *made.graph.output):
@@ -47,6 +48,20 @@ def embed(path, texts):
     del made.metadata_props[:]
     onnx.helper.set_model_props(made, texts)
     onnx.save(made, str(path))
+
+
+def _renew_resizes(made):
+    """Name the places of nearest neighbours by today's words.
+
+    tf2onnx writes `tf_half_pixel_for_nn`, floor((x + .5) * s). Opset 13 deprecated it, and ONNX Runtime warns of each.
+    It is the same as (x + .5) * s - .5, half a pixel off, to the nearest and up at .5.
+    """
+    for node in made.graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        place = attributes.get("coordinate_transformation_mode")
+        if node.op_type == "Resize" and place is not None and place.s == b"tf_half_pixel_for_nn":
+            place.s = b"half_pixel"
+            attributes["nearest_mode"].s = b"round_prefer_ceil"
 
 
 def _halve_weights(made, onnx):

@@ -58,7 +58,7 @@ def _in_folder(folder):
     extensions = (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS)
     found, _, problems = list_stems(folder, extensions, str)
     if problems:
-        foreign = [line.rpartition(": ")[2] for cause, line in problems if cause.startswith("not ")]
+        foreign = [line.removeprefix(f"{cause}: ") for cause, line in problems if cause.startswith("not ")]
         faults = one_line_each([problem for problem in problems if not problem.cause.startswith("not ")])
         if foreign:
             faults.insert(0, f"of another type: {first_names(foreign, _MOST_NAMES)}")

@@ -24,7 +24,8 @@ def check_divides(height, width, multiple):
         return
     fit = "x".join(str(max(round(size / multiple), 1) * multiple) if size else "?" for size in (height, width))
     raise InputError(
-        f"Height and width must be multiples of {multiple}, got {height or '?'}x{width or '?'}. Choose a size that fits, such as {fit}."
+        f"Height and width must be multiples of {multiple}, got {height or '?'}x{width or '?'}. Choose a size "
+        f"that fits, such as {fit}."
     )
 
 

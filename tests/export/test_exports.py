@@ -336,6 +336,21 @@ def test_where_images_come_from(records, tmp_path):
 # The graph.
 
 
+def test_onnx_runtime_opens_a_nearest_upsampling_without_a_warning(images, tmp_path):
+    keras.utils.set_random_seed(2)
+    image = keras.Input((None, None, 3))
+    x = layers.Preprocess((124, 116, 104), (60, 60, 60), multiple=6, label_set=tiny.LABELS)(image)
+    x = keras.layers.AveragePooling2D(6)(x)
+    x = keras.layers.UpSampling2D(2)(keras.layers.Conv2D(8, 3, padding="same")(x))
+    model = keras.Model(image, keras.layers.Conv2D(3, 1)(keras.layers.UpSampling2D(3)(x)), name="nearest")
+    path = written(model, "onnx", tmp_path, images)  # its labels are Keras'
+    onnx = pytest.importorskip("onnx")
+    nodes = [node for node in onnx.load(str(path)).graph.node if node.op_type == "Resize"]
+    modes = [{item.name: item.s.decode() for item in node.attribute} for node in nodes]
+    nearest = [mode["coordinate_transformation_mode"] for mode in modes if mode["mode"] == "nearest"]
+    assert nearest == ["half_pixel"] * 2
+
+
 def test_the_antialiased_resize_is_tensorflows():
     images = tf.constant(smooth(2, (50, 70)), tf.float32)
     for size in ((23, 31), (50, 33), (80, 100), (50, 70)):

@@ -229,7 +229,9 @@ def test_unfit_options_are_errors(name, options, text):
 @pytest.mark.parametrize("name", DECODERS)
 def test_sizes_are_multiples_of_the_deepest_stride(name):
     multiple = 16 if name == "deeplabv3plus" else 32
-    with pytest.raises(kseg.InputError, match=f"must be multiples of {multiple}, got 40x64. Choose a size that fits, such as"):
+    with pytest.raises(
+        kseg.InputError, match=f"must be multiples of {multiple}, got 40x64. Choose a size that fits, such as"
+    ):
         build(name, "vgg16", (40, 64))
 
 

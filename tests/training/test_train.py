@@ -435,7 +435,11 @@ def test_logits_are_no_probabilities(records, tmp_path):
         (tiny.build_tiny, {"width": 96}, r"takes images of \(32, 64\) .* the run's are \(32, 96\)"),
         (tiny.build_tiny, {"model_options": {"base_filters": 4}}, "model_options are for a model given by name"),
         ("segnet", {"model_options": {"rates": 3}}, "has no option rates"),
-        ("unet", {"crop_height": 8, "crop_width": 32}, "multiples of 16, got 8x32. Choose a size that fits, such as 16x32"),
+        (
+            "unet",
+            {"crop_height": 8, "crop_width": 32},
+            "multiples of 16, got 8x32. Choose a size that fits, such as 16x32",
+        ),
         (tiny.build_tiny, {"crop_height": 32, "crop_width": 32}, r"\(32, 64\). To train on crops, .*free sizes"),
         ("segnet", {"num_outputs": 2}, "num_outputs must be at least the 3 classes of label set train_ids, got 2"),
         (tiny.build_tiny, {"num_outputs": 7}, "The model has 3 outputs, but 7 are needed"),

@@ -167,9 +167,7 @@ def _read_manifest(data_dir: str, sizes: dict[str, int]) -> Manifest:
         drive = data.get("drive", _rule_of(data["options"]))
         check_rule(drive)
     except InputError as error:
-        raise InputError(
-            f"{path} is not usable: {error}. Prepare the data again with kseg prepare."
-        ) from None
+        raise InputError(f"{path} is not usable: {error}. Prepare the data again with kseg prepare.") from None
     files = [f for rows in data["splits"].values() for f in rows["shards"]]
     checksums = {join(data_dir, f["file"]): f["sha256"] for f in files}
     digest = hashlib.sha256(content).hexdigest()

@@ -56,8 +56,8 @@ def any_colour(rng, saturation=(0.0, 0.8), value=(0.1, 0.95)):
 def in_double(function, *values):
     """A function of NumPy of `values`, computed in double precision and rounded to single.
 
-    In single precision NumPy's exp, sin, cos and power differ in the last bit from one processor to another, and with
-    that bit a pixel in a hundred million: the same seed would draw other streets elsewhere.
+    In single precision NumPy's exp, sin, cos and power differ in the last bit from one processor to another, and by
+    that bit one of some fifteen million values of the pixels: the same seed would draw other streets elsewhere.
     """
     return function(*(np.asarray(value, np.float64) for value in values)).astype(np.float32)
 
