@@ -24,13 +24,14 @@ class Scored:
     """The runs of a study that are compared on one split.
 
     runs: {model: [RunCounts]}, all of the same images. member: (n,), the number of each image's group. groups: their
-    names. paired: run i of all models has the same seed.
+    names. paired: run i of all models has the same seed. fixed: the models that were not trained, of one run each.
     """
 
     runs: dict[str, list[RunCounts]]
     member: np.ndarray
     groups: tuple[str, ...]
     paired: bool
+    fixed: tuple[str, ...] = ()
 
     def stacked(self, pick: Callable[[RunCounts], np.ndarray]) -> dict[str, np.ndarray]:
         """Return {model: array (S, ...)} of what `pick` takes from each run."""
@@ -175,11 +176,19 @@ def _found_row(scored, counts):
             "digits": _DIGITS,
         }
         if drawn is not None:
-            estimate = intervals.difference_interval(scores[a], scores[b], drawn, paired=scored.paired)
+            estimate = _difference(scored, scores, (a, b), drawn)
             if estimate.error > _ROUNDING:
                 difference |= _interval_of(difference, estimate)
         row["pairs"].append(difference)
     return row
+
+
+def _difference(scored, scores, pair, drawn):
+    """Return the Estimate of a pair's difference; a fixed model's run is the partner of each run of the other."""
+    runs = max(len(scores[model][0]) for model in pair)
+    partners = [intervals.repeated(scores[model], runs) if model in scored.fixed else scores[model] for model in pair]
+    paired = scored.paired or not set(pair).isdisjoint(scored.fixed)
+    return intervals.difference_interval(*partners, drawn, paired=paired)
 
 
 def _interval_of(difference, estimate):

@@ -93,6 +93,7 @@ def _compared(plan, runs, seeds, section, equivalence):
         member=member,
         groups=tuple(names.tolist()),
         paired=plan["paired"],
+        fixed=tuple(section["fixed"]),
     )
     section["per_class"] = class_rows(scored)
     section["per_group"] = group_rows(scored)

@@ -56,6 +56,34 @@ def test_the_tables_of_the_streets(streets):
         assert seen == f"{images[NAMES[name]]:,}"
 
 
+def test_the_tables_of_camvid():
+    table = compared(STUDIES / "camvid").table
+    val, test = table["sections"]
+    images = {row["model"]: f"{row['images_seen']:,}" for row in table["costs"]}
+    rows = rows_of("docs/reference/results.md", "The study of CamVid")
+    assert len(rows) == 5
+    drives = {row["group"]: {one["model"]: one["value"] for one in row["models"]} for row in test["per_group"]}
+    for name, (seen, mean, ends, other_mean, other_ends, dusk, unseen) in rows.items():
+        model = NAMES.get(name, "edgetpu")
+        assert seen == images.get(model, "")
+        for section, value, lowest in ((val, mean, ends), (test, other_mean, other_ends)):
+            (found,) = [row for row in section["scores"] if row["model"] == model]
+            runs = found["runs"].values()
+            assert float(value) == pytest.approx(found["mean_iou"], abs=0.0006), name
+            if lowest:
+                assert [float(end) for end in lowest.split(", ")] == pytest.approx([min(runs), max(runs)], abs=0.0006)
+        assert [float(dusk), float(unseen)] == pytest.approx(
+            [drives[d][model] for d in ("0001TP", "Seq05VD")], abs=6e-4
+        )
+    order = ["unet", "r2unet", "segnet", "segnet_aspp"]
+    for section in (val, test):
+        assert [row["model"] for row in section["scores"]] == ["edgetpu", *order]
+        assert {pair["result"] for pair in section["pairs"]}.isdisjoint(("better", "practically equal"))
+    every_seed = [{row["model"]: row["runs"] for row in val["scores"]}[model] for model in order]
+    for better, worse in zip(every_seed, every_seed[1:], strict=False):
+        assert all(better[seed] > worse[seed] for seed in better)
+
+
 def test_the_verdict_of_the_streets(streets):
     (section,) = streets["sections"]
     results = {(pair["first"], pair["second"]): pair for pair in section["pairs"]}

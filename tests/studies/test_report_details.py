@@ -8,6 +8,7 @@ import pytest
 from drawn_study import CLASSES, GROUPS, IMAGES, NAMES, write_study
 from scipy import stats
 
+from kseg.io.errors import InputError
 from kseg.studies.report_details import found_share, objects_table
 from kseg.studies.run_counts import counts_path, read_counts
 from kseg.studies.study_report import report
@@ -175,6 +176,35 @@ def test_a_share_that_is_the_same_everywhere_has_no_interval_either(found):
     for row in objects_table(scored)["sizes"]:
         assert [(model["value"], model["low"]) for model in row["models"]] == [(pytest.approx(found / 7), None)] * 2
         assert row["pairs"][0]["low"] is None
+
+
+def test_the_one_run_of_a_fixed_model_is_the_partner_of_each_run_of_another():
+    from kseg.studies.report_details import Scored
+
+    random = np.random.default_rng(0)
+
+    def run():
+        class Run:
+            objects = np.zeros((24, 2, 3, 4), np.int64)
+            swallowed = np.zeros((3, 4), np.int64)
+            size_edges = np.array([100, 1000, 10000])
+            overlap = np.array(0.5)
+            classes = CLASSES
+
+        Run.objects[:, 0, 0, 1] = 9
+        Run.objects[:, 1, 0, 1] = random.integers(2, 9, 24)
+        return Run
+
+    fixed, trained = run(), [run() for _ in range(3)]
+    member = np.repeat(np.arange(12), 2)
+    names = tuple(f"drive {i}" for i in range(12))
+    rows = {}
+    for runs, names_of_fixed in (([fixed], ("rival",)), ([fixed] * 3, ())):
+        scored = Scored({"trained": trained, "rival": runs}, member, names, True, fixed=names_of_fixed)
+        rows[names_of_fixed] = objects_table(scored)["sizes"][0]["pairs"]
+    assert rows["rival",] == rows[()] and rows[()][0]["low"] is not None
+    with pytest.raises(InputError, match="Paired seeds must be the same"):
+        objects_table(Scored({"trained": trained, "rival": [fixed]}, member, names, True))
 
 
 def test_without_objects_in_the_truth_there_are_no_rows(study):

@@ -217,6 +217,12 @@ def layout_variance(by_group, by_seed, both, groups, runs):
     return variance, max(variance**2 / squares, 1.0)
 
 
+def repeated(scores, runs):
+    """Return the scores of a fixed model's one run, an item of `resampled_scores`, as the partner of each of `runs`."""
+    whole, drawn = scores
+    return np.repeat(whole, runs), np.repeat(drawn, runs, axis=1)
+
+
 def score_interval(scores, groups, level=LEVEL):
     """Return the Estimate of one model's score; scores: its item of `resampled_scores`; groups: Groups."""
     whole, drawn = scores

@@ -247,12 +247,11 @@ def _partners(scores, values, pair, fixed):
     most = max(len(values[name]) for name in pair)
     found = []
     for name in pair:
-        (whole, resampled), of_images = scores[name], values[name]
+        of_runs, of_images = scores[name], values[name]
         if name in fixed:
-            whole = np.repeat(whole, most)
-            resampled = np.repeat(resampled, most, axis=1)
+            of_runs = intervals.repeated(of_runs, most)
             of_images = np.repeat(of_images, most, axis=0)
-        found.append(((whole, resampled), of_images))
+        found.append((of_runs, of_images))
     return [one[0] for one in found], [one[1] for one in found]
 
 
