@@ -362,7 +362,7 @@ def test_a_study_that_was_killed_waits_for_the_run_it_left_and_goes_on(calls, pl
     first.wait()
     second = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in second.stderr:
-        if "An earlier start of this study left it; waiting" in line:
+        if "which an earlier start of this study still trains" in line:
             break
     (calls.folder / "slow").unlink()
     text, errors = second.communicate(timeout=60)
