@@ -8,8 +8,6 @@
 docs/how-to/export.md says what each format can, what is proved, and how to use the files where no kseg is installed.
 """
 
-import os
-
 from absl import flags
 
 from kseg.commands import command_line
@@ -59,7 +57,7 @@ flags.DEFINE_string(
 def run(args):
     """Export the model."""
     command_line.require(args, "model", "output")
-    if "," in args.model and not os.path.exists(args.model):
+    if isinstance(command_line.models_of(args.model), list):
         raise flags.Error(
             f"--model must be one model, got {args.model!r}. Export the models of an ensemble one by one."
         )

@@ -4,7 +4,7 @@ import os
 
 from kseg.inference.hub import local_path
 from kseg.runs.model_card import CARD_FILE, MARK, metadata, table
-from kseg.runs.workdir import FLAGS_FILE, RunFolder
+from kseg.runs.workdir import FLAGS_FILE, run_of
 
 _TAGS = {"SavedModel": "tf-keras", "ONNX": "onnx", "TFLite": "tflite", "web page": "onnx"}
 _NUMBERS = {
@@ -24,18 +24,14 @@ _USE = {
 _USE_HEAD = "\n## Use\n"
 
 
-def _run_of(path):
-    return RunFolder(path if path.is_dir() else path.absolute().parent)
-
-
 def unfinished_run(source):
     """Return the folder (pathlib.Path) of the run that a model is of and that has not finished; else None."""
     if source is None:
         return None
-    run = _run_of(local_path(source))
-    if (run.workdir / FLAGS_FILE).exists() and not (run.workdir / "scores.json").exists():
-        return run.workdir
-    return None
+    run = run_of(local_path(source))
+    if run.finished or not (run.workdir / FLAGS_FILE).exists():
+        return None
+    return run.workdir
 
 
 def card_of_run(source):
@@ -47,9 +43,9 @@ def card_of_run(source):
     if source is None:
         return None
     path = local_path(source)
-    run = _run_of(path)
+    run = run_of(path)
     card = run.workdir / CARD_FILE
-    if not (run.workdir / "scores.json").exists() or not card.exists():
+    if not run.finished or not card.exists():
         return None
     if not path.is_dir() and not os.path.samefile(path, run.stored_model()):
         return None  # its scores are another model's

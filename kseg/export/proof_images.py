@@ -23,7 +23,7 @@ from kseg.io.images import IMAGE_EXTENSIONS
 from kseg.io.text import count_text
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs.model_card import dataset_name
-from kseg.runs.workdir import RunFolder
+from kseg.runs.workdir import run_of
 
 IMAGES = 21
 SCALES = (1.0, 0.75, 0.5)
@@ -138,8 +138,7 @@ def _of_run(model, path, images):
     empty = ProofImages("", [])
     if path is None:
         return empty
-    path = pathlib.Path(path)
-    stored = RunFolder(path if path.is_dir() else path.absolute().parent).stored_or_none() or {}
+    stored = run_of(path).stored_or_none() or {}
     data = stored.get("data_dir")
     if not data:
         return empty

@@ -32,7 +32,7 @@ def described_model(path):
 
 def _check_finished(folder):
     """Raise InputError unless every run in the folder of a study's seeds has its scores, which it writes last."""
-    unfinished = [run.name for run in seed_runs(folder) if not (run / "scores.json").exists()]
+    unfinished = [run.name for run in seed_runs(folder) if not RunFolder(run).finished]
     if unfinished:
         raise InputError(
             f"{folder} is the mean of its runs, but these have not finished: {', '.join(unfinished)}. Continue the "

@@ -12,7 +12,7 @@ from typing import Any
 
 import kseg
 from kseg.io.errors import InputError
-from kseg.io.files import clear_unfinished, locked, reading, replacing, write_atomic, write_json
+from kseg.io.files import StrPath, clear_unfinished, locked, reading, replacing, write_atomic, write_json
 from kseg.runs.architecture import difference
 from kseg.settings import Settings, current_options, flag_line, read_flag_line, without_effect
 
@@ -335,3 +335,9 @@ class RunFolder:
         with replacing(path) as temporary:
             model.save(temporary)
         return path
+
+
+def run_of(path: StrPath) -> RunFolder:
+    """Return the run of a model's path: the folder itself, or the one that a file lies in; whether it is one or not."""
+    path = pathlib.Path(path)
+    return RunFolder(path if path.is_dir() else path.absolute().parent)

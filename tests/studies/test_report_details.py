@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from drawn_study import CLASSES, GROUPS, IMAGES, NAMES, write_study
 from scipy import stats
 
 from kseg.io.errors import InputError
-from kseg.studies.report_details import found_share, objects_table
+from kseg.studies.report_details import Scored, found_share, objects_table
 from kseg.studies.run_counts import counts_path, read_counts
 from kseg.studies.study_report import report
 
@@ -158,44 +159,32 @@ def test_what_does_not_vary_has_no_interval(tmp_path):
     assert row["models"][1] == {"model": "none", "value": 0.0, "low": None, "high": None}
 
 
+def run_with_objects(images, counts):
+    """What a table of objects reads of a run; counts: (images, 2) or less, small objects of class 0, all and found."""
+    objects = np.zeros((images, 2, 3, 4), np.int64)
+    objects[:, :, 0, 1] = counts
+    return types.SimpleNamespace(
+        objects=objects,
+        swallowed=np.zeros((3, 4), np.int64),
+        size_edges=np.array([100, 1000, 10000]),
+        overlap=np.array(0.5),
+        classes=CLASSES,
+    )
+
+
 @pytest.mark.parametrize("found", range(1, 7))
 def test_a_share_that_is_the_same_everywhere_has_no_interval_either(found):
     """Sums of .4 in float64 differ in their last bit: that is no variance."""
-
-    class Same:
-        objects = np.zeros((6, 2, 3, 4), np.int64)
-        swallowed = np.zeros((3, 4), np.int64)
-        size_edges = np.array([100, 1000, 10000])
-        overlap = np.array(0.5)
-        classes = CLASSES
-
-    Same.objects[:, :, 0, 1] = [7, found]
-    from kseg.studies.report_details import Scored
-
-    scored = Scored({"a": [Same] * 2, "b": [Same] * 2}, np.array([0, 0, 1, 1, 1, 2]), ("x", "y", "z"), True)
+    same = run_with_objects(6, [7, found])
+    scored = Scored({"a": [same] * 2, "b": [same] * 2}, np.array([0, 0, 1, 1, 1, 2]), ("x", "y", "z"), True)
     for row in objects_table(scored)["sizes"]:
         assert [(model["value"], model["low"]) for model in row["models"]] == [(pytest.approx(found / 7), None)] * 2
         assert row["pairs"][0]["low"] is None
 
 
 def test_the_one_run_of_a_fixed_model_is_the_partner_of_each_run_of_another():
-    from kseg.studies.report_details import Scored
-
     random = np.random.default_rng(0)
-
-    def run():
-        class Run:
-            objects = np.zeros((24, 2, 3, 4), np.int64)
-            swallowed = np.zeros((3, 4), np.int64)
-            size_edges = np.array([100, 1000, 10000])
-            overlap = np.array(0.5)
-            classes = CLASSES
-
-        Run.objects[:, 0, 0, 1] = 9
-        Run.objects[:, 1, 0, 1] = random.integers(2, 9, 24)
-        return Run
-
-    fixed, trained = run(), [run() for _ in range(3)]
+    fixed, *trained = [run_with_objects(24, np.stack([np.full(24, 9), random.integers(2, 9, 24)], 1)) for _ in range(4)]
     member = np.repeat(np.arange(12), 2)
     names = tuple(f"drive {i}" for i in range(12))
     rows = {}
@@ -208,14 +197,6 @@ def test_the_one_run_of_a_fixed_model_is_the_partner_of_each_run_of_another():
 
 
 def test_without_objects_in_the_truth_there_are_no_rows(study):
-    class Nothing:
-        objects = np.zeros((2, 2, 3, 4), np.int64)
-        swallowed = np.zeros((3, 4), np.int64)
-        size_edges = np.array([100, 1000, 10000])
-        overlap = np.array(0.5)
-        classes = CLASSES
-
-    from kseg.studies.report_details import Scored
-
-    scored = Scored({"a": [Nothing], "b": [Nothing]}, np.array([0, 1]), ("x", "y"), True)
+    nothing = run_with_objects(2, 0)
+    scored = Scored({"a": [nothing], "b": [nothing]}, np.array([0, 1]), ("x", "y"), True)
     assert objects_table(scored) == {"overlap": 0.5, "sizes": [], "classes": []}
