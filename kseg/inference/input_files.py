@@ -5,7 +5,7 @@ import itertools
 import os
 import pathlib
 
-from kseg.data.datasets.listing import is_left_out, list_stems, one_line_each
+from kseg.data.datasets.listing import OTHER_TYPE, is_left_out, list_stems, one_line_each
 from kseg.io.errors import InputError
 from kseg.io.images import IMAGE_EXTENSIONS
 from kseg.io.text import first_names
@@ -58,8 +58,8 @@ def _in_folder(folder):
     extensions = (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS)
     found, _, problems = list_stems(folder, extensions, str)
     if problems:
-        foreign = [line.removeprefix(f"{cause}: ") for cause, line in problems if cause.startswith("not ")]
-        faults = one_line_each([problem for problem in problems if not problem.cause.startswith("not ")])
+        foreign = [problem.file for problem in problems if problem.cause == OTHER_TYPE]
+        faults = one_line_each([problem for problem in problems if problem.cause != OTHER_TYPE])
         if foreign:
             faults.insert(0, f"of another type: {first_names(foreign, _MOST_NAMES)}")
         raise InputError(

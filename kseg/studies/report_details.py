@@ -184,10 +184,8 @@ def _found_row(scored, counts):
 
 
 def _difference(scored, scores, pair, drawn):
-    """Return the Estimate of a pair's difference; a fixed model's run is the partner of each run of the other."""
-    runs = max(len(scores[model][0]) for model in pair)
-    partners = [intervals.repeated(scores[model], runs) if model in scored.fixed else scores[model] for model in pair]
-    paired = scored.paired or not set(pair).isdisjoint(scored.fixed)
+    """Return the Estimate of a pair's difference."""
+    partners, paired = intervals.partners(scores, pair, scored.fixed, scored.paired)
     return intervals.difference_interval(*partners, drawn, paired=paired)
 
 

@@ -250,7 +250,7 @@ def test_a_model_that_was_not_made_here_scores_what_was_measured_by_hand(camvid,
     and so small a change moves a class of this quantised model by up to .037 and the mean by .003 (the same loop with
     either resizing: .4873 and .4906).
     """
-    file = root.parent / "shared" / "data" / "outside" / "deeplab_mobilenet_edgetpu_slim_cityscapes_quant.tflite"
+    file = camvid.parent / "outside" / "deeplab_mobilenet_edgetpu_slim_cityscapes_quant.tflite"
     if not file.is_file():
         pytest.skip(f"the model from outside is not at {file}")
     source = tmp_path / "source"

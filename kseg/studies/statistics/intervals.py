@@ -217,10 +217,21 @@ def layout_variance(by_group, by_seed, both, groups, runs):
     return variance, max(variance**2 / squares, 1.0)
 
 
-def repeated(scores, runs):
-    """Return the scores of a fixed model's one run, an item of `resampled_scores`, as the partner of each of `runs`."""
-    whole, drawn = scores
-    return np.repeat(whole, runs), np.repeat(drawn, runs, axis=1)
+def partners(scores, pair, fixed, paired):
+    """Return two models' scores as partners in a difference, and whether their runs count one by one.
+
+    Args:
+        scores: of `resampled_scores`. pair: names of two models. paired: run i of all models has the same seed.
+        fixed: the models that were not trained; the one run of such a model is the partner of each run of the other.
+    """
+    runs = max(len(scores[name][0]) for name in pair)
+    found = []
+    for name in pair:
+        whole, drawn = scores[name]
+        if name in fixed:
+            whole, drawn = np.repeat(whole, runs), np.repeat(drawn, runs, axis=1)
+        found.append((whole, drawn))
+    return found, paired or not set(pair).isdisjoint(fixed)
 
 
 def score_interval(scores, groups, level=LEVEL):

@@ -201,21 +201,21 @@ def compare(
     values = {name: linearised(counts) for name, counts in arrays.items()}
     means = {name: whole.mean() for name, (whole, _) in scores.items()}
     pairs = [sorted(pair, key=means.get, reverse=True) for pair in itertools.combinations(models, 2)]
-    partners = {pair: _partners(scores, values, pair, fixed) for pair in map(tuple, pairs)}
-    differences = []
-    for pair in map(tuple, pairs):
-        of_seeds = paired or bool(set(pair) & set(fixed))
-        (first, second), _ = partners[pair]
-        differences.append(intervals.difference_interval(first, second, drawn, paired=of_seeds, level=level))
+    partners = [intervals.partners(scores, pair, fixed, paired) for pair in pairs]
+    differences = [
+        intervals.difference_interval(*of_pair, drawn, paired=of_seeds, level=level) for of_pair, of_seeds in partners
+    ]
     adjusted = holm([difference.p for difference in differences])
     equal = holm([difference.p_equivalent(equivalence) for difference in differences])
     results = []
-    for (first, second), difference, p, p_equivalent in zip(pairs, differences, adjusted, equal, strict=True):
-        alone = tuple(name for name in (first, second) if name in fixed)
-        of_seeds = paired or bool(alone)
-        drawn_scores, drawn_values = partners[first, second]
-        runs = [whole for whole, _ in drawn_scores]
-        shares, needs = _shares_and_budget(*drawn_values, member, of_seeds, equivalence, level, unit)
+    for pair, (of_pair, of_seeds), difference, p, p_equivalent in zip(
+        pairs, partners, differences, adjusted, equal, strict=True
+    ):
+        first, second = pair
+        alone = tuple(name for name in pair if name in fixed)
+        runs = [whole for whole, _ in of_pair]
+        of_images = [np.repeat(values[name], len(runs[0]) if name in fixed else 1, axis=0) for name in pair]
+        shares, needs = _shares_and_budget(*of_images, member, of_seeds, equivalence, level, unit)
         test = chance = None
         if len(alone) < 2:
             test = seed_test(*runs, paired=of_seeds)
@@ -240,19 +240,6 @@ def compare(
             )
         )
     return results
-
-
-def _partners(scores, values, pair, fixed):
-    """Return two models' scores and linearised values, a fixed one's run as the partner of each run of the other."""
-    most = max(len(values[name]) for name in pair)
-    found = []
-    for name in pair:
-        of_runs, of_images = scores[name], values[name]
-        if name in fixed:
-            of_runs = intervals.repeated(of_runs, most)
-            of_images = np.repeat(of_images, most, axis=0)
-        found.append((of_runs, of_images))
-    return [one[0] for one in found], [one[1] for one in found]
 
 
 def _check(models, equivalence, level, fixed):
