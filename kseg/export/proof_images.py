@@ -1,4 +1,4 @@
-"""The images that an export is proved on: the run's own images, photographs, or procedural streets."""
+"""The images that an export is proved on: the run's own images, photographs, or synthetic streets."""
 
 import dataclasses
 import functools
@@ -99,7 +99,7 @@ def images_for(model, path, data=None, images=IMAGES):
     Args:
         model: keras.Model. path: what it was loaded from, or None: a run names its records. data: a record folder or a
             folder of photographs that the user chose, None: the run's records if they are still there, else streets.
-        images: how many to compare on; too few are filled up with procedural streets.
+        images: how many to compare on; too few are filled up with synthetic streets.
     Raises:
         InputError: `data` is neither, or its classes are not the model's.
     """
@@ -113,7 +113,7 @@ def images_for(model, path, data=None, images=IMAGES):
         return found
     height, width = _size_of(model)
     streets = [(f"drawn street {i}", draw_street((1, 0, i), height, width)[0]) for i in range(missing)]
-    where = count_text(missing, "procedural street")
+    where = count_text(missing, "synthetic street")
     if found.images:
         where = f"{found.where} and {where}"
     return dataclasses.replace(found, where=where, images=[*found.images, *streets])

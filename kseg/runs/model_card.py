@@ -75,7 +75,7 @@ def run_card(stored, train_split, scored_split, scores, costs, *, normalization=
 
 def dataset_name(manifest):
     """The dataset as users call it: drawn streets have the classes of Cityscapes and are not Cityscapes."""
-    return "procedural streets" if manifest.options.get("drawn") else manifest.info.name
+    return "synthetic streets" if manifest.options.get("drawn") else manifest.info.name
 
 
 def metadata(library, tags=(), results=()):

@@ -149,7 +149,7 @@ def test_a_file_is_proved_in_a_fresh_process_and_scored_like_its_model(format, r
     kind = EXPORTERS[format].kind
     report = carried_table(path, kind, REPORT)
     assert report["images"] == (
-        "5 images of split val of source, 7 images of split train of source and 9 procedural streets"
+        "5 images of split val of source, 7 images of split train of source and 9 synthetic streets"
     )
     sizes = {(group["height"], group["width"]) for group in report["agreement"]["groups"]}
     assert len(sizes) == 3 and all(height % 32 and width % 32 for height, width in sizes)
@@ -320,7 +320,7 @@ def test_where_images_come_from(records, tmp_path):
     """Those the user names; those of the run, if they are there; streets."""
     model = tiny.brightness_model((32, 48, 3))
     model.layers[1].label_set = {**tiny.LABELS, "name": "train_ids"}
-    assert images_for(model, None, images=2).where == "2 procedural streets"
+    assert images_for(model, None, images=2).where == "2 synthetic streets"
     run = tmp_path / "run"
     run.mkdir()
     (run / "flags.txt").write_text(f"--model=unet\n--data_dir={records}\n")
@@ -328,7 +328,7 @@ def test_where_images_come_from(records, tmp_path):
     assert found.where == "4 images of split val of source" and len(found.split) == 5
     (run / "flags.txt").write_text(f"--model=unet\n--data_dir={tmp_path}/gone\n")
     gone = images_for(model, run / "best.keras", images=4)
-    assert gone.where == "4 procedural streets" and "The run's records are not used" in gone.notes[0]
+    assert gone.where == "4 synthetic streets" and "The run's records are not used" in gone.notes[0]
     photographs = records.parent / "source" / "val" / "images"
     assert images_for(model, run, photographs, 3).where == "3 photographs of folder images"
 

@@ -78,10 +78,10 @@ def test_a_card_is_replaced_and_a_file_of_the_users_stays(tmp_path, splits):
 def test_drawn_streets_are_not_called_cityscapes(tmp_path):
     draw_cityscapes(tmp_path / "source", train=2, val=1, height=48, width=64, workers=1)
     manifest = prepare_dataset("cityscapes", tmp_path / "source", tmp_path / "records", workers=1, progress=False)
-    assert dataset_name(manifest) == "procedural streets"
+    assert dataset_name(manifest) == "synthetic streets"
     assert shown_groups(manifest.splits["train"].names, manifest.drive).by == "image"  # their cities mean nothing
     records = str(tmp_path / "records")
     drawn = Examples(records, "train"), Examples(records, "val")
     scores = Scores.from_confusion_matrix(np.eye(19, dtype=int), drawn[0].label_set.classes, 1)
     text = run_card(STORED, *drawn, scores, COSTS)
-    assert "drawn by a program" in text and "# unet on procedural streets" in text
+    assert "drawn by a program" in text and "# unet on synthetic streets" in text

@@ -12,7 +12,7 @@ from kseg.io.progress import progress_bar
 
 
 def draw_streets(source, *, workers=None, **drawing):
-    """Draw procedural streets in Cityscapes' folder layout, with a progress bar (`synthetic.draw_cityscapes`)."""
+    """Draw synthetic streets in Cityscapes' folder layout, with a progress bar (`synthetic.draw_cityscapes`)."""
     with progress_bar("draw", None, unit="streets") as bar:
 
         def progress(done, total):

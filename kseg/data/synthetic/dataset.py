@@ -19,7 +19,7 @@ CITIES = {"train": ("alderburg", "brookhaven", "cedarstadt", "dunmere"), "val": 
 
 
 def draw_cityscapes(root, *, train=480, val=60, height=128, width=256, seed=0, workers=None, progress=None):
-    """Draws procedural streets into `root` in the exact folder layout of Cityscapes.
+    """Draws synthetic streets into `root` in the exact folder layout of Cityscapes.
 
     leftImg8bit/{split}/{city}/*_leftImg8bit.png, gtFine/{split}/{city}/*_gtFine_{labelIds,instanceIds}.png.
     All 19 training classes occur, rare ones in a third of the streets or more. A frame depends on (seed, split, index,
