@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import fake_study
@@ -361,9 +362,12 @@ def test_a_study_that_was_killed_waits_for_the_run_it_left_and_goes_on(calls, pl
     first.send_signal(signal.SIGKILL)
     first.wait()
     second = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    guard = threading.Timer(120, second.kill)  # if it never says that it waits: a failure, not a test without end
+    guard.start()
     for line in second.stderr:
         if "which an earlier start of this study still trains" in line:
             break
+    guard.cancel()
     (calls.folder / "slow").unlink()
     text, errors = second.communicate(timeout=60)
     assert second.returncode == 0, errors
