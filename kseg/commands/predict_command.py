@@ -12,6 +12,8 @@ Damaged images and videos are named, the others labelled; the exit code is 1 the
 more.
 """
 
+import sys
+
 from absl import flags
 
 from kseg.commands import command_line
@@ -164,16 +166,19 @@ def run(args):
     command_line.require(args, "model", "images", "output")
     from kseg.inference.input_files import list_images
 
-    images, folders = list_images(args.images)
+    inputs = list_images(args.images)
+    for note in inputs.notes:
+        print(note, file=sys.stderr)
     model = command_line.models_of(args.model)
     command_line.check_models(model)
     from kseg.inference.predict import write_label_maps
 
     write_label_maps(
         model,
-        images,
+        inputs.images,
         args.output,
-        folders=folders,
+        folders=inputs.folders,
+        left_out=inputs.left_out,
         wanted=wanted_of(args),
         looks=command_line.looks_of(args),
         batch_size=args.batch_size,

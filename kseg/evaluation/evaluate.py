@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
+from PIL.Image import Image as PillowImage
 
 from kseg.data.labels import IGNORE_LABEL
 from kseg.data.pipeline.load import open_split
@@ -222,8 +223,8 @@ def _pairs(data, count):
                 "from 0)."
             )
         image, label = pair
-        if isinstance(image, (str, os.PathLike)):
-            image = read_image(image)
+        if isinstance(image, (str, os.PathLike, PillowImage)):
+            image = read_image(image, f"image {number} (counted from 0)")
         if isinstance(label, (str, os.PathLike)):
             label = _read_label(label, count)
         yield image, label

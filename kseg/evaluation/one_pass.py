@@ -103,4 +103,11 @@ def _checked_batch(index, images, truths, *stored):
             f"Images must be uint8 RGB (models normalise inside), got {images.dtype} from image {index} (counted from "
             "0) on."
         )
+    (height, width), (rows, columns) = images.shape[1:3], truths.shape[1:]
+    if abs(rows * width - columns * height) > max(height, width, rows, columns):  # more than rounding
+        raise InputError(
+            f"A label must have its image's shape, or that of the image before it was made smaller, got "
+            f"{width}x{height} and {columns}x{rows} for image {index} (counted from 0). Is one of the two rotated "
+            "(EXIF) or cropped?"
+        )
     return images, truths, *stored

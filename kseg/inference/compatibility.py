@@ -36,14 +36,18 @@ def check_classes(model, label_set, data, outputs=None):
     known = label_set_of(model)
     channels = class_count(model)
     count = channels
-    trained_on = ""
+    advice = "Choose the label set that the model was trained on"
     if known:
         count = len(known["classes"])
-        trained_on = f": {known['name']}"
+        advice += f": {known['name']}"
+        if known["name"] == label_set.name:
+            advice = (
+                f"The model was trained on others ({', '.join(known['classes'][:3])}, ...). Choose data of its classes"
+            )
     if count != label_set.num_classes:
         raise InputError(
             f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
-            f"Choose the label set that the model was trained on{trained_on}; or say by a map which class is which."
+            f"{advice}; or say by a map which class is which."
         )
     if known and list(known["classes"]) != list(label_set.classes):
         first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)

@@ -1,16 +1,23 @@
 """What `predict` reads: files, patterns and folders of images and videos."""
 
+import dataclasses
 import glob
 import itertools
 import os
 import pathlib
+import unicodedata
 
-from kseg.data.datasets.listing import OTHER_TYPE, is_left_out, list_stems, one_line_each
+from kseg.data.datasets.listing import is_left_out, walk_files
+from kseg.inference.label_marks import is_label_map
 from kseg.io.errors import InputError
 from kseg.io.images import IMAGE_EXTENSIONS
-from kseg.io.text import first_names
+from kseg.io.text import count_text, first_names
 
 _MOST_NAMES = 3
+_ADVICE = (
+    "Give image or video files, quoted patterns or folders. A pattern finds files, not folders; hidden files and notes "
+    "(.txt, .json, ...) do not count."
+)
 VIDEO_EXTENSIONS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 
 
@@ -19,59 +26,92 @@ def is_video(path):
     return str(path).lower().endswith(VIDEO_EXTENSIONS)
 
 
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What patterns, folders and files give `predict` to do.
+
+    images: (path, name of its label map) of images and videos, sorted. folders: that were walked. left_out: a line for
+    each file in them that is of another type or cannot be opened. notes: lines on files that are no inputs.
+    """
+
+    images: list
+    folders: list
+    left_out: list
+    notes: list
+
+
 def list_images(patterns):
-    """Return (list of (path, name of its label map), folders that were walked) of files, patterns and folders.
+    """Return the Inputs of files, patterns and folders.
 
     A file is itself, even where its name has brackets. Any other text is a pattern, in which ** stands for folders of
     any depth; it leaves out what `kseg.data.datasets.listing` leaves out. A name is the file's without extension. A
-    folder is walked as the readers of datasets walk one, and the names keep the sub-folders: "seq1/0000".
+    folder is walked as the readers of datasets walk one, and the names keep the sub-folders: "seq1/0000". Pictures that
+    kseg itself wrote are no inputs, unless they are named.
 
     Raises:
-        InputError: a pattern that no file matches; a folder without images and videos, or with files that are neither.
+        InputError: a pattern that no file matches; a folder without images and videos.
     """
     images = {}
     folders = []
     unmatched = []
+    left_out = []
+    written = {}
     for pattern in patterns:
-        if os.path.isdir(pattern):
-            folders.append(pattern)
-            found = _in_folder(pattern)
+        if os.path.isfile(pattern):
+            found = {pattern: pathlib.Path(pattern).stem}
         else:
-            found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
+            if os.path.isdir(pattern):
+                folders.append(pattern)
+                found, others = _in_folder(pattern)
+                left_out += others
+            else:
+                found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
+            own = [path for path in found if is_label_map(path)]
+            written |= {os.path.abspath(path): path for path in own}
+            found = {path: name for path, name in found.items() if path not in own}
         if not found:
             unmatched.append(pattern)
         for path, name in found.items():
             images.setdefault(os.path.abspath(path), (path, name))
-    if unmatched:
-        patterns = [pattern for pattern in unmatched if pattern not in folders]
-        empty = [folder for folder in unmatched if folder in folders]
-        faults = [f"No file matches {', '.join(patterns)}."] if patterns else []
-        faults += [f"No image or video is in {', '.join(empty)}."] if empty else []
-        raise InputError(
-            f"{' '.join(faults)} Give image or video files, quoted patterns or folders. A pattern finds files, not "
-            "folders; hidden files and notes (.txt, .json, ...) do not count."
+    notes = []
+    if written:
+        notes.append(
+            f"Left out: {count_text(len(written), 'picture')} that kseg wrote "
+            f"({first_names(list(written.values()), _MOST_NAMES)})."
         )
-    return sorted(images.values()), folders
+    if unmatched:
+        raise InputError(" ".join([*_faults(unmatched, folders), *notes, _ADVICE]))
+    return Inputs(sorted(images.values()), folders, left_out, notes)
+
+
+def _faults(unmatched, folders):
+    patterns = [pattern for pattern in unmatched if pattern not in folders]
+    empty = [folder for folder in unmatched if folder in folders]
+    faults = [f"No file matches {', '.join(patterns)}."] if patterns else []
+    return faults + ([f"No image or video is in {', '.join(empty)}."] if empty else [])
 
 
 def _in_folder(folder):
-    extensions = (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS)
-    found, _, problems = list_stems(folder, extensions, str)
-    if problems:
-        foreign = [problem.file for problem in problems if problem.cause == OTHER_TYPE]
-        faults = one_line_each([problem for problem in problems if problem.cause != OTHER_TYPE])
-        if foreign:
-            faults.insert(0, f"of another type: {first_names(foreign, _MOST_NAMES)}")
-        raise InputError(
-            f"{folder} must hold only images and videos ({', '.join(extensions)}), but it has files "
-            f"{'; '.join(faults)}. Move such files, or give a pattern that leaves them out."
-        )
-    return {path: name for name, path in found.items()}
+    """Return ({path: name} of the images and videos in a folder and the folders in it, a line for each other file)."""
+    found = {}
+    others = []
+    for path in walk_files(folder):
+        if is_left_out(os.path.relpath(path, folder)):
+            continue
+        name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, "/"))
+        extension = extension.lower()
+        if not os.path.isfile(path):
+            others.append(f"{path}: cannot be opened (a link to nothing?)")
+        elif extension in (".heic", ".heif"):
+            others.append(f"{path}: HEIC is not supported; convert to JPEG")
+        elif extension not in (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS):
+            others.append(f"{path}: neither an image nor a video by its name")
+        else:
+            found[path] = unicodedata.normalize("NFC", name)
+    return found, others
 
 
 def _matches(pattern):
-    if os.path.isfile(pattern):
-        return [pattern]
     above = pathlib.Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pathlib.Path(pattern).parts))
     paths = [path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
     return [path for path in paths if not is_left_out(os.path.relpath(path, above))]

@@ -14,12 +14,11 @@ from PIL import Image, PngImagePlugin
 from kseg import __version__
 from kseg.inference.input_files import is_video
 from kseg.inference.label_ids import IDS, check_ids
-from kseg.inference.label_marks import CLASSES_FILE, add_mark
+from kseg.inference.label_marks import CLASSES_FILE, MADE_BY, add_mark
 from kseg.io.errors import InputError
 from kseg.io.files import replacing, write_json, writing
 from kseg.io.images import MAX_TILED_PIXELS, header, large_images_allowed
 
-_MADE_BY = "kseg label map"  # a text in each PNG: the version and the digest of the pixels that kseg wrote
 # Kind of file -> its folder in the output, and its extension where a video is labelled: ids and confidence need a codec
 # that keeps every number (FFV1), colours are for players (H.264).
 KINDS = {
@@ -117,7 +116,7 @@ def check_replaceable(path):
         data = path.read_bytes()
         header(data, str(path), most=MAX_TILED_PIXELS)
         with large_images_allowed(), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            stored = image.info.get(_MADE_BY)
+            stored = image.info.get(MADE_BY)
             picture = np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError):
         pass  # no picture, so not kseg's either
@@ -144,7 +143,7 @@ def save_label_map(path, picture, mark=None):
             it holds (`label_ids.LabelIds`), None if it holds none.
     """
     text = PngImagePlugin.PngInfo()
-    text.add_text(_MADE_BY, f"{__version__} {_digest(picture)}")
+    text.add_text(MADE_BY, f"{__version__} {_digest(picture)}")
     if mark is not None:
         add_mark(text, mark)
     with writing(path.parent):

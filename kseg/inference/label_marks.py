@@ -5,8 +5,23 @@ import io
 import numpy as np
 from PIL import Image
 
+from kseg.io.images import large_images_allowed
+
 CLASSES_FILE = "classes.json"  # beside label maps: their ids with names and colours
+MADE_BY = "kseg label map"  # a text in each PNG: the version and the digest of the pixels that kseg wrote
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _MARK = "kseg ids"  # a text in each PNG: "train", or the dataset's own id of each training id, "7 8 11"
+
+
+def is_label_map(path):
+    """Whether a file is a PNG that `predict` wrote: labels, colours, an overlay, ...; its header is enough."""
+    if not str(path).lower().endswith(".png"):
+        return False
+    try:
+        with large_images_allowed(), Image.open(path, formats=("PNG",)) as image:
+            return MADE_BY in image.info
+    except _UNREADABLE:
+        return False
 
 
 def mark_of(encoded):
@@ -20,7 +35,7 @@ def mark_of(encoded):
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
             text = image.info.get(_MARK)
-    except (OSError, ValueError, SyntaxError, EOFError):
+    except _UNREADABLE:
         return None
     if not isinstance(text, str):
         return None

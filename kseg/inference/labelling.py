@@ -55,16 +55,19 @@ class Labelling:
         self._progress = progress
         self._damaged = []
 
-    def run(self, images, outputs, folder, read):
+    def run(self, images, outputs, folder, read, left_out=()):
         """Label images and videos and write their files.
 
         Args:
             images: (image, name) of each. outputs: {kind: path} of each. folder: of the output. read: function of an
-                image -> its pixels, InputError where it is damaged.
+                image -> its pixels, InputError where it is damaged. left_out: lines on further inputs, which are not
+                read.
         Raises:
             DamagedInputError: inputs that cannot be read, or not to their end; all others were labelled.
         """
         self._note(self._ids.note)
+        for line in left_out:
+            self._leave_out(line)
         if "labels" in self._kinds and (path := save_classes(folder, self._ids.facts)):
             self._say(path)
         jobs = [(image, files) for (image, _), files in zip(images, outputs, strict=True)]
@@ -85,7 +88,8 @@ class Labelling:
                 with video:
                     self._label_video(video, files, bar)
         if self._damaged:
-            count = f"{len(self._damaged)} of {len(images)} inputs are damaged"
+            which = "damaged or no image" if left_out else "damaged"
+            count = f"{len(self._damaged)} of {len(images) + len(left_out)} inputs are {which}"
             raise DamagedInputError("\n".join([f"{count}; what could be labelled is in {folder}:", *self._damaged]))
 
     def _batches(self, jobs, read):
@@ -170,9 +174,9 @@ class Labelling:
         comment = f"kseg label map, ids {self._ids.mark}" if kind == "labels" else f"kseg {kind}"
         return videos.writing_video(path, video.rate, video.time_base, comment)
 
-    def _leave_out(self, error):
-        self._damaged.append(str(error))
-        self._note(f"left out: {error}")
+    def _leave_out(self, why):
+        self._damaged.append(str(why))
+        self._note(f"left out: {why}")
 
     def _note(self, line):
         if self._progress and line:

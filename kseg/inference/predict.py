@@ -8,6 +8,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
+from PIL.Image import Image as PillowImage
 
 from kseg.data.pipeline.examples import Examples
 from kseg.inference import videos
@@ -22,7 +23,7 @@ from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import MEASURES, measuring_predictor
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import StrPath, checked_path, is_url, reading, refuse_inputs
-from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image
+from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image, upright_rgb
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from kseg.inference.label_model import LabelModel
 
     Model = keras.Model | LabelModel | StrPath | collections.abc.Sequence[Any]  # of models
-    Image = np.ndarray | StrPath | bytes
+    Image = np.ndarray | StrPath | bytes | PillowImage
     Images = list[Any] | tuple[Any, ...]  # of Image
     Measured = tuple[np.ndarray, ...]  # labels, and what was asked for of confidence and disagreement
     Ids = Literal["train", "dataset"]
@@ -84,8 +85,8 @@ def predict(
     Args:
         model: keras.Model that gives logits, or what `load_model` takes; or a list of those: the mean of their
             probabilities, an ensemble (`kseg.inference.ensemble.AveragingModel`).
-        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, which are
-            turned as their EXIF orientation says; a list of those gives a list.
+        image: uint8 array (H, W, 3) RGB, a path, or the bytes of a PNG, JPEG, WebP, TIFF or BMP file, or an image that
+            Pillow opened. All but arrays are turned as their EXIF orientation says. A list of those gives a list.
         tile, scales, flip: how often, and how, the model looks at the image: `kseg.inference.looks.Looks`.
         return_confidence: give the probability of each pixel's class too.
         return_disagreement: of an ensemble: give how far its models disagree at each pixel too, in nats
@@ -152,12 +153,13 @@ def predict_files(model, paths, output, **options):
     return write_label_maps(model, [(path, path.stem) for path in paths], output, **options)
 
 
-def write_label_maps(model, images, output, *, folders=(), wanted=USUAL, looks=ONE_LOOK, **options):
+def write_label_maps(model, images, output, *, folders=(), left_out=(), wanted=USUAL, looks=ONE_LOOK, **options):
     """Do what `predict_files` does, under given names.
 
     Args:
         images: list of (path, name): NAME.png and color/NAME.png are written, and a name may hold folders ("seq1/0").
-        folders: that were walked for them; no output may lie in one. wanted: which files are written, with which ids.
+        folders: that were walked for them; no output may lie in one. left_out: lines on files in them that are neither
+            images nor videos, which count as damaged. wanted: which files are written, with which ids.
         looks: Looks. model, output: as in `predict_files`. options: batch_size and progress of `labelling.Labelling`.
     Returns:
         list of the label maps' paths (of the first kind of file that is wanted).
@@ -173,7 +175,7 @@ def write_label_maps(model, images, output, *, folders=(), wanted=USUAL, looks=O
         videos.check_installed()
     labelling = Labelling(model, wanted=wanted, looks=looks, **options)
     most = _most_pixels(looks)
-    labelling.run(images, written, pathlib.Path(output), lambda path: read_image(path, most=most))
+    labelling.run(images, written, pathlib.Path(output), lambda path: read_image(path, most=most), left_out)
     return [files[wanted.kinds[0]] for files in written]
 
 
@@ -214,7 +216,9 @@ def _checked_outputs(images, output, wanted, inputs):
 
 
 def read_image(image, name="the image", most=MAX_PIXELS):
-    """Return uint8 (H, W, 3) RGB, upright, of an array, a path or the bytes of a file; ValueError for anything else.
+    """Return uint8 (H, W, 3) RGB, upright, of an array, a path, the bytes of a file or Pillow's image.
+
+    ValueError for anything else.
 
     name: what errors call an array or bytes. most: pixels that a file may have.
     """
@@ -225,12 +229,16 @@ def read_image(image, name="the image", most=MAX_PIXELS):
         return decode_image(encoded, str(image), most=most)[0]
     if isinstance(image, (bytes, bytearray)):
         return decode_image(bytes(image), name, most=most)[0]
+    if isinstance(image, PillowImage):
+        return upright_rgb(image, name)
     try:
-        image = np.asarray(image)
+        array = np.asarray(image)
     except ValueError as error:  # NumPy's own, of lists of several lengths
         raise InputError(
             f"An image must be uint8 (H, W, 3) RGB, got {type(image).__name__} for {name}: {error}."
         ) from error
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {image.dtype} of shape {image.shape} for {name}.")
-    return image
+    if array.dtype == object:
+        raise InputError(f"An image must be a path or uint8 (H, W, 3) RGB, got {type(image).__name__} for {name}.")
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {array.dtype} of shape {array.shape} for {name}.")
+    return array

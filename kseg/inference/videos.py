@@ -14,7 +14,7 @@ from kseg.io.errors import InputError
 from kseg.io.files import reading, replacing, writing
 
 _DEFAULT_RATE = fractions.Fraction(25)  # where a file does not say how many frames a second it has
-_SLACK = fractions.Fraction(1, 2)  # seconds that a file may end before what its header says
+_SLACK = fractions.Fraction(1, 2)  # seconds that a file may end before what its header says, if FFmpeg finds no error
 _CODECS = {
     ".mp4": ("libx264", {"crf": "18", "preset": "veryfast"}),
     ".mkv": ("ffv1", {"level": "3", "slicecrc": "1"}),  # keeps every number
@@ -62,12 +62,16 @@ class VideoReader:
         self.problem = ""
         self._lost = 0  # packets
         self._resized = False
+        self._opened = contextlib.ExitStack()
+        self._errors = []
 
     def __enter__(self):
+        self._opened.callback(self._container.close)
+        self._errors = self._opened.enter_context(_logged_errors())
         return self
 
     def __exit__(self, *error):
-        self._container.close()
+        self._opened.close()
 
     def read(self):
         """Give every frame that can be decoded: (uint8 (H, W, 3) RGB, upright; its time; how long it is shown).
@@ -77,7 +81,7 @@ class VideoReader:
         """
         step = max(1, round(1 / (self.rate * self.time_base)))
         count = corrupt = 0
-        first = shape = None
+        first = shape = gap = None
         time = end = -1
         for frame in self._decoded():
             pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
@@ -89,12 +93,14 @@ class VideoReader:
                 break
             given = time + step if frame.pts is None else frame.pts - first
             time = max(given, time + 1)
+            if gap is None and count and time > end + step / 2:
+                gap = (end * self.time_base, time * self.time_base)
             duration = frame.duration or step
             end = time + duration
             corrupt += frame.is_corrupt
             count += 1
             yield np.ascontiguousarray(pixels), time, duration
-        self._judge(count, corrupt, max(end, 0) * self.time_base)
+        self._judge(count, corrupt, max(end, 0) * self.time_base, gap)
 
     def _decoded(self):
         """Give the frames of all packets that decode, also of those after one that does not."""
@@ -118,12 +124,18 @@ class VideoReader:
         with contextlib.suppress(av.FFmpegError):
             yield from self._stream.decode(None)
 
-    def _judge(self, count, corrupt, seconds):
+    def _judge(self, count, corrupt, seconds, gap):
+        """Set `problem`. A gap, or an end somewhat early, is damage only beside an error of FFmpeg: phones pause."""
         faults = []
+        read = {self._container.format.name, self._stream.codec_context.name}
+        errors = any(source in read for _, source, _ in self._errors)
+        step = 1 / fractions.Fraction(self.rate)
         if self._resized:
             faults.append(f"its frames change their size after {float(seconds):.1f} s")
-        elif self._seconds and seconds < self._seconds - _SLACK:
+        elif self._seconds and seconds < self._seconds - (step / 2 if errors else _SLACK):
             faults.append(f"it ends after {float(seconds):.1f} of {float(self._seconds):.1f} s")
+        if errors and gap:
+            faults.append(f"frames between {float(gap[0]):.1f} and {float(gap[1]):.1f} s are lost")
         if self._lost or corrupt:
             faults.append("some of its frames are damaged")
         if not count and not faults:
@@ -131,6 +143,25 @@ class VideoReader:
         if faults:
             of_all = f" of {self.frames}" if self.frames >= count else ""
             self.problem = f"{self.path}: {' and '.join(faults)}; {count}{of_all} frames were labelled"
+
+
+@contextlib.contextmanager
+def _logged_errors():
+    """Give the list of (level, source, text) that FFmpeg's log gets of errors, from now on to the end of the block.
+
+    FFmpeg skips what it cannot read in a container, and says so nowhere else.
+    """
+    import av.logging
+
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # which holds a message back until the next one, of another file
+    try:
+        with av.logging.Capture(local=False) as errors:
+            yield errors
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
 
 
 def count_frames(path):

@@ -17,9 +17,10 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kseg.io.errors import InputError
+from kseg.io.text import count_text, first_names
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LABEL_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")  # of formats that keep every number
@@ -182,15 +183,28 @@ def decode_image(data: bytes, what: str, upright: bool = True, most: int = MAX_P
         ValueError: "WHAT: why" if it cannot be read.
     """
     image = _open(data, what, most)
-    turned = _upright(image, data, upright)
+    return _rgb(image, _upright(image, data, upright), what), _kept_format(image)
+
+
+def upright_rgb(image: Image.Image, what: str) -> np.ndarray:
+    """Return uint8 RGB (H, W, 3) of Pillow's image, rotated as its EXIF says; ValueError as of `decode_image`."""
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except _BROKEN as error:
+        raise InputError(f"{what}: truncated or damaged ({error})") from None
+    return _rgb(image, turned, what)
+
+
+def _rgb(image: Image.Image, turned: Image.Image, what: str) -> np.ndarray:
+    """Return uint8 RGB (H, W, 3) of an upright image; image: as it was opened."""
     if image.mode in _GREY_16 and _tiff(image, _TIFF_PHOTOMETRIC, 1) == 1:
         grey = (np.asarray(turned) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2), _kept_format(image)
+        return np.repeat(grey[..., None], 3, axis=2)
     if image.mode not in _IMAGE_MODES:
         raise InputError(f"{what}: pixel mode {image.mode} is not supported; convert it to 8-bit RGB")
     if turned.mode != "RGB":  # Pillow would copy it
         turned = turned.convert("RGB")
-    return np.asarray(turned), _kept_format(image)
+    return np.asarray(turned)
 
 
 def _tiff(image: Image.Image, tag: int, default):
@@ -229,7 +243,11 @@ def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarr
         raise InputError(f"{what}: labels must be 8-bit ids, got mode {mode}{hint}")
     wrong = ~np.isin(numbers, range(256))
     if wrong.any():
-        raise InputError(f"{what}: labels must be ids of 0..255, got {numbers[wrong][0]} in {wrong.sum()} pixels")
+        values, counts = np.unique(numbers[wrong], return_counts=True)
+        shown = first_names(
+            [f"{value} in {count_text(n, 'pixel')}" for value, n in zip(values, counts, strict=True)], 3
+        )
+        raise InputError(f"{what}: labels must be ids of 0..255, got {shown}")
     ids = numbers.astype(np.uint8)
     if mode == "L" and bits in (2, 4) and image.format != "BMP":
         ids = ids // (255 // (2**bits - 1))  # Pillow stretches grey to 0..255

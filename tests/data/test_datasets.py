@@ -97,6 +97,19 @@ def make_tutorial(root, splits=("train", "val", "test")):
     return root
 
 
+def test_a_folder_whose_classes_are_others_is_not_camvid(tmp_path):
+    root = make_camvid(tmp_path)
+    names = [camvid.info().id_names[i] for i in range(11)]
+    for classes in (names, ["road", *names[1:]]):
+        rows = [{"id": i, "name": name} for i, name in enumerate(classes)]
+        (root / "classes.json").write_text(json.dumps({"classes": rows}))
+        if classes == names:
+            assert len(camvid.read(root).splits["train"]) > 0
+        else:
+            with pytest.raises(ValueError, match=r"other classes than CamVid's \(road, .*dataset=folder"):
+                camvid.read(root)
+
+
 def test_camvid_as_the_tutorial_has_it(tmp_path):
     source = camvid.read(make_tutorial(tmp_path))
     assert {name: len(frames) for name, frames in source.splits.items()} == {"train": 3, "val": 3, "test": 3}
@@ -193,13 +206,24 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "void": [1, 2]}', "at least 2 classes"),
         ('{"classes": [{"id": 1, "name": "a"}]}', 'got 1. .*List the background as a class: {"id": 0, "name": "back'),
         ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "needs its own name, 'a' is there 2 times"),
-        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": 2}]}', '"classes" must be a list'),
-        ('{"classes": [{"id": 1, "name": "a", "void": 1}]}', '"classes" must be a list'),
+        ('{"classes": {"id": 1, "name": "a"}}', '"classes" must be a list'),
+        ('{"classes": ["road"]}', r'class 0 of the list \(counted from 0\): it must be {"id": 0, .*}, got "road"'),
+        ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": 2}]}', r'class 1 .*: "name" must be .*"name": 2}\.'),
+        ('{"classes": [{"id": 1}]}', '"name" must be a line of text'),
+        ('{"classes": [{"id": 1, "name": ""}]}', '"name" must be a line of text'),
+        (r'{"classes": [{"id": 1, "name": "a\nb"}]}', '"name" must be a line of text'),
+        ('{"classes": [{"id": 1, "name": "a "}]}', "neither begins nor ends with a space"),
+        (
+            '{"classes": [{"id": 1, "name": "a", "colour": [1, 2, 3]}]}',
+            "unknown keys colour; known: id, name, color, void",
+        ),
+        ('{"classes": [{"id": 1, "name": "a", "void": 1}]}', '"void" must be true or false'),
         ('{"classes": [{"id": true, "name": "a"}]}', "whole numbers of 0..255"),
         ('{"classes": [{"id": [1], "name": "a"}]}', "whole numbers of 0..255"),
         ('{"classes": [{"id": 1, "name": "a", "color": 5}]}', "three whole numbers"),
         ('{"classes": [{"id": 1, "name": "a", "color": [1, 2, 256]}]}', "three whole numbers"),
-        ('{"classes": [{"id": 1, "name": "a"}], "void": 1}', "whole numbers of 0..255"),
+        ('{"classes": [{"id": 1, "name": "a"}], "void": 1}', r'"void" must be a list .* such as \[255\], got 1'),
+        ('{"classes": [{"id": 1, "name": "a"}], "void": ["255"]}', r"\"void\" must be a list .*, got \['255'\]"),
         ('{"classes": [{"id": 1, "name": "a"}], "labels": ["ids"]}', '"ids" or "color"'),
         ('{"classes": [{"id": 1, "name": "a"}], "name": 3}', '"name" must be text'),
         ("[" * 100_000, "not JSON"),

@@ -58,6 +58,17 @@ def test_a_bad_pair_is_named_by_its_number():
             kseg.evaluate(brightness_model(), [good, good, bad])
 
 
+def test_a_label_of_another_shape_is_refused_and_one_that_was_not_made_smaller_is_not():
+    image, label = np.zeros((8, 13, 3), np.uint8), np.zeros((8, 13), np.uint8)
+    for wrong in (label.T, label[::2], label[:5], label[:, :6]):
+        with pytest.raises(
+            kseg.InputError, match=rf"got 13x8 and {wrong.shape[1]}x{wrong.shape[0]} for image 1 .*EXIF"
+        ):
+            kseg.evaluate(brightness_model(), [(image, label), (image, wrong)])
+    for larger in (np.zeros((16, 26), np.uint8), np.zeros((16, 27), np.uint8)):  # 27 halved is 13.5
+        assert kseg.evaluate(brightness_model(), [(image, larger)]).pixel_accuracy == 1
+
+
 def test_an_image_of_a_list_is_named_by_its_number():
     image = np.zeros((4, 4, 3), np.uint8)
     for bad in (b"no image", image[..., 0], image / 255, [[1, 2], [3]]):
@@ -122,6 +133,15 @@ def test_outputs_beyond_the_classes_are_false_negatives(records, tmp_path):
 def test_classes_must_fit(records):
     with pytest.raises(ValueError, match="model has 4 classes, label set train_ids .* has 3"):
         kseg.evaluate(brightness_model(classes=4), records)
+    model = brightness_model(classes=4)
+    names = ["road", "car", "sky", "bus"]
+    for name, advice in (
+        ("all_ids", "the model was trained on: all_ids"),
+        ("train_ids", r"on others \(road, car, sky, .*of its classes"),
+    ):
+        model.layers[1].label_set = {"name": name, "classes": names, "palette": [[0, 0, 0]] * 4}
+        with pytest.raises(ValueError, match=f"model has 4 classes, .*{advice}; or say by a map"):
+            kseg.evaluate(model, records)
     model = brightness_model()
     model.layers[1].label_set = {"name": "train_ids", "classes": ["road", "bus", "sky"], "palette": [[0, 0, 0]] * 3}
     with pytest.raises(ValueError, match="'bus' against 'car'"):
@@ -196,7 +216,7 @@ def test_predict_takes_arrays_paths_bytes_and_lists(tmp_path):
     Image.fromarray(images[0]).save(path)
     model = brightness_model()
     expected = [np.digitize(image.mean(-1), [90, 160]) for image in images]
-    for image in (images[0], path, str(path), path.read_bytes()):
+    for image in (images[0], path, str(path), path.read_bytes(), Image.open(path), Image.fromarray(images[0])):
         got = kseg.predict(model, image)
         assert got.dtype == np.uint8 and np.array_equal(got, expected[0])
     both = kseg.predict(model, images)
@@ -209,6 +229,21 @@ def test_predict_refuses_what_is_no_image(tmp_path):
         kseg.predict(model, np.zeros((4, 4, 3)))
     with pytest.raises(ValueError, match="not a PNG, JPEG, WebP, TIFF or BMP"):
         kseg.predict(model, b"GIF89a")
+    with pytest.raises(ValueError, match="a path or uint8 .* got NoneType for the image"):
+        kseg.predict(model, None)
+
+
+def test_pillows_image_is_turned_as_its_file(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown a quarter turn clockwise
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    pixels[:, :4] = 255  # the left third becomes the upper one
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    path, opened = tmp_path / "a.png", Image.open(tmp_path / "a.png")
+    expected = kseg.predict(brightness_model(), path)
+    assert expected.shape == (12, 8) and (expected[:4] == 2).all() and (expected[4:] == 0).all()
+    np.testing.assert_array_equal(kseg.predict(brightness_model(), opened), expected)
+    assert kseg.evaluate(brightness_model(), [(opened, expected)]).pixel_accuracy == 1
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import kseg
 from kseg.data.datasets import cityscapes
 from kseg.inference.input_files import list_images
 from kseg.inference.label_ids import label_ids
+from kseg.inference.label_map_files import KINDS, output_paths
 from kseg.inference.predict import predict_files
 from kseg.io.errors import InputError, MissingFileError
 
@@ -117,7 +118,7 @@ def test_a_file_in_place_of_a_folder_is_refused_before_anything_is_written(run_f
 
 def stems(*patterns):
     """{path: name} that --images gives here."""
-    return {str(path): name for path, name in list_images(patterns)[0]}
+    return {str(path): name for path, name in list_images(patterns).images}
 
 
 @pytest.fixture
@@ -154,18 +155,57 @@ def test_a_wildcard_leaves_out_what_lies_beside_images(tree):
 def test_a_folder_keeps_its_sub_folders(tree):
     expected = {f"p/{name}": name.rpartition(".")[0] for name in tree}
     assert stems("p") == stems("p", "p/a.jpg", "./p/*") == expected  # each file once
-    assert list_images(["p"])[1] == ["p"]
+    assert list_images(["p"]).folders == ["p"]
 
 
-def test_a_folder_with_files_that_are_no_images_is_refused(tree):
+def test_files_of_a_folder_that_are_no_images_are_named_and_the_others_taken(tree):
     pathlib.Path("p/seq1/clip.mp4").touch()  # a video is welcome
-    assert stems("p")["p/seq1/clip.mp4"] == "seq1/clip"
-    pathlib.Path("p/seq1/clip.gif").touch()
-    pathlib.Path("p/weights.keras").touch()
-    wanted = r"p must hold only images and videos \(.png, .*\), but it has files of another type: \S+, \S+\. "
-    with pytest.raises(InputError, match=wanted) as error:
-        list_images(["p"])
-    assert "p/seq1/clip.gif" in str(error.value) and "p/weights.keras" in str(error.value)
+    for name in ("clip.gif", "IMG_1.HEIC", "plain"):
+        pathlib.Path("p/seq1", name).touch()
+    pathlib.Path("p/seq1/gone.png").symlink_to("nowhere.png")
+    inputs = list_images(["p"])
+    assert {path for path, _ in inputs.images} == {f"p/{name}" for name in (*tree, "seq1/clip.mp4")}
+    assert inputs.left_out == [
+        "p/seq1/IMG_1.HEIC: HEIC is not supported; convert to JPEG",
+        "p/seq1/clip.gif: neither an image nor a video by its name",
+        "p/seq1/gone.png: cannot be opened (a link to nothing?)",
+        "p/seq1/plain: neither an image nor a video by its name",
+    ]
+
+
+def test_the_rest_of_a_folder_is_labelled(run_folder, tmp_path, call_script):
+    photograph(tmp_path / "p" / "IMG_1.png")
+    (tmp_path / "p" / "IMG_1.gif").write_bytes(b"GIF89a")
+    arguments = (f"--model={run_folder}", f"--images={tmp_path}/p", f"--output={tmp_path}/out")
+    code, _, error = call_script("predict", *arguments)
+    assert code == 1 and "1 of 2 inputs are damaged or no image" in error and "IMG_1.gif: neither" in error
+    assert (tmp_path / "out" / "IMG_1.png").exists()
+
+
+def test_a_photograph_and_a_video_may_share_a_name(tree):
+    pathlib.Path("p/seq1/0.MOV").touch()  # a Live Photo
+    images = [(path, name) for path, name in list_images(["p"]).images if "seq1" in path]
+    assert images == [("p/seq1/0.MOV", "seq1/0"), ("p/seq1/0.jpg", "seq1/0")]
+    assert len(output_paths(images, pathlib.Path("out"), KINDS)) == 2
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png would both be written to out/a\.png"):
+        output_paths([("a.jpg", "a"), ("a.png", "a")], pathlib.Path("out"), ("labels",))
+
+
+def test_pictures_that_kseg_wrote_are_no_inputs_unless_they_are_named(run_folder, tmp_path, monkeypatch, call_script):
+    monkeypatch.chdir(tmp_path)
+    photograph(tmp_path / "p" / "a.png")
+    arguments = (f"--model={run_folder}", "--write=labels,color,overlay")
+    assert call_script("predict", *arguments, "--images=p/a.png", "--output=p/labels")[0] == 0
+    for pattern in ("p", "p/**"):
+        inputs = list_images([pattern])
+        assert [path for path, _ in inputs.images] == ["p/a.png"]
+        assert inputs.notes[0].startswith("Left out: 3 pictures that kseg wrote (p/labels/")
+    assert [path for path, _ in list_images(["p/labels/a.png"]).images] == ["p/labels/a.png"]
+    with pytest.raises(InputError, match=r"No image or video is in p/labels\. Left out: 3 pictures that kseg wrote"):
+        list_images(["p/labels"])
+    code, _, error = call_script("predict", *arguments, "--images=p", "--output=out")
+    assert code == 0 and "Left out: 3 pictures" in error
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png"]
 
 
 def test_every_pattern_that_matches_nothing_is_named(tree):

@@ -1,5 +1,6 @@
 """Videos: each frame is labelled as the photograph it is, at its own time; damage is told, and labelled up to there."""
 
+import re
 import struct
 import sys
 from fractions import Fraction
@@ -128,6 +129,27 @@ def test_a_damaged_video_is_labelled_as_far_as_it_goes(name, model, tmp_path):
     else:
         assert 20 < count < 45
     assert len(read_video(tmp_path / "out" / "whole.mkv")[0]) == 60
+
+
+def test_frames_that_the_container_lost_are_missed(tmp_path):
+    """A codec whose frames stand alone: no frame is damaged, some are gone. A phone's pauses are no fault."""
+    whole = write_video(tmp_path / "whole.mkv", range(0, 1600, 40), codec="ffv1", noise=20)
+    data = bytearray(whole.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4000] = bytes(4000)
+    (tmp_path / "hole.mkv").write_bytes(data)
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 98 // 100])  # less than half a second is lost
+    write_video(tmp_path / "pauses.mkv", [0, 40, 80, 2000, 2040, 9000], codec="ffv1")
+    problems = {}
+    for name in ("hole", "cut", "whole", "pauses"):
+        with VideoReader(tmp_path / f"{name}.mkv") as video:
+            count = sum(1 for _ in video.read())
+            problems[name] = video.problem
+    assert problems["whole"] == problems["pauses"] == ""
+    found = re.search(r"frames between (\d\.\d) and (\d\.\d) s are lost; (\d+) of 40 frames", problems["hole"])
+    assert found and float(found[1]) < float(found[2]) and 25 < int(found[3]) < 40
+    assert re.search(r"it ends after 1\.\d of 1\.6 s", problems["cut"])
+    assert count == 6
 
 
 def test_what_is_no_video_is_left_out(model, tmp_path, call_script):

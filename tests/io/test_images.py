@@ -55,6 +55,7 @@ def test_orientations_are_those_of_exif(kind, number):
     shown = images.decode_image(data, "x")[0]
     assert shown.shape == ((32, 16, 3) if number >= 5 else (16, 32, 3))
     assert shown[CORNERS[number]].max() < 100
+    np.testing.assert_array_equal(images.upright_rgb(Image.open(io.BytesIO(data)), "x"), shown)
     assert sorted(shown[r, c].min() > 200 for r in (0, -1) for c in (0, -1)) == [False, True, True, True]
     if kind != "TIFF":  # Pillow turns it by itself
         assert images.orientation(data, "x") == number
@@ -119,6 +120,10 @@ REFUSED_LABELS = {
     "webp": (saved(np.dstack([IDS] * 3), "WEBP"), "got WEBP, which changes ids"),
     "tiff_jpeg": (saved(IDS, "TIFF", compression="jpeg"), "a compression that changes ids"),
     "beyond": (saved(IDS.astype(np.uint16) * 200, "PNG"), rf"ids of 0..255, got 400 in {(IDS == 2).sum()} pixels"),
+    "two beyond": (
+        saved(IDS.astype(np.uint16) * 300, "PNG"),
+        rf"got 300 in {(IDS == 1).sum()} pixels, 600 in {(IDS == 2).sum()} pixels",
+    ),
     "negative": (saved(IDS.astype(np.int32) - 1, "TIFF"), "ids of 0..255, got -1"),
     "fraction": (saved(IDS.astype(np.float32) / 2, "TIFF"), "ids of 0..255, got 0.5"),
     "nan": (saved(np.full((H, W), np.nan, np.float32), "TIFF"), "ids of 0..255, got nan"),

@@ -1,8 +1,11 @@
 """CamVid in the SegNet tutorial's 11 classes (Brostow et al. 2009; Badrinarayanan et al. 2017)."""
 
-from kseg.data.datasets.image_folders import read_split_folders
+import os
+
+from kseg.data.datasets.image_folders import read_classes, read_split_folders
 from kseg.data.datasets.listing import Source
 from kseg.data.labels import DatasetInfo, label_set_of
+from kseg.io.errors import InputError
 
 _IDS = (
     ("Sky", (128, 128, 128)),
@@ -44,5 +47,14 @@ def read(source) -> Source:
 
     Raises:
         FileNotFoundError: the folder, or train/ or val/ in it, is not there.
+        ValueError: a classes.json says that the ids are other classes.
     """
-    return read_split_folders(source, info(), ("train", "val"))
+    known = info()
+    if os.path.isfile(path := os.path.join(source, "classes.json")):
+        own = read_classes(path)[0].label_set().classes
+        if own != known.label_set().classes:
+            raise InputError(
+                f"{path} names other classes than CamVid's ({', '.join(own[:3])}, ...). "
+                "Prepare a folder of your own with --dataset=folder."
+            )
+    return read_split_folders(source, known, ("train", "val"))

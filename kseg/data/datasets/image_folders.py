@@ -263,17 +263,21 @@ def _parse(data, name: str):
         raise InputError(f'"name" must be text, got {name!r}.')
     if encoding not in ("ids", "color"):
         raise InputError(f'"labels" must be "ids" or "color", got {encoding!r}.')
-    if not isinstance(rows, list) or not rows or not all(map(_is_class, rows)):
+    if not isinstance(rows, list) or not rows:
         raise InputError('"classes" must be a list of {"id": 0, "name": "road", "color": [128, 64, 128]}.')
+    for number, row in enumerate(rows):
+        if fault := _fault_of(row):
+            raise InputError(f"class {number} of the list (counted from 0): {fault}, got {json.dumps(row)[:100]}.")
     if encoding == "color" and not all("color" in r for r in rows):
         raise InputError('with "labels": "color" every class needs a "color".')
     if encoding == "ids" and not all("id" in r for r in rows):
         raise InputError('every class needs an "id", the number in the label files.')
     ids = [r.get("id", i) for i, r in enumerate(rows)]
     void = data.get("void", [])
-    whole = isinstance(void, list) and all(type(i) is int and 0 <= i <= 255 for i in (*ids, *void))
-    if not whole or len(set(ids)) < len(ids):
-        raise InputError(f'ids must be different whole numbers of 0..255, got {ids}, "void" {void}.')
+    if not isinstance(void, list) or not all(map(_is_id, void)):
+        raise InputError(f'"void" must be a list of whole numbers of 0..255, such as [255], got {void!r}.')
+    if not all(map(_is_id, ids)) or len(set(ids)) < len(ids):
+        raise InputError(f"ids must be different whole numbers of 0..255, got {ids}.")
     palette = [r.get("color", _default_colour(i)) for i, r in enumerate(rows)]
     for colour in palette:
         if not _is_colour(colour):
@@ -283,9 +287,22 @@ def _parse(data, name: str):
     return *_make_info(name, rows, ids, palette, void, encoding), drawn
 
 
-def _is_class(row) -> bool:
-    named = isinstance(row, dict) and isinstance(row.get("name"), str) and row["name"]
-    return bool(named) and isinstance(row.get("void", False), bool)
+def _fault_of(row) -> str:
+    """Return what is wrong with the keys, the name or "void" of a row of "classes"; "" if nothing is."""
+    if not isinstance(row, dict):
+        return 'it must be {"id": 0, "name": "road", "color": [128, 64, 128]}'
+    if unknown := row.keys() - {"id", "name", "color", "void"}:
+        return f"unknown keys {', '.join(sorted(unknown))}; known: id, name, color, void"
+    name = row.get("name")
+    if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
+        return '"name" must be a line of text that neither begins nor ends with a space'
+    if not isinstance(row.get("void", False), bool):
+        return '"void" must be true or false'
+    return ""
+
+
+def _is_id(value) -> bool:
+    return type(value) is int and 0 <= value <= 255
 
 
 def _is_colour(value) -> bool:

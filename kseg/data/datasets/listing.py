@@ -20,7 +20,6 @@ from kseg.io.zips import DAMAGED, read_member
 MAX_BYTES = 8 * codec.MAX_PIXELS  # of an image file: room for the largest that is decoded, as 16-bit RGBA
 _NO_IMAGES = (".txt", ".md", ".db", ".ini", ".json", ".xml", ".csv", ".yaml", ".yml")  # notes that lie beside images
 _NO_FOLDERS = ("__MACOSX", "@eaDir")  # what a Mac's zip and a network disk add; names with a dot in front are left too
-OTHER_TYPE = "a file of another type"  # the cause of a Problem
 Reference = str | tuple[str, str]  # a path, or (zip path, member): plain values, so that they travel to other processes
 
 
@@ -98,18 +97,17 @@ class Source:
 
 
 class Problem(NamedTuple):
-    """One thing wrong: what problems of its kind share, a line that names the file, and the file where it is alone."""
+    """One thing wrong: what problems of its kind share, and a line that names the file."""
 
     cause: str
     line: str
-    file: str = ""
 
 
 def one_line_each(problems: Iterable[Problem]) -> list[str]:
     """Return a line for each cause, in order of first occurrence: its first problem, and how many more."""
     of_cause: dict[str, list[str]] = {}
-    for problem in problems:
-        of_cause.setdefault(problem.cause, []).append(problem.line)
+    for cause, line in problems:
+        of_cause.setdefault(cause, []).append(line)
     return [lines[0] + (f" (and {len(lines) - 1} more like it)" if lines[1:] else "") for lines in of_cause.values()]
 
 
@@ -194,9 +192,8 @@ def list_stems(folder: str, extensions: tuple[str, ...], show, advice: Mapping[s
             problems.append(Problem("no file", f"cannot be read: {show(path)}"))
         elif extension.lower() not in extensions:
             unusable.add(name)
-            advised = (advice or {}).get(extension.lower())
-            why = advised or f"not {' or '.join(extensions)}"
-            problems.append(Problem(advised or OTHER_TYPE, f"{why}: {show(path)}", show(path)))
+            why = (advice or {}).get(extension.lower(), f"not {' or '.join(extensions)}")
+            problems.append(Problem(why, f"{why}: {show(path)}"))
         elif name in found:
             alike = os.path.splitext(found[name])[0] == os.path.splitext(path)[0]
             why = "two files with one name" + ("" if alike else ", its letters in two Unicode forms")
