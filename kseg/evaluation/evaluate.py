@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import os
 import pathlib
-import warnings
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -24,7 +23,7 @@ from kseg.inference.label_model import class_names, reads_of
 from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks
 from kseg.inference.predict import read_image
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, warn_user
 from kseg.io.files import StrPath, checked_path, reading
 from kseg.io.images import decode_label
 
@@ -150,10 +149,9 @@ def evaluate(
         pairs = _pairs(data, len(class_names(model)))
         scores = chosen.score(model, pairs, progress=progress, **options)
         if scores.out_of_range:
-            warnings.warn(
+            warn_user(
                 f"{scores.out_of_range} pixels have a label that is neither a training id of the model nor "
-                f"{IGNORE_LABEL}: they are in no score. If the labels hold a dataset's own ids, make records of it.",
-                stacklevel=2,
+                f"{IGNORE_LABEL}: they are in no score. If the labels hold a dataset's own ids, make records of it."
             )
         return with_reads(scores, model)
     model, source = open_for(model, data, split, label_set, label_space, class_map)

@@ -10,7 +10,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import warnings
 from typing import Any, Literal
 
 import keras
@@ -26,7 +25,7 @@ from kseg.export.serving import compute_dtype, in_float32
 from kseg.inference.model_paths import model_files
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of, model_in
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, warn_user
 from kseg.io.files import (
     StrPath,
     check_own,
@@ -108,7 +107,7 @@ def export_model(
     model, facts = checked_model(model, label_set)
     unfinished = unfinished_run(source)
     if unfinished:
-        warnings.warn(f"The run {unfinished} has not finished: its model is as training left it.", stacklevel=2)
+        warn_user(f"The run {unfinished} has not finished: its model is as training left it.")
     if images is None:
         images = images_for(model, source, data_dir, QUICK_IMAGES if quick else IMAGES)
     if not facts.get("ids") and images.split is not None:

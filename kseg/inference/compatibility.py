@@ -9,7 +9,7 @@ import numpy as np
 from kseg.inference.finite import first_not_finite
 from kseg.inference.label_model import class_count, label_set_of
 from kseg.inference.loading import check_shapes
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, warn_user
 from kseg.layers.preprocessing import check_divides, preprocess_layer
 
 MAX_CLASSES = 255  # ids that a label map of 8 bits tells from void
@@ -65,7 +65,7 @@ def check_classes(model, label_set, data, outputs=None):
 def warn_of_other_records(model, manifest, data, who="The model"):
     """Warn if a model says that it was trained on other records than those of a manifest."""
     if (label_set_of(model) or {}).get("records", manifest.digest) != manifest.digest:
-        warnings.warn(f"{who} was trained on other records than {data}.", stacklevel=3)
+        warn_user(f"{who} was trained on other records than {data}.")
 
 
 def check_outputs(model):

@@ -6,6 +6,8 @@ Their messages name settings as the reader writes them: `--epochs=3` in a comman
 import contextlib
 import numbers
 import re
+import sys
+import warnings
 
 # What somebody is told to type into a shell: its flags stay flags in Python too.
 _SHELL = r"(?:python scripts/|scripts/\w+\.py |pip |kseg \w+ --|\bpredict --)[^\n]*"
@@ -96,3 +98,11 @@ def plain(value):
 def is_whole(value):
     """Whether a value is a whole number, of Python's or NumPy's; True and 2.0 are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def warn_user(message):
+    """Warn at the line outside kseg that led here: what somebody wrote, not what it called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "kseg":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

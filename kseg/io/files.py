@@ -11,9 +11,8 @@ import pathlib
 import re
 import shutil
 import socket
-import warnings
 
-from kseg.io.errors import FileAccessError, InputError, MissingFileError
+from kseg.io.errors import FileAccessError, InputError, MissingFileError, warn_user
 
 StrPath = str | os.PathLike[str]  # how a user may write a path
 LOCK = ".lock"
@@ -381,7 +380,7 @@ def _lock(file: int, path: pathlib.Path) -> bool:
             f"{path.parent} is in use by {holder}. Wait until that ends, stop it, or use another folder."
         ) from None
     except (ImportError, OSError) as error:
-        warnings.warn(f"{path.parent} cannot be locked ({error}): do not start anything else in it.", stacklevel=4)
+        warn_user(f"{path.parent} cannot be locked ({error}): do not start anything else in it.")
         return False
     if not (path.exists() and os.path.samestat(os.stat(path), os.fstat(file))):
         raise InputError(f"{path.parent} was in use until just now. Start again.")

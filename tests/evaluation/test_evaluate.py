@@ -79,6 +79,13 @@ def test_an_image_of_a_list_is_named_by_its_number():
             kseg.predict(brightness_model(), bad)
 
 
+def test_a_warning_points_to_the_line_that_called_kseg():
+    image, label = np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 77, np.uint8)
+    with pytest.warns(UserWarning, match="16 pixels have a label that is neither") as told:
+        kseg.evaluate(brightness_model(), [(image, label)])
+    assert [warning.filename for warning in told] == [__file__]
+
+
 def test_labels_outside_the_classes_are_counted_not_dropped():
     image = np.zeros((4, 4, 3), np.uint8)
     label = np.array([[0, 0, 7, 255]] * 4, np.uint8)
