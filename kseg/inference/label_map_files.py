@@ -51,7 +51,8 @@ class Wanted:
         kinds = self.kinds
         valid = isinstance(kinds, (tuple, list)) and kinds and all(kind in KINDS for kind in kinds)
         if not valid or len(set(kinds)) < len(kinds):
-            raise InputError(f"What to write must be some of {', '.join(KINDS)}, each once, got {kinds!r}.")
+            given = ", ".join(map(str, kinds)) if isinstance(kinds, (tuple, list)) and any(kinds) else repr(kinds)
+            raise InputError(f"What to write must be some of {', '.join(KINDS)}, each once, got {given}.")
         check_ids(self.ids)
 
     @property

@@ -12,6 +12,7 @@ rotate them either. `kseg prepare` stores upright pixels.
 
 import contextlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -78,8 +79,9 @@ def _header(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
         tile = [_tiff(image, tag, 0) for tag in _TIFF_TILE]
     except InputError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit is higher
-        raise InputError(f"{what}: {_limit(most)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # Pillow's own limit is higher
+        pixels = int(re.search(r"\d+", str(error))[0])
+        raise InputError(f"{what}: {pixels:,} pixels, but {_limit(pixels, most)}") from None
     except _BROKEN:
         why = "not a PNG, JPEG, WebP, TIFF or BMP file"
         if data.startswith(_SIGNATURES):
@@ -92,12 +94,12 @@ def _header(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
 
 def _check_size(size, what: str, most: int) -> None:
     if size[0] * size[1] > most:
-        raise InputError(f"{what}: {size[0]}x{size[1]}, but {_limit(most)}")
+        raise InputError(f"{what}: {size[0]}x{size[1]}, but {_limit(size[0] * size[1], most)}")
 
 
-def _limit(most: int) -> str:
+def _limit(pixels: int, most: int) -> str:
     advice = "Cut it into tiles or make it smaller"
-    if most < MAX_TILED_PIXELS:
+    if most < MAX_TILED_PIXELS >= pixels:
         advice += f" (predict --tile labels images of up to {MAX_TILED_PIXELS:,})"
     return f"kseg reads images of at most {most:,} pixels. {advice}"
 

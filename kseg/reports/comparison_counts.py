@@ -74,7 +74,7 @@ def read_counts(folder):
     except InputError:
         raise
     except DAMAGED_ARRAYS as error:
-        raise InputError(f"{COUNTS} is damaged: {error}.") from error
+        raise InputError(f"{COUNTS} is damaged: {str(error).rstrip('.')}.") from error
 
 
 def recomputed(found, models):

@@ -71,7 +71,10 @@ def verify(folder):
     elif (folder / _NUMBERS).exists() or (folder / HASHES).exists():
         parts, check = None, _check_comparison
     else:
-        raise InputError(f"{folder} holds no report: neither {_NUMBERS} of kseg compare nor {PLAN} of a study.")
+        raise InputError(
+            f"{folder} holds no report: neither {_NUMBERS} of kseg compare nor {PLAN} of a study. Give the folder that "
+            "was its output."
+        )
     faults = hash_faults(folder, parts)
     notes = []
     numbers = 0
@@ -89,7 +92,7 @@ def _check_comparison(folder, notes):
     try:
         expected = {**table, **_plain(recomputed(read_counts(folder), [model["name"] for model in table["models"]]))}
     except (LookupError, ValueError, TypeError) as error:
-        raise InputError(f"The counts cannot be those of a comparison: {error}.") from error
+        raise InputError(f"The counts cannot be those of a comparison: {str(error).rstrip('.')}.") from error
     faults = _differences(expected, table, _NUMBERS)
     if _same_version(table, notes):
         with tempfile.TemporaryDirectory() as place:
@@ -136,7 +139,7 @@ def _read_json(path):
     try:
         table = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} is damaged: {error}.") from error
+        raise InputError(f"{path.name} is damaged: {str(error).rstrip('.')}.") from error
     if not isinstance(table, dict):
         raise InputError(f"{path.name} is damaged: it is no table.")
     return table
