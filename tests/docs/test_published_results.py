@@ -1,5 +1,6 @@
 """The numbers of studies in README.md and docs/reference/results.md are those that the committed counts give."""
 
+import csv
 import pathlib
 import re
 
@@ -94,3 +95,28 @@ def test_the_verdict_of_the_streets(streets):
     for (first, second), pair in results.items():
         within = {first, second} <= segnets or {first, second} == {"unet", "r2unet"}
         assert (pair["result"] == "better") != within, (first, second)
+
+
+def test_the_table_of_pretraining():
+    table = compared(STUDIES / "pretrained").table
+    names = {
+        "R2U-Net, from scratch": "r2unet",
+        "SegNet, pretrained": "segnet_pretrained",
+        "SegNet-ASPP, pretrained": "segnet_aspp_pretrained",
+        "SegNet-ASPP, from scratch": "segnet_aspp",
+        "SegNet, from scratch": "segnet",
+    }
+    rows = list(csv.DictReader((STUDIES / "pretrained" / "results.csv").read_text(encoding="utf-8").splitlines()))
+    images = {row["model"]: row["images_seen"] for row in table["costs"]}
+    (drives,) = [section["per_group"] for section in table["sections"] if section["split"] == "test"]
+    shown = rows_of("docs/reference/results.md", "What pretraining is worth")
+    assert {names[name] for name in shown} == set(images)
+    for name, (seen, val, test, *of_drives) in shown.items():
+        model = names[name]
+        assert seen == f"{images[model]:,}"
+        for split, cell in (("val", val), ("test", test)):
+            runs = [row for row in rows if (row["model"], row["split"]) == (model, split)]
+            expected = [float(row["mean_iou"]) for row in sorted(runs, key=lambda row: int(row["seed"]))]
+            assert [float(value) for value in cell.split(", ")] == pytest.approx(expected, abs=0.0006), (name, split)
+        expected = [next(row["value"] for row in drive["models"] if row["model"] == model) for drive in drives]
+        assert [float(value) for value in of_drives] == pytest.approx(expected, abs=0.0006), name
