@@ -10,7 +10,7 @@ import unicodedata
 from kseg.data.datasets.listing import is_left_out, walk_files
 from kseg.inference.label_marks import is_label_map
 from kseg.io.errors import InputError
-from kseg.io.images import IMAGE_EXTENSIONS
+from kseg.io.images import HEIC_EXTENSIONS, IMAGE_EXTENSIONS, NO_HEIC
 from kseg.io.text import count_text, first_names
 
 _MOST_NAMES = 3
@@ -66,8 +66,8 @@ def list_images(patterns):
                 left_out += others
             else:
                 found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
-            own = [path for path in found if is_label_map(path)]
-            written |= {os.path.abspath(path): path for path in own}
+            own = {path for path in found if is_label_map(path)}
+            written |= {os.path.abspath(path): path for path in sorted(own)}
             found = {path: name for path, name in found.items() if path not in own}
         if not found:
             unmatched.append(pattern)
@@ -80,15 +80,16 @@ def list_images(patterns):
             f"({first_names(list(written.values()), _MOST_NAMES)})."
         )
     if unmatched:
-        raise InputError(" ".join([*_faults(unmatched, folders), *notes, _ADVICE]))
+        raise InputError(" ".join([*_faults(unmatched, folders, left_out), *notes, _ADVICE]))
     return Inputs(sorted(images.values()), folders, left_out, notes)
 
 
-def _faults(unmatched, folders):
+def _faults(unmatched, folders, left_out):
     patterns = [pattern for pattern in unmatched if pattern not in folders]
     empty = [folder for folder in unmatched if folder in folders]
     faults = [f"No file matches {', '.join(patterns)}."] if patterns else []
-    return faults + ([f"No image or video is in {', '.join(empty)}."] if empty else [])
+    others = f" ({first_names(left_out, _MOST_NAMES)})" if left_out else ""
+    return faults + ([f"No image or video is in {', '.join(empty)}{others}."] if empty else [])
 
 
 def _in_folder(folder):
@@ -102,8 +103,8 @@ def _in_folder(folder):
         extension = extension.lower()
         if not os.path.isfile(path):
             others.append(f"{path}: cannot be opened (a link to nothing?)")
-        elif extension in (".heic", ".heif"):
-            others.append(f"{path}: HEIC is not supported; convert to JPEG")
+        elif extension in HEIC_EXTENSIONS:
+            others.append(f"{path}: {NO_HEIC}")
         elif extension not in (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS):
             others.append(f"{path}: neither an image nor a video by its name")
         else:

@@ -23,6 +23,8 @@ from PIL import Image, ImageOps
 from kseg.io.errors import InputError
 from kseg.io.text import count_text, first_names
 
+HEIC_EXTENSIONS = (".heic", ".heif")
+NO_HEIC = "HEIC is not supported; convert to JPEG"
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LABEL_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")  # of formats that keep every number
 _BROKEN = (
@@ -70,7 +72,7 @@ def _header(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
     if not data:
         raise InputError(f"{what}: empty (0 bytes)")
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        raise InputError(f"{what}: HEIC is not supported; convert to JPEG")
+        raise InputError(f"{what}: {NO_HEIC}")
     try:
         if data[8:12] == b"WEBP":
             _check_size(_webp_size(data), what, most)  # before Pillow, which allocates the canvas when it opens one

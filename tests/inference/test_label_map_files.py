@@ -173,6 +173,14 @@ def test_files_of_a_folder_that_are_no_images_are_named_and_the_others_taken(tre
     ]
 
 
+def test_a_folder_of_other_files_alone_is_refused_and_says_why(tmp_path):
+    (tmp_path / "IMG_1.HEIC").touch()
+    with pytest.raises(
+        InputError, match=r"No image or video is in \S+ \(\S+IMG_1.HEIC: HEIC is not .* to JPEG\)\. Give"
+    ):
+        list_images([str(tmp_path)])
+
+
 def test_the_rest_of_a_folder_is_labelled(run_folder, tmp_path, call_script):
     photograph(tmp_path / "p" / "IMG_1.png")
     (tmp_path / "p" / "IMG_1.gif").write_bytes(b"GIF89a")

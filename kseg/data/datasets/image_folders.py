@@ -10,7 +10,7 @@ from kseg.data.datasets.listing import Problem, Source, list_stems, one_line_eac
 from kseg.data.labels import Colour, DatasetInfo, label_set_of
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import reading
-from kseg.io.images import IMAGE_EXTENSIONS, LABEL_EXTENSIONS
+from kseg.io.images import HEIC_EXTENSIONS, IMAGE_EXTENSIONS, LABEL_EXTENSIONS, NO_HEIC
 
 # What folders are called, in small letters; any case is taken.
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -23,7 +23,7 @@ _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 _ANNOTATED = {f"{split}annot": split for split in _SPLITS}  # the SegNet tutorial's labels; the images lie in SPLIT/
 _EXTENSIONS = {"images": IMAGE_EXTENSIONS, "labels": LABEL_EXTENSIONS}
 _ADVICE = {
-    "images": dict.fromkeys((".heic", ".heif"), "HEIC is not supported; convert to JPEG"),
+    "images": dict.fromkeys(HEIC_EXTENSIONS, NO_HEIC),
     "labels": dict.fromkeys((".jpg", ".jpeg"), "labels are JPEG, which changes ids; export them as PNG")
     | {".webp": "labels are WebP, which changes ids; export them as PNG"},
 }
