@@ -90,10 +90,10 @@ def test_a_video_is_labelled_frame_by_frame(model, tmp_path, call_script):
     np.testing.assert_array_equal(found["drive.mkv"], np.array(IDS)[ids])  # to the bit
     np.testing.assert_array_equal(found["confidence/drive.mkv"], np.rint([255 * c for _, c in expected]))
     colours = np.array(COLOURS)[ids]
-    inner = np.s_[:, :, 48:]  # away from the edge, which the codec blurs
-    assert np.abs(found["color/drive.mp4"].astype(int) - colours)[inner].max() < 12
+    inner = np.s_[:, :, 48:]  # away from the edge, which the codec blurs; FFmpeg 7 is off by 14, 8 by less than 12
+    assert np.abs(found["color/drive.mp4"].astype(int) - colours)[inner].max() < 16
     mixed = (photographs + colours + 1) // 2
-    assert np.abs(found["overlay/drive.mp4"].astype(int) - mixed)[inner].max() < 12
+    assert np.abs(found["overlay/drive.mp4"].astype(int) - mixed)[inner].max() < 16
     code, _, error = call_script("predict", *arguments)
     assert code == 2 and "videos are not replaced" in error
 
