@@ -8,7 +8,7 @@
 cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded.
 camvid: DIR holds train/, val/ and perhaps test/, each with images/ and labels/, or with trainannot/, ... beside them.
 folder: like camvid, with a classes.json (docs/reference/image-folders.md).
-synthetic: synthetic streets with all 19 classes of Cityscapes, which this command draws.
+synthetic: streets with all 19 classes of Cityscapes, which this command draws.
 Other common names of folders and labels work too, and a split without labels is left out; a printed line says so.
 Every frame is checked first. If there are problems, they are listed, one line for each cause, and nothing is written.
 

@@ -36,15 +36,13 @@ def check_classes(model, label_set, data, outputs=None):
     known = label_set_of(model)
     channels = class_count(model)
     count = channels
-    advice = "Choose the label set that the model was trained on"
     if known:
         count = len(known["classes"])
-        advice += f": {known['name']}"
-        if known["name"] == label_set.name:
-            advice = (
-                f"The model was trained on others ({', '.join(known['classes'][:3])}, ...). Choose data of its classes"
-            )
     if count != label_set.num_classes:
+        advice = "Choose the label set that the model was trained on" + (f": {known['name']}" if known else "")
+        if known and known["name"] == label_set.name:
+            shown = ", ".join(known["classes"][:3])
+            advice = f"The model was trained on others ({shown}, ...). Choose data of its classes"
         raise InputError(
             f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
             f"{advice}; or say by a map which class is which."

@@ -57,18 +57,15 @@ def list_images(patterns):
     left_out = []
     written = {}
     for pattern in patterns:
-        if os.path.isfile(pattern):
-            found = {pattern: pathlib.Path(pattern).stem}
+        if os.path.isdir(pattern):
+            folders.append(pattern)
+            found, others = _in_folder(pattern)
+            left_out += others
         else:
-            if os.path.isdir(pattern):
-                folders.append(pattern)
-                found, others = _in_folder(pattern)
-                left_out += others
-            else:
-                found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
-            own = {path for path in found if is_label_map(path)}
-            written |= {os.path.abspath(path): path for path in sorted(own)}
-            found = {path: name for path, name in found.items() if path not in own}
+            found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
+        own = {path for path in found if path != pattern and is_label_map(path)}
+        written |= {os.path.abspath(path): path for path in sorted(own)}
+        found = {path: name for path, name in found.items() if path not in own}
         if not found:
             unmatched.append(pattern)
         for path, name in found.items():
@@ -113,6 +110,8 @@ def _in_folder(folder):
 
 
 def _matches(pattern):
+    if os.path.isfile(pattern):
+        return [pattern]
     above = pathlib.Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pathlib.Path(pattern).parts))
     paths = [path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)]
     return [path for path in paths if not is_left_out(os.path.relpath(path, above))]

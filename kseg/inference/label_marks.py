@@ -5,11 +5,11 @@ import io
 import numpy as np
 from PIL import Image
 
-from kseg.io.images import large_images_allowed
+from kseg.io.images import BROKEN, large_images_allowed
 
 CLASSES_FILE = "classes.json"  # beside label maps: their ids with names and colours
 MADE_BY = "kseg label map"  # a text in each PNG: the version and the digest of the pixels that kseg wrote
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_UNREADABLE = (*BROKEN, Image.DecompressionBombError)
 _MARK = "kseg ids"  # a text in each PNG: "train", or the dataset's own id of each training id, "7 8 11"
 
 

@@ -27,7 +27,7 @@ HEIC_EXTENSIONS = (".heic", ".heif")
 NO_HEIC = "HEIC is not supported; convert to JPEG"
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LABEL_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")  # of formats that keep every number
-_BROKEN = (
+BROKEN = (  # what Pillow raises for bytes that are no image, or a damaged one
     OSError,
     SyntaxError,
     ValueError,
@@ -84,7 +84,7 @@ def _header(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # Pillow's own limit is higher
         pixels = int(re.search(r"\d+", str(error))[0])
         raise InputError(f"{what}: {pixels:,} pixels, but {_limit(pixels, most)}") from None
-    except _BROKEN:
+    except BROKEN:
         why = "not a PNG, JPEG, WebP, TIFF or BMP file"
         if data.startswith(_SIGNATURES):
             why = "truncated or damaged"
@@ -142,7 +142,7 @@ def _open(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
         image.load()
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         raise InputError(f"{what}: truncated or damaged ({error})") from None
     return image
 
@@ -157,7 +157,7 @@ def _orientation(image: Image.Image, data: bytes) -> int:
         return 1  # Pillow turns TIFF itself; the other marks save PNG's decoding, which Pillow needs to look for more
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except _BROKEN:
+    except BROKEN:
         return 1
 
 
@@ -194,7 +194,7 @@ def upright_rgb(image: Image.Image, what: str) -> np.ndarray:
     """Return uint8 RGB (H, W, 3) of Pillow's image, rotated as its EXIF says; ValueError as of `decode_image`."""
     try:
         turned = ImageOps.exif_transpose(image)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise InputError(f"{what}: truncated or damaged ({error})") from None
     return _rgb(image, turned, what)
 
@@ -284,7 +284,7 @@ def _open_label(data: bytes, what: str, lost: str) -> tuple[Image.Image, int]:
         raise InputError(f"{what}: a TIFF with inverted grey (WhiteIsZero) does not say which ids it holds. Save a PNG")
     try:
         pictures = getattr(image, "n_frames", 1)
-    except _BROKEN as error:  # a second directory of a TIFF that is none
+    except BROKEN as error:  # a second directory of a TIFF that is none
         raise InputError(f"{what}: truncated or damaged ({error})") from None
     if pictures > 1:
         raise InputError(f"{what}: a label file must hold one picture, got {pictures}")

@@ -173,6 +173,17 @@ def test_files_of_a_folder_that_are_no_images_are_named_and_the_others_taken(tre
     ]
 
 
+def test_a_png_whose_header_is_damaged_is_an_input_and_no_picture_of_ksegs(tmp_path, monkeypatch):
+    """It is told as damaged when it is read; looking for kseg's mark in it fails in no way of Pillow's."""
+    monkeypatch.chdir(tmp_path)
+    photograph(pathlib.Path("p/a.png"))
+    data = pathlib.Path("p/a.png").read_bytes()
+    for number, (at, length) in enumerate(((12, 400), (8, 4), (16, 13), (len(data) // 2, 1), (33, 60), (0, 40))):
+        pathlib.Path(f"p/b{number}.png").write_bytes(data[:at] + bytes(length) + data[at + length :])
+        pathlib.Path(f"p/c{number}.png").write_bytes(data[:at])
+    assert len(list_images(["p"]).images) == 13 and list_images(["p"]).notes == []
+
+
 def test_a_folder_of_other_files_alone_is_refused_and_says_why(tmp_path):
     (tmp_path / "IMG_1.HEIC").touch()
     with pytest.raises(
