@@ -3,7 +3,7 @@
 import os
 
 from kseg.inference.hub import local_path
-from kseg.runs.model_card import CARD_FILE, MARK, metadata, table
+from kseg.runs.model_card import CARD_FILE, MARK, as_markdown, metadata, table
 from kseg.runs.workdir import FLAGS_FILE, run_of
 
 _TAGS = {"SavedModel": "tf-keras", "ONNX": "onnx", "TFLite": "tflite", "web page": "onnx"}
@@ -74,8 +74,8 @@ def export_card(run_card, name, facts, report, unfinished=False):
         parts = [
             metadata("kseg", [_TAGS[kind]]),
             MARK,
-            f"# {name}",
-            f"Semantic segmentation into {len(classes)} classes: {', '.join(classes)}.",
+            f"# {as_markdown(name)}",
+            f"Semantic segmentation into {len(classes)} classes: {as_markdown(', '.join(classes))}.",
             *own,
             "## Data",
             _data(facts),
@@ -131,7 +131,7 @@ def _numbers(report):
 
 
 def _data(facts):
-    text = f"Label set {facts.get('name')}."
+    text = f"Label set {as_markdown(facts.get('name'))}."
     return f"{text} sha256 of the manifest of its records: `{facts['records']}`." if facts.get("records") else text
 
 

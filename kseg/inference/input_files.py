@@ -9,6 +9,7 @@ import unicodedata
 
 from kseg.data.datasets.listing import is_left_out, walk_files
 from kseg.inference.label_marks import is_label_map
+from kseg.inference.videos import is_label_video
 from kseg.io.errors import InputError
 from kseg.io.images import HEIC_EXTENSIONS, IMAGE_EXTENSIONS, NO_HEIC
 from kseg.io.text import count_text, first_names
@@ -45,8 +46,8 @@ def list_images(patterns):
 
     A file is itself, even where its name has brackets. Any other text is a pattern, in which ** stands for folders of
     any depth; it leaves out what `kseg.data.datasets.listing` leaves out. A name is the file's without extension. A
-    folder is walked as the readers of datasets walk one, and the names keep the sub-folders: "seq1/0000". Pictures that
-    kseg itself wrote are no inputs, unless they are named.
+    folder is walked as the readers of datasets walk one, and the names keep the sub-folders: "seq1/0000". Pictures and
+    videos that kseg itself wrote are no inputs, unless they are named.
 
     Raises:
         InputError: a pattern that no file matches; a folder without images and videos.
@@ -54,16 +55,16 @@ def list_images(patterns):
     images = {}
     folders = []
     unmatched = []
-    left_out = []
+    left_out = {}
     written = {}
     for pattern in patterns:
         if os.path.isdir(pattern):
             folders.append(pattern)
             found, others = _in_folder(pattern)
-            left_out += others
+            left_out |= {os.path.abspath(path): line for path, line in others.items()}
         else:
             found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
-        own = {path for path in found if path != pattern and is_label_map(path)}
+        own = {path for path in found if path != pattern and _is_own(path)}
         written |= {os.path.abspath(path): path for path in sorted(own)}
         found = {path: name for path, name in found.items() if path not in own}
         if not found:
@@ -73,12 +74,16 @@ def list_images(patterns):
     notes = []
     if written:
         notes.append(
-            f"Left out: {count_text(len(written), 'picture')} that kseg wrote "
+            f"Left out: {count_text(len(written), 'file')} that kseg wrote "
             f"({first_names(list(written.values()), _MOST_NAMES)})."
         )
     if unmatched:
-        raise InputError(" ".join([*_faults(unmatched, folders, left_out), *notes, _ADVICE]))
-    return Inputs(sorted(images.values()), folders, left_out, notes)
+        raise InputError(" ".join([*_faults(unmatched, folders, list(left_out.values())), *notes, _ADVICE]))
+    return Inputs(sorted(images.values()), folders, list(left_out.values()), notes)
+
+
+def _is_own(path):
+    return is_label_video(path) if is_video(path) else is_label_map(path)
 
 
 def _faults(unmatched, folders, left_out):
@@ -90,20 +95,20 @@ def _faults(unmatched, folders, left_out):
 
 
 def _in_folder(folder):
-    """Return ({path: name} of the images and videos in a folder and the folders in it, a line for each other file)."""
+    """Return ({path: name} of the images and videos in a folder and its folders, {path: line} of each other file)."""
     found = {}
-    others = []
+    others = {}
     for path in walk_files(folder):
         if is_left_out(os.path.relpath(path, folder)):
             continue
         name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, "/"))
         extension = extension.lower()
         if not os.path.isfile(path):
-            others.append(f"{path}: cannot be opened (a link to nothing?)")
+            others[path] = f"{path}: cannot be opened (a link to nothing?)"
         elif extension in HEIC_EXTENSIONS:
-            others.append(f"{path}: {NO_HEIC}")
+            others[path] = f"{path}: {NO_HEIC}"
         elif extension not in (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS):
-            others.append(f"{path}: neither an image nor a video by its name")
+            others[path] = f"{path}: neither an image nor a video by its name"
         else:
             found[path] = unicodedata.normalize("NFC", name)
     return found, others

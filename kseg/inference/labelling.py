@@ -171,7 +171,7 @@ class Labelling:
             self._note(video.problem)
 
     def _writer(self, video, kind, path):
-        comment = f"kseg label map, ids {self._ids.mark}" if kind == "labels" else f"kseg {kind}"
+        comment = f"label map, ids {self._ids.mark}" if kind == "labels" else kind
         return videos.writing_video(path, video.rate, video.time_base, comment)
 
     def _leave_out(self, why):

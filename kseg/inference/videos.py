@@ -19,6 +19,7 @@ _CODECS = {
     ".mp4": ("libx264", {"crf": "18", "preset": "veryfast"}),
     ".mkv": ("ffv1", {"level": "3", "slicecrc": "1"}),  # keeps every number
 }
+_MADE_BY = "kseg "  # how the comment in a video begins
 _BT_709 = 1  # how players take RGB out of the colours of a video
 
 
@@ -173,6 +174,18 @@ def count_frames(path):
         return 0
 
 
+def is_label_video(path):
+    """Whether a file is a video that `writing_video` wrote; False where PyAV is not installed."""
+    try:
+        import av
+
+        with av.open(str(path)) as container:
+            texts = {key.lower(): text for key, text in container.metadata.items()}
+    except (ImportError, OSError, ValueError):  # of FFmpeg: what it raises is of both
+        return False
+    return texts.get("comment", "").startswith(_MADE_BY)
+
+
 def _seconds_of(stream):
     """Return how long a stream is by its header, None if it does not say; Matroska has it as a text."""
     if stream.duration is not None and stream.time_base is not None:
@@ -190,7 +203,7 @@ def _reason(error):
 
 
 @contextlib.contextmanager
-def writing_video(path, rate, time_base, comment=""):
+def writing_video(path, rate, time_base, comment):
     """Give a function (picture, time, duration) that adds a frame to a video, which is there completely or not at all.
 
     A picture is uint8 (H, W, 3) RGB for .mp4 or (H, W) for .mkv, all of one size. Its time and how long it is shown are
@@ -198,14 +211,14 @@ def writing_video(path, rate, time_base, comment=""):
 
     Args:
         path: pathlib.Path, .mp4 for colours (H.264, which players know) or .mkv for numbers (FFV1, one channel,
-            lossless); its folder is made if missing. rate, time_base: of the VideoReader. comment: a text in the file.
+            lossless); its folder is made if missing. rate, time_base: of the VideoReader. comment: what the file is.
     """
     import av
 
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, av.open(temporary, "w") as container:
-        container.metadata["comment"] = comment
+        container.metadata["comment"] = _MADE_BY + comment
         codec, options = _CODECS[path.suffix]
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.codec_context.time_base = time_base

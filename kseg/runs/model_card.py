@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 
 import kseg
 from kseg.data.groups import FEW, shown_groups
@@ -54,8 +55,8 @@ def run_card(stored, train_split, scored_split, scores, costs, *, normalization=
     parts = [
         metadata("keras", results=_results(name, dataset, scored_split, scores)),
         MARK,
-        f"# {name}",
-        f"Semantic segmentation into {label_set.num_classes} classes: {', '.join(label_set.classes)}. "
+        f"# {as_markdown(name)}",
+        f"Semantic segmentation into {label_set.num_classes} classes: {as_markdown(', '.join(label_set.classes))}. "
         f"Trained with kseg {kseg.__version__} and Keras 3.",
         "## Scores",
         _scores(stored, scored_split, scores),
@@ -76,6 +77,11 @@ def run_card(stored, train_split, scored_split, scores, costs, *, normalization=
 def dataset_name(manifest):
     """The dataset as users call it: drawn streets have the classes of Cityscapes and are not Cityscapes."""
     return "synthetic streets" if manifest.options.get("drawn") else manifest.info.name
+
+
+def as_markdown(text):
+    """Return a text, such as a class name, so that Markdown shows it as it is."""
+    return re.sub(r"([\\`*\[\]<>|~&#$]|(?<!\w)_|_(?!\w))", r"\\\1", str(text))
 
 
 def metadata(library, tags=(), results=()):
@@ -120,9 +126,9 @@ def _results(name, dataset, split, scores):
 
 
 def table(head, rows):
-    """Return a table as Markdown."""
+    """Return a table as Markdown; its cells are Markdown."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def _number(value):
@@ -135,7 +141,9 @@ def _scores(stored, split, scores):
         ["macro", *(_number(getattr(scores, name)) for name in SCORE_NAMES)],
         ["micro", *(_number(scores.micro[name]) for name in SCORE_NAMES)],
     ]
-    rows += [[title, *(_number(row[name]) for name in SCORE_NAMES)] for title, row in scores.per_class.items()]
+    rows += [
+        [as_markdown(title), *(_number(row[name]) for name in SCORE_NAMES)] for title, row in scores.per_class.items()
+    ]
     weights = {
         "best": f"the epoch with the best {stored.get('best_by', 'mean_iou')} on `val`",
         "lowest_loss": "the epoch with the lowest training loss",
@@ -155,7 +163,7 @@ def _independent(groups):
     """Say how many independent groups the scored images are of."""
     if not groups.drives:
         return "The names of the images do not show which of them are of one drive."
-    drives = f"{count_text(len(groups.drives), 'drive')} ({first_names(groups.drives, 5)})"
+    drives = f"{count_text(len(groups.drives), 'drive')} ({as_markdown(first_names(groups.drives, 5))})"
     if len(groups.drives) == 1:
         return f"The images are of {drives}: the scores say little about other places."
     few = ", so few that the scores say little about others" if len(groups.drives) < FEW else ""
@@ -166,7 +174,8 @@ def _data(dataset, label_set, split):
     manifest = split.manifest
     counts = ", ".join(f"{len(part)} {name}" for name, part in manifest.splits.items())
     return (
-        f"Data set {dataset}: {counts} images. Label set {label_set.name}. sha256 of its manifest: `{manifest.digest}`."
+        f"Data set {as_markdown(dataset)}: {counts} images. Label set {as_markdown(label_set.name)}. "
+        f"sha256 of its manifest: `{manifest.digest}`."
     )
 
 
@@ -210,10 +219,10 @@ def _limits(stored, split, scores):
         lines.append("The epoch was chosen by the images that are scored, so the scores are a little too good.")
     unseen = [name for name in scores.classes if name not in scores.scored_classes]
     if unseen:
-        lines.append(f"Not scored, because no image has them: {', '.join(unseen)}.")
+        lines.append(f"Not scored, because no image has them: {as_markdown(', '.join(unseen))}.")
     poor = [name for name, row in scores.per_class.items() if row["jaccard"] < 0.2]
     if poor:
-        lines.append(f"IoU below 0.2: {', '.join(poor)}. Do not rely on these classes.")
+        lines.append(f"IoU below 0.2: {as_markdown(', '.join(poor))}. Do not rely on these classes.")
     if split.manifest.options.get("drawn"):
         lines.append("The streets are drawn by a program: the model knows nothing of real ones.")
     lines.append("It was not tested in other places, weather or cameras. It must not steer a vehicle.")

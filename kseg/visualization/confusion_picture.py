@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kseg.io.files import write_atomic
+from kseg.visualization.fonts import font_for
 
 _CELL = 34  # pixels
 _GAP = 10
@@ -45,10 +46,11 @@ def draw_confusion_matrix(scores, path):
     if not matrix[:, -1].any():
         matrix = matrix[:, :-1]
         columns = columns[:-1]
-    font = ImageFont.load_default(size=15)
+    font, columns = font_for(columns, 15)
+    names = columns[: len(scores.classes)]
     small = ImageFont.load_default(size=13)
     title = "truth (rows) against prediction (columns), percent of each row"
-    margin = int(max(font.getlength(name) for name in (*scores.classes, *columns))) + 2 * _GAP
+    margin = int(max(font.getlength(name) for name in columns)) + 2 * _GAP
     head = 15 + 2 * _GAP
     top = head + margin
     width = margin + len(columns) * _CELL + _GAP
@@ -57,7 +59,7 @@ def draw_confusion_matrix(scores, path):
     draw = ImageDraw.Draw(page)
     draw.text((_GAP, head // 2), title, fill="black", font=font, anchor="lm")
     _write_upright(page, columns, margin, head, margin, font)
-    for r, (name, row) in enumerate(zip(scores.classes, matrix, strict=True)):
+    for r, (name, row) in enumerate(zip(names, matrix, strict=True)):
         y = top + r * _CELL
         draw.text((margin - _GAP, y + _CELL // 2), name, fill="black", font=font, anchor="rm")
         for c, count in enumerate(row.tolist()):

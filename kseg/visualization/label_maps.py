@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath, replacing
+from kseg.visualization.fonts import font_for
 
 VOID_COLOUR = (0, 0, 0)
 UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
@@ -138,7 +139,7 @@ def draw_legend(names, colours, width, scale=1.0):
     """
     gap = round(_GAP * scale)
     swatch = round(_SWATCH * scale)
-    font = ImageFont.load_default(size=_TEXT * scale)
+    font, names = font_for(list(names), _TEXT * scale)
     step = max(int(font.getlength(name)) for name in names) + swatch + 3 * gap
     columns = max(1, (width - gap) // step)
     lines = -(-len(names) // columns)

@@ -227,6 +227,11 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ('{"classes": [{"id": 1, "name": "a"}], "labels": ["ids"]}', '"ids" or "color"'),
         ('{"classes": [{"id": 1, "name": "a"}], "name": 3}', '"name" must be text'),
         ("[" * 100_000, "not JSON"),
+        ('{"classes": [{"id": 1, "name": "a", "id": 2}]}', 'the key "id" is there twice in one object'),
+        (
+            '{"classes": [{"id": 1, "name": "Road"}, {"id": 2, "name": "road"}]}',
+            "'Road' and 'road' differ in upper and lower case alone",
+        ),
     ],
 )
 def test_bad_classes_file(tmp_path, content, message):

@@ -279,3 +279,14 @@ def test_a_mask_of_0_and_255_is_asked_about(tmp_path, capsys):
     assert mistaken_void("train", {3: 5, 255: 5}, folder.read(make_folder(tmp_path / "two")).info) != []
     more = {"classes": [{"id": i, "name": str(i)} for i in range(3)]}
     assert mistaken_void("train", {0: 5, 1: 5, 255: 5}, folder.read(make_folder(tmp_path / "more", more)).info) == []
+
+
+def test_labels_of_void_alone_are_asked_about(tmp_path, capsys):
+    """Not those of test: Cityscapes' authors keep the labels of test, and its files have void alone."""
+    root = make_folder(tmp_path / "own")
+    for path in sorted(root.glob("*/labels/*.png")):
+        save(path, label(1, (255,)))
+    prepare_dataset("folder", root, tmp_path / "out", workers=1)
+    said = capsys.readouterr().out
+    for split in ("train", "val"):
+        assert f"WARNING: 100% of the pixels of {split} belong to no class" in said

@@ -171,6 +171,7 @@ def test_files_of_a_folder_that_are_no_images_are_named_and_the_others_taken(tre
         "p/seq1/gone.png: cannot be opened (a link to nothing?)",
         "p/seq1/plain: neither an image nor a video by its name",
     ]
+    assert list_images(["p", "./p", "p/seq1"]).left_out == inputs.left_out  # each file once
 
 
 def test_a_png_whose_header_is_damaged_is_an_input_and_no_picture_of_ksegs(tmp_path, monkeypatch):
@@ -218,12 +219,12 @@ def test_pictures_that_kseg_wrote_are_no_inputs_unless_they_are_named(run_folder
     for pattern in ("p", "p/**"):
         inputs = list_images([pattern])
         assert [path for path, _ in inputs.images] == ["p/a.png"]
-        assert inputs.notes[0].startswith("Left out: 3 pictures that kseg wrote (p/labels/")
+        assert inputs.notes[0].startswith("Left out: 3 files that kseg wrote (p/labels/")
     assert [path for path, _ in list_images(["p/labels/a.png"]).images] == ["p/labels/a.png"]
-    with pytest.raises(InputError, match=r"No image or video is in p/labels\. Left out: 3 pictures that kseg wrote"):
+    with pytest.raises(InputError, match=r"No image or video is in p/labels\. Left out: 3 files that kseg wrote"):
         list_images(["p/labels"])
     code, _, error = call_script("predict", *arguments, "--images=p", "--output=out")
-    assert code == 0 and "Left out: 3 pictures" in error
+    assert code == 0 and "Left out: 3 files" in error
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png"]
 
 

@@ -258,6 +258,7 @@ def test_maps_of_wrong_files_are_refused(tmp_path):
         ("a.txt", "{}", "must be a .toml or .json file"),
         ("a.json", "{", "is not JSON"),
         ("a.json", "[1]", "must hold a table"),
+        ("a.json", '{"road": "Road", "road": "Car"}', 'the key "road" is there twice'),
         ("b.toml", "x", "is not TOML"),
     ):
         (tmp_path / name).write_text(text)

@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 import kseg
+from kseg.inference.input_files import list_images
 from kseg.inference.predict import predict_files
 from kseg.inference.videos import VideoReader
 from kseg.io.errors import DamagedInputError, InputError
@@ -94,6 +95,9 @@ def test_a_video_is_labelled_frame_by_frame(model, tmp_path, call_script):
     assert np.abs(found["color/drive.mp4"].astype(int) - colours)[inner].max() < 16
     mixed = (photographs + colours + 1) // 2
     assert np.abs(found["overlay/drive.mp4"].astype(int) - mixed)[inner].max() < 16
+    inputs = list_images([str(tmp_path)])
+    assert [name for _, name in inputs.images] == ["drive"]
+    assert inputs.notes[0].startswith("Left out: 4 files that kseg wrote (")
     code, _, error = call_script("predict", *arguments)
     assert code == 2 and "videos are not replaced" in error
 
@@ -174,7 +178,7 @@ def test_videos_of_odd_sides_keep_their_size(tmp_path):
 
     picture = np.zeros((33, 47, 3), np.uint8)
     picture[10:] = (0, 0, 200)
-    with writing_video(tmp_path / "odd.mp4", 25, Fraction(1, 25)) as write:
+    with writing_video(tmp_path / "odd.mp4", 25, Fraction(1, 25), "overlay") as write:
         write(picture, 0, 1)
         write(picture, 1, 1)
     found = read_video(tmp_path / "odd.mp4")[1]

@@ -1,9 +1,12 @@
 """The model card: what it says is what the run's files say, and a README.md of the user's stays."""
 
+import html
+
 import numpy as np
 import pytest
 import tiny
 import yaml
+from markdown_it import MarkdownIt
 
 from kseg.data.groups import shown_groups
 from kseg.data.pipeline.examples import Examples
@@ -59,6 +62,17 @@ def test_the_text_says_what_was_done_and_what_it_is_not_good_for(splits):
     assert "IoU below 0.2: car, sky" in text
     last, _ = card(splits, keep="last")
     assert "the last step" in last and "too good" not in last
+
+
+def test_names_are_shown_as_they_are(splits):
+    """Neither HTML, nor links, nor more columns of the table."""
+    names = ("<img src=x>", "a|b", "[sky](x) *_y_* traffic_light")
+    scores = Scores.from_confusion_matrix(np.eye(3, 4, dtype=int), names, 5)
+    scores = Scores(**{**vars(scores), "split": "val"})
+    shown = MarkdownIt("commonmark").enable("table").render(run_card(STORED, *splits, scores, COSTS).split(MARK)[1])
+    for name in names:
+        assert f"<td>{html.escape(name, quote=False)}</td>" in shown
+    assert "<img" not in shown and "<a " not in shown
 
 
 def test_no_folder_of_the_users_is_told(splits):

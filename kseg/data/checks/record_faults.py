@@ -207,6 +207,13 @@ def mistaken_void(split, pixels, info):
     ]
 
 
+def mostly_void(split, pixels, info):
+    """Return a line, or none, where most pixels of a split are of no class; pixels: raw id -> how many of it."""
+    counts = np.zeros(256, np.int64)
+    counts[list(pixels)] = list(pixels.values())
+    return _void_warnings(split, counts, info.label_set())
+
+
 def _illegal_ids(split, pixels, info, smoothed=False):
     """Return a line, or none, about ids that the dataset does not have; pixels: (256,) by raw id."""
     wrong = [int(i) for i in np.flatnonzero(pixels) if i not in info.known_ids]

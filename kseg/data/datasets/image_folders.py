@@ -9,7 +9,7 @@ import shlex
 from kseg.data.datasets.listing import Problem, Source, list_stems, one_line_each, pair, walk_files
 from kseg.data.labels import Colour, DatasetInfo, label_set_of
 from kseg.io.errors import InputError, MissingFileError
-from kseg.io.files import reading
+from kseg.io.files import reading, users_json
 from kseg.io.images import HEIC_EXTENSIONS, IMAGE_EXTENSIONS, LABEL_EXTENSIONS, NO_HEIC
 
 # What folders are called, in small letters; any case is taken.
@@ -240,9 +240,9 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
     with reading(path), open(path, "rb") as file:
         content = file.read()
     try:
-        data = json.loads(content)  # bytes: UTF-8 or UTF-16, with or without a byte-order mark
+        data = users_json(content)  # bytes: UTF-8 or UTF-16, with or without a byte-order mark
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}.") from None
+        raise InputError(f"{path}: not JSON, or not clear: {error}.") from None
     try:
         return _parse(data, name)
     except InputError as error:
@@ -316,6 +316,10 @@ def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple]
     names = [rows[k]["name"] for k in train]
     if twice := [n for n, count in collections.Counter(names).items() if count > 1]:
         raise InputError(f"each class needs its own name, {twice[0]!r} is there {names.count(twice[0])} times.")
+    same = {name.casefold(): name for name in reversed(names)}
+    if alike := [(same[name.casefold()], name) for name in names if same[name.casefold()] != name]:
+        first, second = alike[0]
+        raise InputError(f"{first!r} and {second!r} differ in upper and lower case alone: name one of them otherwise.")
     if len(train) < 2:
         raise InputError(
             f"there must be at least 2 classes that are not void, got {len(train)}. "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import pathlib
 import sys
@@ -13,7 +12,7 @@ import numpy as np
 
 from kseg.data.labels import IGNORE_LABEL, LabelSet
 from kseg.io.errors import InputError
-from kseg.io.files import StrPath, checked_path, reading
+from kseg.io.files import StrPath, checked_path, reading, users_json
 from kseg.io.text import first_names
 
 if sys.version_info >= (3, 11):
@@ -33,7 +32,7 @@ def read_table(path, what):
         raise InputError(f"{what} must be a .toml or .json file, got {path}.")
     with reading(path):
         content = path.read_bytes()
-    parse = {".json": json.loads, ".toml": tomllib.loads}[path.suffix]
+    parse = {".json": users_json, ".toml": tomllib.loads}[path.suffix]
     try:
         table = parse(content.decode())
     except (ValueError, RecursionError) as error:  # of JSON, TOML and UTF-8
