@@ -209,7 +209,7 @@ def _code(lines):
 def _cost(stored, costs):
     text = f"{costs['parameters']:,} parameters."
     if costs.get("multiply_adds"):
-        text += f" {costs['multiply_adds']:,} multiply-adds for an image of {costs['height']}x{costs['width']} pixels."
+        text += f" {costs['multiply_adds']:,} multiply-adds for an image of {costs['width']}x{costs['height']} pixels."
     return text
 
 

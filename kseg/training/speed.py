@@ -61,7 +61,7 @@ def measure_speed(model, settings, *, model_options=None, strategy="auto", num_c
 
     Args:
         model: a name of `kseg.MODELS`. settings: `kseg.settings.Settings`; the size is that of the crops, else of the
-            images, else 256x512. Weights are random: files of the settings are not read.
+            images, else 512x256. Weights are random: files of the settings are not read.
         model_options, strategy: as in `kseg.train`. num_classes: of the model. steps: training steps and images that
             are timed, after those that are compiled.
     Returns:

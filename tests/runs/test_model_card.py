@@ -56,7 +56,7 @@ def test_the_metadata_is_yaml_with_the_scores_and_the_data(splits):
 def test_the_text_says_what_was_done_and_what_it_is_not_good_for(splits):
     text, scores = card(splits)
     assert f"**{scores.mean_iou:.4f}**" in text and "5 of 5 images of the split `val`" in text
-    assert "7 train, 5 val images" in text and "1,234,567 parameters" in text and "image of 32x64" in text
+    assert "7 train, 5 val images" in text and "1,234,567 parameters" in text and "image of 64x32" in text
     assert "--epochs=7" in text and "--keep" not in text and "learning_rate" not in text  # its default
     assert "the epoch with the best f1 on `val`" in text and "a little too good" in text
     assert "IoU below 0.2: car, sky" in text
