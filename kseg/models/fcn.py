@@ -194,9 +194,14 @@ def _skips(x, maps, num_classes, initializer, *, pools):
 
 def _context(x, _, num_classes, initializer):
     """ParseNet's head: scores of the normalised map plus those of the normalised mean over the image."""
-    # The mean of many bfloat16 pixels needs float32.
-    mean = keras.layers.GlobalAveragePooling2D(keepdims=True, dtype="float32", name="mean")(x)
     channels = x.shape[-1]
+    # The mean of many bfloat16 pixels needs float32. Normalised as (B, C): of (B, 1, 1, C) tf2onnx makes a wrong graph.
+    mean = keras.layers.GlobalAveragePooling2D(dtype="float32", name="mean")(x)
+    mean = ScaledL2Normalization(scale=10.0, name="norm_image")(mean)
+    normalized = {
+        "map": ScaledL2Normalization(scale=10.0, name="norm_map")(x),
+        "image": keras.layers.Reshape((1, 1, channels), name="mean_pixel")(mean),
+    }
     scores = [
         keras.layers.Conv2D(
             num_classes,
@@ -205,8 +210,8 @@ def _context(x, _, num_classes, initializer):
             kernel_initializer=blocks.part_initializer(initializer, channels, 2 * channels, num_classes),
             dtype="float32",
             name=f"score_{key}",
-        )(ScaledL2Normalization(scale=10.0, name=f"norm_{key}")(value))
-        for key, value in {"map": x, "image": mean}.items()
+        )(value)
+        for key, value in normalized.items()
     ]
     return _upsample(keras.layers.Add(dtype="float32", name="score")(scores), 32)
 

@@ -21,8 +21,10 @@ CASES["r2unet-separate"] = ("r2unet", {"depth": 2, "recurrence": "separate"})
 
 def build(case, size):
     name, options = CASES[case]
+    if "encoder" not in options or ENCODERS[options["encoder"]].network is None:  # the others have their own widths
+        options = {"base_filters": 4, **options}
     keras.utils.set_random_seed(0)
-    model = build_model(name, (*size, 3), 3, **{"base_filters": 4, **options})
+    model = build_model(name, (*size, 3), 3, **options)
     for norm in model._flatten_layers():  # statistics of a trained model, not 0 and 1
         if isinstance(norm, keras.layers.BatchNormalization):
             norm.moving_mean.assign(0.1 * keras.random.normal(norm.moving_mean.shape, seed=1))

@@ -66,7 +66,8 @@ def test_which_maps_are_joined(name, pools):
     if pools is None:
         scores = get("score").output
         assert get("norm_map").input is get("mean").input is get("fc7_dropout").output
-        assert get("norm_image").input is get("mean").output and get("mean").output.shape == (None, 1, 1, 128)
+        assert get("norm_image").input is get("mean").output and get("mean").output.shape == (None, 128)
+        assert get("score_image").input.shape == (None, 1, 1, 128)
     else:
         scores = get("score_fc7").output
         assert get("score_fc7").input is get("fc7_dropout").output
