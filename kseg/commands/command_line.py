@@ -28,6 +28,9 @@ _SIGPIPE = 13
 # Flags of earlier versions. A flagfile may still name them; they have no effect.
 _REMOVED = ("--on_conflict", "--keep_checkpoints", "--log_every_steps")
 
+_NUMBERS = {"invalid literal for int": "whole number", "could not convert string to float": "number"}
+_NO_NUMBER = re.compile(rf"^flag --(\w+)=(.*): ({'|'.join(_NUMBERS)})\b.*$", re.DOTALL)
+
 
 def expand_flagfiles(arguments):
     """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
@@ -360,6 +363,6 @@ class _Say(logging.Handler):
 
 
 def shown(error):
-    """Return an error's text, shortened if it is very long."""
-    text = str(error)
+    """Return an error's text, in kseg's words where Python's are those of its types, shortened if it is very long."""
+    text = _NO_NUMBER.sub(lambda found: f"--{found[1]} must be a {_NUMBERS[found[3]]}, got {found[2]!r}.", str(error))
     return text if len(text) <= 2000 else f"{text[:1900]} ..."

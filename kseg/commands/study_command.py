@@ -10,12 +10,14 @@ the file. The same command continues a study that was interrupted. Exit code 1: 
 --report compares what is finished, in seconds, and trains nothing.
 """
 
+import json
 import signal
 import sys
 
 from absl import flags
 
 from kseg.commands import command_line, train_command
+from kseg.io.errors import InputError, speaking_flags
 from kseg.settings.configs import find_config
 from kseg.studies.engines import ENGINES
 
@@ -82,14 +84,34 @@ def main():
     command_line.start(run, FLAGS, takes_arguments=True)
 
 
+def check():
+    """Judge the flags of each model of a study as `kseg train` does before it imports Keras.
+
+    Standard input has the JSON list [[model's name, flags], ...]; standard output gets {name: value of --keep}. The
+    first fault ends it, on standard error. `kseg.study` starts this in a process of its own.
+    """
+    keeps = {}
+    for name, given in json.load(sys.stdin):
+        args = command_line.new_flags(__name__)
+        train_command.define_run(args)
+        with speaking_flags(list(args)):
+            try:
+                args(["kseg train", *command_line.expand_flagfiles(given)])
+                settings, _ = train_command.checked_settings_and_options(args)
+            except (flags.Error, InputError) as error:
+                sys.exit(f"model {name} cannot be trained: {command_line.shown(error)}")
+        keeps[name] = settings.keep
+    json.dump(keeps, sys.stdout)
+
+
 def measure():
-    """Write what a run would cost to a JSON file: arguments are the file, the steps to time, and flags of train.py.
+    """Write what a run would cost to a JSON file: arguments are the file, the steps to time, and flags of kseg train.
 
     `kseg.study` starts this in a process of its own.
     """
     output = sys.argv.pop(1)
     pilot_steps = int(sys.argv.pop(1))
-    sys.argv[0] = "train.py"
+    sys.argv[0] = "kseg train"
 
     def run_measure(args):
         settings, options = train_command.settings_and_options(args)

@@ -98,14 +98,20 @@ def settings_and_options(args):
     return settings, options
 
 
+def checked_settings_and_options(args):
+    """Return what `settings_and_options` does; InputError for a model or an option that does not exist."""
+    settings, options = settings_and_options(args)
+    check_model_name(args.model, MODEL_FILES)
+    check_model_options(args.model, current_options(args.model, options), options_in_source(args.model))
+    return settings, options
+
+
 def run(args):
     """Train with what the flags say."""
     command_line.require(args, "data_dir", "workdir", "model")
     if os.path.realpath(args.data_dir) == os.path.realpath(args.workdir):
         raise flags.Error(f"--data_dir and --workdir must be different folders, got {args.workdir} for both.")
-    settings, options = settings_and_options(args)
-    check_model_name(args.model, MODEL_FILES)  # before anything imports Keras, as all that takes no model
-    check_model_options(args.model, current_options(args.model, options), options_in_source(args.model))
+    settings, options = checked_settings_and_options(args)  # before anything imports Keras, as all that takes no model
     from kseg.training.launch import choose_for_run, refuse_early
 
     refuse_early(args.model, args.data_dir, args.workdir, options, args.strategy, settings)

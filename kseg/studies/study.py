@@ -10,11 +10,12 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import kseg
 from kseg.data.groups import groups_of
-from kseg.data.records.leave_out import leave_one_out
+from kseg.data.records.leave_out import groups_to_leave_out, leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath, locked, reading, refuse_inputs, write_json
@@ -35,13 +36,14 @@ PILOT_STEPS = 10
 LAST_LINES = 8
 _TRAIN = (
     "import sys; from kseg.studies import run_lock, usage; accounts, workdir = sys.argv[1:3]; del sys.argv[1:3]; "
-    "run_lock.wait_until_free(workdir, accounts); usage.record(accounts); sys.argv[0] = 'train.py'; "
+    "run_lock.wait_until_free(workdir, accounts); usage.record(accounts); sys.argv[0] = 'kseg train'; "
     "from kseg.commands.train_command import main; main()"
 )
 # Of TensorFlow and of NumPy's libraries. How many threads share a sum decides its last bits.
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 # The commands of a run, each with its arguments behind it. They need no folder scripts/, which a wheel has not.
 PROGRAMS = {
+    "check": [sys.executable, "-c", "from kseg.commands.study_command import check; check()"],
     "measure": [sys.executable, "-c", "from kseg.commands.study_command import measure; measure()"],
     "train": [sys.executable, "-c", _TRAIN],
     "score": [sys.executable, "-c", "from kseg.studies.scoring import main; main()"],
@@ -71,6 +73,10 @@ def study(source: StrPath | dict[str, Any], *, engine: str = "local", equivalenc
     check_equivalence(equivalence)
     output = pathlib.Path(plan.output)
     refuse_inputs([output], [path for data in plan.data for path in record_files(data.data_dir)])
+    try:
+        _check(plan)
+    except InputError as error:
+        raise InputError(f"{'The study' if isinstance(source, Mapping) else source}: {error}") from error
     with locked(output):
         before = power_before(plan.as_json(), equivalence)
         threads = _claim(output, plan, engine, before)
@@ -84,7 +90,7 @@ def _compute(plan, engine, threads, before, equivalence):
         for line in before:
             print(line, flush=True)
         facts = _facts(output, plan)
-        left_out = _left_out(output, plan, facts)
+        left_out = _left_out(output, plan)
         for (model, data), known in facts.items():
             share = share_of(plan.budget, known, model)
             known["steps"] = share.steps
@@ -98,12 +104,17 @@ def _compute(plan, engine, threads, before, equivalence):
 def _claim(output, plan, engine, before):
     """Make the folder this study's, or check that it is. before: of `power_before`.
 
+    The plan of a folder in which no run has begun may still change: a mistake in it stopped the study.
+
     Returns:
         the threads of each run: as the plan or the first start says; 0: those of a study of an older kseg are not set.
     """
     path = output / PLAN
     wanted = plan.as_json()
-    if path.exists():
+    if path.exists() and not _has_begun(output):
+        (output / COSTS).unlink(missing_ok=True)
+        wanted["threads"] = plan.threads or _threads(plan, engine)
+    elif path.exists():
         stored = {"threads": 0, **stored_study(output)["plan"]}
         wanted["threads"] = plan.threads or stored["threads"]
         check_same(stored, wanted, output)
@@ -113,6 +124,17 @@ def _claim(output, plan, engine, before):
         wanted["threads"] = plan.threads or _threads(plan, engine)
     write_json(path, {"format": "kseg study 1", "kseg_version": kseg.__version__, "plan": wanted, "before": before})
     return wanted["threads"]
+
+
+def _has_begun(output):
+    """Whether a run of a study may have begun: a folder shows it, or all models are measured, as they are before."""
+    if any((output / folder).exists() for folder in ("runs", "counts")):
+        return True
+    rows = stored_study(output)["plan"]
+    wanted = {
+        f"{model['name']}/{data['name']}" for model in rows["models"] if not model["file"] for data in rows["data"]
+    }
+    return wanted <= _known_costs(output).keys()
 
 
 def _threads(plan, engine):
@@ -129,13 +151,8 @@ def _threads(plan, engine):
 def _facts(output, plan):
     """Return {(model, data): facts}, measured where costs.json does not know them yet."""
     path = output / COSTS
-    known = {}
-    if path.exists():
-        try:
-            known = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}). Delete it: the models are measured again.") from error
-    _check_records(output, plan, known)  # before anything of other records is measured and written down as known
+    known = _known_costs(output)
+    _check_unchanged(output, plan, known)  # before anything of other records is measured and written down as known
     found = {}
     for data in plan.data:
         for model in [model for model in plan.models if not model.file]:
@@ -164,10 +181,21 @@ def _measure(output, plan, model, data):
         return json.loads(result.read_bytes())
 
 
-def _check_records(output, plan, known):
-    """Raise InputError for records that are others than when the study began, or have no such splits or groups.
+def _known_costs(output):
+    """Return {"MODEL/DATA": facts}, what costs.json holds."""
+    path = output / COSTS
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}). Delete it: the models are measured again.") from error
 
-    known: {"MODEL/DATA": facts}, what costs.json holds.
+
+def _check(plan):
+    """Raise InputError for what a plan wants and cannot be, before anything is written: in seconds, and without Keras.
+
+    Records without the splits or groups; flags and options that do not exist.
     """
     for data in plan.data:
         manifest = load_manifest(data.data_dir)
@@ -178,6 +206,31 @@ def _check_records(output, plan, known):
                     f"group_by must give two groups of images or more, but {plan.group_by} gives one of {data.name}, "
                     f"split {split}. Take smaller groups, or leave group_by out."
                 )
+        if plan.leave_out:
+            groups_to_leave_out(manifest, plan.leave_out)
+    with _environment(0):
+        _check_models(plan)
+
+
+def _check_models(plan):
+    steps = ("--epochs=0", "--train_steps=1")  # their number is known when the models are measured
+    trained = [model for model in plan.models if not model.file]
+    given = [[model.name, [*train_flags(plan, model, plan.data[0]), *steps]] for model in trained]
+    done = subprocess.run(PROGRAMS["check"], input=json.dumps(given).encode(), capture_output=True, check=False)
+    if done.returncode:
+        raise InputError(done.stderr.decode(errors="replace").strip())
+    for name, keep in json.loads(done.stdout).items():
+        if plan.leave_out and keep == "best":
+            raise InputError(
+                f"With leave_out the weights must not be chosen by the images that are scored, but model {name} has "
+                'keep=best. Give flags = {keep = "last"}.'
+            )
+
+
+def _check_unchanged(output, plan, known):
+    """Raise InputError for records that are others than when the study began; known: of `_known_costs`."""
+    for data in plan.data:
+        manifest = load_manifest(data.data_dir)
         measured = [facts for name, facts in known.items() if name.endswith(f"/{data.name}")]
         if any(facts["manifest"] != manifest.digest for facts in measured):
             raise InputError(
@@ -200,17 +253,11 @@ def _wait_for_earlier(output, plan):
                     time.sleep(0.2)
 
 
-def _left_out(output, plan, facts):
+def _left_out(output, plan):
     """Return {(data, seed): (group that a run leaves out, its record folder)}, made if it is not there."""
     found = {}
     if not plan.leave_out:
         return found
-    for (model, _), known in facts.items():
-        if known["keep"] == "best":
-            raise InputError(
-                f"With leave_out the weights must not be chosen by the images that are scored, but model {model} has "
-                'keep=best. Give flags = {keep = "last"}.'
-            )
     for data in plan.data:
         folders = list(leave_one_out(data.data_dir, output / "records" / data.name, plan.leave_out).items())
         for seed in plan.seeds:

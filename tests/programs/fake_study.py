@@ -27,7 +27,7 @@ GROUPS = 12
 
 
 def programs():
-    return {name: [sys.executable, __file__, name] for name in ("measure", "train", "score")}
+    return {name: [sys.executable, __file__, name] for name in ("check", "measure", "train", "score")}
 
 
 def fake_counts(model, seed):
@@ -53,6 +53,10 @@ def note(text):
 
 def folder():
     return pathlib.Path(os.environ["KSEG_FAKE"])
+
+
+def check():
+    json.dump({name: flag_values(given).get("keep", "best") for name, given in json.load(sys.stdin)}, sys.stdout)
 
 
 def measure(output, pilot_steps, *arguments):
@@ -130,7 +134,7 @@ def in_process(jobs, started):
         yield job, code
 
 
-COMMANDS = {"measure": measure, "train": train, "score": score}
+COMMANDS = {"check": check, "measure": measure, "train": train, "score": score}
 
 
 def run_study(toml):

@@ -321,6 +321,40 @@ def test_a_model_that_cannot_be_built_stops_the_study_before_any_training(calls,
     with pytest.raises(InputError, match="Model other cannot be trained on tiny:\nno model other\n"):
         kseg.study(plan)
     assert calls() == ["measure small", "measure large", "measure other"]
+    plan["models"][2] = {"name": "third", "model": "large"}  # nothing is trained, so the mistake can be mended
+    plan["budget"]["value"] *= 2
+    kseg.study(plan)
+    assert calls()[:4] == ["measure small", "measure large", "measure large", "train small-0 41"]
+    with pytest.raises(InputError, match="was started from another study"):
+        kseg.study({**plan, "budget": {"kind": "images", "value": 8}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"flags": {"learnin_rate": 0.1}}, "model small cannot be trained: Unknown command line flag 'learnin_rate'"),
+        ({"flags": {"height": "high"}}, "height must be a whole number, got 'high'"),
+        ({"flags": {"learning_rate": "high"}}, "learning_rate must be a number, got 'high'"),
+        (
+            {"models": [{"name": "unet"}, {"name": "segnett"}]},
+            "model segnett cannot be trained: Unknown model 'segnett'. Choose one of",
+        ),
+        ({"models": [{"name": "unet", "options": {"base_filter": 4}}]}, "has no option base_filter"),
+        ({"leave_out": "drive", "flags": {"keep": "best"}, "models": [{"name": "unet"}]}, "leave_out needs two groups"),
+    ],
+)
+def test_a_mistake_in_the_plan_leaves_no_file(plan, tmp_path, change, message):
+    """As `kseg train` would refuse it, but of all models at once, and before anything is measured or written."""
+    plan = {**plan, "models": [{"name": "small", "model": "unet"}], **change}
+    with pytest.raises(InputError) as error:
+        kseg.study(plan)
+    assert str(error.value).startswith("The study: ") and message in str(error.value)
+    source = tmp_path / "study.toml"
+    toml({**plan, "models": [{"name": "unet"}], "data": [{"name": "tiny", "data_dir": "nowhere"}]}, source)
+    with pytest.raises(InputError, match="nowhere") as error:
+        kseg.study(source)
+    assert str(error.value).startswith(f"{source}: ")
+    assert not pathlib.Path(plan["output"]).exists()
 
 
 def test_a_folder_in_use_or_of_other_things_is_refused(calls, plan, tmp_path):

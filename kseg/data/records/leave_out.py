@@ -32,16 +32,12 @@ def leave_one_out(data_dir, output, by):
         InputError: fewer than two groups, or records without a dataset.json.
     """
     manifest = load_manifest(data_dir)
-    if not manifest.checksums:
-        raise InputError(f"leave_out needs records with a {MANIFEST}, which {data_dir} has not. Prepare the data anew.")
+    groups = groups_to_leave_out(manifest, by)
     path = join(data_dir, MANIFEST)
     with reading(path), open_binary(path) as file:
         table = json.load(file)
     split = manifest.split("train")
-    groups = groups_of(split.names, by, manifest.drive)
     names = sorted(groups.names)
-    if len(names) < 2:
-        raise InputError(f"leave_out needs two groups of train or more, but {by} gives {len(names)} in {data_dir}.")
     output = pathlib.Path(output)
     (output / _SHARDS).mkdir(parents=True, exist_ok=True)
     parts = []
@@ -53,6 +49,17 @@ def leave_one_out(data_dir, output, by):
         folders[name] = output / f"without-{i:05}"
         _write_folder(folders[name], table, name, {"train": parts[:i] + parts[i + 1 :], "val": [parts[i]]})
     return folders
+
+
+def groups_to_leave_out(manifest, by):
+    """Return the groups of a manifest's `train` (`kseg.data.groups.groups_of`); InputError as in `leave_one_out`."""
+    where = manifest.data_dir
+    if not manifest.checksums:
+        raise InputError(f"leave_out needs records with a {MANIFEST}, which {where} has not. Prepare the data anew.")
+    groups = groups_of(manifest.split("train").names, by, manifest.drive)
+    if len(groups.names) < 2:
+        raise InputError(f"leave_out needs two groups of train or more, but {by} gives {len(groups.names)} in {where}.")
+    return groups
 
 
 def _part(split, rows, members, stem):
