@@ -5,6 +5,10 @@ p the share of pixels that are right, the sums over the classes are TP = pN, FN 
 micro averages: sensitivity = F1 = p, Jaccard = p / (2-p), accuracy = 1 - 2 (1-p) / C, specificity = 1 - (1-p) / (C-1).
 Where the classes are those present in each image (in truth or prediction) and the sums run over the images too, the
 same holds with C the mean number of classes per image, for images of equal size.
+
+Macro averages are means over the classes of what holds for each one: Jaccard = F1 / (2-F1), convex in F1; Jaccard is at
+most the sensitivity s, and F1 at most 2s / (1+s), concave in s (both without a FP); the accuracy lies between
+sensitivity and specificity, whose sum minus 1 is at most the smaller one, and whose sum is at least the larger one.
 """
 
 from __future__ import annotations
@@ -103,6 +107,9 @@ class Audit:
         table = heads | {title: [cells[title] for cells in columns] for title in columns[0]}
         width = max(map(len, table))
         lines = [f"{title:<{width}}{''.join(f'{cell:>18}' for cell in cells)}" for title, cells in table.items()]
+        for i, row in enumerate(self.rows, 1):
+            if set(row.averages.values()) == {EXCLUDED}:
+                lines.append(f"Row {i}: none of these averages gives it, of any confusion matrix.")
         if len(self.rows) > 1:
             lines.append(f"Class count that fits all rows: {self.shared_class_count or 'none'}.")
         return "\n".join(lines)
@@ -135,13 +142,12 @@ def audit_row(row, digits=4):
     published = _checked(row, digits)
     half = 0.5 * 10.0**-digits
     given = {name: Interval(max(value - half, 0.0), min(value + half, 1.0)) for name, value in published.items()}
-    f1 = given["f1"]
     jaccard = given["jaccard"]
-    p = given["sensitivity"].meet(f1)
-    macro_jaccard = Interval(f1.low / (2 - f1.low), f1.high)  # mean of f / (2-f), convex in f, and at most f
+    p = given["sensitivity"].meet(given["f1"])
+    macro = _can_be_macro(given)
     averages = {MICRO: EXCLUDED, PER_IMAGE: EXCLUDED, MACRO: EXCLUDED}
     if p is None:  # as micro averages sensitivity and F1 are equal
-        if jaccard.meet(macro_jaccard):
+        if macro:
             averages[MACRO] = FITS
         return RowAudit(published, None, None, None, None, None, averages)
     # accuracy = 1 - 2 (1-p) / C and specificity = 1 - (1-p) / (C-1), solved for C
@@ -153,9 +159,21 @@ def audit_row(row, digits=4):
         averages[MICRO] = FITS
     if count and jaccard.meet(_weighted_jaccard(p)):
         averages[PER_IMAGE] = FITS
-    if jaccard.meet(macro_jaccard):
-        averages[MACRO] = BY_CHANCE  # mean sensitivity and mean F1 agree to the last digit
+    if macro:  # mean sensitivity and mean F1 agree to the last digit, which those of a perfect model must
+        averages[MACRO] = FITS if p.high == 1 else BY_CHANCE
     return RowAudit(published, p, from_accuracy, from_specificity, count, micro_jaccard, averages)
+
+
+def _can_be_macro(given):
+    """Whether five intervals by name can be means over the classes of one confusion matrix, by the top of the module."""
+    sensitivity, f1 = given["sensitivity"], given["f1"]
+    both = Interval(sensitivity.low + given["specificity"].low, sensitivity.high + given["specificity"].high)
+    bounds = {
+        "f1": Interval(0.0, 2 * sensitivity.high / (1 + sensitivity.high)),
+        "jaccard": Interval(f1.low / (2 - f1.low), min(f1.high, sensitivity.high)),
+        "accuracy": Interval(both.low - 1, both.high),
+    }
+    return all(given[name].meet(bound) for name, bound in bounds.items())
 
 
 def _weighted_jaccard(p):

@@ -102,6 +102,32 @@ def test_the_lower_bound_of_the_weighted_jaccard_index_is_reached_and_holds():
     assert audit_row((0.96, 0.7, 0.98, 0.7, 0.49), digits=2).averages[PER_IMAGE] == FITS
 
 
+def test_macro_rows_of_many_matrices_fit():
+    """Sparse ones too, in which classes are predicted for nothing or missed whole, and rare ones."""
+    random = np.random.default_rng(3)
+    for case in range(400):
+        classes = int(random.integers(2, 12))
+        matrix = random.integers(0, 1000, (classes, classes)) * (random.random((classes, classes)) < random.random())
+        matrix = matrix * random.choice([1, 1, 30], (classes, 1)) + np.eye(classes, dtype=int)  # each class is there
+        row = [round(value, 4) for value in metrics.five_scores(matrix, "macro").values()]
+        assert audit([row]).rows[0].averages["macro"] != "no", (case, row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (0.9, 0.3, 0.95, 0.8, 0.7),  # of each class the Jaccard index is at most the sensitivity
+        (0.9, 0.3, 0.95, 0.5, 0.3),  # and F1 at most 2s / (1+s), here .46
+        (0.2, 0.9, 0.95, 0.85, 0.75),  # the accuracy is at least sensitivity + specificity - 1
+        (0.9, 0.2, 0.5, 0.2, 0.12),  # and at most their sum
+    ],
+)
+def test_rows_that_no_classes_can_have_are_no_macro_average(row):
+    found = audit([row])
+    assert found.rows[0].averages["macro"] == "no"
+    assert str(found).endswith("Row 1: none of these averages gives it, of any confusion matrix.")
+
+
 def test_perfect_scores_leave_the_class_count_open():
     found = audit_row((1, 1, 1, 1, 1))
     assert found.class_count.high == np.inf and "over" in str(audit([(1, 1, 1, 1, 1)]))
