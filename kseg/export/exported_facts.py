@@ -36,13 +36,14 @@ def checked_model(model, label_set):
     check_outputs(model)
     if label_set is not None and not (isinstance(label_set, dict) and {"name", "classes", "palette"} <= set(label_set)):
         raise InputError(f"label_set must be a dict of name, classes and palette, got {label_set!r}.")
-    if label_set is not None:
-        _check_label_set(label_set, model.output_shape[-1])
+    carried = label_set_of(model)
+    if label_set is not None:  # a model may have more outputs than the classes that it carries
+        _check_label_set(label_set, len(carried["classes"]) if carried else model.output_shape[-1])
     if weight := first_not_finite(model.weights):
         raise NotFiniteError(
             f"The weight {weight} is not finite, so the model cannot give labels. Export weights of an earlier step."
         )
-    label_set = label_set or label_set_of(model)
+    label_set = label_set or carried
     if not label_set:
         raise InputError(
             "The model carries no class names. Give label_set={'name', 'classes', 'palette'}, as in classes.json "
@@ -60,13 +61,13 @@ def checked_model(model, label_set):
     return model, facts
 
 
-def _check_label_set(label_set, outputs):
-    """Refuse names and colours that cannot be those of a model with so many outputs."""
+def _check_label_set(label_set, count):
+    """Refuse names and colours that cannot be those of a model of so many classes."""
     classes = label_set["classes"]
     palette = label_set["palette"]
     named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
-    if not named or not 1 <= len(classes) <= outputs:
-        raise InputError(f"label_set needs the names of the model's {outputs} classes, got {classes!r}.")
+    if not named or len(classes) != count:
+        raise InputError(f"label_set needs the names of the model's {count} classes, got {classes!r}.")
     drawn = isinstance(palette, (list, tuple)) and len(palette) == len(classes)
     if not drawn or not all(isinstance(c, (list, tuple)) and len(c) == 3 and all(map(_is_byte, c)) for c in palette):
         raise InputError(f"label_set needs a colour of three whole numbers of 0..255 for each class, got {palette!r}.")

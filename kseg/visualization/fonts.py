@@ -18,22 +18,25 @@ _LOG = logging.getLogger("kseg")
 def font_for(texts, size):
     """Return (Pillow font, the texts as it can draw them), for class names of any alphabet.
 
-    The font is Pillow's own if that has every letter, else the first common one of the system that does. Where there is
-    none, letters lose their accents ("ä" becomes "a"), and a warning names what is still drawn as a box.
+    The font is Pillow's own if that has every letter, else the common one of the system that lacks the fewest. A letter
+    that it lacks loses its accents ("ä" becomes "a"), and a warning names what is still drawn as a box.
 
     Args:
         texts: list of str. size: pixels.
     """
     letters = frozenset("".join(texts)) - {" "}
-    if not _lacking(own := ImageFont.load_default(size=size), letters):
-        return own, texts
-    for name in _SYSTEM:
-        if (font := _system_font(name, size)) and not _lacking(font, letters):
-            return font, texts
-    plain = [_without_accents(text) for text in texts]
-    if boxes := _lacking(own, frozenset("".join(plain)) - {" "}):
+    best = ImageFont.load_default(size=size)
+    lacking = _lacking(best, letters)
+    for name in _SYSTEM if lacking else ():
+        if (font := _system_font(name, size)) and len(less := _lacking(font, letters)) < len(lacking):
+            best, lacking = font, less
+        if not lacking:
+            return best, texts
+    plain = {ord(letter): _without_accents(letter) for letter in lacking}
+    texts = [text.translate(plain) for text in texts]
+    if boxes := _lacking(best, frozenset("".join(texts)) - {" "}):
         _warn("".join(sorted(boxes)))
-    return own, plain
+    return best, texts
 
 
 @functools.cache
@@ -55,14 +58,15 @@ def _drawn(font, letter):
     return mask.size, bytes(mask)
 
 
-def _without_accents(text):
-    split = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
-    return "".join(letter for letter in split if not unicodedata.combining(letter))
+def _without_accents(letter):
+    split = unicodedata.normalize("NFKD", letter.replace("ß", "ss"))
+    return "".join(part for part in split if not unicodedata.combining(part))
 
 
 @functools.cache
 def _warn(boxes):
     _LOG.warning(
-        "No font here has the letters %s of the class names: pictures draw boxes. Install DejaVu Sans or Noto Sans.",
+        "No font here has the letters %s of the class names: pictures draw boxes. Install one that has them, such as "
+        "DejaVu Sans, or Noto Sans CJK for Chinese, Japanese and Korean.",
         boxes,
     )

@@ -234,3 +234,13 @@ def test_an_added_format_is_a_choice_of_the_script(tmp_path, monkeypatch):
     script.FLAGS(["export.py", f"--model={tmp_path}/tiny.keras", f"--output={tmp_path}/out", "--format=added"])
     script.run(script.FLAGS)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["format"] == "added"
+
+
+def test_names_for_fewer_classes_than_the_model_has_are_refused(tmp_path):
+    model = tiny.brightness_model()
+    two = {"name": "x", "classes": ["a", "b"], "palette": [[0, 0, 0], [9, 9, 9]]}
+    for carried in (None, tiny.LABELS):
+        model.layers[1].label_set = carried
+        with pytest.raises(kseg.InputError, match=r"names of the model's 3 classes, got \['a', 'b'\]"):
+            kseg.export_saved_model(model, tmp_path / "out", label_set=two)
+    assert not (tmp_path / "out").exists()

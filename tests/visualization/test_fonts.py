@@ -33,6 +33,7 @@ def test_other_letters_have_a_font_of_the_system():
         pytest.skip("there is no DejaVuSans.ttf")
     font, names = font_for(["Straße", "дорога"], 15)
     assert names == ["Straße", "дорога"]
+    assert font_for(["Straße", "\U0001f697"], 15)[1][0] == "Straße"  # one that no font has changes no other
     letters = [drawn(font, letter) for letter in "ßдорг"]
     assert len(set(letters)) == len(letters)  # boxes would be equal
     assert drawn(font, fonts._NO_LETTER) not in letters
