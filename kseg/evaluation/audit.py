@@ -165,7 +165,7 @@ def audit_row(row, digits=4):
 
 
 def _can_be_macro(given):
-    """Whether five intervals by name can be means over the classes of one matrix, by what the top of the module says."""
+    """Whether five intervals by name can be means over the classes of one matrix: the top of the module says why."""
     sensitivity, f1 = given["sensitivity"], given["f1"]
     both = Interval(sensitivity.low + given["specificity"].low, sensitivity.high + given["specificity"].high)
     bounds = {

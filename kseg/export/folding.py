@@ -1,4 +1,7 @@
-"""Batch norms folded into the convolutions before them while a graph is made; the model itself stays as it is."""
+"""What a graph for other runtimes has instead of a model's layers, while it is made; the model itself stays as it is.
+
+Batch norms are folded into the convolutions before them, and convolutions with a group for each channel are depthwise.
+"""
 
 import contextlib
 import functools
@@ -11,7 +14,18 @@ from kseg.layers.pooling import MaxPooling2DWithArgmax
 
 
 def _convolved(layer, inputs, kernel):
+    if _is_depthwise(layer):
+        kernel_size, channels = kernel.shape[:2], inputs.shape[-1]
+        return _convolved_by_depth(layer, inputs, keras.ops.reshape(kernel, (*kernel_size, channels, -1)))
     return layer.convolution_op(inputs, kernel)
+
+
+def _is_depthwise(layer):
+    """Whether a convolution has a group for each channel, as ConvNeXt's.
+
+    Keras compiles it by XLA, which no converter can read. A DepthwiseConv2D does the same.
+    """
+    return isinstance(layer, keras.layers.Conv2D) and layer.groups > 1 and layer.kernel.shape[2] == 1
 
 
 def _convolved_by_depth(layer, inputs, kernel):
@@ -113,8 +127,12 @@ class Folding:
 
         def convolve(call, layer, inputs):
             norm = self._norms.get(next(calls))
-            if norm is None:
+            if norm is None and not _is_depthwise(layer):
                 return call(layer, inputs)
+            if norm is None:
+                outputs = _convolved(layer, inputs, keras.ops.cast(layer.kernel, inputs.dtype))
+                bias = keras.ops.cast(layer.bias, inputs.dtype) if layer.use_bias else 0
+                return layer.activation(outputs + bias)
             kernel, bias = self._weights(layer, norm)
             outputs = _KINDS[_kind_of(layer)][0](layer, inputs, kernel) + bias
             without_norm[id(outputs)] = outputs

@@ -27,7 +27,9 @@ def write(model, path, quantize=None, calibration=None):
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function.get_concrete_function()  # what fails here is not the converter
     with converting("ONNX"):
-        made, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
+        made, _ = tf2onnx.convert.from_function(
+            function, function.input_signature, opset=OPSET, custom_op_handlers={"Erfc": (_one_minus_erf, [])}
+        )
     _renew_resizes(made)
     del made.metadata_props[:]
     made.producer_name = "kseg"
@@ -39,6 +41,16 @@ def write(model, path, quantize=None, calibration=None):
     if quantize == "int8":
         made = _quantized(made, onnx, calibration)
     onnx.save(made, str(path))
+
+
+def _one_minus_erf(graph, node, name, _):
+    """Erfc, by which TensorFlow computes GELU: ONNX has Erf alone."""
+    like = {"dtypes": [graph.get_dtype(node.output[0])], "shapes": [graph.get_shape(node.output[0])]}
+    erf = graph.make_node("Erf", list(node.input), **like)
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    outputs = list(node.output)
+    graph.remove_node(node.name)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, **like)
 
 
 def embed(path, texts):
