@@ -76,6 +76,7 @@ def run(args, files):
 
 def _end(number, frame):
     """End in good order: the runs save their step."""
+    print("\nkseg study: stopped. Run the same command again to continue.", file=sys.stderr)
     sys.exit(128 + number)
 
 

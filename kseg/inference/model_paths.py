@@ -52,9 +52,11 @@ def weights_file(path):
                 f"{path} holds the seeds of {count_text(len(contestants), 'contestant')} of a study: give the folder "
                 f"of one, such as {contestants[0]}."
             )
+        others = [file for file in sorted(path.iterdir()) if file.suffix != ".png" and not file.name.startswith(".")]
+        other = f" ({others[0].name})" if others else ""
         raise InputError(
-            f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone: it is no model, no scored "
-            "run and no folder of label maps."
+            f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone{other}: it is no model, no "
+            "scored run and no folder of label maps."
         )
     return kept
 

@@ -65,6 +65,7 @@ _TURNS = {
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks that may hold an orientation
 MAX_PIXELS = 2**26  # 8192x8192: a few kilobytes can claim any size, and decoding takes what they claim
 MAX_TILED_PIXELS = 2**27  # 16384x8192: of an image that a model looks at through windows
+_COLOURS = 'colour-coded labels need "labels": "color" in classes.json'
 
 
 def _header(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
@@ -219,11 +220,11 @@ def _kept_format(image: Image.Image) -> str:
     return "jpeg" if _is_jpeg(image) else "png"
 
 
-def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarray, bool]:
+def decode_label(data: bytes, what: str, upright: bool = True, advice: str = _COLOURS) -> tuple[np.ndarray, bool]:
     """Return a label's ids and whether these bytes are an 8-bit grey PNG, which every reader decodes alike.
 
     Palette images give their indices, others their grey values as stored, at any bit depth: grey, with or without alpha
-    (dropped), or colours with R = G = B. `upright` as in `decode_image`.
+    (dropped), or colours with R = G = B. `upright` as in `decode_image`; `advice`: what to do about other colours.
 
     Returns:
         (uint8 (H, W), bool).
@@ -243,7 +244,7 @@ def decode_label(data: bytes, what: str, upright: bool = True) -> tuple[np.ndarr
     elif mode not in ("L", "P", "1", "I", "F", *_GREY_16):
         hint = ""
         if "RGB" in mode:
-            hint = '; colour-coded labels need "labels": "color" in classes.json'
+            hint = f"; {advice}"
         raise InputError(f"{what}: labels must be 8-bit ids, got mode {mode}{hint}")
     wrong = ~np.isin(numbers, range(256))
     if wrong.any():

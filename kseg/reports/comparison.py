@@ -179,7 +179,10 @@ def _check_same_classes(models):
     counts = {len(classes) if isinstance(classes, tuple) else classes for classes, _ in shown.values()}
     if len(named) > 1 or len(counts) > 1:
         each = ", ".join(text for _, text in shown.values())
-        raise InputError(f"Models can only be compared over the same classes, but these differ: {each}.")
+        raise InputError(
+            f"Models can only be compared over the same classes, but these differ: {each}. Map the classes "
+            "of one to those of the data (--map, docs/how-to/contestants.md), or score each alone by kseg evaluate."
+        )
 
 
 def _check_groups(source, group_by):

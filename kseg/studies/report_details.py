@@ -56,7 +56,7 @@ def _rows(scored, counts, score=mean_iou):
         if drawn is not None:
             estimate = intervals.score_interval(found, drawn)
             if estimate.error > _ROUNDING:
-                row |= _within(estimate.low, estimate.high)
+                row |= within_shares(estimate.low, estimate.high)
         rows[model] = row
     return rows, scores, drawn
 
@@ -66,7 +66,7 @@ def _groups_with(truth, member):
     return len(np.unique(member[truth.any(axis=1)]))
 
 
-def _within(low, high):
+def within_shares(low, high):
     """Return the ends of an interval of a share, which lies within 0..1 whatever Student's t says."""
     return {"low": max(float(low), 0.0), "high": min(float(high), 1.0)}
 
@@ -120,7 +120,7 @@ def _over_seeds(scores):
     if len(scores) < 2 or np.ptp(scores) == 0:
         return {"low": None, "high": None}
     half = stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
-    return _within(scores.mean() - half, scores.mean() + half)
+    return within_shares(scores.mean() - half, scores.mean() + half)
 
 
 def found_share(counts):

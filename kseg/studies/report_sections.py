@@ -7,7 +7,7 @@ import numpy as np
 from kseg.data.groups import groups_of, shown_groups
 from kseg.io.errors import InputError
 from kseg.io.text import count_text, first_names
-from kseg.studies.report_details import Scored, class_rows, curves, group_rows, objects_table
+from kseg.studies.report_details import Scored, class_rows, curves, group_rows, objects_table, within_shares
 from kseg.studies.report_text import headline
 from kseg.studies.run_counts import FIXED, run_part
 from kseg.studies.statistics.intervals import Groups as DrawnGroups
@@ -137,8 +137,7 @@ def _left_out(plan, runs, section, equivalence):
                 {
                     "model": model,
                     "mean_iou": interval.value,
-                    "low": interval.low,
-                    "high": interval.high,
+                    **within_shares(interval.low, interval.high),
                     "runs": dict(zip(groups, values.tolist(), strict=True)),
                 }
             )
@@ -178,8 +177,7 @@ def _scores(counts, seeds, groups):
             {
                 "model": name,
                 "mean_iou": interval.value,
-                "low": interval.low,
-                "high": interval.high,
+                **within_shares(interval.low, interval.high),
                 "runs": {str(seed): score for seed, score in zip(seeds[name], runs, strict=True)},
             }
         )

@@ -271,7 +271,10 @@ def _check_keys(kind, table, what, needed, never=()):
 
 def _check_name(value, what):
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise InputError(f"{what} names a folder: letters, digits, '_', '-' and '.', 80 at most; got {value!r}.")
+        raise InputError(
+            f"{what} names a folder: at most 80 of A to Z, a to z, 0 to 9, '_', '-' and '.', the first of them no '-' "
+            f"or '.'; got {value!r}."
+        )
 
 
 def _check_flags(flags, what):

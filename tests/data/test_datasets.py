@@ -100,13 +100,13 @@ def make_tutorial(root, splits=("train", "val", "test")):
 def test_a_folder_whose_classes_are_others_is_not_camvid(tmp_path):
     root = make_camvid(tmp_path)
     names = [camvid.info().id_names[i] for i in range(11)]
-    for classes in (names, ["road", *names[1:]]):
+    for classes in (names, ["lane", *names[1:]]):
         rows = [{"id": i, "name": name} for i, name in enumerate(classes)]
         (root / "classes.json").write_text(json.dumps({"classes": rows}))
         if classes == names:
             assert len(camvid.read(root).splits["train"]) > 0
         else:
-            with pytest.raises(ValueError, match=r"other classes than CamVid's \(road, .*dataset=folder"):
+            with pytest.raises(ValueError, match=r"other classes than CamVid's \(lane, .*dataset=folder"):
                 camvid.read(root)
 
 
@@ -204,6 +204,7 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ('{"classes": [{"id": 1, "name": "a"}], "labels": "rgb"}', '"ids" or "color"'),
         ('{"classes": [{"id": 1, "name": "a"}], "ignore": [3]}', "unknown keys ignore"),
         ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "void": [1, 2]}', "at least 2 classes"),
+        ('{"classes": [{"id": 1, "name": "\\u00fc"}, {"id": 2, "name": "u\\u0308"}]}', "is there 2 times"),
         ('{"classes": [{"id": 1, "name": "a"}]}', 'got 1. .*List the background as a class: {"id": 0, "name": "back'),
         ('{"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "needs its own name, 'a' is there 2 times"),
         ('{"classes": {"id": 1, "name": "a"}}', '"classes" must be a list'),

@@ -288,5 +288,6 @@ def test_labels_of_void_alone_are_asked_about(tmp_path, capsys):
         save(path, label(1, (255,)))
     prepare_dataset("folder", root, tmp_path / "out", workers=1)
     said = capsys.readouterr().out
+    assert "Void, so neither learnt nor scored: sky (id 9)." in said
     for split in ("train", "val"):
         assert f"WARNING: 100% of the pixels of {split} belong to no class" in said

@@ -118,7 +118,7 @@ def spoil(folder, name, do):
 PROBLEMS = [
     (lambda f: (f / "val_1.png").unlink(), r"1 of 2 images have none: val_1.png"),
     (lambda f: (f / "val_7.png").write_bytes((f / "val_0.png").read_bytes()), r"1 file of no image: val_7.png"),
-    (lambda f: (f / "notes.txt").write_text("x"), r"and not PNG files alone: it is no model"),
+    (lambda f: (f / "notes.txt").write_text("x"), r"and not PNG files alone \(notes.txt\): it is no model"),
     (lambda f: Image.new("L", (24, 17)).save(f / "val_0.png"), r"1 label map of another size: .*\(24x17, not 24x16\)"),
     (lambda f: (f / "val_0.png").write_bytes((f / "val_0.png").read_bytes()[:60]), "cannot be scored:\n.*val_0.png"),
     (lambda f: Image.new("L", (24, 16), 12).save(f / "val_0.png"), r"ids that are not among .*: 12 \(.*val_0.png\)"),
@@ -249,7 +249,7 @@ def test_a_map_says_what_counts_as_wrong_and_what_nothing_becomes(caplog):
     with caplog.at_level("INFO", "kseg"):
         table = ClassMap.of({"road": "Road", "tunnel": ""}, "M").ids({3: "road", 4: "tunnel", 9: "moon"}, CAMVID)
     assert table[3] == 3 and (np.delete(table, 3) == NO_CLASS).all()
-    assert "M: predicting tunnel, moon counts as wrong (1 of them are not in the map)." in caplog.text
+    assert "M: predicting tunnel, moon counts as wrong (1 of these classes the map does not name)." in caplog.text
     assert "M: no class becomes Sky, Building, Pole, Pavement, Tree, SignSymbol, Fence, Car and 2 more" in caplog.text
 
 

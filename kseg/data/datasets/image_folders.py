@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shlex
+import unicodedata
 
 from kseg.data.datasets.listing import Problem, Source, list_stems, one_line_each, pair, walk_files
 from kseg.data.labels import Colour, DatasetInfo, label_set_of
@@ -241,6 +242,8 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
         content = file.read()
     try:
         data = users_json(content)  # bytes: UTF-8 or UTF-16, with or without a byte-order mark
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON, or not clear: {error}.") from None
     try:
@@ -266,6 +269,8 @@ def _parse(data, name: str):
     if not isinstance(rows, list) or not rows:
         raise InputError('"classes" must be a list of {"id": 0, "name": "road", "color": [128, 64, 128]}.')
     for number, row in enumerate(rows):
+        if isinstance(row, dict) and isinstance(row.get("name"), str):
+            row["name"] = unicodedata.normalize("NFC", row["name"])  # a Mac may write an accent behind its letter
         if fault := _fault_of(row):
             raise InputError(f"class {number} of the list (counted from 0): {fault}, got {json.dumps(row)[:100]}.")
     if encoding == "color" and not all("color" in r for r in rows):

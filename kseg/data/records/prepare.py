@@ -96,12 +96,16 @@ def prepare_dataset(
     manifest = records.load_manifest(output)
     if not progress:
         return manifest
+    info = manifest.info
+    void = [f"{info.id_names[i]} (id {i})" for i in info.void_ids if info.id_names[i] != "void"]
+    if void and dataset == "folder":
+        tqdm.tqdm.write(f"Void, so neither learnt nor scored: {', '.join(void)}.")
     if "val" not in manifest.splits:
         tqdm.tqdm.write(f"WARNING: {records.NO_VALIDATION}.")
     for name, split in manifest.splits.items():
-        warnings = mistaken_void(name, split.pixel_counts, manifest.info)
+        warnings = mistaken_void(name, split.pixel_counts, info)
         if name != "test":  # Cityscapes keeps the labels of its test split: the files have void alone
-            warnings += mostly_void(name, split.pixel_counts, manifest.info)
+            warnings += mostly_void(name, split.pixel_counts, info)
         for warning in warnings:
             tqdm.tqdm.write(f"WARNING: {warning}")
     return manifest

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import pathlib
 import sys
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ else:
 NO_CLASS = IGNORE_LABEL  # a predicted id that is none of the data's classes: it counts as wrong
 _SHOWN = 8
 _LOG = logging.getLogger("kseg")
+
+
+def _nfc(name):
+    """Return a name as most programs write it: a Mac may write an accent behind its letter."""
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
 
 
 def read_table(path, what):
@@ -55,6 +61,7 @@ class ClassMap:
     @classmethod
     def of(cls, table: Any, where: str) -> ClassMap:
         """The map that a table says; InputError for one that cannot be."""
+        table = {_nfc(key): _nfc(value) for key, value in table.items()}
         if not table or not all(isinstance(value, str) for value in table.values()):
             raise InputError(
                 f'{where} must map classes of the contestant to classes of the data, such as {{"wall" = "Building"}}, '
@@ -82,7 +89,8 @@ class ClassMap:
             names = {}
         by_name = {}
         for number, name in names.items():
-            by_name.setdefault(name, []).append(number)
+            by_name.setdefault(_nfc(name), []).append(number)
+        classes = list(map(_nfc, label_set.classes))
         table = np.full(256, NO_CLASS, np.uint8)
         known = set()
         for key, value in self.pairs.items():
@@ -90,13 +98,13 @@ class ClassMap:
             if known & set(numbers):
                 raise InputError(f"{self.where} names the class {key} twice, by its name and by its id.")
             known |= set(numbers)
-            if value and value not in label_set.classes:
+            if value and value not in classes:
                 raise InputError(
                     f"{self.where} maps {key} to {value!r}, which is no class of label set {label_set.name}. It has "
                     f'{", ".join(label_set.classes)}; "" is none of them.'
                 )
             if value:
-                table[list(numbers)] = label_set.classes.index(value)
+                table[list(numbers)] = classes.index(value)
         self._say(names, known, table, label_set)
         return table
 
@@ -114,7 +122,7 @@ class ClassMap:
         wrong = [name for number, name in names.items() if table[number] == NO_CLASS]
         if wrong:
             unnamed = len([number for number in names if number not in known])
-            left_out = f" ({unnamed} of them are not in the map)" if unnamed else ""
+            left_out = f" ({unnamed} of these classes the map does not name)" if unnamed else ""
             _LOG.info("%s: predicting %s counts as wrong%s.", self.where, first_names(wrong, _SHOWN), left_out)
         reached = set(table[table != NO_CLASS].tolist())
         never = [name for number, name in enumerate(label_set.classes) if number not in reached]

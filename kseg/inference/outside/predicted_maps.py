@@ -15,6 +15,7 @@ from kseg.io.images import decode_label, header
 from kseg.io.text import count_text, first_names, size_text
 
 _SHOWN = 5
+_NO_COLOURS = "write label ids, not colours"
 
 
 class PredictedMaps(LabelModel):
@@ -146,7 +147,7 @@ class PredictedMaps(LabelModel):
                 if tuple(given) != tuple(map(int, size)):
                     sizes.append(f"{path} ({size_text(given)}, not {size_text(size)})")
                     continue
-                ids = set(np.flatnonzero(np.bincount(decode_label(data, path)[0].ravel(), minlength=256)).tolist())
+                ids = set(np.unique(decode_label(data, path, advice=_NO_COLOURS)[0]).tolist())
             except InputError as error:
                 damaged.append(str(error))
                 continue
@@ -155,13 +156,17 @@ class PredictedMaps(LabelModel):
                 if table[number] < 0:
                     unknown.setdefault(number, path)
         problems = [*damaged[:_SHOWN]]
+        if more := damaged[_SHOWN:]:
+            problems.append(f"and {len(more)} more")
         if sizes:
             problems.append(f"{count_text(len(sizes), 'label map')} of another size: {first_names(sizes, _SHOWN)}")
         if unknown:
             shown = [f"{number} ({path})" for number, path in sorted(unknown.items())]
+            advice = ""
+            if doubtful and set(unknown) <= doubtful:
+                advice = f'. If they are training ids, write ids = "training" into {self._place()}'
             problems.append(
-                f"ids that are not among those of the data or description: {first_names(shown, _SHOWN)}. If they are "
-                f'training ids, write ids = "training" into {self._place()}'
+                f"ids that are not among those of the data or description: {first_names(shown, _SHOWN)}{advice}"
             )
         if problems:
             raise InputError("\n".join([f"The label maps of {self._folder} cannot be scored:", *problems]))
