@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 from kseg.commands import command_line, train_command
-from kseg.io.errors import InputError, speaking_flags
+from kseg.io.errors import InputError
 from kseg.settings.configs import find_config
 from kseg.studies.engines import ENGINES
 
@@ -95,12 +95,11 @@ def check():
     for name, given in json.load(sys.stdin):
         args = command_line.new_flags(__name__)
         train_command.define_run(args)
-        with speaking_flags(list(args)):
-            try:
-                args(["kseg train", *command_line.expand_flagfiles(given)])
-                settings, _ = train_command.checked_settings_and_options(args)
-            except (flags.Error, InputError) as error:
-                sys.exit(f"model {name} cannot be trained: {command_line.shown(error)}")
+        try:
+            args(["kseg train", *command_line.expand_flagfiles(given)])
+            settings, _ = train_command.checked_settings_and_options(args)
+        except (flags.Error, InputError) as error:  # of a file whose keys have no dashes
+            sys.exit(str(InputError(f"model {name} cannot be trained: {command_line.shown(error)}")))
         keeps[name] = settings.keep
     json.dump(keeps, sys.stdout)
 
