@@ -21,7 +21,7 @@ from kseg.io.errors import InputError
 from kseg.io.files import StrPath, locked, reading, refuse_inputs, write_json
 from kseg.io.progress import Waiting
 from kseg.studies.budgets import share_of
-from kseg.studies.engines import ENGINES, options_of
+from kseg.studies.engines import ENGINES, check_installed, options_of
 from kseg.studies.engines.job import Job
 from kseg.studies.engines.local import cores
 from kseg.studies.run_counts import FIXED, counts_path, read_counts, run_part, write_results
@@ -70,6 +70,7 @@ def study(source: StrPath | dict[str, Any], *, engine: str = "local", equivalenc
     plan = read_plan(source)
     if engine not in tuple(ENGINES):
         raise InputError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}.")
+    check_installed(engine)
     check_equivalence(equivalence)
     output = pathlib.Path(plan.output)
     refuse_inputs([output], [path for data in plan.data for path in record_files(data.data_dir)])

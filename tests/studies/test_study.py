@@ -357,6 +357,14 @@ def test_a_mistake_in_the_plan_leaves_no_file(plan, tmp_path, change, message):
     assert not pathlib.Path(plan["output"]).exists()
 
 
+@pytest.mark.parametrize(("engine", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_an_engine_that_is_not_installed_leaves_no_file(calls, plan, monkeypatch, engine, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"The engine {engine} needs .*pip install 'kseg\[{engine}\]'"):
+        kseg.study(plan, engine=engine)
+    assert calls() == [] and not pathlib.Path(plan["output"]).exists()
+
+
 def test_a_folder_in_use_or_of_other_things_is_refused(calls, plan, tmp_path):
     output = pathlib.Path(plan["output"])
     (output / "mine").mkdir(parents=True)

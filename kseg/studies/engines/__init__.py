@@ -4,8 +4,8 @@ import inspect
 
 from kseg.io.errors import InputError, check_whole
 from kseg.studies.engines.local import run_local
-from kseg.studies.engines.ray import run_ray
-from kseg.studies.engines.slurm import run_slurm
+from kseg.studies.engines.ray import installed_ray, run_ray
+from kseg.studies.engines.slurm import installed_submitit, run_slurm
 
 # Each takes (jobs, started) and gives (job, exit code) as jobs end, in any order. started(job) is called as one starts;
 # (job, None) says that one waits for a machine again. A job ends at its first command that fails. When the generator is
@@ -15,6 +15,13 @@ ENGINES = {
     "slurm": run_slurm,  # a job array
     "ray": run_ray,  # tasks of Ray Core
 }
+_NEEDS = {"slurm": installed_submitit, "ray": installed_ray}
+
+
+def check_installed(engine):
+    """Raise InputError where what an engine needs is not installed."""
+    if engine in _NEEDS:
+        _NEEDS[engine]()
 
 
 def check_engines(tables):

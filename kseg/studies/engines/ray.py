@@ -35,7 +35,7 @@ def run_ray(jobs, started, *, address="auto", cpus=1, gpus=0, resources=None, re
         resources: others that a job needs, by name, as its nodes were started with.
         retries: how often a job may start again when its node is lost.
     """
-    ray = _ray()
+    ray = installed_ray()
     waiting = {job.name: _size(job.log) for job in jobs}  # a job that runs says so in its log
     with _connected(ray, address):
         task = ray.remote(
@@ -66,7 +66,8 @@ def run_ray(jobs, started, *, address="auto", cpus=1, gpus=0, resources=None, re
                 ray.wait(list(sent), num_returns=len(sent))
 
 
-def _ray():
+def installed_ray():
+    """Return the package ray; InputError where it is missing."""
     try:
         import ray
     except ImportError:

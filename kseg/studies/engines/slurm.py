@@ -130,7 +130,7 @@ def run_slurm(
         restarts: how often a run may start again.
         sbatch: any other options of sbatch, by name.
     """
-    submitit = _submitit()
+    submitit = installed_submitit()
     if save_seconds + 60 >= 60 * minutes:
         raise InputError(
             f"save_seconds of slurm must be more than a minute less than its {minutes} minutes, because Slurm may send "
@@ -162,7 +162,8 @@ def run_slurm(
         _cancel(sent, save_seconds)
 
 
-def _submitit():
+def installed_submitit():
+    """Return the package submitit; InputError where it or a command of Slurm is missing."""
     try:
         import submitit
     except ImportError:
