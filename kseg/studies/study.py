@@ -112,13 +112,15 @@ def _claim(output, plan, engine, before):
     """
     path = output / PLAN
     wanted = plan.as_json()
-    if path.exists() and not _has_begun(output):
-        (output / COSTS).unlink(missing_ok=True)
-        wanted["threads"] = plan.threads or _threads(plan, engine)
-    elif path.exists():
+    if path.exists():
         stored = {"threads": 0, **stored_study(output)["plan"]}
         wanted["threads"] = plan.threads or stored["threads"]
-        check_same(stored, wanted, output)
+        try:
+            check_same(stored, wanted, output)
+        except InputError:
+            if _has_begun(output, stored):
+                raise
+            (output / COSTS).unlink(missing_ok=True)
     else:
         if any(not name.startswith(".") for name in os.listdir(output)):
             raise InputError(f"{output} holds files but no study. Choose an empty or new folder.")
@@ -127,15 +129,16 @@ def _claim(output, plan, engine, before):
     return wanted["threads"]
 
 
-def _has_begun(output):
-    """Whether a run of a study may have begun: a folder shows it, or all models are measured, as they are before."""
+def _has_begun(output, stored):
+    """Whether a run of a study may have begun: a folder shows it, or all models are measured, as they are before.
+
+    stored: its plan, of JSON types.
+    """
     if any((output / folder).exists() for folder in ("runs", "counts")):
         return True
-    rows = stored_study(output)["plan"]
-    wanted = {
-        f"{model['name']}/{data['name']}" for model in rows["models"] if not model["file"] for data in rows["data"]
-    }
-    return wanted <= _known_costs(output).keys()
+    trained = [model["name"] for model in stored["models"] if not model.get("file")]
+    pairs = {f"{model}/{data['name']}" for model in trained for data in stored["data"]}
+    return pairs <= _known_costs(output).keys()
 
 
 def _threads(plan, engine):

@@ -321,6 +321,9 @@ def test_a_model_that_cannot_be_built_stops_the_study_before_any_training(calls,
     with pytest.raises(InputError, match="Model other cannot be trained on tiny:\nno model other\n"):
         kseg.study(plan)
     assert calls() == ["measure small", "measure large", "measure other"]
+    with pytest.raises(InputError, match="no model other"):
+        kseg.study(plan)
+    assert calls() == ["measure other"]  # what was measured is known
     plan["models"][2] = {"name": "third", "model": "large"}  # nothing is trained, so the mistake can be mended
     plan["budget"]["value"] *= 2
     kseg.study(plan)
