@@ -5,7 +5,6 @@ import glob
 import itertools
 import os
 import pathlib
-import unicodedata
 
 from kseg.data.datasets.listing import is_left_out, walk_files
 from kseg.inference.label_marks import is_label_map
@@ -13,6 +12,7 @@ from kseg.inference.videos import is_label_video
 from kseg.io.errors import InputError
 from kseg.io.images import HEIC_EXTENSIONS, IMAGE_EXTENSIONS, NO_HEIC
 from kseg.io.text import count_text, first_names
+from kseg.io.users_text import composed
 
 _MOST_NAMES = 3
 _ADVICE = (
@@ -110,7 +110,7 @@ def _in_folder(folder):
         elif extension not in (*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS):
             others[path] = f"{path}: neither an image nor a video by its name"
         else:
-            found[path] = unicodedata.normalize("NFC", name)
+            found[path] = composed(name)
     return found, others
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pathlib
-import unicodedata
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -18,6 +17,7 @@ from kseg.inference.label_marks import CLASSES_FILE, MADE_BY, add_mark
 from kseg.io.errors import InputError
 from kseg.io.files import replacing, write_json, writing
 from kseg.io.images import MAX_TILED_PIXELS, header, large_images_allowed
+from kseg.io.users_text import composed
 
 # Kind of file -> its folder in the output, and its extension where a video is labelled: ids and confidence need a codec
 # that keeps every number (FFV1), colours are for players (H.264).
@@ -92,7 +92,7 @@ def check_inside(name, what):
 
 
 def _as_one(picture):
-    return unicodedata.normalize("NFC", picture).casefold()
+    return composed(picture).casefold()
 
 
 def _check_alone(other, path, picture):

@@ -322,18 +322,6 @@ def _swap(folder, new, old, marker, last):
         raise
 
 
-def users_json(content: str | bytes):
-    """Return the JSON that a person wrote; ValueError also for a key that an object has twice (json takes the last)."""
-
-    def table(pairs):
-        keys = [key for key, _ in pairs]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise ValueError(f"the key {json.dumps(twice[0], ensure_ascii=False)} is there twice in one object")
-        return dict(pairs)
-
-    return json.loads(content, object_pairs_hook=table)
-
-
 def json_text(table, indent: int | None = None) -> str:
     """Return JSON types as text that every JSON reader accepts: nan becomes null."""
     table = json.loads(json.dumps(table), parse_constant=lambda nan: None)

@@ -21,7 +21,7 @@ def facts_of_run(model, data_dir, model_options, settings, pilot_steps=0):
             many steps to time, after one that compiles; 0: none.
     Returns:
         dict: parameters; multiply_adds of one image at the size that is trained, forward, without an auxiliary head;
-        batch_size; keep; manifest (digest of the records); with pilot_steps, seconds_per_step: CPU seconds of all
+        batch_size; manifest (digest of the records); with pilot_steps, seconds_per_step: CPU seconds of all
         threads.
     Raises:
         InputError: settings or options that do not fit, or that may end a run before its budget.
@@ -40,7 +40,6 @@ def facts_of_run(model, data_dir, model_options, settings, pilot_steps=0):
         "parameters": costs.parameters(built),
         "multiply_adds": costs.multiply_adds(built, (*(settings.crop or size), 3)),
         "batch_size": settings.batch_size,
-        "keep": settings.keep,
         "manifest": split.manifest.digest,
     }
     if pilot_steps:

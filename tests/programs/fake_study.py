@@ -68,7 +68,6 @@ def measure(output, pilot_steps, *arguments):
         "parameters": 7,
         "multiply_adds": MULTIPLY_ADDS[flags["model"]],
         "batch_size": BATCH,
-        "keep": flags.get("keep", "best"),
         "manifest": load_manifest(flags["data_dir"]).digest,
     }
     if int(pilot_steps):

@@ -5,13 +5,13 @@ import functools
 import json
 import os
 import shlex
-import unicodedata
 
 from kseg.data.datasets.listing import Problem, Source, list_stems, one_line_each, pair, walk_files
 from kseg.data.labels import Colour, DatasetInfo, label_set_of
 from kseg.io.errors import InputError, MissingFileError
-from kseg.io.files import reading, users_json
+from kseg.io.files import reading
 from kseg.io.images import HEIC_EXTENSIONS, IMAGE_EXTENSIONS, LABEL_EXTENSIONS, NO_HEIC
+from kseg.io.users_text import composed, users_json
 
 # What folders are called, in small letters; any case is taken.
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -270,7 +270,7 @@ def _parse(data, name: str):
         raise InputError('"classes" must be a list of {"id": 0, "name": "road", "color": [128, 64, 128]}.')
     for number, row in enumerate(rows):
         if isinstance(row, dict) and isinstance(row.get("name"), str):
-            row["name"] = unicodedata.normalize("NFC", row["name"])  # a Mac may write an accent behind its letter
+            row["name"] = composed(row["name"])
         if fault := _fault_of(row):
             raise InputError(f"class {number} of the list (counted from 0): {fault}, got {json.dumps(row)[:100]}.")
     if encoding == "color" and not all("color" in r for r in rows):

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.files import reading
 from kseg.io.text import count_text, first_names
+from kseg.io.users_text import composed
 from kseg.io.zips import DAMAGED, read_member
 
 MAX_BYTES = 8 * codec.MAX_PIXELS  # of an image file: room for the largest that is decoded, as 16-bit RGBA
@@ -184,7 +184,7 @@ def list_stems(folder: str, extensions: tuple[str, ...], show, advice: Mapping[s
     problems = []
     for path in walk_files(folder) if os.path.isdir(folder) else ():
         name, extension = os.path.splitext(os.path.relpath(path, folder).replace(os.sep, "/"))
-        name = unicodedata.normalize("NFC", name)
+        name = composed(name)
         if extension.lower() in _NO_IMAGES:
             continue
         if not os.path.isfile(path):

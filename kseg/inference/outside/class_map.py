@@ -6,15 +6,15 @@ import dataclasses
 import logging
 import pathlib
 import sys
-import unicodedata
 from typing import Any
 
 import numpy as np
 
 from kseg.data.labels import IGNORE_LABEL, LabelSet
 from kseg.io.errors import InputError
-from kseg.io.files import StrPath, checked_path, reading, users_json
+from kseg.io.files import StrPath, checked_path, reading
 from kseg.io.text import first_names
+from kseg.io.users_text import composed, users_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,11 +24,6 @@ else:
 NO_CLASS = IGNORE_LABEL  # a predicted id that is none of the data's classes: it counts as wrong
 _SHOWN = 8
 _LOG = logging.getLogger("kseg")
-
-
-def _nfc(name):
-    """Return a name as most programs write it: a Mac may write an accent behind its letter."""
-    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
 
 
 def read_table(path, what):
@@ -61,13 +56,12 @@ class ClassMap:
     @classmethod
     def of(cls, table: Any, where: str) -> ClassMap:
         """The map that a table says; InputError for one that cannot be."""
-        table = {_nfc(key): _nfc(value) for key, value in table.items()}
         if not table or not all(isinstance(value, str) for value in table.values()):
             raise InputError(
                 f'{where} must map classes of the contestant to classes of the data, such as {{"wall" = "Building"}}, '
                 f'with "" for none, got {table!r}.'
             )
-        return cls({str(key): value for key, value in table.items()}, where)
+        return cls({composed(str(key)): composed(value) for key, value in table.items()}, where)
 
     @classmethod
     def read(cls, path: StrPath) -> ClassMap:
@@ -89,8 +83,8 @@ class ClassMap:
             names = {}
         by_name = {}
         for number, name in names.items():
-            by_name.setdefault(_nfc(name), []).append(number)
-        classes = list(map(_nfc, label_set.classes))
+            by_name.setdefault(composed(name), []).append(number)
+        classes = list(map(composed, label_set.classes))
         table = np.full(256, NO_CLASS, np.uint8)
         known = set()
         for key, value in self.pairs.items():
