@@ -21,6 +21,7 @@ from kseg.commands import command_line, train_command
 from kseg.data.records import manifest
 from kseg.io import files
 from kseg.io.errors import InputError
+from kseg.io.outputs import refuse_inputs
 from kseg.reports.page.output_folder import replaced_folder
 from kseg.runs.workdir import FLAGS_FILE, RunFolder, describe
 from kseg.settings import flag_line, make_settings, read_flag_line
@@ -60,7 +61,7 @@ def test_an_output_is_refused_where_writing_to_it_would_change_an_input(tmp_path
             changed = any(path.read_text() != text for path, text in texts.items())
             output.write_text(before) if before is not None else pathlib.Path(os.path.realpath(output)).unlink()
             try:
-                files.refuse_inputs([output], inputs)
+                refuse_inputs([output], inputs)
                 refused = False
             except InputError as error:
                 refused = True
@@ -103,16 +104,33 @@ def test_folders_that_are_read_are_neither_filled_nor_replaced(tmp_path):
     link = tmp_path / "link"
     for output in (model / "new.png", link / "variables" / "x", model / "variables" / ".." / "x"):
         with pytest.raises(InputError, match=f"{output.name} lies in the input {model}"):
-            files.refuse_inputs([output], [model])
+            refuse_inputs([output], [model])
     with pytest.raises(InputError, match=f"{tmp_path} holds the input {link}"):
-        files.refuse_inputs([tmp_path], [link])
+        refuse_inputs([tmp_path], [link])
     (tmp_path / "only_links").mkdir()
     (tmp_path / "only_links" / "m").symlink_to(model)
     with pytest.raises(InputError, match="only_links holds the input"):
-        files.refuse_inputs([tmp_path / "only_links"], [tmp_path / "only_links" / "m"])
+        refuse_inputs([tmp_path / "only_links"], [tmp_path / "only_links" / "m"])
     with pytest.raises(InputError, match="Outputs must differ, but the output .*y/../x is also the output .*x. Choose"):
-        files.refuse_inputs([tmp_path / "x", tmp_path / "y" / ".." / "x"], [])
-    files.refuse_inputs([tmp_path / "models", tmp_path / "model2" / "x"], [model, "gs://bucket/model", tmp_path / "no"])
+        refuse_inputs([tmp_path / "x", tmp_path / "y" / ".." / "x"], [])
+    refuse_inputs([tmp_path / "models", tmp_path / "model2" / "x"], [model, "gs://bucket/model", tmp_path / "no"])
+
+
+def test_an_output_is_refused_where_its_folder_cannot_be_made(tmp_path):
+    refuse_inputs([tmp_path / "new" / "folder" / "x"], [])
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    for name in ("file", "gone"):
+        with pytest.raises(OSError, match=rf"into {tmp_path}/{name}/a: {tmp_path}/{name} is not a folder"):
+            refuse_inputs([tmp_path / name / "a" / "x"], [])
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions stop")
+def test_an_output_is_refused_where_permissions_stop_it(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with pytest.raises(OSError, match="locked does not let you"):
+        refuse_inputs([tmp_path / "locked" / "new" / "x"], [])
 
 
 def test_names_that_differ_in_case_are_one_file_where_the_system_says_so(tmp_path, monkeypatch):
@@ -121,7 +139,7 @@ def test_names_that_differ_in_case_are_one_file_where_the_system_says_so(tmp_pat
     stat = os.stat
     monkeypatch.setattr(os, "stat", lambda path, **options: stat(str(path).replace("X.PNG", "x.png"), **options))
     with pytest.raises(InputError, match="X.PNG is the input"):
-        files.refuse_inputs([tmp_path / "X.PNG"], [tmp_path / "x.png"])
+        refuse_inputs([tmp_path / "X.PNG"], [tmp_path / "x.png"])
 
 
 @pytest.fixture(scope="module")

@@ -28,12 +28,14 @@ def run(args):
         raise flags.Error(f"--output must be a .keras file, got {args.output}.")
     if os.path.lexists(args.output):
         raise flags.Error(f"--output={args.output} is there already. Choose a new file.")
-    if not os.path.isdir(os.path.dirname(args.output) or "."):
-        raise flags.Error(f"--output must lie in a folder that exists, got {args.output}.")
     command_line.check_models(args.model)
+    from kseg.data.records.manifest import record_files
     from kseg.evaluation.temperature import calibrate
+    from kseg.inference.model_paths import model_files
     from kseg.io.files import replacing
+    from kseg.io.outputs import refuse_inputs
 
+    refuse_inputs([args.output], [*model_files(args.model), *record_files(args.data_dir)])
     model, found = calibrate(
         args.model,
         args.data_dir,

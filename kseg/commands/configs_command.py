@@ -46,10 +46,6 @@ def copy_config(name, output=None):
     path = pathlib.Path(checked_path(output, "output")) if output else pathlib.Path(files[name].name)
     if os.path.lexists(path):
         raise InputError(f"{path} is there already. Choose another file with --output.")
-    if not path.absolute().parent.is_dir():
-        raise InputError(
-            f"There is no folder {path.parent} for the copy. Make it first, or choose another with --output."
-        )
     write_atomic(str(path), config_text(files[name]).encode())
     return path
 

@@ -150,14 +150,12 @@ def run(args):
     command_line.check_scored(args, models)
     from kseg.data.records.manifest import record_files
     from kseg.inference.model_paths import model_files
-    from kseg.io.files import refuse_inputs
+    from kseg.io.outputs import refuse_inputs
     from kseg.reports import evaluation_report
 
     model = pathlib.Path(args.model).absolute()
     kind = "scores" if args.protocol == "standard" else args.protocol
     output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
-    if args.output and not output.parent.is_dir():
-        raise flags.Error(f"--output must lie in a folder that exists, got {output}.")
     reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
     read = [*model_files(models), *record_files(args.data_dir)]
     if args.map:

@@ -31,11 +31,11 @@ from kseg.io.files import (
     check_own,
     checked_path,
     json_text,
-    refuse_inputs,
     replacing,
     replacing_content,
     writing,
 )
+from kseg.io.outputs import refuse_inputs
 from kseg.io.text import checked_name
 from kseg.runs.model_card import CARD_FILE, is_users
 
@@ -231,7 +231,6 @@ def _put(made, path, exporter, layout):
             if is_users(path / CARD_FILE):
                 shutil.copyfile(path / CARD_FILE, folder / CARD_FILE)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         shutil.copyfile(made, temporary)
 

@@ -21,7 +21,8 @@ from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.io import images as codec
 from kseg.io.errors import DamagedInputError, InputError
-from kseg.io.files import LOCK, clear_unfinished, locked, refuse_inputs, write_atomic
+from kseg.io.files import LOCK, clear_unfinished, locked, write_atomic
+from kseg.io.outputs import refuse_inputs
 from kseg.io.parallel import map_ahead
 from kseg.io.progress import progress_bar
 from kseg.io.text import size_text

@@ -15,7 +15,7 @@ from kseg.inference.input_files import is_video
 from kseg.inference.label_ids import IDS, check_ids
 from kseg.inference.label_marks import CLASSES_FILE, MADE_BY, add_mark
 from kseg.io.errors import InputError
-from kseg.io.files import replacing, write_json, writing
+from kseg.io.files import replacing, write_json
 from kseg.io.images import MAX_TILED_PIXELS, header, large_images_allowed
 from kseg.io.users_text import composed
 
@@ -51,7 +51,10 @@ class Wanted:
         kinds = self.kinds
         valid = isinstance(kinds, (tuple, list)) and kinds and all(kind in KINDS for kind in kinds)
         if not valid or len(set(kinds)) < len(kinds):
-            given = ", ".join(map(str, kinds)) if isinstance(kinds, (tuple, list)) and any(kinds) else repr(kinds)
+            if isinstance(kinds, (tuple, list)):
+                given = ", ".join(str(kind) or "an empty name" for kind in kinds) or "nothing"
+            else:
+                given = repr(kinds)
             raise InputError(f"What to write must be some of {', '.join(KINDS)}, each once, got {given}.")
         check_ids(self.ids)
 
@@ -147,8 +150,6 @@ def save_label_map(path, picture, mark=None):
     text.add_text(MADE_BY, f"{__version__} {_digest(picture)}")
     if mark is not None:
         add_mark(text, mark)
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, pnginfo=text)
 
@@ -171,8 +172,6 @@ def save_classes(output, facts):
                 "other ids or classes, or the file is not kseg's. Choose another output folder."
             )
         return None
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
     write_json(path, facts)
     return path
 

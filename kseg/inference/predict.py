@@ -22,8 +22,9 @@ from kseg.inference.looks import ONE_LOOK, Looks
 from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import MEASURES, measuring_predictor
 from kseg.io.errors import InputError, MissingFileError
-from kseg.io.files import StrPath, checked_path, is_url, reading, refuse_inputs
+from kseg.io.files import StrPath, checked_path, is_url, reading
 from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image, upright_rgb
+from kseg.io.outputs import refuse_inputs
 
 if TYPE_CHECKING:
     import keras

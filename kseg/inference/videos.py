@@ -11,7 +11,7 @@ import fractions
 import numpy as np
 
 from kseg.io.errors import InputError
-from kseg.io.files import reading, replacing, writing
+from kseg.io.files import reading, replacing
 
 _DEFAULT_RATE = fractions.Fraction(25)  # where a file does not say how many frames a second it has
 _SLACK = fractions.Fraction(1, 2)  # seconds that a file may end before what its header says, if FFmpeg finds no error
@@ -215,8 +215,6 @@ def writing_video(path, rate, time_base, comment):
     """
     import av
 
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, av.open(temporary, "w") as container:
         container.metadata["comment"] = _MADE_BY + comment
         codec, options = _CODECS[path.suffix]

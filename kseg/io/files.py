@@ -1,9 +1,8 @@
-"""Files and folders, local or at a URL ("gs://...", tf.io.gfile): atomic writes, never onto an input; locks."""
+"""Files and folders, local or at a URL ("gs://...", tf.io.gfile): atomic writes, and locks."""
 
 import contextlib
 import errno
 import fnmatch
-import functools
 import hashlib
 import json
 import os
@@ -101,7 +100,8 @@ def replacing(path):
     the file it leads to is written.
 
     Args:
-        path: the file to write. The temporary name begins with .tmp- and ends as its name does.
+        path: the file to write; its folder is made if missing. The temporary name begins with .tmp- and ends as its
+            name does.
     Raises:
         OSError: the file could not be written (a full disk, a read-only folder); the message names `path`.
     """
@@ -112,6 +112,7 @@ def replacing(path):
     temporary = os.path.join(folder, f".tmp-{os.getpid()}-{name}")
     try:
         with writing(path):
+            os.makedirs(folder or ".", exist_ok=True)
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
@@ -154,61 +155,6 @@ def write_atomic(path: str, content: bytes) -> None:
     """Write a local file as `replacing` does: completely or not at all."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
-
-
-def refuse_inputs(outputs, inputs):
-    """Refuse outputs that would overwrite an input. Call this before anything is written.
-
-    No output may be an input, lie in an input folder, or be a folder that holds an input. No two outputs may be the
-    same file. The check sees through symbolic and hard links, "..", and names that differ in case where the file system
-    ignores case.
-
-    Args:
-        outputs: files and folders that will be written or replaced; they need not exist.
-        inputs: files and folders that are read; URLs are ignored, because outputs are local.
-    Raises:
-        InputError: names the output, the input, and what to do.
-    """
-    identities = functools.cache(_identities)
-    folders = functools.cache(lambda folder: (*identities(folder), *_above(folder, folders)))
-    read = {}
-    holding = {}
-    written = {}
-    for path in inputs:
-        if not is_url(path):
-            read |= dict.fromkeys(_identities(path), path)
-            holding |= dict.fromkeys(_above(path, folders), path)
-    for path in outputs:
-        same = _identities(path)
-        for relation, keys, table in (
-            ("is the input", same, read),
-            ("lies in the input", _above(path, folders), read),
-            ("holds the input", same, holding),
-            ("is also the output", same, written),
-        ):
-            other = next((table[key] for key in keys if key in table), None)
-            if other is not None:
-                what = "Inputs must stay as they are"
-                if table is written:
-                    what = "Outputs must differ"
-                raise InputError(f"{what}, but the output {path} {relation} {other}. Choose another output.")
-        written |= dict.fromkeys(same, path)
-
-
-def _identities(path) -> tuple:
-    """Return what two paths of one file have in common: its real path, and where it exists its device and inode."""
-    keys = (os.path.normcase(os.path.realpath(path)),)
-    with contextlib.suppress(OSError):
-        status = os.stat(path)
-        if status.st_ino:
-            keys += ((status.st_dev, status.st_ino),)
-    return keys
-
-
-def _above(path, folders) -> tuple:
-    """Return the identities of all folders above a path, as it is written and as links lead."""
-    parents = {os.path.dirname(place) for place in (os.path.abspath(path), os.path.realpath(path))}
-    return tuple(key for parent in parents if parent != os.fspath(path) for key in folders(parent))
 
 
 def clear_unfinished(folder: pathlib.Path, *patterns: str) -> None:

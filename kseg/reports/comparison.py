@@ -23,8 +23,9 @@ from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError
-from kseg.io.files import StrPath, checked_path, refuse_inputs
+from kseg.io.files import StrPath, checked_path
 from kseg.io.hash_list import write_hashes
+from kseg.io.outputs import refuse_inputs
 from kseg.metrics.bootstrap import ImageCounts
 from kseg.metrics.boundaries import checked_pair
 from kseg.metrics.objects import ObjectScores

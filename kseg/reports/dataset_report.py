@@ -15,7 +15,7 @@ from kseg.data.pipeline.examples import Examples
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.data.sampling import evenly_spread
 from kseg.io.errors import InputError
-from kseg.io.files import refuse_inputs
+from kseg.io.outputs import refuse_inputs
 from kseg.settings import Augmentation, Settings
 from kseg.visualization.label_maps import drawn_by_kseg, gallery
 

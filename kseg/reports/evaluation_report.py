@@ -18,7 +18,8 @@ from kseg.inference.loading import as_model
 from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import confident_predictor, gives_confidence, predictor
 from kseg.io.errors import InputError
-from kseg.io.files import refuse_inputs, write_atomic, write_json, writing
+from kseg.io.files import write_atomic, write_json, writing
+from kseg.io.outputs import refuse_inputs
 from kseg.metrics.boundaries import BoundaryScores
 from kseg.metrics.calibration import Calibration, CalibrationCounts
 from kseg.metrics.cityscapes_scores import CityscapesScores

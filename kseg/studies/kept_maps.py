@@ -8,10 +8,10 @@ from PIL import Image
 from kseg.io.errors import InputError
 from kseg.io.files import reading, replacing
 from kseg.studies.run_counts import run_part
+from kseg.visualization.label_maps import ignored_colour
 
 FOLDER = "maps"
 IMAGES = 12
-_VOID_COLOUR = (0, 0, 0)
 
 
 def kept_images(count):
@@ -31,10 +31,9 @@ def prediction_path(output, model, data, seed, split, index):
 
 
 def write_map(path, ids, palette):
-    """Write class ids, uint8 (H, W), as a palette PNG; C, what is no class, is black. palette: C colours (R, G, B)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write class ids, uint8 (H, W), as a palette PNG. palette: C colours (R, G, B); what is no class has the id C."""
     picture = Image.fromarray(np.ascontiguousarray(ids))
-    picture.putpalette(np.array([*palette, _VOID_COLOUR], np.uint8).tobytes())
+    picture.putpalette(np.array([*palette, ignored_colour(palette)], np.uint8).tobytes())
     with replacing(path) as temporary:
         picture.save(temporary, "PNG", optimize=True)
 

@@ -57,7 +57,6 @@ def counts_path(output, model, data, seed, split):
 
 def write_counts(path, found):
     """Write RunCounts to a file that `read_counts` reads back, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     optional = {name: getattr(found, name) for name in _OPTIONAL if getattr(found, name) is not None}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(

@@ -18,7 +18,8 @@ from kseg.data.groups import groups_of
 from kseg.data.records.leave_out import groups_to_leave_out, leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.io.errors import InputError
-from kseg.io.files import StrPath, locked, reading, refuse_inputs, write_json
+from kseg.io.files import StrPath, locked, reading, write_json
+from kseg.io.outputs import refuse_inputs
 from kseg.io.progress import Waiting
 from kseg.studies.budgets import share_of
 from kseg.studies.engines import ENGINES, check_installed, options_of
@@ -73,6 +74,8 @@ def study(source: StrPath | dict[str, Any], *, engine: str = "local", equivalenc
     check_installed(engine)
     check_equivalence(equivalence)
     output = pathlib.Path(plan.output)
+    if os.path.lexists(output) and not output.is_dir():
+        raise InputError(f"output must be a folder, but {output} is a file. Choose another in the study's file.")
     refuse_inputs([output], [path for data in plan.data for path in record_files(data.data_dir)])
     try:
         _check(plan)

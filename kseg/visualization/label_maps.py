@@ -10,7 +10,7 @@ from kseg.io.errors import InputError
 from kseg.io.files import StrPath, replacing
 from kseg.visualization.fonts import font_for
 
-VOID_COLOUR = (0, 0, 0)
+_IGNORED_COLOURS = ((0, 0, 0), (128, 128, 128), (224, 224, 224))
 UNKNOWN_COLOUR = (255, 255, 255)  # an id that is neither a class nor ignored: it must be seen
 _MADE_BY = ("Software", "kseg")  # a text in each PNG
 _GAP = 8  # pixels
@@ -20,7 +20,7 @@ _BAND = 256  # rows
 
 
 def colorize(label: np.ndarray, palette: Sequence[Sequence[int]], ignore_label: int = 255) -> np.ndarray:
-    """Paints a label map: each class in its colour, `ignore_label` black, any other id white.
+    """Paints a label map: each class in its colour, `ignore_label` in `ignored_colour`, any other id white.
 
     Args:
         label: integers (H, W).
@@ -35,7 +35,7 @@ def colorize(label: np.ndarray, palette: Sequence[Sequence[int]], ignore_label: 
     if palette.ndim != 2 or palette.shape[1] != 3 or palette.min() < 0 or palette.max() > 255:
         raise InputError(f"A palette must hold one (R, G, B) in 0..255 per class, got {palette.tolist()}.")
     classes = len(palette)
-    table = np.concatenate([palette, [VOID_COLOUR, UNKNOWN_COLOUR]]).astype(np.uint8)
+    table = np.concatenate([palette, [ignored_colour(palette), UNKNOWN_COLOUR]]).astype(np.uint8)
     colours = np.empty((*label.shape, 3), np.uint8)
     for band in bands(len(label)):
         ids = label[band]
@@ -43,6 +43,12 @@ def colorize(label: np.ndarray, palette: Sequence[Sequence[int]], ignore_label: 
         rows[ids == ignore_label] = classes
         colours[band] = table[rows]
     return colours
+
+
+def ignored_colour(palette: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """Return the colour (R, G, B) of pixels without a class: black, or a grey where a class is black."""
+    taken = {tuple(map(int, colour)) for colour in palette}
+    return next((colour for colour in _IGNORED_COLOURS if colour not in taken), _IGNORED_COLOURS[0])
 
 
 def bands(height):
@@ -96,7 +102,7 @@ def gallery(rows, heads, classes, palette, path, *, width=400, ignore_label=255)
     heights = [max(tile.height for tile in row if tile) for row in tiles]
     font = ImageFont.load_default(size=_TEXT)
     total = len(heads) * (column + _GAP) + _GAP
-    legend = draw_legend([*classes, "ignored"], [*palette, VOID_COLOUR], total)
+    legend = draw_legend([*classes, "ignored"], [*palette, ignored_colour(palette)], total)
     top = _TEXT + 2 * _GAP
     page = Image.new("RGB", (total, top + sum(heights) + _GAP * len(rows) + legend.height), "white")
     draw = ImageDraw.Draw(page)

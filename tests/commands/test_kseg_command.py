@@ -142,8 +142,8 @@ def test_copying_replaces_nothing(clone):
     assert (clone / "a.flags").read_text() == "mine"
     with pytest.raises(InputError, match="no config 'b'. The configs are a, studies/s"):
         configs_command.copy_config("b")
-    configs_command.copy_config("studies/s", "other.toml")
-    assert (clone / "other.toml").read_text().endswith('name = "segnet"\n')
+    configs_command.copy_config("studies/s", "new/folder/other.toml")
+    assert (clone / "new/folder/other.toml").read_text().endswith('name = "segnet"\n')
 
 
 def test_every_config_says_what_it_is(root):

@@ -230,6 +230,10 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ("[" * 100_000, "not JSON"),
         ('{"classes": [{"id": 1, "name": "a", "id": 2}]}', 'the key "id" is there twice in one object'),
         (
+            '{"classes": [{"id": 1, "name": "a", "color": [9, 9, 9]}, {"id": 2, "name": "b", "color": [9, 9, 9]}]}',
+            r"'a' and 'b' have the same colour \[9, 9, 9\]",
+        ),
+        (
             '{"classes": [{"id": 1, "name": "Road"}, {"id": 2, "name": "road"}]}',
             "'Road' and 'road' differ in upper and lower case alone",
         ),
@@ -305,3 +309,17 @@ def test_real_camvid(camvid):
         *range(11),
         255,
     }
+
+
+def test_a_class_without_a_colour_gets_one_that_no_other_class_has(tmp_path):
+    """The colours that the first three get where nothing else has them are those of the other rows here."""
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": [{"id": i, "name": f"c{i}"} for i in range(3)]}))
+    usual = folder.read_classes(str(tmp_path / "classes.json"))[0].label_set().palette
+    rows = [{"id": i, "name": f"c{i}"} for i in range(3)]
+    rows += [{"id": 3 + i, "name": f"d{i}", "color": list(usual[2 - i])} for i in range(3)]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": rows}))
+    palette = folder.read_classes(str(tmp_path / "classes.json"))[0].label_set().palette
+    assert len(set(palette)) == 6 and list(palette[3:]) == [usual[2], usual[1], usual[0]]
+    rows = [{"id": i, "name": f"c{i}"} for i in range(254)]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": rows}))
+    assert len(set(folder.read_classes(str(tmp_path / "classes.json"))[0].label_set().palette)) == 254

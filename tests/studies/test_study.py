@@ -375,6 +375,11 @@ def test_a_folder_in_use_or_of_other_things_is_refused(calls, plan, tmp_path):
         kseg.study(plan)
     assert os.listdir(output) == ["mine"]
     shutil.rmtree(output)
+    output.write_text("mine")
+    with pytest.raises(InputError, match=f"output must be a folder, but {output} is a file"):
+        kseg.study(plan)
+    assert output.read_text() == "mine"
+    output.unlink()
     program = (
         "import pathlib, sys, time\nfrom kseg.io.files import locked\n"
         f"with locked(pathlib.Path({str(output)!r})):\n    print('held', flush=True)\n    sys.stdin.read()\n"

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from kseg import visualization
+from kseg.visualization import label_maps
 
 CLASSES = ["road", "car"]
 PALETTE = [(128, 64, 128), (0, 0, 142)]
@@ -17,6 +18,15 @@ def test_colorize_paints_classes_ignored_and_unknown_ids():
     assert picture.dtype == np.uint8
     assert picture.tolist() == [[[128, 64, 128], [0, 0, 142]], [[0, 0, 0], [255, 255, 255]]]
     assert visualization.colorize(np.array([[-1, 2]]), PALETTE).tolist() == [[[255] * 3] * 2]
+
+
+def test_ignored_pixels_differ_from_a_black_class():
+    black, road, grey = (0, 0, 0), (128, 64, 128), (128, 128, 128)
+    for palette in ([black, road], [grey, black], [black, road, grey]):
+        picture = visualization.colorize(np.array([[0, 1, 255]], np.uint8), palette)
+        assert picture[0, :2].tolist() == [list(colour) for colour in palette[:2]]
+        assert picture[0, 2].tolist() not in [list(colour) for colour in palette]
+        assert picture[0, 2].tolist() == list(label_maps.ignored_colour(palette)) != [255] * 3
 
 
 def _has(picture, colour):

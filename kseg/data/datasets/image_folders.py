@@ -283,11 +283,10 @@ def _parse(data, name: str):
         raise InputError(f'"void" must be a list of whole numbers of 0..255, such as [255], got {void!r}.')
     if not all(map(_is_id, ids)) or len(set(ids)) < len(ids):
         raise InputError(f"ids must be different whole numbers of 0..255, got {ids}.")
-    palette = [r.get("color", _default_colour(i)) for i, r in enumerate(rows)]
-    for colour in palette:
+    for colour in [r["color"] for r in rows if "color" in r]:
         if not _is_colour(colour):
             raise InputError(f"a colour is three whole numbers of 0..255 (red, green, blue), got {colour!r}.")
-    palette = [tuple(colour) for colour in palette]
+    palette = _palette(rows)
     drawn = {i: colour for i, colour, r in zip(ids, palette, rows, strict=True) if "color" in r}
     return *_make_info(name, rows, ids, palette, void, encoding), drawn
 
@@ -325,6 +324,13 @@ def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple]
     if alike := [(same[name.casefold()], name) for name in names if same[name.casefold()] != name]:
         first, second = alike[0]
         raise InputError(f"{first!r} and {second!r} differ in upper and lower case alone: name one of them otherwise.")
+    drawn = {tuple(rows[k]["color"]): rows[k]["name"] for k in reversed(train) if "color" in rows[k]}
+    for k in train:
+        if "color" in rows[k] and (first := drawn[palette[k]]) != rows[k]["name"]:
+            raise InputError(
+                f"{first!r} and {rows[k]['name']!r} have the same colour {list(palette[k])}, so no picture could tell "
+                'them apart. Give one another colour, or leave its "color" out: kseg chooses one then.'
+            )
     if len(train) < 2:
         raise InputError(
             f"there must be at least 2 classes that are not void, got {len(train)}. "
@@ -343,6 +349,17 @@ def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple]
     if len(set(packed)) < len(packed):
         raise InputError("two classes have the same colour, so colour-coded labels are ambiguous.")
     return info, dict(zip(packed, ids, strict=True))
+
+
+def _palette(rows: list[dict]) -> list[tuple]:
+    """Return a colour for each row: its own, or one that no row has."""
+    taken = {tuple(r["color"]) for r in rows if "color" in r}
+    palette = []
+    for i, row in enumerate(rows):
+        free = (colour for colour in map(_default_colour, (i, *range(256))) if colour not in taken)
+        palette.append(tuple(row["color"]) if "color" in row else next(free))
+        taken.add(palette[-1])
+    return palette
 
 
 def _default_colour(index: int) -> tuple[int, int, int]:

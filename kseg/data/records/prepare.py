@@ -25,10 +25,10 @@ from kseg.io.files import (
     list_files,
     locked,
     reading,
-    refuse_inputs,
     write_atomic,
     writing,
 )
+from kseg.io.outputs import refuse_inputs
 from kseg.io.parallel import Workers
 from kseg.io.text import count_text
 from kseg.io.tfrecord import SHARD_NAME

@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 import re
 
-from kseg.io.errors import MissingFileError
 from kseg.io.files import replacing_content
 
 INDEX = "index.html"
@@ -25,13 +24,11 @@ def replaced_folder(path, kind="comparison"):
 
     Args:
         kind: of the page, as in `numbers_file`.
-        path: a folder in one that exists: none yet, an empty one, or an earlier page with nothing else in it.
+        path: a folder: none yet, an empty one, or an earlier page with nothing else in it.
     Raises:
-        FileNotFoundError: there is no folder to put it in. ValueError: something else is there; before the block.
+        ValueError: something else is there; before the block. OSError: it cannot be written.
     """
     path = pathlib.Path(path).resolve()
-    if not path.parent.is_dir():
-        raise MissingFileError(f"{path} must lie in a folder that exists; there is no {path.parent}.")
     numbers = numbers_file(kind)
     own = re.compile(rf"{INDEX}|{re.escape(numbers)}|{_COUNTED}|{_PARTS[kind]}({_FOLDERS}({_PICTURE})?)?")
     with replacing_content(path, own, numbers, INDEX) as folder:
