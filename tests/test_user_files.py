@@ -121,15 +121,15 @@ def test_an_output_is_refused_where_its_folder_cannot_be_made(tmp_path):
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     (tmp_path / "gone").symlink_to(tmp_path / "nothing")
-    for name in ("file", "gone"):
-        with pytest.raises(OSError, match=rf"into {tmp_path}/{name}/a: {tmp_path}/{name} is not a folder"):
+    for name, what in (("file", "a file"), ("gone", "a link to nothing")):
+        with pytest.raises(OSError, match=f"{tmp_path}/{name} must be a folder, but is {what}"):
             refuse_inputs([tmp_path / name / "a" / "x"], [])
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions stop")
 def test_an_output_is_refused_where_permissions_stop_it(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o555)
-    with pytest.raises(OSError, match="locked does not let you"):
+    with pytest.raises(OSError, match="You may not write in .*locked"):
         refuse_inputs([tmp_path / "locked" / "new" / "x"], [])
 
 

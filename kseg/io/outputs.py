@@ -70,6 +70,7 @@ def _above(path, folders) -> tuple:
 def _check_folder(folder):
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise FileAccessError(f"Nothing can be written into {folder}: {there} is not a folder. Choose another output.")
+        what = "a file" if there.exists() else "a link to nothing"
+        raise FileAccessError(f"{there} must be a folder, but is {what}. Choose another output.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise FileAccessError(f"Nothing can be written into {folder}: {there} does not let you. Choose another output.")
+        raise FileAccessError(f"You may not write in {there}. Choose another output.")

@@ -8,7 +8,7 @@ from kseg.data.groups import groups_of, shown_groups
 from kseg.io.errors import InputError
 from kseg.io.text import count_text, first_names
 from kseg.studies.report_details import Scored, class_rows, curves, group_rows, objects_table, within_shares
-from kseg.studies.report_text import headline
+from kseg.studies.report_text import fixed_note, headline, seed_test_note
 from kseg.studies.run_counts import FIXED, run_part
 from kseg.studies.statistics.intervals import Groups as DrawnGroups
 from kseg.studies.statistics.intervals import check_models, mean_iou, resampled_scores, score_interval
@@ -56,6 +56,7 @@ def section_of(plan, data, split, runs, equivalence):
         "open": "",
         "seeds": seeds,
         "fixed": [model for model in fixed_models(plan) if model in seeds],
+        "planned": sum(len(planned_seeds(plan, model)) for model in runs),
         "missing": missing,
         "unpaired": unpaired,
         "scores": [],
@@ -70,6 +71,8 @@ def section_of(plan, data, split, runs, equivalence):
     else:
         found = _compared(plan, runs, seeds, section, equivalence)
     section["headline"] = headline(section)
+    section["fixed_note"] = fixed_note(section)
+    section["seed_test_note"] = seed_test_note(section)
     return section, found
 
 
@@ -100,6 +103,8 @@ def _compared(plan, runs, seeds, section, equivalence):
     section["objects"] = objects_table(scored)
     try:
         section["scores"] = _scores(counts, seeds, groups)
+        if len(counts) == 1:
+            return []
         found = _comparisons(plan, counts, groups, equivalence)
     except InputError as error:  # such as a single group: what else was found still is
         section["open"] = f"No verdict: {error}"
@@ -191,7 +196,7 @@ def _pair(pair, seed_p):
         needs = {**dataclasses.asdict(needs), "sentence": str(needs)}
     chance = test = None
     if pair.seed_test is not None:
-        chance = dataclasses.asdict(pair.superiority)
+        chance = {**dataclasses.asdict(pair.superiority), "meaningful": pair.superiority.meaningful}
         test = {"p": pair.seed_test.p, "p_holm": seed_p, "smallest_p": pair.seed_test.smallest_p}
     return {
         "first": pair.first,

@@ -1,8 +1,14 @@
 """The report of a study as text: the verdict of every pair first, then what it rests on."""
 
-from kseg.io.text import count_text, first_names, listed
+from kseg.io.text import count_text, first_names, listed, shown_gap
+from kseg.studies.statistics.significance import MEANINGFUL
 from kseg.studies.statistics.verdict import BETTER, EQUAL
 
+MEANINGFUL_NOTE = (
+    "* A is better by the rule of Bouthillier et al. (2021): the interval of P(A > B) lies above 0.5 and reaches "
+    f"above {MEANINGFUL}."
+)
+_ALPHA = 0.05
 _MOST_MISSING = 5
 
 
@@ -29,6 +35,11 @@ def headline(section):
     if len(pairs) == 1:
         return pairs[0]["verdict"]
     best = section["scores"][0]
+    if not pairs:
+        return (
+            f"{best['model']} has mean IoU {best['mean_iou']:.4f} (95 % interval {_ends(best, 4)}). It is the only "
+            "model, so nothing is compared."
+        )
     of_best = {BETTER: [], EQUAL: []}
     for pair in pairs:
         if best["model"] in (pair["first"], pair["second"]) and pair["result"] in of_best:
@@ -64,7 +75,7 @@ def _section_lines(section):
     elif "images" in section:
         title += f", {count_text(section['images'], 'image')}"
     yield f"{title}:"
-    if section["open"] or len(section["pairs"]) > 1:
+    if len(section["pairs"]) != 1:
         yield section["headline"]
     yield from (pair["verdict"] for pair in section["pairs"])
     if section["scores"]:
@@ -75,6 +86,10 @@ def _section_lines(section):
         yield ""
         test = "sign test p" if "left_out" in section else "seed test p"
         yield from _aligned([(*_PAIR_TITLES, test, "with Holm"), *map(_pair, section["pairs"])])
+        if any(pair["superiority"] and pair["superiority"]["meaningful"] for pair in section["pairs"]):
+            yield MEANINGFUL_NOTE
+        if section["seed_test_note"]:
+            yield section["seed_test_note"]
         varied = [pair for pair in section["pairs"] if pair["shares"] is not None]
         if varied:
             yield ""
@@ -90,8 +105,8 @@ def _section_lines(section):
     if "groups" in section:
         yield ""
         yield section["groups"]["meaning"]
-    if section["fixed"]:
-        yield _of_fixed(section)
+    if section["fixed_note"]:
+        yield section["fixed_note"]
     if section["missing"]:
         missing = section["missing"]
         yield f"{count_text(len(missing), 'run')} not there: {first_names(missing, _MOST_MISSING)}."
@@ -103,8 +118,10 @@ def _section_lines(section):
         )
 
 
-def _of_fixed(section):
-    """Say what the numbers of models without seeds can tell."""
+def fixed_note(section):
+    """Return what the numbers of models without seeds can tell; "" where there are none."""
+    if not section["fixed"]:
+        return ""
     names = " and ".join(section["fixed"])
     unit = section["groups"]["unit"] if "groups" in section else "group"
     if len(section["fixed"]) == 1:
@@ -116,6 +133,21 @@ def _of_fixed(section):
         f"{names} are fixed: they were not trained here and have one run each, without a seed. Intervals of their "
         f"scores and of differences between them are over {unit}s alone. In a difference to a trained model, {unit}s "
         "and that model's seeds vary. They spent no budget."
+    )
+
+
+def seed_test_note(section):
+    """Return that so many pairs leave the test over seeds no chance to fall below .05; "" where it has one."""
+    tests = [pair["seed_test"] for pair in section["pairs"] if pair["seed_test"] is not None]
+    if not tests:
+        return ""
+    least = max(test["smallest_p"] for test in tests) * len(tests)
+    if least < _ALPHA:
+        return ""
+    over = "groups" if "left_out" in section else "seeds"
+    return (
+        f"Over {count_text(len(tests), 'pair')}, the p of the test over {over} cannot fall below {min(least, 1):.2g} "
+        f"(Holm) with so few {over}. The verdicts do not rest on it."
     )
 
 
@@ -147,14 +179,14 @@ def _pair(pair):
     if pair["seed_test"] is not None:
         chance = pair["superiority"]
         of_seeds = (
-            f"{chance['value']:.2f} ({chance['low']:.2f} to {chance['high']:.2f})",
+            f"{chance['value']:.2f} ({chance['low']:.2f} to {chance['high']:.2f}){'*' * chance['meaningful']}",
             f"{pair['seed_test']['p']:.2g}",
             f"{pair['seed_test']['p_holm']:.2g}",
         )
     return (
         f"{pair['first']} - {pair['second']}",
-        f"{pair['difference']:+.4f}",
-        f"{pair['low']:+.4f} to {pair['high']:+.4f}",
+        f"{shown_gap(pair['second_score'], pair['first_score'], pair['digits']):+.{pair['digits']}f}",
+        _ends(pair, pair["digits"], "+"),
         f"{pair['p']:.2g}",
         f"{pair['p_equivalent']:.2g}",
         *of_seeds,

@@ -30,9 +30,16 @@ from kseg.studies.run_lock import busy
 from kseg.studies.run_table import RunTable
 from kseg.studies.statistics.verdict import EQUIVALENCE
 from kseg.studies.study_plan import check_same, read_plan, run_names, train_flags
-from kseg.studies.study_report import PLAN, StudyReport, check_equivalence, power_before, report, stored_study
+from kseg.studies.study_report import (
+    COSTS,
+    PLAN,
+    StudyReport,
+    check_equivalence,
+    power_before,
+    report,
+    stored_study,
+)
 
-COSTS = "costs.json"
 PILOT_STEPS = 10
 LAST_LINES = 8
 _TRAIN = (

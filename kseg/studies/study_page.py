@@ -1,5 +1,6 @@
 """report/index.html of a study: the numbers of report.json, and label maps of a few images as a gallery."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -12,6 +13,7 @@ from kseg.reports.page.pictures import Pictures
 from kseg.reports.page.write_page import write_page
 from kseg.studies.kept_maps import FOLDER as MAPS
 from kseg.studies.kept_maps import kept_images, prediction_path, read_map, truth_path
+from kseg.studies.run_counts import RunCounts
 
 FOLDER = "report"
 KIND = "study"
@@ -29,50 +31,94 @@ def write_study_page(output, table, runs):
     """
     output = pathlib.Path(output)
     records = {data["name"]: data["data_dir"] for data in table["plan"]["data"]}
+    photographs = []
     with replaced_folder(output / FOLDER, KIND) as folder:
-        galleries = []
-        for number, section in enumerate(table["sections"]):
-            of_section = runs[section["data"], section["split"]]
-            part = folder / str(number)
-            galleries.append(_gallery(output, part, section, of_section, records[section["data"]]))
-        write_page(folder, KIND, {**table, "title": f"Study {table['name']}", "galleries": galleries})
+        for number, (section, shown) in enumerate(_shown(output, table, runs)):
+            if shown is None:
+                photographs.append((False, ""))
+                continue
+            photos, why = _photographs(records[section["data"]], section["split"], shown.one)
+            photographs.append((photos is not None, why))
+            _draw(folder / str(number), shown, photos)
+        write_page(folder, KIND, page_table(output, table, runs, photographs))
 
 
-def _gallery(output, folder, section, runs, data_dir):
-    """Draw the images of a section whose maps are there; return what it needs, or {"open": why it has none}."""
+def page_table(output, table, runs, photographs):
+    """Return report/study.json: the numbers of report.json, and what the galleries say of the maps.
+
+    Args:
+        output, table, runs: as in `write_study_page`. photographs: (whether there are any, why not) of each section.
+    """
+    galleries = []
+    for number, (section, shown) in enumerate(_shown(output, table, runs)):
+        of_section = runs[section["data"], section["split"]]
+        galleries.append(_facts(number, section, of_section, shown, *photographs[number]))
+    return {**table, "title": f"Study {table['name']}", "galleries": galleries}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """Maps of a section's gallery: {model: (seed, {image: ids})}, {image: true ids}, and one of the runs."""
+
+    maps: dict
+    truths: dict
+    one: RunCounts
+
+    @property
+    def indices(self):
+        """The images of which every model has a map."""
+        return [index for index in self.truths if all(index in found for _, found in self.maps.values())]
+
+    def image(self, index):
+        """Return (true ids, the models' ids, the pixels of a class) of an image."""
+        truth = self.truths[index]
+        return truth, [found[index] for _, found in self.maps.values()], truth < len(self.one.classes)
+
+
+def _shown(output, table, runs):
+    """Yield each section with its _Shown, None where fewer than two models have maps."""
+    for section in table["sections"]:
+        of_section = runs[section["data"], section["split"]]
+        maps = {model: _maps_of(output, section, model, of_section[model]) for model in _order(section, of_section)}
+        maps = {model: found for model, found in maps.items() if found is not None}
+        if len(maps) < 2:
+            yield section, None
+            continue
+        one = of_section[next(iter(maps))][next(iter(maps.values()))[0]]
+        yield section, _Shown(maps, _truths(output, section, one), one)
+
+
+def _order(section, runs):
     best_first = [row["model"] for row in section["scores"]]
-    order = [*best_first, *(model for model in runs if model not in best_first)]
-    maps = {model: _maps_of(output, section, model, runs[model]) for model in order}
-    maps = {model: found for model, found in maps.items() if found is not None}
-    if len(maps) < 2:
-        return {
-            "open": f"No images: the gallery needs label maps of two models, and {MAPS}/ has those of {len(maps)}. A "
-            "run of the first seed keeps its maps when it is scored; one that kseg scored before has none."
-        }
-    one = runs[next(iter(maps))][next(iter(maps.values()))[0]]
-    truths = _truths(output, section, one)
-    indices = [index for index in truths if all(index in found for _, found in maps.values())]
-    photos, why = _photographs(data_dir, section["split"], one)
+    return [*best_first, *(model for model in runs if model not in best_first)]
+
+
+def _draw(folder, shown, photos):
     folder.mkdir()
-    pictures = Pictures(folder, one.palette.tolist(), len(maps), photos is not None)
-    rows = []
-    for index in indices:
-        truth = truths[index]
-        predictions = [found[index] for _, found in maps.values()]
-        valid = truth < len(one.classes)
-        photo = None if photos is None else photos[index][0]
-        pictures.add(len(rows), photo, truth, predictions, valid)
-        rows.append(image_row(one.names[index], truth, predictions, valid))
-    scored = [runs[model][seed].counts[indices] for model, (seed, _) in maps.items()]
-    counts = [one.counts[indices, :1], *(of[:, 1:2] for of in scored), *(of[:, 2:] for of in scored)]
+    pictures = Pictures(folder, shown.one.palette.tolist(), len(shown.maps), photos is not None)
+    for number, index in enumerate(shown.indices):
+        pictures.add(number, None if photos is None else photos[index][0], *shown.image(index))
+
+
+def _facts(number, section, runs, shown, photos, why_no_photos):
+    """Return what a section's gallery needs, or {"open": why it has none}."""
+    if shown is None:
+        return {
+            "open": f"No images: the gallery needs label maps of two models, and {MAPS}/ has them of fewer. A run of "
+            "the first seed keeps its maps when it is scored; one that kseg scored before has none."
+        }
+    one = shown.one
+    rows = [image_row(one.names[index], *shown.image(index)) for index in shown.indices]
+    scored = [runs[model][seed].counts[shown.indices] for model, (seed, _) in shown.maps.items()]
+    counts = [one.counts[shown.indices, :1], *(of[:, 1:2] for of in scored), *(of[:, 2:] for of in scored)]
     return {
-        "folder": f"{folder.name}/",
-        "models": [{"name": model, "seed": seed} for model, (seed, _) in maps.items()],
-        "without": [model for model in order if model not in maps],
+        "folder": f"{number}/",
+        "models": [{"name": model, "seed": seed} for model, (seed, _) in shown.maps.items()],
+        "without": [model for model in _order(section, runs) if model not in shown.maps],
         "classes": list(one.classes),
         "palette": one.palette.tolist(),
-        "photos": photos is not None,
-        "why_no_photos": why,
+        "photos": photos,
+        "why_no_photos": why_no_photos,
         "images": scored_rows(rows, np.concatenate(counts, axis=1)),
     }
 

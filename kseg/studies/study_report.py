@@ -17,27 +17,31 @@ from kseg.io.text import count_text, first_names
 from kseg.studies.budgets import TRAINING
 from kseg.studies.report_sections import groups_of_plan, planned_seeds, section_of, usable_seeds
 from kseg.studies.report_text import text_of
-from kseg.studies.run_counts import FIXED, FOLDER, RESULTS, counts_path, read_counts, write_results
+from kseg.studies.run_counts import FIXED, FOLDER, RESULTS, RunCounts, counts_path, read_counts, write_results
 from kseg.studies.statistics.power import budget
 from kseg.studies.statistics.variance import components, linearised
 from kseg.studies.statistics.verdict import EQUIVALENCE, Comparison
 from kseg.studies.study_page import write_study_page
 
 PLAN = "study.json"
+_SOURCE = ("model", "data", "seed", "manifest_sha256", "weights_sha256", "flags_sha256", "kseg_version")
 # What belongs to the report in a study's folder, its sha256 in sha256.txt.
-REPORT_PARTS = (PLAN, RESULTS, "report.json", "report.txt", FOLDER, "report", "maps")
+COSTS = "costs.json"
+REPORT_PARTS = (PLAN, COSTS, RESULTS, "report.json", "report.txt", FOLDER, "report", "maps")
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyReport:
     """What a study found; `str()` is report.txt.
 
-    comparisons: {(data, split): list of `kseg.studies.statistics.Comparison`}. table: what report.json holds. broken:
-    the runs that failed, dicts of run, code, log (path) and end (its last lines).
+    comparisons: {(data, split): list of `kseg.studies.statistics.Comparison`}. table: what report.json holds. runs:
+    those that are finished, {(data, split): {model: {seed: RunCounts}}}. broken: the runs that failed, dicts of run,
+    code, log (path) and end (its last lines).
     """
 
     comparisons: dict[tuple[str, str], list[Comparison]]
     table: dict[str, Any]
+    runs: dict[tuple[str, str], dict[str, dict[int, RunCounts]]] = dataclasses.field(repr=False)
     broken: tuple[str, ...] = ()
 
     def __str__(self):
@@ -59,25 +63,20 @@ def report(output, *, equivalence=EQUIVALENCE, broken=()):
         InputError: no study there, counts or maps that are damaged or of other images, a folder OUTPUT/report that
             kseg did not write.
     """
-    found, runs = _compare_all(output, equivalence, broken)
+    found = compared(output, equivalence=equivalence, broken=broken)
     output = pathlib.Path(output)
     rows = finished_rows(output, found.table["plan"])
     if rows:
         write_results(output, rows)
     write_json(output / "report.json", found.table)
     write_atomic(str(output / "report.txt"), f"{found}\n".encode())
-    write_study_page(output, found.table, runs)
+    write_study_page(output, found.table, found.runs)
     write_hashes(output, REPORT_PARTS)
     return found
 
 
 def compared(output, *, equivalence=EQUIVALENCE, broken=()):
     """Do what `report` does, and write nothing."""
-    return _compare_all(output, equivalence, broken)[0]
-
-
-def _compare_all(output, equivalence, broken):
-    """Return the StudyReport, and {(data, split): {model: {seed: RunCounts}}} of what is finished."""
     output = pathlib.Path(checked_path(output, "output"))
     check_equivalence(equivalence)
     stored = stored_study(output)
@@ -102,10 +101,11 @@ def _compare_all(output, equivalence, broken):
         "equivalence": equivalence,
         "sections": sections,
         "costs": costs,
+        "sources": [_source(row) for row in finished_rows(output, plan) if row["split"] == _first_split(plan, row)],
         "before": stored["before"],
         "broken": list(broken),
     }
-    return StudyReport(comparisons, table, tuple(broken)), found_runs
+    return StudyReport(comparisons, table, found_runs, tuple(broken))
 
 
 def finished_rows(output, plan):
@@ -119,6 +119,15 @@ def finished_rows(output, plan):
         if all(path.exists() for path in paths):
             rows += [read_counts(path).row for path in paths]
     return rows
+
+
+def _first_split(plan, row):
+    return next(data["splits"][0] for data in plan["data"] if data["name"] == row["data"])
+
+
+def _source(row):
+    """Return what a run's numbers come from: the sha256 of its records, weights and flags, and the version of kseg."""
+    return {key: row.get(key) for key in _SOURCE}
 
 
 def check_equivalence(equivalence):

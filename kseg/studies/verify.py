@@ -14,10 +14,13 @@ from kseg.io.files import checked_path, json_text, reading
 from kseg.io.hash_list import HASHES, files_below, hash_faults
 from kseg.io.text import count_text
 from kseg.reports.comparison_counts import read_counts, recomputed
-from kseg.reports.page.output_folder import INDEX
+from kseg.reports.page.output_folder import INDEX, numbers_file
 from kseg.reports.page.write_page import write_page
 from kseg.studies.run_counts import FOLDER as STUDY_COUNTS
 from kseg.studies.run_counts import RESULTS, results_text
+from kseg.studies.study_page import FOLDER as STUDY_PAGE
+from kseg.studies.study_page import KIND as STUDY_KIND
+from kseg.studies.study_page import page_table
 from kseg.studies.study_report import PLAN, REPORT_PARTS, compared, finished_rows, stored_study
 
 _NUMBERS = "comparison.json"
@@ -75,9 +78,14 @@ def verify(folder):
             f"{folder} holds no report: neither {_NUMBERS} of kseg compare nor {PLAN} of a study. Give the folder that "
             "was its output."
         )
-    faults = hash_faults(folder, parts)
     notes = []
     numbers = 0
+    if check is _check_study and not (folder / HASHES).exists() and not (folder / _STUDY_NUMBERS).exists():
+        notes.append(f"There is no report here: only {RESULTS} is compared with the counts.")
+        faults = []
+        check = _check_counts
+    else:
+        faults = hash_faults(folder, parts)
     try:
         numbers, found = check(folder, notes)
         faults += found
@@ -107,15 +115,47 @@ def _check_study(folder, notes):
     table = _read_json(folder / _STUDY_NUMBERS)
     try:
         found = compared(folder, equivalence=table["equivalence"], broken=table["broken"])
+    except InputError:
+        raise
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(f"{_STUDY_NUMBERS}, {PLAN} or counts cannot be those of a study: {error!r}.") from error
-    expected = {**_plain(found.table), "kseg_version": table.get("kseg_version")}
+    version = {"kseg_version": table.get("kseg_version")}
+    expected = {**_plain(found.table), **version}
     faults = _differences(expected, table, _STUDY_NUMBERS)
-    if _same_version(table, notes):
+    same_version = _same_version(table, notes)
+    if same_version:
         faults += _other_bytes(folder, _STUDY_NUMBERS, f"{json_text(table, 1)}\n".encode(), faults)
         faults += _other_bytes(folder, _STUDY_TEXT, f"{found}\n".encode(), faults)
-    faults += _check_results(folder, finished_rows(folder, stored["plan"]))
-    return _count(expected), faults
+    numbers, others = _check_page(folder, found, version, same_version)
+    results = finished_rows(folder, stored["plan"])
+    return _count(expected) + numbers + _count(results), [*faults, *others, *_check_results(folder, results)]
+
+
+def _check_counts(folder, notes):
+    """Do what `_check_study` does where a study has no report: results.csv alone."""
+    rows = finished_rows(folder, stored_study(folder)["plan"])
+    return _count(rows), _check_results(folder, rows)
+
+
+def _check_page(folder, found, version, same_version):
+    """Return how many numbers of a study's page were computed again, and what does not fit."""
+    name = f"{STUDY_PAGE}/{numbers_file(STUDY_KIND)}"
+    page = _read_json(folder / name)
+    try:
+        photographs = [(one.get("photos", False), one.get("why_no_photos", "")) for one in page["galleries"]]
+        expected = {**_plain(page_table(folder, found.table, found.runs, photographs)), **version}
+    except InputError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{name} or maps cannot be those of a study: {error!r}.") from error
+    faults = _differences(expected, page, name)
+    if same_version:
+        with tempfile.TemporaryDirectory() as place:
+            write_page(place, STUDY_KIND, page)
+            for part in (numbers_file(STUDY_KIND), INDEX):
+                wanted = pathlib.Path(place, part).read_bytes()
+                faults += _other_bytes(folder, f"{STUDY_PAGE}/{part}", wanted, faults)
+    return _count(expected["galleries"]), faults
 
 
 def _check_results(folder, rows):

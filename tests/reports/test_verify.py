@@ -177,6 +177,34 @@ def test_a_study_with_changed_numbers_is_named(study, tmp_path):
     for place in ("sections[0].pairs[0].low", "sections[0].scores[1].mean_iou"):
         assert any(fault.startswith(f"report.json: {place} is ") for fault in faults), faults
 
+    folder = shutil.copytree(study, tmp_path / "page")
+    page = folder / "report" / "index.html"
+    headline = json.loads((folder / "report.json").read_text())["sections"][0]["headline"]
+    rewrite(page, json.dumps(headline)[1:20], "Everything is settled")
+    write_hashes(folder, REPORT_PARTS)
+    assert verify(folder).faults == ("report/index.html: it is not what kseg writes of these numbers.",)
+
+    folder = shutil.copytree(study, tmp_path / "numbers")
+    table = json.loads((folder / "report" / "study.json").read_text())
+    table["costs"][0]["images_seen"] += 1
+    gallery = table["galleries"][0]
+    changed = "open"
+    if "images" in gallery:
+        changed = "images[0].pixel_accuracy[0]"
+        gallery["images"][0]["pixel_accuracy"][0] = 0.5
+    else:
+        gallery["open"] = "Nothing."
+    (folder / "report" / "study.json").write_text(json.dumps(table, separators=(",", ":")) + "\n")
+    write_hashes(folder, REPORT_PARTS)
+    faults = verify(folder).faults
+    for place in ("costs[0].images_seen", f"galleries[0].{changed}"):
+        assert any(fault.startswith(f"report/study.json: {place} is ") for fault in faults), faults
+
+    folder = shutil.copytree(study, tmp_path / "damaged")
+    counts_path(folder, "small", "tiny", 1, "val").write_bytes(b"x")
+    write_hashes(folder, REPORT_PARTS)
+    assert any(" is damaged" in fault and "InputError" not in fault for fault in verify(folder).faults)
+
     folder = shutil.copytree(study, tmp_path / "counts")
     path = counts_path(folder, "small", "tiny", 1, "val")
     run = read_run(path)
@@ -184,6 +212,19 @@ def test_a_study_with_changed_numbers_is_named(study, tmp_path):
     write_run(path, run)
     write_hashes(folder, REPORT_PARTS)
     assert any("sections[0].scores[1].runs.1 is " in fault for fault in verify(folder).faults)
+
+
+def test_counts_without_a_report_are_compared_with_results(study, tmp_path):
+    """What a study commits of itself: its plan, counts and results.csv."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    for name in ("study.json", "results.csv"):
+        shutil.copy(study / name, folder)
+    shutil.copytree(study / "counts", folder / "counts")
+    found = verify(folder)
+    assert found.faults == () and found.numbers > 0 and "only results.csv is compared" in found.notes[0]
+    rewrite(folder / "results.csv", ",80,1000", ",80,1001")
+    assert [fault.partition(":")[0] for fault in verify(folder).faults] == ["results.csv"]
 
 
 def test_a_report_of_another_version_is_compared_by_its_numbers(comparison, tmp_path, monkeypatch):

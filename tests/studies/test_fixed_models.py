@@ -3,7 +3,9 @@
 import csv
 import json
 import pathlib
+import re
 
+import browsing
 import fake_study
 import numpy as np
 import pytest
@@ -89,6 +91,27 @@ def test_a_fixed_model_is_scored_once_before_any_training_and_compared_rightly(f
     beside.write_text(beside.read_text() + "# changed\n")
     with pytest.raises(InputError, match="models, rival, file_sha256: stored"):
         kseg.study(plan)
+
+
+def test_the_page_knows_which_models_were_not_trained(fake, plan, browser):
+    del plan["models"][2]["file"]
+    plan["models"][2]["name"] = "large"
+    plan["models"].append({"name": "other", "file": plan["models"][1]["file"]})
+    plan["seeds"] = 2
+    fake.with_name("break-large-1").touch()
+    kseg.study(plan)
+    browsing.open_page(browser, pathlib.Path(plan["output"]) / "report")
+    said = browser.find_element("id", "subtitle").text
+    assert "2 models with 2 seeds each, trained with a budget of 8 images a run and 2 models that were not" in said
+    assert browser.find_element("id", "gaps").text.startswith("1 run of 6 is not there.")
+    assert "rival and other are fixed: they were not trained here" in browser.find_element("id", "meaning").text
+    pairs = browser.find_elements("css selector", "#pairs-table tbody tr")
+    cells = {row.find_element("css selector", "th").text: row.text for row in pairs}
+    (both,) = (text for name, text in cells.items() if {"rival", "other"} <= set(re.findall(r"\w+", name)))
+    assert len(cells) == 6 and both.rstrip().endswith("\u2013")  # one run each: no p by seeds
+    drawn = [text.strip() for text in browsing.texts(browser, "#costs-chart .legend > *")]
+    assert drawn == browsing.texts(browser, "#costs-table tbody th")
+    assert browser.get_log("browser") == []
 
 
 def test_one_fixed_model_is_described_in_the_singular(fake, plan):

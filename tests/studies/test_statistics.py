@@ -318,8 +318,11 @@ def test_a_budget_reaches_the_power_and_one_less_does_not():
     assert (alone.needed_seeds, alone.needed_groups) == (8, 20)
     # a study that sees it already still gets what a verdict asks for
     assert power.budget(of_seeds_alone(0.0001, seeds=3, groups=4)).needed_groups == power.FEWEST_GROUPS
+    # where the seeds vary most, 30 are too few with any groups: z's 1.96 + .84 for .01 / .05 gives 196, t's some more
+    many = power.budget(of_seeds_alone(0.05))
+    assert many.needed_groups == 20 and 196 <= many.needed_seeds <= 200
     hopeless = power.budget(of_seeds_alone(3.0))
-    assert hopeless.needed_seeds is None and "more than 30 seeds per model" in str(hopeless)
+    assert hopeless.needed_seeds is None and "more than 1,000 seeds per model and 100,000 groups" in str(hopeless)
 
 
 @pytest.mark.parametrize(

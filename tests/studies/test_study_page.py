@@ -29,7 +29,7 @@ BROKEN = {
 }
 HEADS = [
     *("Every pair", "Every run", "Learning curves", "IoU by class", "Mean IoU by drive"),
-    *("Objects found and swallowed", "Cost and score", "Images", "Broken runs"),
+    *("Objects found and swallowed", "Cost and score", "Images", "Where the numbers come from", "Broken runs"),
 ]
 
 
@@ -104,14 +104,33 @@ def test_intervals_of_every_pair_stand_on_the_page(page, study):
         digits = pair["digits"]
         cells = [cell.text for cell in row.find_elements("css selector", "td")]
         numbers = [float(text.replace("−", "-")) for text in re.findall(r"[+−]\d\.\d+", " ".join(cells[1:3]))]
-        assert numbers == [round(pair[key], digits) for key in ("difference", "low", "high")]
         shown = round(round(pair["first_score"], digits) - round(pair["second_score"], digits), digits)
-        assert numbers[0] == shown
+        assert numbers == [shown, *(round(pair[key], digits) for key in ("low", "high"))]
     assert browsing.strays(page) == []
     bold = sum(pair["low"] > 0 or pair["high"] < 0 for pair in section["pairs"])
     assert len(page.find_elements("css selector", "#pairs-table strong")) == bold > 0
     verdicts = browsing.texts(page, "#verdicts li")
     assert sorted(text.replace("−", "-") for text in verdicts) == sorted(pair["verdict"] for pair in section["pairs"])
+
+
+def test_what_the_columns_mean_and_what_few_seeds_cannot_settle_is_said(page, study):
+    """Ten pairs of five seeds: 10 x 2 / 2^5."""
+    text = page.find_element("id", "columns").get_property("textContent")
+    assert "cannot fall below 0.62 (Holm) with so few seeds" in text and "Bouthillier" in text
+    (section,) = study[1]["sections"]
+    stars = sum(pair["superiority"]["low"] > 0.5 for pair in section["pairs"])
+    cells = browsing.texts(page, "#pairs-table tbody td:nth-child(7)")
+    assert sum(cell.endswith(" *") for cell in cells) == stars
+
+
+def test_every_run_has_its_sources(page, study):
+    page.execute_script("document.querySelector('#sources details').open = true")
+    rows = page.find_elements("css selector", "#sources-table tbody tr")
+    assert len(rows) == len(study[1]["sources"]) == 29
+    titles = [code.get_attribute("title") for code in page.find_elements("css selector", "#sources-table code")]
+    wanted = ("manifest_sha256", "weights_sha256", "flags_sha256")
+    assert titles == [row[key] for row in study[1]["sources"] for key in wanted if row[key]]
+    assert browsing.strays(page) == []
 
 
 def test_there_is_a_dot_for_every_run_at_its_score(page, study):
@@ -135,7 +154,8 @@ def test_learning_curves_of_every_run_and_both_kinds(page):
     browsing.choose(page, "#curve", "val_mean_iou")
     assert len(page.find_elements("css selector", "#curves-chart polyline")) == 0
     assert len(page.find_elements("css selector", "#curves-chart .end")) == 29  # each run was scored once
-    assert "a single value" in page.find_element("id", "curves-note").text
+    assert "short runs have few values" in page.find_element("id", "curves-note").text
+    assert browsing.texts(page, "#curves-chart .panel .quiet")[0].endswith("images and 1 value each")
 
 
 def test_classes_groups_and_objects(page, study):
@@ -221,9 +241,9 @@ def test_the_keyboard_reaches_sorting_details_and_the_viewer(page):
     browsing.press(page, "\ue007")  # Enter
     gaps = [text.replace("−", "-") for text in browsing.texts(page, "#pairs-table tbody td:nth-child(3)")]
     assert [float(gap) for gap in gaps] == sorted(map(float, gaps), reverse=True)
-    page.execute_script("document.querySelector('#pairs summary').focus()")
+    page.execute_script("document.querySelector('#columns summary').focus()")
     browsing.press(page, "\ue007")
-    assert page.execute_script("return document.querySelector('#pairs details').open")
+    assert page.execute_script("return document.querySelector('#columns').open")
     page.execute_script("document.querySelector('.card').focus()")
     browsing.press(page, "\ue007")
     browsing.wait(page, lambda: page.execute_script("return document.getElementById('viewer').open"))

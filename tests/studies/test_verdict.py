@@ -121,6 +121,14 @@ def test_what_is_shown_agrees_for_random_numbers():
     assert results == {BETTER, EQUAL, OPEN}
 
 
+@pytest.mark.parametrize(("second", "value"), [(0.26183424, 0.17853136), (0.6, 0.0412345), (0.12345, 0.23455)])
+def test_four_decimals_are_enough_away_from_the_bounds(second, value):
+    """Rounded one by one, the first two differ from the difference of what is shown in the last place."""
+    found = comparison(second, value, 0.003)
+    agrees(found)
+    assert found.digits == 4 and all(len(number) == 6 for number in re.findall(r"\d\.\d+", found.verdict))
+
+
 def agrees(found):
     """Read the sentence's numbers back: the difference is that of the scores, and they mean what the words say."""
     text = found.verdict
@@ -128,7 +136,7 @@ def agrees(found):
     shown = re.search(r"difference (\S+) \((\d+) % interval (\S+) to (\S+)\)", text)
     change, level, low, high = map(float, shown.groups())
     assert change == pytest.approx(first - second, abs=1e-9)
-    assert change == pytest.approx(found.difference.value, abs=0.6e-4)
+    assert change == pytest.approx(found.difference.value, abs=1.01e-4)  # both scores are rounded
     assert (change > 0) == (found.difference.value > 0) and change >= 0 and low <= change <= high
     if found.result == BETTER:
         assert level == 95 and low > 0

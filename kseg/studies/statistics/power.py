@@ -1,6 +1,7 @@
 """How many seeds and groups does a difference take? Before a study from a pilot's variances, and after it."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from scipy import stats
@@ -12,7 +13,7 @@ from kseg.studies.statistics.intervals import LEVEL
 WANTED = 0.8
 FEWEST_SEEDS = 6
 FEWEST_GROUPS = FEW
-MOST_SEEDS = 30
+MOST_SEEDS = (30, 1_000)  # as many as a study may well have; where no number of groups helps, as many as one could
 MOST_GROUPS = 100_000
 _MIDDLES = (np.arange(4000) + 0.5) / 4000  # of equal shares of a distribution
 
@@ -47,8 +48,8 @@ def power(components, seeds, groups, *, paired=True, difference=0.01, level=LEVE
 class Budget:
     """What a study needs to see a difference, and what it has; `str()` is the sentence.
 
-    power: of the seeds and groups at hand. needed_seeds, needed_groups: None where 30 seeds and 100,000 groups are too
-    few. unit: what a group is called.
+    power: of the seeds and groups at hand. needed_seeds, needed_groups: None where 1,000 seeds and 100,000 groups are
+    too few. unit: what a group is called.
     """
 
     difference: float
@@ -67,8 +68,9 @@ class Budget:
         have = f"you have {self.seeds} and {self.groups}, which see it with {chance}"
         see = f"To see a difference of {self.difference:g} with a probability of {100 * self.wanted:.0f} %"
         if self.needed_seeds is None:
-            return f"{see}, more than {MOST_SEEDS} seeds per model and {MOST_GROUPS} {self.unit} are needed; {have}."
-        return f"{see}, you need {self.needed_seeds} seeds per model and {self.needed_groups} {self.unit}; {have}."
+            many = f"more than {MOST_SEEDS[-1]:,} seeds per model and {MOST_GROUPS:,} {self.unit}"
+            return f"{see}, {many} are needed; {have}."
+        return f"{see}, you need {self.needed_seeds:,} seeds per model and {self.needed_groups:,} {self.unit}; {have}."
 
 
 def budget(
@@ -77,7 +79,8 @@ def budget(
     """Say how many seeds and groups a study needs to see a difference, and what it has.
 
     The fewest groups from those at hand on (a drive to label costs more than a run) for which 30 seeds or fewer are
-    enough, and then the fewest seeds. Never under six seeds or ten groups, which a verdict asks for.
+    enough, and then the fewest seeds. Where no number of groups makes 30 seeds enough, up to 1,000 seeds are asked for.
+    Never under six seeds or ten groups, which a verdict asks for.
 
     Args:
         components: Components of the difference. seeds, groups: at hand; None: those of the components.
@@ -91,12 +94,7 @@ def budget(
     def reached(runs, drives):
         return power(components, runs, drives, paired=paired, difference=difference, level=level)
 
-    needed_groups = _first(
-        max(groups, FEWEST_GROUPS), MOST_GROUPS, lambda drives: reached(MOST_SEEDS, drives) >= wanted
-    )
-    needed_seeds = None
-    if needed_groups is not None:
-        needed_seeds = _first(FEWEST_SEEDS, MOST_SEEDS, lambda runs: reached(runs, needed_groups) >= wanted)
+    needed_seeds, needed_groups = _needed(reached, max(groups, FEWEST_GROUPS), wanted)
     return Budget(
         difference=difference,
         wanted=wanted,
@@ -107,6 +105,19 @@ def budget(
         needed_groups=needed_groups,
         unit=unit,
     )
+
+
+def _needed(reached, fewest_groups, wanted):
+    """Return (seeds, groups) that reach the wanted power, (None, None) where none do. reached: power of both."""
+    for most in MOST_SEEDS:
+        groups = _first(fewest_groups, MOST_GROUPS, functools.partial(_enough, reached, wanted, most))
+        if groups is not None:
+            return _first(FEWEST_SEEDS, most, lambda seeds, groups=groups: reached(seeds, groups) >= wanted), groups
+    return None, None
+
+
+def _enough(reached, wanted, seeds, groups):
+    return reached(seeds, groups) >= wanted
 
 
 def _first(low, high, holds):

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 
 from kseg.io.errors import InputError
+from kseg.io.text import shown_gap
 from kseg.studies.statistics import intervals
 from kseg.studies.statistics.intervals import LEVEL, RESAMPLES, Estimate, Groups
 from kseg.studies.statistics.power import FEWEST_GROUPS, Budget, budget
@@ -134,7 +135,7 @@ class Comparison:
         level = f"{100 * difference.level:g} % interval"
         return (
             f"{first:.{digits}f} against {second:.{digits}f}",
-            f"{difference.value:+.{digits}f}",
+            f"{shown_gap(second, first, digits):+.{digits}f}",
             f"{level} {difference.low:+.{digits}f} to {difference.high:+.{digits}f}",
         )
 
@@ -142,15 +143,16 @@ class Comparison:
 def digits_for(first, second, difference, equivalence):
     """Return how many decimals show two scores and their difference without contradiction, four or more.
 
-    The difference shown is then that of the scores shown, and it and the ends of its interval lie on the right side of
-    0 and of the equivalence margins.
+    The difference shown is that of the scores as shown (`shown_gap`). It lies within its interval as shown, and it and
+    the ends of the interval lie on the right side of 0 and of the equivalence margins.
     """
     for digits in range(_DIGITS, _MOST_DIGITS):
-        gap = round(first, digits) - round(second, digits) - round(difference.value, digits)
-        ends = (difference.value, difference.low, difference.high)
+        gap = shown_gap(second, first, digits)
+        low, high = round(difference.low, digits), round(difference.high, digits)
+        ends = ((gap, difference.value), (low, difference.low), (high, difference.high))
         bounds = (-equivalence, 0.0, equivalence)
-        sides = all(_side(round(end, digits), bound) == _side(end, bound) for end in ends for bound in bounds)
-        if sides and abs(gap) < 10.0**-digits / 2:
+        sides = all(_side(shown, bound) == _side(end, bound) for shown, end in ends for bound in bounds)
+        if sides and low <= gap <= high:
             return digits
     return _MOST_DIGITS
 

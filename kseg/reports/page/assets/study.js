@@ -2,6 +2,7 @@
 
 const gallerySlots = ["folder", "models", "classes", "palette", "photos", "images"];
 const all = data.plan.models.map((model) => model.name);
+const trained = data.plan.models.filter((model) => !model.file).map((model) => model.name);
 const colourOf = (model) => all.indexOf(model); // the same in every chart, whatever a section lacks
 let section = data.sections[0];
 
@@ -21,6 +22,9 @@ function large(value) {
   return `${Number((value / divisor).toPrecision(3))}${letter}`;
 }
 
+// A budget as it was written where that is short: 13,104 images, but 1 T multiply-adds.
+const budgetText = (value) => (value < 1e6 ? count(value) : large(value));
+
 function note(id, text) {
   byId(id).textContent = text;
   byId(id).hidden = !text;
@@ -37,20 +41,23 @@ function showVerdict() {
   byId("title").textContent = data.title;
   const images = section.images ? `${plural(section.images, "image")} of ` : "";
   const seeds = plural(data.plan.seeds.length, "seed");
+  const untrained = all.length - trained.length;
+  const others = untrained ? ` and ${plural(untrained, "model that was", "models that were")} not trained here` : "";
+  const budget = `${budgetText(data.plan.budget.value)} ${data.plan.budget.kind}`;
   byId("subtitle").replaceChildren(...breakable(
-    `${images}${section.data}, split ${section.split}; ${plural(all.length, "model")}, ${seeds}; each run has a budget ` +
-    `of ${large(data.plan.budget.value)} ${data.plan.budget.kind}. kseg ${data.kseg_version}.`));
+    `${images}${section.data}, split ${section.split}; ${plural(trained.length, "model")} with ${seeds} each, trained ` +
+    `with a budget of ${budget} a run${others}. kseg ${data.kseg_version}.`));
   byId("verdict").replaceChildren(...breakable(withMinus(section.headline)));
   const gone = section.missing.length;
   const without = all.filter((model) => section.missing.filter((run) => run.startsWith(`${model}/`)).length ===
-    data.plan.seeds.length);
+    (trained.includes(model) ? data.plan.seeds.length : 1));
   const lacks = without.length ? ` No run of ${without.join(", ")} is finished.` : "";
-  const some = Object.values(section.seeds)[0] ?? [];
-  const compared = some.length && some.length < data.plan.seeds.length && data.plan.paired
+  const some = section.seeds[trained.find((model) => section.seeds[model])] ?? [];
+  const compared = all.length > 1 && some.length && some.length < data.plan.seeds.length && data.plan.paired
     ? ` Compared are the seeds that all models have: ${some.join(", ")}.` : "";
   byId("gaps").hidden = !gone;
   byId("gaps").replaceChildren(...breakable(
-    `${plural(gone, "run")} of ${count(all.length * data.plan.seeds.length)} ${gone === 1 ? "is" : "are"} not there.` +
+    `${plural(gone, "run")} of ${count(section.planned)} ${gone === 1 ? "is" : "are"} not there.` +
     lacks + compared));
   const found = Object.fromEntries(((section.objects ?? {}).sizes?.[0]?.models ?? []).map((row) => [row.model, row]));
   byId("tiles").replaceChildren(...section.scores.map((row) => {
@@ -88,23 +95,40 @@ function pairCells(pairs, values) {
   ];
 }
 
+const MOST_PAIRS = 6; // more are folded, unless one of them is the best model
+
 function showPairs() {
   const pairs = byRank(section.pairs);
-  const ids = ["pairs-table", "sentences", "power", "meaning"];
-  if (!presence("pairs-note", pairs.length ? "" : section.open, ids)) return;
+  const ids = ["pairs-table", "columns", "others", "sentences", "power", "meaning"];
+  const open = section.open ? "There are no pairs: no verdict is possible yet." : "There is one model, so there is no pair.";
+  if (!presence("pairs-note", pairs.length ? "" : open, ids)) return;
+  const tested = section.left_out ? `p by ${unit()}s` : "p by seeds";
   note("pairs-note", `Difference of mean IoU, A minus B, A being the model with the higher score. The interval is that ` +
-    `of other seeds and other ${unit()}s. p is corrected for ${plural(pairs.length, "pair")} (Holm); P(A > B) says how ` +
-    `often a run of A scores above a run of B. A difference under ${data.equivalence} does not matter.`);
+    `of other seeds and other ${unit()}s. The verdict rests on the interval and on the first two p.`);
+  byId("columns-list").replaceChildren(...[
+    `p: of no difference, corrected for ${plural(pairs.length, "pair")} (Holm).`,
+    `p equivalent: of a difference of ${data.equivalence} or more, corrected likewise. A smaller one does not matter.`,
+    "P(A > B): how often a run of A scores above a run of B, with its 95 % interval. * marks where A is better by the rule " +
+      "of Bouthillier et al. (2021): the interval lies above 0.5 and reaches above 0.75.",
+    `${tested}: of a permutation test, corrected likewise. ${section.seed_test_note}`.trim(),
+  ].map((text) => make("li", {}, text)));
+  const best = pairs.filter((row) => [row.first, row.second].includes(scored()[0]));
+  const folded = pairs.length - best.length > MOST_PAIRS ? pairs.filter((row) => !best.includes(row)) : [];
   const [pair, gap, ends] = pairCells(pairs, (row) => [row.first_score, row.second_score]);
   const p = (value) => (value < 0.001 ? "< 0.001" : value.toFixed(3));
-  showTable("pairs-table", [
+  const chance = (it) => (it
+    ? `${it.value.toFixed(2)} (${it.low.toFixed(2)} to ${it.high.toFixed(2)})${it.meaningful ? " *" : ""}` : "–");
+  const columns = [
     pair, words("verdict", (r) => r.result), gap, ends,
     { title: "p", value: (r) => r.p, cell: (r) => p(r.p) },
     { title: "p equivalent", value: (r) => r.p_equivalent, cell: (r) => p(r.p_equivalent) },
-    { title: "P(A > B)", value: (r) => r.superiority.value,
-      cell: (r) => `${r.superiority.value.toFixed(2)} (${r.superiority.low.toFixed(2)} to ${r.superiority.high.toFixed(2)})` },
-    { title: "p by seeds", value: (r) => r.seed_test.p_holm, cell: (r) => p(r.seed_test.p_holm) },
-  ], pairs);
+    { title: "P(A > B)", value: (r) => r.superiority?.value ?? null, cell: (r) => chance(r.superiority) },
+    { title: tested, value: (r) => r.seed_test?.p_holm ?? null, cell: (r) => (r.seed_test ? p(r.seed_test.p_holm) : "–") },
+  ];
+  showTable("pairs-table", columns, folded.length ? best : pairs);
+  byId("others").hidden = !folded.length;
+  byId("others-head").textContent = `The other ${plural(folded.length, "pair")}, without ${scored()[0]}`;
+  showTable("others-table", columns, folded);
   const line = (text) => make("li", {}, ...breakable(withMinus(text)));
   byId("verdicts").replaceChildren(...pairs.map((row) => line(row.verdict)));
   const known = pairs.filter((row) => row.budget);
@@ -116,7 +140,7 @@ function showPairs() {
       ({ title: key, value: (r) => r.shares[key], cell: (r) => percent(r.shares[key]) }));
     showTable("shares-table", [pair, ...parts], known);
   }
-  note("meaning", section.groups?.meaning ?? "");
+  note("meaning", `${section.groups?.meaning ?? ""} ${section.fixed_note}`.trim());
 }
 
 function showRuns() {
@@ -159,15 +183,15 @@ function drawCurves() {
   byId("curves-chart").replaceChildren(...shown.map((model) => {
     const of = lines.filter((line) => line.model === model);
     const [run] = of;
-    const facts = `${plural(of.length, "run")}, ${count(run.images[run.images.length - 1])} images each`;
+    const facts = `${plural(of.length, "run")}, ${count(run.images[run.images.length - 1])} images and ` +
+      `${plural(run.at.length, "value")} each`;
     const head = [make("span", { class: "model" }, ...breakable(model)), " ", make("span", { class: "quiet" }, facts)];
     const curves = of.map(({ at }) => ({ at, kind: `c${colourOf(model) % COLOURS}` }));
     const end = mean(of.map(({ at }) => at[at.length - 1][1]));
     return panel(head, x, y, curves, [], `${CURVES[key]} of ${model}: at the end ${number(end)} on average`);
   }));
-  const single = Math.max(...lines.map(({ at }) => at.length)) === 1;
-  note("curves-note", "A line is a run, all panels have one scale." +
-    (single ? " Each run has a single value: it was short, or scored once." : ""));
+  note("curves-note", "A line is a run, all panels have one scale. Training gives a loss for each epoch, and a score " +
+    "where it is validated: short runs have few values.");
 }
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -300,7 +324,9 @@ function showCosts() {
     .map((row) => ({ ...row, score: score[row.model] })).sort((a, b) => b.score.mean_iou - a.score.mean_iou);
   if (!presence("costs-note", rows.length ? "" : section.open, ["costs-chart", "costs-table"])) return;
   note("costs-note", "Mean IoU with its 95 % interval against what a model costs; up and to the left is better. Seconds " +
-    "and memory are those of the training process, with start, scoring and export.");
+    "and memory are those of the training process, with start, scoring and export." +
+    (data.plan.budget.kind === "seconds" ? " A pilot turned the budget of seconds into steps, so the process takes more " +
+      "than 100 % of it." : ""));
   const yReach = reachOf(rows.flatMap((row) => [row.score.low, row.score.high]));
   const y = { marks: ticks(...yReach, 4), scale: linear(yReach) };
   const panels = Object.entries(COSTS).filter(([key]) => rows.every((row) => row[key] !== null)).map(([key, [text, show]]) => {
@@ -317,7 +343,7 @@ function showCosts() {
     const said = rows.map((row) => `${row.model}: ${show(row[key])}, mean IoU ${number(row.score.mean_iou)}`).join("; ");
     return panel([text], x, y, [], dots, said);
   });
-  byId("costs-chart").replaceChildren(make("div", { class: "whole" }, legend(scored())), ...panels);
+  byId("costs-chart").replaceChildren(make("div", { class: "whole" }, legend(rows.map((row) => row.model))), ...panels);
   const cells = Object.entries(COSTS).map(([key, [text, show]]) =>
     ({ title: text, value: (r) => r[key], cell: (r) => show(r[key]) }));
   showTable("costs-table", [
@@ -339,10 +365,11 @@ function showGallery() {
   for (const slot of gallerySlots) data[slot] = gallery[slot];
   state.other = 1;
   fillGallery();
-  const seeds = new Set(gallery.models.map((model) => model.seed));
-  const which = seeds.size === 1 ? `seed ${gallery.models[0].seed}` : "the first seed that has maps";
+  const ofSeeds = gallery.models.filter((model) => trained.includes(model.name));
+  const first = new Set(ofSeeds.map((model) => model.seed));
+  const which = first.size === 1 ? `of seed ${ofSeeds[0].seed}` : "of the first seed that has maps";
   const without = gallery.without.length ? ` There are no maps of ${gallery.without.join(", ")}.` : "";
-  note("images-note", `${plural(gallery.images.length, "image")}, evenly spread over the split, as the run of ${which} ` +
+  note("images-note", `${plural(gallery.images.length, "image")}, evenly spread over the split, as the run ${which} ` +
     `predicts them.${without} ${gallery.why_no_photos}`.trim());
   showPictures();
 }
@@ -351,6 +378,22 @@ function showPictures() {
   fillChoices();
   byId("right").value = `model${state.other}`;
   showImages();
+}
+
+function showSources() {
+  const short = (sha) => (sha ? make("code", { title: sha }, sha.slice(0, 12)) : "–");
+  const sha = (title, key) => ({ title, value: (r) => r[key], cell: (r) => short(r[key]) });
+  const of = (model) => (trained.includes(model.model) ? count(model.seed) : "–");
+  byId("sources").hidden = !data.sources.length;
+  note("sources-note", "The first digits of the sha256 of each run's records (their manifest), weights and flags. " +
+    "study.json beside this page has them whole. kseg compare --verify computes every number of this report again from " +
+    "counts/, which has what each run got right in every image.");
+  showTable("sources-table", [
+    words("model", (r) => r.model, (r) => named(r.model)), words("data", (r) => r.data, (r) => named(r.data)),
+    { title: "seed", value: (r) => r.seed, cell: of },
+    sha("records", "manifest_sha256"), sha("weights", "weights_sha256"), sha("flags", "flags_sha256"),
+    words("kseg", (r) => r.kseg_version, (r) => r.kseg_version),
+  ], data.sources);
 }
 
 function showBroken() {
@@ -382,4 +425,5 @@ byId("swallower").addEventListener("change", showSwallowed);
 byId("other").addEventListener("change", () => { state.other = Number(byId("other").value); showPictures(); });
 listen();
 showStudy();
+showSources();
 showBroken();
