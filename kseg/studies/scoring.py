@@ -137,5 +137,8 @@ def _curve(history, batch_size):
 
 
 def main():
-    """Score what the first argument says, a request in JSON."""
-    score_run(json.loads(sys.argv[1]))
+    """Score what the first argument says, a request in JSON; what is wrong with it ends as a line, not a traceback."""
+    try:
+        score_run(json.loads(sys.argv[1]))
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -115,7 +115,8 @@ def _compute(plan, engine, threads, before, equivalence):
 def _claim(output, plan, engine, before):
     """Make the folder this study's, or check that it is. before: of `power_before`.
 
-    The plan of a folder in which no run has begun may still change: a mistake in it stopped the study.
+    The plan of a folder in which no run has begun may still change: a mistake in it stopped the study. So may a model
+    that is not trained here until it has been scored.
 
     Returns:
         the threads of each run: as the plan or the first start says; 0: those of a study of an older kseg are not set.
@@ -124,6 +125,7 @@ def _claim(output, plan, engine, before):
     wanted = plan.as_json()
     if path.exists():
         stored = {"threads": 0, **stored_study(output)["plan"]}
+        stored["models"] = [model for model in stored["models"] if not _may_change(output, stored, model)]
         wanted["threads"] = plan.threads or stored["threads"]
         try:
             check_same(stored, wanted, output)
@@ -149,6 +151,14 @@ def _has_begun(output, stored):
     trained = [model["name"] for model in stored["models"] if not model.get("file")]
     pairs = {f"{model}/{data['name']}" for model in trained for data in stored["data"]}
     return pairs <= _known_costs(output).keys()
+
+
+def _may_change(output, stored, model):
+    """Whether nothing was computed of a model yet, and nothing of it is trained here."""
+    if not model.get("file"):
+        return False
+    splits = [(data["name"], split) for data in stored["data"] for split in data["splits"]]
+    return not any(counts_path(output, model["name"], data, FIXED, split).exists() for data, split in splits)
 
 
 def _threads(plan, engine):

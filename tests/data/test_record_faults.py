@@ -182,6 +182,17 @@ def test_smoothed_labels_by_their_edges(source, checked):
     assert path.name.removesuffix("_gtFine_labelIds.png") in problems[0]
 
 
+def test_a_real_strip_of_one_pixel_is_not_smoothed():
+    """A road (7), a pole (100) before a car (33) that shows one column of itself; boxes give changes along columns."""
+    label = np.full((128, 96), 7, np.uint8)
+    label[100:, ::8] = 0
+    label[10:120, 40:45] = 100
+    label[10:120, 45] = 33
+    assert not is_smoothed(label)
+    blurred = np.asarray(Image.fromarray(label).resize((192, 256), Image.Resampling.BILINEAR))
+    assert is_smoothed(blurred)
+
+
 def test_smoothed_labels_by_illegal_ids(source, tmp_path):
     """Of training ids and 255: between a class and void lie ids that no list has."""
     folder = foreign(tmp_path / "f", source, lambda label: smooth_label(to_training_ids(label), *label.shape))

@@ -4,8 +4,10 @@ import csv
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
+from kseg.io.text import shown_gap
 from kseg.studies.study_report import compared
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -95,6 +97,52 @@ def test_the_verdict_of_the_streets(streets):
     for (first, second), pair in results.items():
         within = {first, second} <= segnets or {first, second} == {"unet", "r2unet"}
         assert (pair["result"] == "better") != within, (first, second)
+
+
+PEOPLE_AND_VEHICLES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+
+
+def test_the_objects_of_the_streets():
+    """Share found by size and kind, and the differences in the text: each that of the two shares as shown."""
+    found = compared(STUDIES / "streets")
+    runs = found.runs["streets", "val"]
+    (table,) = [section["objects"] for section in found.table["sections"]]
+    sizes = {row["size"]: row for row in table["sizes"]}
+    text = (ROOT / "docs/reference/results.md").read_text(encoding="utf-8")
+    lines = text.partition("| objects found | all |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = {first: rest for first, *rest in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    classes = next(iter(runs["unet"].values())).classes
+    things = [classes.index(name) for name in PEOPLE_AND_VEHICLES]
+    for name, shown in cells.items():
+        of_kinds = []
+        for model, of in runs.items():
+            counts = np.stack([run.objects.sum(axis=(0, 3)) for run in of.values()])  # (S, 2, C)
+            kinds = (counts[..., things].sum(axis=-1), np.delete(counts, things, axis=-1).sum(axis=-1))
+            if name == "how many":
+                of_kinds = [kind[0, 0] for kind in kinds]
+            elif model == NAMES[name]:
+                of_kinds = [np.mean(kind[:, 1] / kind[:, 0]) for kind in kinds]
+        values = [float(cell.replace(",", "")) for cell in shown]
+        if name == "how many":
+            expected = [sizes[size]["objects"] for size in ("all", "tiny", "small", "medium")]
+        else:
+            rows = [sizes[size]["models"] for size in ("all", "tiny", "small", "medium")]
+            expected = [next(one["value"] for one in row if one["model"] == NAMES[name]) for row in rows]
+        assert values == pytest.approx([*expected, *of_kinds], abs=0.0006), name
+    all_sizes = {frozenset((pair["first"], pair["second"])): pair for pair in sizes["all"]["pairs"]}
+    for pair, said in (
+        (("segnet", "segnet_aspp"), "difference of 0.010 (95 % interval -0.008 to +0.027)"),
+        (("segnet", "segnet_bilinear"), "SegNet finds 0.055 more of them (0.041 to 0.068)"),
+        (("segnet_aspp_stride8", "segnet_aspp"), "finds 0.033 more objects (0.011 to 0.054)"),
+    ):
+        row = all_sizes[frozenset(pair)]
+        assert said in re.sub(r"\s+", " ", text)
+        gap, low, high = map(float, re.findall(r"[+-]?\d\.\d+", said))
+        shown = shown_gap(row["second_value"], row["first_value"], 3)
+        assert (gap, low, high) == (shown, round(row["low"], 3), round(row["high"], 3)), pair
+    within = [pair for row in table["sizes"] for pair in row["pairs"]]
+    of_aspp = [pair for pair in within if {pair["first"], pair["second"]} == {"segnet", "segnet_aspp"}]
+    assert all(pair["low"] < 0 < pair["high"] for pair in of_aspp)  # "in no size does an interval exclude 0"
 
 
 def test_the_table_of_pretraining():

@@ -114,6 +114,28 @@ def test_the_page_knows_which_models_were_not_trained(fake, plan, browser):
     assert browser.get_log("browser") == []
 
 
+@pytest.mark.parametrize("repair", ["another file", "left out"])
+def test_a_fixed_model_that_broke_may_be_repaired(fake, plan, repair):
+    """What was trained stays; a fixed model that has been scored may not change."""
+    fake.with_name("break-score-other").touch()
+    found = kseg.study(plan)
+    assert [one["run"] for one in found.broken] == ["other/tiny/fixed"]
+    fake.with_name("break-score-other").unlink()
+    fake.unlink()
+    if repair == "left out":
+        del plan["models"][2]
+        assert kseg.study(plan).broken == () and not fake.exists()
+        return
+    beside = pathlib.Path(plan["models"][1]["file"])
+    other = write_onnx(beside.with_name("again.onnx"))
+    describe(other, 'classes = ["road", "car", "sky"]\nchannels = "RGB"\nrange = "0..255"\n# repaired\n')
+    plan["models"][2]["file"] = str(other)
+    assert kseg.study(plan).broken == () and fake.read_text().splitlines() == ["score other-fixed"]
+    plan["models"][2]["file"] = str(beside)
+    with pytest.raises(InputError, match="models, other, file"):
+        kseg.study(plan)
+
+
 def test_one_fixed_model_is_described_in_the_singular(fake, plan):
     del plan["models"][2]
     plan["seeds"] = 2
