@@ -16,6 +16,7 @@ from absl import flags
 from kseg.commands.main import COMMANDS, WITHOUT_SCRIPT
 from kseg.io.errors import DamagedInputError, InputError, speaking_flags
 from kseg.io.tensorflow_log import show_tensorflow_log
+from kseg.io.text import listed
 from kseg.settings import GROUPS, read_flag_line
 from kseg.settings.configs import find_config
 
@@ -245,7 +246,7 @@ def require(flag_values, *names):
     """Stop with one line if a flag that has no sensible default was not given."""
     missing = [f"--{name}" for name in names if not flag_values[name].value]
     if missing:
-        raise flags.Error(f"{' and '.join(missing)} must be given. See --help.")
+        raise flags.Error(f"{listed(missing)} must be given. See --help.")
 
 
 def parse_json(flag_values, name):

@@ -164,6 +164,7 @@ def run(args):
         predict_split(args)
         return
     command_line.require(args, "model", "images", "output")
+    wanted, looks = wanted_of(args), command_line.looks_of(args)  # before anything imports Keras
     from kseg.inference.input_files import list_images
 
     inputs = list_images(args.images)
@@ -179,8 +180,8 @@ def run(args):
         args.output,
         folders=inputs.folders,
         left_out=inputs.left_out,
-        wanted=wanted_of(args),
-        looks=command_line.looks_of(args),
+        wanted=wanted,
+        looks=looks,
         batch_size=args.batch_size,
         progress=True,
     )

@@ -100,8 +100,8 @@ def settings_and_options(args):
 
 def checked_settings_and_options(args):
     """Return what `settings_and_options` does; InputError for a model or an option that does not exist."""
+    check_model_name(args.model, MODEL_FILES)  # the first thing that a user should hear of
     settings, options = settings_and_options(args)
-    check_model_name(args.model, MODEL_FILES)
     check_model_options(args.model, current_options(args.model, options), options_in_source(args.model))
     return settings, options
 
@@ -127,11 +127,13 @@ def run(args):
         from kseg.io.progress import Waiting
 
         with Waiting("loading TensorFlow"):
+            from kseg.inference.compatibility import check_batch_norm
             from kseg.training.build import check_model
 
         check_model(args.model, options)
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
-        kseg.build_model(args.model, (*size, 3), 2, **narrow)
+        built = kseg.build_model(args.model, (*size, 3), 2, **narrow)
+        check_batch_norm(built, settings.batch_size // settings.accumulate_steps, settings.crop)
     if to_draw and one_of_group:
         raise flags.Error("All workers of a group would draw the same streets: run kseg prepare first.")
     ensure_records(args.dataset, args.data_dir)

@@ -41,7 +41,7 @@ class Groups(NamedTuple):
             if not self.drives:
                 return (
                     f"{text} The names show no drives and no consecutive frames. If there are any, the interval is too "
-                    "narrow: give group_by."
+                    "narrow: say with group_by (--group_by) which images belong together."
                 )
             return (
                 f"{text} All are of {drives}, too few for blocks of {BLOCK}. Frames that follow each other are alike, "

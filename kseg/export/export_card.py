@@ -3,7 +3,7 @@
 import os
 
 from kseg.inference.hub import local_path
-from kseg.runs.model_card import CARD_FILE, MARK, as_markdown, metadata, table
+from kseg.runs.model_card import CARD_FILE, MARK, as_markdown, metadata, model_index, table
 from kseg.runs.workdir import FLAGS_FILE, run_of
 
 _TAGS = {"SavedModel": "tf-keras", "ONNX": "onnx", "TFLite": "tflite", "web page": "onnx"}
@@ -90,14 +90,21 @@ def export_card(run_card, name, facts, report, unfinished=False):
 
 
 def _with_metadata(card, kind, report):
-    """Return the card of a run whose metadata block is the export's: its library, tags and own mean IoU."""
+    """Return the card of a run whose metadata block is the export's: its library, tags and own mean IoU.
+
+    The run's scores are Keras'. A file that was not scored has none, and one that was has those of the records it was
+    scored on.
+    """
     block, end, text = card.partition("\n---\n")
     block = block.replace("library_name: keras", "library_name: kseg", 1)
     block = block.replace("\n- kseg\n", f"\n- kseg\n- {_TAGS[kind]}\n", 1)
-    if scores := report.get("scores"):  # of the file itself: no other score of it is known
-        before, metrics, _ = block.partition("\n    metrics:\n")
-        mean_iou = f"    - type: mean_iou\n      name: mean IoU\n      value: {scores['mean_iou']:.4f}"
-        block = before + metrics + mean_iou
+    block, _, results = block.partition("\nmodel-index:\n")
+    scores = report.get("scores")
+    if scores and results:
+        name = results.partition("\n")[0].removeprefix("- name: ")
+        where = (scores["dataset"], scores["split"], scores["records"])
+        lines = model_index(name, *where, {"mean_iou": scores["mean_iou"]})
+        block = "\n".join([block, *lines])
     return block + end + text
 
 

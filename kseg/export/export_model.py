@@ -22,6 +22,7 @@ from kseg.export.layouts import last_of, lay_out, own_paths
 from kseg.export.proof import in_a_process, in_this_process, prove
 from kseg.export.proof_images import IMAGES, ProofImages, calibration_images, images_for
 from kseg.export.serving import compute_dtype, in_float32
+from kseg.inference.compatibility import warn_of_other_records
 from kseg.inference.model_paths import model_files
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of, model_in
@@ -110,8 +111,10 @@ def export_model(
         warn_user(f"The run {unfinished} has not finished: its model is as training left it.")
     if images is None:
         images = images_for(model, source, data_dir, QUICK_IMAGES if quick else IMAGES)
-    if not facts.get("ids") and images.split is not None:
-        facts["ids"] = images.split.label_set.raw_ids()
+    if images.split is not None:
+        warn_of_other_records(model, images.split.manifest, data_dir)
+        if not facts.get("ids"):
+            facts["ids"] = images.split.label_set.raw_ids()
     with writing(path), tempfile.TemporaryDirectory(prefix="kseg-export-") as folder:
         made = pathlib.Path(folder, f"model{exporter.suffix}")
         with _ctrl_c_kept():

@@ -13,10 +13,11 @@ from kseg.layers.preprocessing import preprocess_layer
 
 
 def carried(split):
-    """Return what a model says about itself: name, classes, palette and ids of its label set, digest of its records."""
+    """Return what a model says about itself: name, classes, palette and ids of its label set, dataset and records."""
     facts = split.label_set.to_json()
     kept = {name: facts[name] for name in ("name", "classes", "palette")}
-    return {**kept, "ids": split.label_set.raw_ids(), "records": split.manifest.digest}
+    manifest = split.manifest
+    return {**kept, "ids": split.label_set.raw_ids(), "dataset": manifest.info.name, "records": manifest.digest}
 
 
 def checked_model(model, label_set):

@@ -56,7 +56,8 @@ class ProofImages:
     def batches(self):
         """Return (names, images uint8 (B, H, W, 3)): each image alone, then one batch of several of each size.
 
-        There are three heights and three widths, none a multiple of 32.
+        There are three heights and three widths, none a multiple of 32. Where no size has several images, the first
+        two make a batch of the smallest size.
         """
         count = -(-len(self.images) // len(SCALES))
         groups = [self.images[first : first + count] for first in range(0, len(self.images), count)]
@@ -69,6 +70,9 @@ class ProofImages:
             several = resized[:BATCH]
             if len(several) > 1:
                 together.append(([name for name, _ in several], np.stack([image for _, image in several])))
+        if not together and len(self.images) > 1:
+            pair = [(name, _resized(image, sizes[-1])) for name, image in self.images[:2]]
+            together.append(([name for name, _ in pair], np.stack([image for _, image in pair])))
         return alone + together
 
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from kseg import __version__
 from kseg.data.datasets import WITH_CLASSES, info_of
-from kseg.inference.label_model import class_count, label_set_of
 from kseg.io.errors import InputError
 
 IDS = ("dataset", "train")
@@ -35,6 +34,8 @@ def label_ids(model, ids):
         model: of `kseg.inference.loading.as_model`. ids: "dataset" for the dataset's own ids, "train" for training ids.
             Where the model cannot tell the dataset's, they are training ids, and the note says so.
     """
+    from kseg.inference.label_model import class_count, label_set_of  # here: it imports Keras
+
     check_ids(ids)
     known = label_set_of(model) or {}
     names = known.get("classes") or [str(i) for i in range(class_count(model) or 0)]

@@ -52,8 +52,10 @@ def run_card(stored, train_split, scored_split, scores, costs, *, normalization=
     label_set = train_split.label_set
     dataset = dataset_name(train_split.manifest)
     name = f"{stored['model']} on {dataset}"
+    scored = (scores.split or scored_split.split.name, scored_split.manifest.digest)
+    values = {key: getattr(scores, key) for key, _ in _HUB_METRICS}
     parts = [
-        metadata("keras", results=_results(name, dataset, scored_split, scores)),
+        metadata("keras", results=model_index(json.dumps(name), dataset, *scored, values)),
         MARK,
         f"# {as_markdown(name)}",
         f"Semantic segmentation into {label_set.num_classes} classes: {as_markdown(', '.join(label_set.classes))}. "
@@ -102,12 +104,16 @@ def metadata(library, tags=(), results=()):
     return "\n".join(lines)
 
 
-def _results(name, dataset, split, scores):
-    """The lines of the model-index. Strings are written as JSON, which YAML takes."""
-    metrics = [(key, title, getattr(scores, key)) for key, title in _HUB_METRICS]
+def model_index(name, dataset, split, records, values):
+    """Return the lines of the model-index of a metadata block. Strings are written as JSON, which YAML takes.
+
+    Args:
+        name: of the model, as JSON. dataset, split: names. records: digest of their manifest. values: {key of
+            _HUB_METRICS: score}; nan is left out.
+    """
     lines = [
         "model-index:",
-        f"- name: {json.dumps(name)}",
+        f"- name: {name}",
         "  results:",
         "  - task:",
         "      type: image-segmentation",
@@ -115,13 +121,13 @@ def _results(name, dataset, split, scores):
         "    dataset:",
         f"      type: {json.dumps(dataset)}",
         f"      name: {json.dumps(dataset)}",
-        f"      split: {json.dumps(scores.split or split.split.name)}",
-        f"      revision: {split.manifest.digest}",
+        f"      split: {json.dumps(split)}",
+        f"      revision: {records}",
         "    metrics:",
     ]
-    for key, title, value in metrics:
-        if not math.isnan(value):  # nothing to publish
-            lines += [f"    - type: {key}", f"      name: {title}", f"      value: {value:.4f}"]
+    for key, title in _HUB_METRICS:
+        if not math.isnan(values.get(key, math.nan)):  # nothing to publish
+            lines += [f"    - type: {key}", f"      name: {title}", f"      value: {values[key]:.4f}"]
     return lines
 
 

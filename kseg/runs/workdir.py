@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 from typing import Any
 
 import kseg
@@ -24,7 +25,7 @@ _CONTENTS = {
     "predictions.png": "image | prediction | truth",
     "confusion.png": "confusion matrix, in percent of each true class",
     "saved_model": "the model for use without kseg",
-    "best.keras": "the weights of the best epoch, by validation --best_by or --keep=lowest_loss",
+    "best.keras": "the weights of the best epoch, by validation or by the lowest loss",
     "last.keras": "the weights of the last step",
     "history.csv": "loss and scores of each epoch",
     "logs": "the same for TensorBoard",
@@ -139,7 +140,8 @@ class RunFolder:
     def _way_out(self, stored):
         """What to do about a run that is another one."""
         if self.kept_model(stored.get("keep", "best")).exists():
-            return f"Use another --workdir, and --init_from={self.workdir} to start it from this run's weights."
+            weights = shlex.quote(str(self.workdir))
+            return f"Use another --workdir, and --init_from={weights} to start it from this run's weights."
         return "Use another --workdir."
 
     def alone(self) -> contextlib.AbstractContextManager[Any]:

@@ -10,7 +10,13 @@ from kseg.settings.loss_grammar import (
     parse_class_weights,
     parse_loss,
 )
-from kseg.settings.model_names import MODEL_FILES, check_model_name, check_model_options, options_in_source
+from kseg.settings.model_names import (
+    MODEL_FILES,
+    check_model_name,
+    check_model_options,
+    check_weights_source,
+    options_in_source,
+)
 from kseg.settings.training_settings import GROUPS, Augmentation, Resize, Settings, make_settings, without_effect
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "Settings",
     "check_model_name",
     "check_model_options",
+    "check_weights_source",
     "current_options",
     "flag_line",
     "make_settings",

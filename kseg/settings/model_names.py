@@ -1,9 +1,10 @@
 """The models by name, for what must know them without importing Keras. `kseg.models.MODELS` has the builders."""
 
 import ast
+import os
 import pathlib
 
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, MissingFileError
 
 # The file of kseg/models in which each builder is. Builder and model have one name.
 MODEL_FILES = {
@@ -43,6 +44,12 @@ def check_model_name(name, models):
     """Raise InputError unless a name is one of the models."""
     if not isinstance(name, str) or name not in models:
         raise InputError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(models))}.")
+
+
+def check_weights_source(source):
+    """Raise MissingFileError if the weights of an encoder are to come from a file that is not there."""
+    if isinstance(source, str) and source not in ("", "imagenet", "preset") and not os.path.exists(source):
+        raise MissingFileError(f"There is no {source}: encoder_weights must be imagenet, preset or a file.")
 
 
 def check_model_options(name, options, known):

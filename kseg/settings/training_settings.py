@@ -99,6 +99,15 @@ GROUPS = {
 }
 
 
+def check_accumulation(batch_size, accumulate_steps):
+    """Raise InputError unless a batch can be dealt out to so many passes."""
+    if batch_size % accumulate_steps:
+        raise InputError(
+            f"batch_size must be a multiple of accumulate_steps, got {batch_size} and {accumulate_steps}. "
+            f"Take {-(-batch_size // accumulate_steps) * accumulate_steps}."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What `kseg.train` takes by keyword; the help of each is in its metadata.
@@ -282,10 +291,9 @@ class Settings:
         weighted = parse_class_weights(self.class_weights) != "none"
         parse_loss(self.loss, weighted, self.focal_gamma, self.top_k_share)
         if bool(self.epochs) == bool(self.train_steps):
-            raise InputError(
-                f"Give either --epochs or --train_steps, got --epochs={self.epochs} and "
-                f"--train_steps={self.train_steps}."
-            )
+            given = f"--epochs={self.epochs} and --train_steps={self.train_steps}" if self.epochs else "neither"
+            raise InputError(f"Give either --epochs or --train_steps, got {given}.")
+        check_accumulation(self.batch_size, self.accumulate_steps)
         from kseg.io.images import MAX_PIXELS  # here, for --help needs no NumPy
 
         for rows, columns in (("height", "width"), ("crop_height", "crop_width")):

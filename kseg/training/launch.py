@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kseg.data.augmentation.plan import check_batch
 from kseg.data.records.manifest import MANIFEST, load_manifest
 from kseg.inference.model_paths import described_model
 from kseg.io.errors import InputError, is_whole
@@ -16,7 +17,15 @@ from kseg.io.files import StrPath, checked_path
 from kseg.io.progress import Waiting
 from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder, describe
-from kseg.settings import make_settings
+from kseg.settings import (
+    MODEL_FILES,
+    check_model_name,
+    check_model_options,
+    check_weights_source,
+    current_options,
+    make_settings,
+    options_in_source,
+)
 from kseg.training.logs import chosen_loggers
 
 if TYPE_CHECKING:
@@ -83,9 +92,14 @@ def train(
 def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     """Refuse what needs neither Keras nor TensorFlow to be seen: they take many seconds to import.
 
-    A run in the workdir with other settings, a missing file of init_from, a logger that is not installed. Whatever is
-    not judged here, because it has another type than it must have, is judged later.
+    A model or an option that does not exist, a run in the workdir with other settings, a missing file of init_from or
+    encoder_weights, a label set that the records do not have, fewer images than a batch, a logger that is not
+    installed. Whatever is not judged here, because it has another type than it must have, is judged later.
     """
+    if isinstance(model, str):
+        check_model_name(model, MODEL_FILES)
+    if isinstance(model, str) and isinstance(model_options, dict):
+        check_model_options(model, current_options(model, model_options), options_in_source(model))
     chosen_loggers(settings.logger)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
     options = {} if model_options is None else model_options
@@ -93,12 +107,17 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
         raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")
     if settings.init_from and folder.never_saved:  # else a checkpoint has the weights
         described_model(settings.init_from)
+    if isinstance(options, dict) and folder.never_saved:
+        check_weights_source(options.get("encoder_weights"))
     stored = folder.stored_or_none()
-    if stored is None or not isinstance(options, dict) or not isinstance(data_dir, (str, os.PathLike)):
-        return
-    if not os.path.exists(os.path.join(data_dir, MANIFEST)):
+    if not isinstance(data_dir, (str, os.PathLike)) or not os.path.exists(os.path.join(data_dir, MANIFEST)):
         return
     manifest = load_manifest(data_dir)
+    manifest.info.label_set(settings.label_set)
+    if "train" in manifest.splits:
+        check_batch(len(manifest.splits["train"]), settings.batch_size)
+    if stored is None or not isinstance(options, dict):
+        return
     backend = stored.get("backend", "")
     with contextlib.suppress(TypeError, KeyError):  # options that JSON does not take; records without this split
         wanted = describe(model, data_dir, options, strategy, settings, manifest.digest, backend)

@@ -71,12 +71,19 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("evaluate", f"--model={root}/README.md", "--data_dir=no/data"), "There is no record folder no/data"),
         (("predict", "--model=no/run", f"--images={root}/README.md", output), "No model at no/run"),
         (("predict", "--model=no/run", data, "--split=val", output), "No model at no/run"),
+        (("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--write=colour"), "What to write must be"),
+        (("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--tile=0"), "tile"),
         (("compare", "no/run", "no/other", data, output), "No model at no/run"),
         (("compare", f"{root}/README.md", f"{root}/LICENSE", data, output, "--split=tset"), "no split 'tset'"),
         (("export", "--model=no/run", output), "No model at no/run"),
         ((*train, new, "--epochs=1", "--init_from=no/run"), "No model at no/run"),
         ((*train, new, "--epochs=1", "--momentum=0.5"), "--momentum has no effect with --optimizer=adam"),
         ((*train, new, "--epochs=1", "--encodr=vgg16"), "Unknown command line flag 'encodr'"),
+        ((*train, new, "--epochs=1", "--accumulate_steps=3"), "--batch_size must be a multiple of --accumulate_steps"),
+        ((*train, new, "--epochs=1", "--label_set=nosuch"), "has no label set 'nosuch'"),
+        ((*train, new, "--epochs=1", "--batch_size=500"), "A batch of 500 needs at least as many training images"),
+        ((*train, new, "--epochs=1", "--encoder=vgg16", "--encoder_weights=no.h5"), "There is no no.h5"),
+        ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
         ((*train, old, "--epochs=2"), "A run can be extended but not shortened: it has 3 steps, got 2."),
     ]
@@ -89,11 +96,13 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
 def test_python_is_refused_as_early_and_in_its_own_words(records, run, tmp_path):
     new = str(tmp_path / "new")
     cases = [
-        ((new, {}), "Give either epochs or train_steps, got epochs=0 and train_steps=0."),
+        ((new, {}), "Give either epochs or train_steps, got neither."),
         ((new, {"epochs": 1, "init_from": "no/run"}), "No model at no/run"),
         ((new, {"epochs": 1, "momentum": 0.5}), "momentum has no effect with optimizer=adam"),
         ((new, {"epochs": 1, "optimizer": "adamw"}), "optimizer=adamw needs a weight_decay above 0"),
         ((new, {"epochs": 1, "height": 3}), "Give both height and width or neither"),
+        ((new, {"epochs": 1, "model_options": {"depht": 2}}), "Model 'unet' has no option depht"),
+        ((new, {"epochs": 1, "label_set": "nosuch"}), "has no label set 'nosuch'"),
         ((str(run), {"epochs": 3, "seed": 1}), "  seed: stored '0', now '1'\nUse another workdir."),
     ]
     found, frameworks = answers(PYTHON, str(records), json.dumps([arguments for arguments, _ in cases]))

@@ -23,6 +23,12 @@ ROW = np.dtype(
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
+def check_batch(records, batch_size):
+    """Raise InputError if a split has fewer records than one step takes."""
+    if records < batch_size:
+        raise InputError(f"A batch of {batch_size} needs at least as many training images, got {records}.")
+
+
 def epoch_plan(records, batch_size, seed, epoch, augmentation):
     """Return the plan of one epoch.
 
@@ -38,8 +44,7 @@ def epoch_plan(records, batch_size, seed, epoch, augmentation):
         ValueError: fewer records than one step takes.
     """
     steps = records // batch_size
-    if steps == 0:
-        raise InputError(f"A batch of {batch_size} needs at least as many training images, got {records}.")
+    check_batch(records, batch_size)
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     rows = np.zeros(steps * batch_size, ROW)
     rows["record"] = random.permutation(records)[: len(rows)]

@@ -4,7 +4,7 @@ import numpy as np
 
 from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL
 
-_SMOOTH_SHARE = 0.15  # of the changes along a direction: drawn labels stay below .09 even at 64x128, smoothed ones pass .24
+_SMOOTH_SHARE = 0.15  # of the changes one way: drawn labels stay below .09 even at 64x128, smoothed ones pass .24
 _LEAST_CHANGES = 64  # below, a share says nothing
 _CITYSCAPES_IDS = 34
 _CITYSCAPES_CLASSES = 19

@@ -11,6 +11,7 @@ from kseg.io import tfrecord
 from kseg.io.errors import InputError, check_whole
 from kseg.io.images import decode_instances
 from kseg.io.parallel import map_ahead
+from kseg.io.text import first_names
 
 INSTANCES = "image/segmentation/instance/encoded"
 
@@ -76,8 +77,8 @@ class Examples:
         """Return the (height, width) of all images, or raise ValueError if they have several."""
         sizes = sorted(set(zip(self.split.heights.tolist(), self.split.widths.tolist(), strict=True)))
         if len(sizes) > 1:
-            shown = ", ".join(f"{w}x{h}" for h, w in sizes[:4])
-            raise InputError(f"The images have {len(sizes)} sizes ({shown}, ...). Give height and width.")
+            shown = first_names([f"{w}x{h}" for h, w in sizes], 4)
+            raise InputError(f"The images have {len(sizes)} sizes ({shown}). Give height and width.")
         return sizes[0]
 
     def check_batches(self, batch_size):

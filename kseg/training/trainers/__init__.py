@@ -3,6 +3,7 @@
 import keras
 
 from kseg.io.errors import InputError
+from kseg.settings.training_settings import check_accumulation
 from kseg.training.distribution.cluster import check_alone
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
@@ -22,11 +23,7 @@ def make_trainer(strategy, batch_size, deterministic=False, accumulate_steps=1):
     """
     if strategy not in STRATEGIES:
         raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
-    if batch_size % accumulate_steps:
-        raise InputError(
-            f"batch_size must be a multiple of accumulate_steps, got {batch_size} and {accumulate_steps}. "
-            f"Take {-(-batch_size // accumulate_steps) * accumulate_steps}."
-        )
+    check_accumulation(batch_size, accumulate_steps)
     backend = keras.backend.backend()
     if strategy != "multiworker":
         check_alone(f"KERAS_BACKEND={backend}")
