@@ -30,12 +30,14 @@ def run(args):
         raise flags.Error(f"--output={args.output} is there already. Choose a new file.")
     command_line.check_models(args.model)
     from kseg.data.records.manifest import record_files
-    from kseg.evaluation.temperature import calibrate
     from kseg.inference.model_paths import model_files
     from kseg.io.files import replacing
     from kseg.io.outputs import refuse_inputs
 
     refuse_inputs([args.output], [*model_files(args.model), *record_files(args.data_dir)])
+    command_line.load_keras()
+    from kseg.evaluation.temperature import calibrate
+
     model, found = calibrate(
         args.model,
         args.data_dir,

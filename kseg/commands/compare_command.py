@@ -59,6 +59,7 @@ def run(args, models):
     if len(models) < 2:
         raise flags.Error(f"Give two models or more before the flags, got {' '.join(models) or 'none'}. See --help.")
     command_line.check_scored(args, *models)
+    command_line.load_keras()
     import kseg
 
     comparison = kseg.compare(

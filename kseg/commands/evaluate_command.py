@@ -164,6 +164,7 @@ def run(args):
     evaluation_report.check_own_scores(output)
     if args.report_dir:
         evaluation_report.check_own_report(args.report_dir)
+    command_line.load_keras()
     one_pass = args.protocol != "fischer2021" and not (args.label_resize or args.train_mode_statistics)
     if args.report_dir and one_pass:
         report = write_report(args, models)

@@ -62,6 +62,7 @@ def run(args):
             f"--model must be one model, got {args.model!r}. Export the models of an ensemble one by one."
         )
     command_line.check_models(args.model)
+    command_line.load_keras()
     from kseg.export.export_model import export_model, summary
 
     path = export_model(

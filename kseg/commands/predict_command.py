@@ -115,6 +115,7 @@ def submit(args):
     command_line.require(args, "model", "source", "output")
     model = command_line.models_of(args.model)
     command_line.check_models(model)
+    command_line.load_keras()
     from kseg.inference.cityscapes_submission import write_submission
 
     count = len(write_submission(model, args.source, args.output, progress=True, looks=command_line.looks_of(args)))
@@ -128,6 +129,7 @@ def predict_split(args):
     command_line.require(args, "model", "data_dir", "split", "output")
     model = command_line.models_of(args.model)
     command_line.check_models(model)
+    command_line.load_keras()
     from kseg.inference.predict import write_split_label_maps
 
     write_split_label_maps(
@@ -172,6 +174,7 @@ def run(args):
         print(note, file=sys.stderr)
     model = command_line.models_of(args.model)
     command_line.check_models(model)
+    command_line.load_keras()
     from kseg.inference.predict import write_label_maps
 
     write_label_maps(

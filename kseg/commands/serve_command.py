@@ -48,6 +48,7 @@ def run(args):
     """Serve the model."""
     command_line.require(args, "model")
     command_line.check_models(args.model)
+    command_line.load_keras()
     from kseg.serving.serve import serve
 
     limits = {field.name: args[field.name].value for field in dataclasses.fields(Limits)}

@@ -8,6 +8,8 @@ from kseg.inference.finite import image_names
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar
 
+_LEAST_RESIZE = 0.05  # nobody makes images smaller by less: a label that differs less is another's, or was cropped
+
 
 class Scene(NamedTuple):
     """One image of a pass.
@@ -104,7 +106,9 @@ def _checked_batch(index, images, truths, *stored):
             "0) on."
         )
     (height, width), (rows, columns) = images.shape[1:3], truths.shape[1:]
-    if abs(rows * width - columns * height) > max(height, width, rows, columns):  # more than rounding
+    turned = abs(rows * width - columns * height) > max(height, width, rows, columns)  # more than rounding
+    cut = (height, width) != (rows, columns) and max(abs(rows / height - 1), abs(columns / width - 1)) < _LEAST_RESIZE
+    if turned or cut:
         raise InputError(
             f"A label must have its image's shape, or that of the image before it was made smaller, got "
             f"{width}x{height} and {columns}x{rows} for image {index} (counted from 0). Is one of the two rotated "

@@ -67,6 +67,9 @@ def test_a_label_of_another_shape_is_refused_and_one_that_was_not_made_smaller_i
             kseg.evaluate(brightness_model(), [(image, label), (image, wrong)])
     for larger in (np.zeros((16, 26), np.uint8), np.zeros((16, 27), np.uint8)):  # 27 halved is 13.5
         assert kseg.evaluate(brightness_model(), [(image, larger)]).pixel_accuracy == 1
+    large = np.zeros((50, 60, 3), np.uint8)  # one column more is a label that was cropped, not one of a larger image
+    with pytest.raises(kseg.InputError, match="got 60x50 and 61x50 for image 0"):
+        kseg.evaluate(brightness_model(), [(large, np.zeros((50, 61), np.uint8))])
 
 
 def test_an_image_of_a_list_is_named_by_its_number():
