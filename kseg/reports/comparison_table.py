@@ -10,7 +10,6 @@ from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import Scores, count_of_classes
 from kseg.score_table import MICRO_SCORES, SCORES
 
-_PAGE_DIGITS = 3
 _DIGITS = 4
 
 
@@ -32,7 +31,7 @@ def difference_rows(whole, by_image, by_group, pixels):
             row = {"difference": image.difference, "by_image": [image.low, image.high]}
             group = pick(by_group[k]) if by_group else None
             drawn = group or image
-            digits = agreeing_digits(values[0], values[k + 1], drawn.low, drawn.high, _PAGE_DIGITS)
+            digits = agreeing_digits(values[0], values[k + 1], drawn.low, drawn.high, _DIGITS)
             row |= {"by_group": group and [group.low, group.high], "above": drawn.above, "digits": digits}
             rows.append(row)
         return rows

@@ -213,8 +213,10 @@ def _shares(pair):
 def _cost_lines(table):
     limit = table["plan"]["budget"]
     yield f"Budget of each run: {limit['value']:.6g} {limit['kind']}."
-    if limit["kind"] == "seconds":
-        yield "It was turned into steps by a pilot; 'spent' is what the whole training process took, on average."
+    of_seconds = limit["kind"] == "seconds"
+    if of_seconds:
+        yield "A pilot turned it into steps. 'CPU seconds' is of the whole process, with start, scoring and export."
+    spent_and_left = () if of_seconds else ("spent", "left")
     rows = [
         (
             "model",
@@ -222,8 +224,7 @@ def _cost_lines(table):
             "parameters",
             "multiply-adds an image",
             "images seen",
-            "spent",
-            "left",
+            *spent_and_left,
             "CPU seconds",
             "memory",
         )
@@ -233,6 +234,8 @@ def _cost_lines(table):
         if row["peak_memory"] is not None:
             memory = f"{row['peak_memory'] / 1e9:.2f} GB"
         left = row["budget"] - row["spent"]
+        if not of_seconds:
+            spent_and_left = (f"{row['spent']:.6g}", f"{left:.3g} ({left / row['budget']:.2%})")
         rows.append(
             (
                 row["model"],
@@ -240,8 +243,7 @@ def _cost_lines(table):
                 f"{row['parameters']:,}",
                 f"{row['multiply_adds']:,}",
                 f"{row['images_seen']:,}",
-                f"{row['spent']:.6g}",
-                f"{left:.3g} ({left / row['budget']:.2%})",
+                *spent_and_left,
                 f"{row['cpu_seconds']:.0f}",
                 memory,
             )

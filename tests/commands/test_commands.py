@@ -128,7 +128,10 @@ def test_bad_flagfile_lines(tmp_path, line, message):
         (["train.py", "--flagfile=nothing.flags"], "Cannot read flagfile"),
         (["train.py", "--model=segnet", "--data_dir=d", "--workdir=w"], "either --epochs or --train_steps"),
         (["train.py", "--model=m", "--data_dir=a", "--workdir=b/../a"], "different folders, got b/../a for both"),
-        (["train.py", "--model_options=[1]", "--model=unet", "--data_dir=d", "--workdir=w", "--epochs=1"], "JSON object"),
+        (
+            ["train.py", "--model_options=[1]", "--model=fpn", "--data_dir=d", "--workdir=w", "--epochs=1"],
+            "JSON object",
+        ),
         (["prepare_data.py", "--dataset=kitti", "--output=o"], "dataset"),
         (["evaluate.py", "--model=no/such/run", "--data_dir=d"], "No model at no/such/run"),
         (["compare.py", "run_a", "--data_dir=d", "--output=o"], "Give two models or more before the flags, got run_a"),

@@ -319,14 +319,14 @@ const COSTS = {
 };
 
 function showCosts() {
+  const ofSeconds = data.plan.budget.kind === "seconds";
   const score = Object.fromEntries(section.scores.map((row) => [row.model, row]));
   const rows = data.costs.filter((row) => row.data === section.data && score[row.model])
     .map((row) => ({ ...row, score: score[row.model] })).sort((a, b) => b.score.mean_iou - a.score.mean_iou);
   if (!presence("costs-note", rows.length ? "" : section.open, ["costs-chart", "costs-table"])) return;
   note("costs-note", "Mean IoU with its 95 % interval against what a model costs; up and to the left is better. Seconds " +
     "and memory are those of the training process, with start, scoring and export." +
-    (data.plan.budget.kind === "seconds" ? " A pilot turned the budget of seconds into steps, so the process takes more " +
-      "than 100 % of it." : ""));
+    (ofSeconds ? " A pilot turned the budget of seconds into steps, so the whole process takes longer than it." : ""));
   const yReach = reachOf(rows.flatMap((row) => [row.score.low, row.score.high]));
   const y = { marks: ticks(...yReach, 4), scale: linear(yReach) };
   const panels = Object.entries(COSTS).filter(([key]) => rows.every((row) => row[key] !== null)).map(([key, [text, show]]) => {
@@ -350,7 +350,8 @@ function showCosts() {
     words("model", (r) => r.model, (r) => named(r.model)),
     { title: "mean IoU", value: (r) => r.score.mean_iou, cell: (r) => number(r.score.mean_iou, 4) }, ...cells,
     { title: "images seen", value: (r) => r.images_seen, cell: (r) => count(r.images_seen) },
-    { title: "of the budget", value: (r) => r.spent / r.budget, cell: (r) => `${((100 * r.spent) / r.budget).toFixed(1)} %` },
+    ...(ofSeconds ? [] : [{ title: "of the budget", value: (r) => r.spent / r.budget,
+      cell: (r) => `${((100 * r.spent) / r.budget).toFixed(1)} %` }]),
   ], rows);
 }
 
