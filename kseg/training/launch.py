@@ -98,8 +98,8 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     """
     if isinstance(model, str):
         check_model_name(model, MODEL_FILES)
-    if isinstance(model, str) and isinstance(model_options, dict):
-        check_model_options(model, current_options(model, model_options), options_in_source(model))
+        if isinstance(model_options, dict) and all(isinstance(key, str) for key in model_options):
+            check_model_options(model, current_options(model, model_options), options_in_source(model))
     chosen_loggers(settings.logger)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
     options = {} if model_options is None else model_options

@@ -152,3 +152,20 @@ def test_what_no_server_takes_is_refused(name, format, message, model, tmp_path)
     with pytest.raises(kseg.InputError, match="layout must be one of plain, server"):
         write(model, tmp_path / "a", "onnx", layout="triton")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_single_file_beside_a_readme_is_the_model_of_its_folder(model, tmp_path):
+    """As people share one on the Hub. Two files, or a run's own, say nothing of which is meant."""
+    image = smooth(1)[0]
+    expected = kseg.predict(model, image)
+    onnx = write(model, tmp_path / "model.onnx", "onnx", layout="plain")
+    model.save(tmp_path / "model.keras")
+    for name in ("model.onnx", "model.keras"):
+        folder = tmp_path / f"shared-{name}"
+        folder.mkdir()
+        (folder / "README.md").write_text("streets")
+        shutil.copy(tmp_path / name, folder)
+        assert model_in(folder) == folder / name
+        np.testing.assert_array_equal(kseg.predict(folder, image), expected)
+    shutil.copy(onnx, tmp_path / "shared-model.onnx" / "again.onnx")
+    assert model_in(tmp_path / "shared-model.onnx") == tmp_path / "shared-model.onnx"

@@ -17,6 +17,8 @@ LABEL_MAPS = "label maps"
 SEEDS = "seeds"  # runs of one recipe that differ by their seed
 DESCRIPTION = "description"
 
+_FILES = (".onnx", ".tflite", ".keras")  # of a model
+_NOT_SHARED = ("best.keras", "last.keras", "index.html", "checkpoints")  # what runs and web pages hold
 _MOST_FIELDS = 10_000  # of an ONNX file's outermost message: a dozen, and one for each import and function
 _GRAPH = 7  # the field of ModelProto that only a model has
 _VERSION = 1
@@ -46,10 +48,11 @@ def kind_of(path):
 
 
 def model_in(path):
-    """Return the model in a folder as servers take it (`kseg export --layout=server`); any other path as it is.
+    """Return the model in a folder that is none itself; any other path as it is.
 
-    That is VERSION/saved_model.pb for TensorFlow Serving, VERSION/model.onnx for Triton, and a model repository of one
-    such model. Of several versions it is the highest, as servers have it.
+    As servers take it (`kseg export --layout=server`) that is VERSION/saved_model.pb for TensorFlow Serving,
+    VERSION/model.onnx for Triton, and a model repository of one such model. Of several versions it is the highest, as
+    servers have it. As people share it, it is the one file of a model beside README.md and the like.
     """
     path = pathlib.Path(path)
     if not path.is_dir() or any((path / name).exists() for name in ("saved_model.pb", FLAGS_FILE)):
@@ -61,7 +64,9 @@ def model_in(path):
     files = [file for file in files if file.parent.name.isdecimal()]
     if len({file.parent.parent for file in files}) == 1:
         return max(files, key=lambda file: int(file.parent.name))
-    return path
+    alone = [file for file in path.iterdir() if file.suffix in _FILES and file.is_file()]
+    shared = len(alone) == 1 and not any((path / name).exists() for name in _NOT_SHARED)
+    return alone[0] if shared else path
 
 
 def _kind_of_folder(path):
