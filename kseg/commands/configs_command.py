@@ -57,7 +57,7 @@ def _lines(files):
     for name, path in files.items():
         found = read_config(name, path)
         yield ""
-        yield f"{name}: {found.model} on {found.dataset}"
+        yield from textwrap.wrap(f"{name}: {found.model} on {found.dataset}", width, subsequent_indent="  ")
         if found.measured:
             yield from textwrap.wrap(found.measured, width, initial_indent="    ", subsequent_indent="    ")
 

@@ -75,9 +75,11 @@ def read_config(name, path):
         models = [_last(r"^--model=(.+)$", text)]
         dataset = _last(r"^--dataset=(.+)$", text)
     head = path.read_text(encoding="utf-8").split("\n--")[0].split("\nname =")[0]
-    comment = " ".join(line.removeprefix("#").strip() for line in head.split("\n"))
-    measured = re.search(r"(?:Measured|Expected): (.+)", comment)
-    return Config(name, ", ".join(models), dataset, measured[1].strip() if measured else "")
+    comment = "\n".join(line.removeprefix("#").strip() for line in head.split("\n"))
+    measured = re.search(r"(?:Measured|Expected): (.+?)(?:\.$|\Z)", comment, re.DOTALL | re.MULTILINE)
+    if "--dataset=synthetic" in head or dataset == "synthetic":  # with the classes of Cityscapes, but drawn
+        dataset = "synthetic streets"
+    return Config(name, ", ".join(models), dataset, f"{' '.join(measured[1].split())}." if measured else "")
 
 
 def _last(pattern, text):

@@ -125,7 +125,7 @@ def test_configs_are_listed_with_what_they_say_of_themselves(clone):
         "dataset": "camvid",
         "measured": "3 minutes, mean IoU 0.5.",
     }
-    assert (found["studies/s"].model, found["studies/s"].dataset) == ("unet, segnet", "synthetic")
+    assert (found["studies/s"].model, found["studies/s"].dataset) == ("unet, segnet", "synthetic streets")
 
 
 def test_a_copied_config_needs_no_other_file(clone):
