@@ -141,8 +141,14 @@ def _measured(probabilities, disagreeing):
 
 
 def _mean(arrays):
-    """Return the mean of arrays; unlike NumPy's it copies none of them together."""
-    return sum(arrays) / len(arrays)
+    """Return the mean of arrays; unlike NumPy's it copies none of them together, and a single one is its own mean."""
+    if len(arrays) == 1:
+        return arrays[0]
+    total = arrays[0] + arrays[1]
+    for array in arrays[2:]:
+        total += array
+    total /= len(arrays)
+    return total
 
 
 def _looks_at(model, looks):

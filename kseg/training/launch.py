@@ -112,7 +112,10 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     stored = folder.stored_or_none()
     if not isinstance(data_dir, (str, os.PathLike)) or not os.path.exists(os.path.join(data_dir, MANIFEST)):
         return
-    manifest = load_manifest(data_dir)
+    try:
+        manifest = load_manifest(data_dir)
+    except InputError:  # told when all that the arguments themselves say has been judged
+        return
     manifest.info.label_set(settings.label_set)
     if "train" in manifest.splits:
         check_batch(len(manifest.splits["train"]), settings.batch_size)
