@@ -217,9 +217,11 @@ def _check(model, looks, multiple):
     if isinstance(model, LabelModel):
         raise InputError(f"scales other than 1 need a run or a .keras file, but {_name_of(model)} is exported.")
     if None not in model.input_shape[1:3]:
-        size = "x".join(map(str, model.input_shape[1:3]))
+        height, width = model.input_shape[1:3]
+        size = f"{width}x{height}"
         raise InputError(
-            f"scales other than 1 need a model of free size, but {model.name} takes images of {size} alone."
+            f"scales other than 1 need a model of free size, but {model.name} takes images of {size} alone. Train one "
+            "with crop_height and crop_width."
         )
 
 

@@ -59,6 +59,8 @@ def hash_faults(folder, parts=None):
         return []
     lines = content.decode(errors="replace").split("\n")
     known = dict(line.split("  ", 1)[::-1] for line in lines if "  " in line)
+    if not known:
+        return [f"{HASHES} is empty or damaged: it has no line with the sha256 of a file."]
     of = dict(line.split("  ", 1)[::-1] for line in expected.splitlines())
     faults = [f"{name}: there is no line for it in {HASHES}." for name in of if name not in known]
     faults += [f"{name}: {HASHES} has a line for it, but there is no such file." for name in known if name not in of]

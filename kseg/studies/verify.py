@@ -99,6 +99,8 @@ def _check_comparison(folder, notes):
     table = _read_json(folder / _NUMBERS)
     try:
         expected = {**table, **_plain(recomputed(read_counts(folder), [model["name"] for model in table["models"]]))}
+    except InputError:
+        raise
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(f"The counts cannot be those of a comparison: {str(error).rstrip('.')}.") from error
     faults = _differences(expected, table, _NUMBERS)
