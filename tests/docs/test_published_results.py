@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kseg.io.text import shown_gap
+from kseg.studies.statistics.intervals import mean_iou
 from kseg.studies.study_report import compared
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -143,6 +144,21 @@ def test_the_objects_of_the_streets():
     within = [pair for row in table["sizes"] for pair in row["pairs"]]
     of_aspp = [pair for pair in within if {pair["first"], pair["second"]} == {"segnet", "segnet_aspp"}]
     assert all(pair["low"] < 0 < pair["high"] for pair in of_aspp)  # "in no size does an interval exclude 0"
+
+
+def test_the_table_of_the_laptop():
+    """A row for each seed, then the means; drives of test from the counts of each run."""
+    found = compared(STUDIES / "laptop")
+    val, test = (found.runs["camvid", split]["laptop"] for split in ("val", "test"))
+    table = rows_of("docs/reference/results.md", "The laptop recipe")
+    rows = []
+    for seed, run in test.items():
+        drives = np.array([name.partition("_")[0] for name in run.names])
+        of_drives = [mean_iou(run.counts[drives == drive].sum(axis=0)) for drive in ("0001TP", "Seq05VD")]
+        rows.append([*(mean_iou(one.counts.sum(axis=0)) for one in (val[seed], run)), *of_drives])
+        assert [float(cell) for cell in table[str(seed)]] == pytest.approx(rows[-1], abs=0.0006), seed
+    assert [float(cell.strip("*")) for cell in table["mean"]] == pytest.approx(np.mean(rows, axis=0), abs=0.0006)
+    assert len(table) == len(rows) + 1
 
 
 def test_the_table_of_pretraining():
