@@ -96,7 +96,7 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     encoder_weights, a label set that the records do not have, fewer images than a batch, a logger that is not
     installed. Whatever is not judged here, because it has another type than it must have, is judged later.
     """
-    if isinstance(model, str):
+    if isinstance(model, str) and "kseg.models" not in sys.modules:  # else MODELS may hold more, and is asked later
         check_model_name(model, MODEL_FILES)
         if isinstance(model_options, dict) and all(isinstance(key, str) for key in model_options):
             check_model_options(model, current_options(model, model_options), options_in_source(model))
