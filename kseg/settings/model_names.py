@@ -49,7 +49,7 @@ def check_model_name(name, models):
 def check_weights_source(source):
     """Raise MissingFileError if the weights of an encoder are to come from a file that is not there."""
     if isinstance(source, str) and source not in ("", "imagenet", "preset") and not os.path.exists(source):
-        raise MissingFileError(f"There is no {source}: encoder_weights must be imagenet, preset or a file.")
+        raise MissingFileError(f"No encoder weights at {source}. Give 'imagenet', 'preset', or a file of weights.")
 
 
 def check_model_options(name, options, known):

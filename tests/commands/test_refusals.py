@@ -82,7 +82,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, new, "--epochs=1", "--accumulate_steps=3"), "--batch_size must be a multiple of --accumulate_steps"),
         ((*train, new, "--epochs=1", "--label_set=nosuch"), "has no label set 'nosuch'"),
         ((*train, new, "--epochs=1", "--batch_size=500"), "A batch of 500 needs at least as many training images"),
-        ((*train, new, "--epochs=1", "--encoder=vgg16", "--encoder_weights=no.h5"), "There is no no.h5"),
+        ((*train, new, "--epochs=1", "--encoder=vgg16", "--encoder_weights=no.h5"), "No encoder weights at no.h5"),
         ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
         ((*train, old, "--epochs=2"), "A run can be extended but not shortened: it has 3 steps, got 2."),
