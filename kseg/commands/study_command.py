@@ -18,7 +18,7 @@ from absl import flags
 
 from kseg.commands import command_line, train_command
 from kseg.io.errors import InputError
-from kseg.settings.configs import find_config
+from kseg.settings.configs import config_files, find_config
 from kseg.studies.engines import ENGINES
 
 FLAGS = command_line.new_flags(__name__)
@@ -58,11 +58,15 @@ def run(args, files):
     else:
         if len(files) != 1:
             raise flags.Error(f"Give one STUDY.toml, got {' '.join(files) or 'none'}. See --help.")
+        file = find_config(files[0], "studies")
+        if not file.exists():
+            ours = [name.removeprefix("studies/") for name in config_files() if name.startswith("studies/")]
+            raise flags.Error(f"There is no {files[0]}. Give a STUDY.toml, or a study of kseg's: {', '.join(ours)}.")
         import kseg
 
         before = signal.signal(signal.SIGTERM, _end)
         try:
-            found = kseg.study(find_config(files[0], "studies"), engine=args.engine, equivalence=args.equivalence)
+            found = kseg.study(file, engine=args.engine, equivalence=args.equivalence)
         finally:
             signal.signal(signal.SIGTERM, before)
         output = found.table["plan"]["output"]

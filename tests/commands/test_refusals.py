@@ -85,6 +85,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, new, "--epochs=1", "--encoder=vgg16", "--encoder_weights=no.h5"), "No encoder weights at no.h5"),
         ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
+        (("study", "nosuch"), "There is no nosuch. Give a STUDY.toml, or a study of kseg's: baselines_search, camvid"),
         ((*train, old, "--epochs=2"), "A run can be extended but not shortened: it has 3 steps, got 2."),
     ]
     found, frameworks = answers(COMMANDS, json.dumps([arguments for arguments, _ in cases]))
