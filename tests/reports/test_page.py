@@ -61,9 +61,9 @@ def test_the_numbers_stand_on_the_page(page, report):
     assert texts(page, "#title .model") == ["plain", "<b>bold</b>", "segnet_aspp_with_rates_1_6_12_18/best.keras"]
     (first, *_) = page.find_elements("css selector", "#scores-table tbody tr")
     cells = [cell.text for cell in first.find_elements("css selector", "th, td")]
-    assert cells[:4] == ["mean IoU (macro Jaccard)", *(f"{s.mean_iou:.3f}" for s in scores)]
+    assert cells[:4] == ["mean IoU (macro Jaccard)", *(f"{s.mean_iou:.4f}" for s in scores)]
     difference = scores[1].mean_iou - scores[0].mean_iou
-    assert cells[4] == f"{difference:+.3f}".replace("-", "−") and " to " in cells[5]
+    assert cells[4] == f"{difference:+.4f}".replace("-", "−") and " to " in cells[5]
     assert "No model was trained again" in page.find_element("id", "meaning").text
     # One drive, val_0 .. val_65: 66 frames are blocks of 25, 25 and 16.
     assert page.find_element("id", "groups").text == (
