@@ -117,7 +117,7 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     except InputError:  # told when all that the arguments themselves say has been judged
         return
     manifest.info.label_set(settings.label_set)
-    if "train" in manifest.splits:
+    if {"train", "val"} <= set(manifest.splits):  # else that is what must be said first
         check_batch(len(manifest.splits["train"]), settings.batch_size)
     if stored is None or not isinstance(options, dict):
         return

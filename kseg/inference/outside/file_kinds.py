@@ -18,7 +18,8 @@ SEEDS = "seeds"  # runs of one recipe that differ by their seed
 DESCRIPTION = "description"
 
 _FILES = (".onnx", ".tflite", ".keras")  # of a model
-_NOT_SHARED = ("best.keras", "last.keras", "index.html", "checkpoints")  # what runs and web pages hold
+_OF_RUNS = ("best.keras", "last.keras")
+_TEXTS = ("", ".md", ".txt", ".json", ".yaml", ".yml", ".toml")  # what people put beside a model that they share
 _MOST_FIELDS = 10_000  # of an ONNX file's outermost message: a dozen, and one for each import and function
 _GRAPH = 7  # the field of ModelProto that only a model has
 _VERSION = 1
@@ -64,9 +65,11 @@ def model_in(path):
     files = [file for file in files if file.parent.name.isdecimal()]
     if len({file.parent.parent for file in files}) == 1:
         return max(files, key=lambda file: int(file.parent.name))
-    alone = [file for file in path.iterdir() if file.suffix in _FILES and file.is_file()]
-    shared = len(alone) == 1 and not any((path / name).exists() for name in _NOT_SHARED)
-    return alone[0] if shared else path
+    seen = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    models = [entry for entry in seen if entry.suffix in _FILES and entry.name not in _OF_RUNS]
+    others = [entry for entry in seen if entry not in models]
+    shared = len(models) == 1 and all(entry.is_file() and entry.suffix in _TEXTS for entry in others)
+    return models[0] if shared else path
 
 
 def _kind_of_folder(path):
