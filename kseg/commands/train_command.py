@@ -124,11 +124,9 @@ def run(args):
     one_of_group = args.strategy == "multiworker"  # it may run nothing before the others
     to_draw = args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json")
     if to_draw and size[0] and not one_of_group:  # a mistake shows before any street is drawn
-        from kseg.io.progress import Waiting
-
-        with Waiting("loading TensorFlow"):
-            from kseg.inference.compatibility import check_batch_norm
-            from kseg.training.build import check_model
+        command_line.load_keras()
+        from kseg.inference.compatibility import check_batch_norm
+        from kseg.training.build import check_model
 
         check_model(args.model, options)
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}

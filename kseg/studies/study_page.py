@@ -31,16 +31,15 @@ def write_study_page(output, table, runs):
     """
     output = pathlib.Path(output)
     records = {data["name"]: data["data_dir"] for data in table["plan"]["data"]}
-    photographs = []
+    galleries = []
     with replaced_folder(output / FOLDER, KIND) as folder:
         for number, (section, shown) in enumerate(_shown(output, table, runs)):
-            if shown is None:
-                photographs.append((False, ""))
-                continue
-            photos, why = _photographs(records[section["data"]], section["split"], shown.one)
-            photographs.append((photos is not None, why))
-            _draw(folder / str(number), shown, photos)
-        write_page(folder, KIND, page_table(output, table, runs, photographs))
+            photos, why = None, ""
+            if shown is not None:
+                photos, why = _photographs(records[section["data"]], section["split"], shown.one)
+                _draw(folder / str(number), shown, photos)
+            galleries.append(_facts(number, section, runs, shown, photos is not None, why))
+        write_page(folder, KIND, _with_galleries(table, galleries))
 
 
 def page_table(output, table, runs, photographs):
@@ -49,10 +48,12 @@ def page_table(output, table, runs, photographs):
     Args:
         output, table, runs: as in `write_study_page`. photographs: (whether there are any, why not) of each section.
     """
-    galleries = []
-    for number, (section, shown) in enumerate(_shown(output, table, runs)):
-        of_section = runs[section["data"], section["split"]]
-        galleries.append(_facts(number, section, of_section, shown, *photographs[number]))
+    sections = enumerate(_shown(output, table, runs))
+    galleries = [_facts(number, section, runs, shown, *photographs[number]) for number, (section, shown) in sections]
+    return _with_galleries(table, galleries)
+
+
+def _with_galleries(table, galleries):
     return {**table, "title": f"Study {table['name']}", "galleries": galleries}
 
 
@@ -108,6 +109,7 @@ def _facts(number, section, runs, shown, photos, why_no_photos):
             "the first seed keeps its maps when it is scored; one that kseg scored before has none."
         }
     one = shown.one
+    runs = runs[section["data"], section["split"]]
     rows = [image_row(one.names[index], *shown.image(index)) for index in shown.indices]
     scored = [runs[model][seed].counts[shown.indices] for model, (seed, _) in shown.maps.items()]
     counts = [one.counts[shown.indices, :1], *(of[:, 1:2] for of in scored), *(of[:, 2:] for of in scored)]

@@ -324,11 +324,11 @@ def _make_info(name: str, rows: list[dict], ids: list[int], palette: list[tuple]
     if alike := [(same[name.casefold()], name) for name in names if same[name.casefold()] != name]:
         first, second = alike[0]
         raise InputError(f"{first!r} and {second!r} differ in upper and lower case alone: name one of them otherwise.")
-    drawn = {tuple(rows[k]["color"]): rows[k]["name"] for k in reversed(train) if "color" in rows[k]}
-    for k in train:
-        if "color" in rows[k] and (first := drawn[palette[k]]) != rows[k]["name"]:
+    of_colour = {}
+    for k, name_of_class in zip(train, names, strict=True):
+        if (first := of_colour.setdefault(palette[k], name_of_class)) != name_of_class:
             raise InputError(
-                f"{first!r} and {rows[k]['name']!r} have the same colour {list(palette[k])}, so no picture could tell "
+                f"{first!r} and {name_of_class!r} have the same colour {list(palette[k])}, so no picture could tell "
                 'them apart. Give one another colour, or leave its "color" out: kseg chooses one then.'
             )
     if len(train) < 2:

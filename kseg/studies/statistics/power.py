@@ -91,10 +91,13 @@ def budget(
     if not 0 < wanted < 1:
         raise InputError(f"The power to reach must lie between 0 and 1, got {wanted}.")
 
-    def reached(runs, drives):
-        return power(components, runs, drives, paired=paired, difference=difference, level=level)
+    def reached(seeds, groups):
+        return power(components, seeds, groups, paired=paired, difference=difference, level=level)
 
-    needed_seeds, needed_groups = _needed(reached, max(groups, FEWEST_GROUPS), wanted)
+    def enough(seeds, groups):
+        return reached(seeds, groups) >= wanted
+
+    needed_seeds, needed_groups = _needed(enough, max(groups, FEWEST_GROUPS))
     return Budget(
         difference=difference,
         wanted=wanted,
@@ -107,17 +110,13 @@ def budget(
     )
 
 
-def _needed(reached, fewest_groups, wanted):
-    """Return (seeds, groups) that reach the wanted power, (None, None) where none do. reached: power of both."""
+def _needed(enough, fewest_groups):
+    """Return the (seeds, groups) that are enough, (None, None) where none are."""
     for most in MOST_SEEDS:
-        groups = _first(fewest_groups, MOST_GROUPS, functools.partial(_enough, reached, wanted, most))
+        groups = _first(fewest_groups, MOST_GROUPS, functools.partial(enough, most))
         if groups is not None:
-            return _first(FEWEST_SEEDS, most, lambda seeds, groups=groups: reached(seeds, groups) >= wanted), groups
+            return _first(FEWEST_SEEDS, most, functools.partial(enough, groups=groups)), groups
     return None, None
-
-
-def _enough(reached, wanted, seeds, groups):
-    return reached(seeds, groups) >= wanted
 
 
 def _first(low, high, holds):
