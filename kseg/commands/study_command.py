@@ -109,12 +109,12 @@ def check():
 
 
 def measure():
-    """Write what a run would cost to a JSON file: arguments are the file, the steps to time, and flags of kseg train.
+    """Write what a run would cost to a JSON file, for `kseg.study`, which starts this in a process of its own.
 
-    `kseg.study` starts this in a process of its own.
+    Arguments: the file; what to time ("cpu", "gpu" or ""); flags of kseg train.
     """
     output = sys.argv.pop(1)
-    pilot_steps = int(sys.argv.pop(1))
+    timed = sys.argv.pop(1)
     sys.argv[0] = "kseg train"
 
     def run_measure(args):
@@ -127,6 +127,6 @@ def measure():
         ensure_records(args.dataset, args.data_dir)
         from kseg.training.pilot import facts_of_run
 
-        write_json(output, facts_of_run(args.model, args.data_dir, options, settings, pilot_steps))
+        write_json(output, facts_of_run(args.model, args.data_dir, options, settings, timed))
 
     command_line.start(run_measure, train_command.FLAGS)

@@ -30,21 +30,31 @@ def multiply_adds(model, input_shape=None):
     The model is traced once, so every application counts (a shared layer as often as it is called), also those of
     layers inside layers. Biases, normalisation, activations, pooling and interpolation are left out.
 
-    Args: `model`: keras.Model on TensorFlow. `input_shape`: (H, W, C), None for the model's own.
+    Args: `model`: keras.Model. `input_shape`: (H, W, C), None for the model's own.
     Returns: int. Raises: ValueError where a size is free and `input_shape` does not give it.
     """
     shape = tuple(input_shape or model.input_shape[1:])
     if None in shape:
         raise ValueError(f"Multiply-adds need a fixed size, got {shape}. Give input_shape=(height, width, channels).")
-    import tensorflow as tf
-
     counts = []
     with contextlib.ExitStack() as stack:
         for layer_class, count in COUNTED.items():
             patch = unittest.mock.patch.object(layer_class, "call", _counting(layer_class.call, count, counts))
             stack.enter_context(patch)
-        tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec((1, *shape)))
+        _trace(functools.partial(model, training=False), (1, *shape))
     return sum(counts)
+
+
+def _trace(function, shape):
+    """Call a function of an array of float32 with its shape alone: nothing is computed."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.eval_shape(function, jax.ShapeDtypeStruct(shape, "float32"))
+    else:
+        import tensorflow as tf
+
+        tf.function(function).get_concrete_function(tf.TensorSpec(shape))
 
 
 def _counting(call, count, counts):

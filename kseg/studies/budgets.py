@@ -32,7 +32,7 @@ def share_of(limit, facts, name):
 
     Args:
         limit: Limit. facts: of the contestant, whole numbers batch_size and multiply_adds (of one image, forward), and
-            for CPU seconds the measured seconds_per_step. name: for the message.
+            for seconds the measured seconds_per_step. name: for the message.
     Raises:
         InputError: the budget does not pay for one step.
     """

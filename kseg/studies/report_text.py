@@ -3,6 +3,7 @@
 from kseg.io.text import count_text, first_names, listed, shown_gap
 from kseg.studies.statistics.significance import MEANINGFUL
 from kseg.studies.statistics.verdict import BETTER, EQUAL
+from kseg.studies.study_plan import SECONDS
 
 MEANINGFUL_NOTE = (
     "* A is better by the rule of Bouthillier et al. (2021): the interval of P(A > B) lies above 0.5 and reaches "
@@ -213,7 +214,7 @@ def _shares(pair):
 def _cost_lines(table):
     limit = table["plan"]["budget"]
     yield f"Budget of each run: {limit['value']:.6g} {limit['kind']}."
-    of_seconds = limit["kind"] == "seconds"
+    of_seconds = limit["kind"] in SECONDS
     if of_seconds:
         yield "A pilot turned it into steps. 'CPU seconds' is of the whole process, with start, scoring and export."
     spent_and_left = () if of_seconds else ("spent", "left")

@@ -40,7 +40,7 @@ from kseg.studies.study_report import (
     stored_study,
 )
 
-PILOT_STEPS = 10
+_TIMED = {"seconds": "cpu", "gpu-seconds": "gpu"}  # by a pilot, for the budgets that need it
 LAST_LINES = 8
 _TRAIN = (
     "import sys; from kseg.studies import run_lock, usage; accounts, workdir = sys.argv[1:3]; del sys.argv[1:3]; "
@@ -193,9 +193,8 @@ def _measure(output, plan, model, data):
     folder.mkdir(parents=True, exist_ok=True)
     result = folder / "facts.json"
     log = folder / "measure.txt"
-    pilot_steps = PILOT_STEPS if plan.budget.kind == "seconds" else 0
     flags = [*train_flags(plan, model, data), f"--workdir={folder}", "--epochs=0", "--train_steps=1"]
-    command = [*PROGRAMS["measure"], str(result), str(pilot_steps), *flags]
+    command = [*PROGRAMS["measure"], str(result), _TIMED.get(plan.budget.kind, ""), *flags]
     with Waiting(f"measure {model.name} on {data.name}"), open(log, "wb") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:

@@ -25,7 +25,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-BUDGETS = ("multiply-adds", "images", "seconds")
+SECONDS = ("seconds", "gpu-seconds")  # of the CPU, of a GPU
+BUDGETS = ("multiply-adds", "images", *SECONDS)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # of a folder
 # What the study itself sets, and what would make a run shorter than its budget.
 _TAKEN = ("model", "model_options", "flagfile", "data_dir", "dataset", "workdir", "seed", "epochs", "train_steps")
@@ -65,7 +66,7 @@ class Records:
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """What every run of a study may spend: so many multiply-adds, images or CPU seconds of training."""
+    """What every run of a study may spend: so many multiply-adds, images or seconds of training."""
 
     kind: str
     value: float
@@ -252,7 +253,7 @@ def _limit(table):
         raise InputError(f"kind of the budget must be one of {', '.join(BUDGETS)}, got {kind!r}.")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
         raise InputError(f"value of the budget must be a number above 0, got {value!r}.")
-    if kind != "seconds":
+    if kind not in SECONDS:
         if value != int(value):
             raise InputError(f"value of a budget of {kind} must be a whole number, got {value!r}.")
         value = int(value)

@@ -12,24 +12,26 @@ from kseg.models import costs
 from kseg.training.build import build_for_run, check_model
 from kseg.training.train import train
 
+STEPS = 10  # that are timed
 
-def facts_of_run(model, data_dir, model_options, settings, pilot_steps=0):
+
+def facts_of_run(model, data_dir, model_options, settings, timed=""):
     """Return what a study's budget needs to know of a run.
 
     Args:
-        model, data_dir, model_options: as in `kseg.train`, a model by its name. settings: Settings. pilot_steps: how
-            many steps to time, after one that compiles; 0: none.
+        model, data_dir, model_options: as in `kseg.train`, a model by its name. settings: Settings. timed: "cpu" or
+            "gpu" to time steps too, after one that compiles.
     Returns:
         dict: parameters; multiply_adds of one image at the size that is trained, forward, without an auxiliary head;
-        batch_size; manifest (digest of the records); with pilot_steps, seconds_per_step: CPU seconds of all
-        threads.
+        batch_size; manifest (digest of the records); with timed, seconds_per_step: CPU seconds of all threads, or
+        seconds of one GPU.
     Raises:
         InputError: settings or options that do not fit, or that may end a run before its budget.
     """
     if settings.patience:
         raise InputError(f"A run with a budget must not stop early, got patience={settings.patience}. Leave it out.")
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(f"Multiply-adds are counted with KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
+    if timed:
+        _check_device(timed)
     options = check_model(model, model_options)
     split = open_split(data_dir, "train", settings.label_set, settings.label_space)
     if settings.batch_size > len(split):
@@ -42,8 +44,8 @@ def facts_of_run(model, data_dir, model_options, settings, pilot_steps=0):
         "batch_size": settings.batch_size,
         "manifest": split.manifest.digest,
     }
-    if pilot_steps:
-        facts["seconds_per_step"] = _seconds_per_step(model, data_dir, options, settings, pilot_steps)
+    if timed:
+        facts["seconds_per_step"] = _seconds_per_step(model, data_dir, options, settings, timed)
     return facts
 
 
@@ -52,28 +54,42 @@ class _Measured(Exception):
 
 
 class _Clock(keras.callbacks.Callback):
-    """Notes the CPU seconds at the end of each step, and ends the run after the last."""
+    """Notes the seconds at the end of each step, and ends the run after the last."""
 
-    def __init__(self, steps):
+    def __init__(self, timed):
         super().__init__()
-        self._steps = steps
+        self._now = {"cpu": time.process_time, "gpu": time.perf_counter}[timed]
         self.marks = []
 
     def on_train_batch_end(self, batch, logs=None):
-        self.marks.append(time.process_time())
-        if len(self.marks) > self._steps:
+        for weight in self.model.trainable_variables[:1]:
+            keras.ops.convert_to_numpy(weight)  # a GPU works on behind a step that has returned: this waits for it
+        self.marks.append(self._now())
+        if len(self.marks) > STEPS:
             raise _Measured
 
 
-def _seconds_per_step(model, data_dir, options, settings, steps):
-    if keras.distribution.list_devices("gpu"):
+def _check_device(timed):
+    """Raise InputError for CPU seconds where there is a GPU, and for GPU seconds where there is none."""
+    gpus = [name for name in keras.distribution.list_devices() if name.startswith("gpu")]  # JAX knows no type it lacks
+    if timed == "cpu" and gpus:
         raise InputError(
-            "A budget of CPU seconds says nothing about work on a GPU. Take a budget of multiply-adds or images, or "
-            "hide the GPUs with CUDA_VISIBLE_DEVICES=-1."
+            "A budget of CPU seconds says nothing about work on a GPU. Take a budget of gpu-seconds, multiply-adds or "
+            "images, or hide the GPUs with CUDA_VISIBLE_DEVICES=-1."
         )
-    clock = _Clock(steps)
-    values = vars(settings) | {"epochs": 0, "train_steps": steps + 1, "validate_every_epochs": steps + 1}
+    if timed == "gpu" and not gpus:
+        raise InputError(
+            f"A budget of gpu-seconds needs a GPU, but {keras.backend.backend()} sees none. Take a budget of seconds "
+            "(of the CPU), multiply-adds or images."
+        )
+
+
+def _seconds_per_step(model, data_dir, options, settings, timed):
+    clock = _Clock(timed)
+    values = vars(settings) | {"epochs": 0, "train_steps": STEPS + 1, "validate_every_epochs": STEPS + 1}
+    if timed == "gpu":
+        values["strategy"] = "one"  # so that the seconds on the wall are those of one GPU
     with tempfile.TemporaryDirectory() as workdir:
         with contextlib.suppress(_Measured):
             train(model, data_dir, workdir, model_options=options, callbacks=[clock], **values)
-    return (clock.marks[-1] - clock.marks[0]) / steps
+    return (clock.marks[-1] - clock.marks[0]) / STEPS

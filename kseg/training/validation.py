@@ -127,7 +127,7 @@ def _write_card(folder, model, train_split, val_split, scores):
     layer = preprocess_layer(model)
     height, width = (layer and layer.size) or model.input_shape[1:3]
     costs = {"parameters": parameters(model), "multiply_adds": None, "height": height, "width": width}
-    if keras.backend.backend() == "tensorflow" and height and width:
+    if height and width:
         multiple = layer.multiple if layer else 1
         padded = [-(-side // multiple) * multiple for side in (height, width)]
         costs["multiply_adds"] = multiply_adds(model, (*padded, 3))

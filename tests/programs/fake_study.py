@@ -59,7 +59,7 @@ def check():
     json.dump({name: flag_values(given).get("keep", "best") for name, given in json.load(sys.stdin)}, sys.stdout)
 
 
-def measure(output, pilot_steps, *arguments):
+def measure(output, timed, *arguments):
     flags = flag_values(arguments)
     note(f"measure {flags['model']}")
     if flags["model"] not in MULTIPLY_ADDS:
@@ -70,7 +70,7 @@ def measure(output, pilot_steps, *arguments):
         "batch_size": BATCH,
         "manifest": load_manifest(flags["data_dir"]).digest,
     }
-    if int(pilot_steps):
+    if timed:
         facts["seconds_per_step"] = 0.3
     write_json(output, facts)
 

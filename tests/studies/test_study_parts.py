@@ -1,6 +1,7 @@
 """The parts of a study: its plan, its budget, its files, its engine, its table."""
 
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from kseg.io.errors import InputError
+from kseg.models import build_model
 from kseg.studies import usage
 from kseg.studies.budgets import share_of
 from kseg.studies.engines import ENGINES
@@ -80,7 +82,11 @@ def test_a_plan_is_read_and_gives_the_flags_of_its_runs(tmp_path):
         ("seeds = 2", "seeds = ", "is not TOML"),
         ("2e12", "0", "value of the budget must be a number above 0, got 0."),
         ("2e12", "1.5", "value of a budget of multiply-adds must be a whole number, got 1.5."),
-        ("multiply-adds", "epochs", "kind of the budget must be one of multiply-adds, images, seconds, got 'epochs'."),
+        (
+            "multiply-adds",
+            "epochs",
+            "kind of the budget must be one of multiply-adds, images, seconds, gpu-seconds, got 'epochs'.",
+        ),
         ('"segnet"', '"Narrow"', "Names in models must differ, also in more than case, but narrow is there twice."),
         ('"segnet"', '"../x"', "names a folder"),
         ("height = 96", "epochs = 3", "flags must leave out epochs: the study sets it"),
@@ -108,6 +114,7 @@ def test_a_bad_plan_is_refused_with_its_place(tmp_path, old, new, message):
         (Limit("multiply-adds", 13_199), 10, 12_000, 1_199),
         (Limit("images", 87), 10, 80, 7),
         (Limit("seconds", 2.6), 10, 2.5, pytest.approx(0.1)),
+        (Limit("gpu-seconds", 2.6), 10, 2.5, pytest.approx(0.1)),
     ],
 )
 def test_steps_of_a_budget(limit, steps, spent, left):
@@ -238,7 +245,8 @@ def test_on_a_terminal_the_table_is_drawn_over_itself():
     assert second.splitlines()[1].split()[1:] == ["1", "0", "0", "0"]
 
 
-def test_what_a_flagfile_of_train_would_cost_is_measured_without_training(records, tmp_path):
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_what_a_flagfile_of_train_would_cost_is_measured_without_training(backend, records, tmp_path):
     """The hidden command of a study: counts as by hand, and a pilot's seconds."""
     (tmp_path / "a.flags").write_text("--batch_size=2\n--height=32\n--width=64\n--epochs=9\n")
     program = "from kseg.commands.study_command import measure; measure()"
@@ -250,12 +258,12 @@ def test_what_a_flagfile_of_train_would_cost_is_measured_without_training(record
         "--train_steps=1",
         '--model_options={"base_filters": 2, "depth": 2}',
     ]
-    command = [sys.executable, "-c", program, str(output), "2", *flags]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    command = [sys.executable, "-c", program, str(output), "cpu", *flags]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": backend}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     facts = json.loads(output.read_text())
-    from kseg.models import build_model, costs
+    from kseg.models import costs
 
     model = build_model("unet", (32, 64, 3), 3, base_filters=2, depth=2)
     assert facts["multiply_adds"] == costs.multiply_adds(model)
@@ -266,3 +274,30 @@ def test_what_a_flagfile_of_train_would_cost_is_measured_without_training(record
     done = subprocess.run([*command, "--patience=3"], capture_output=True, text=True, env=environment)
     assert done.returncode == 2
     assert "A run with a budget must not stop early, got --patience=3." in done.stderr
+
+
+def test_seconds_of_a_gpu_are_those_of_a_clock_on_the_wall(records, monkeypatch):
+    import keras
+
+    from kseg.settings import Settings
+    from kseg.training import pilot
+
+    settings = Settings(batch_size=2, height=32, width=64, train_steps=1)
+    arguments = ("unet", records, {"base_filters": 2, "depth": 2}, settings)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+    with pytest.raises(InputError, match="A budget of gpu-seconds needs a GPU, but tensorflow sees none"):
+        pilot.facts_of_run(*arguments, timed="gpu")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "gpu:0"])
+    with pytest.raises(InputError, match="CPU seconds says nothing about work on a GPU"):
+        pilot.facts_of_run(*arguments, timed="cpu")
+    # A clock that a fourth of a second passes on between two looks at it: so long is a step between two marks.
+    ticking = itertools.count(step=0.25)
+    monkeypatch.setattr(pilot.time, "perf_counter", lambda: next(ticking))
+    monkeypatch.setattr(pilot, "train", lambda *_, callbacks, **settings: _steps(callbacks[0], settings["train_steps"]))
+    assert pilot.facts_of_run(*arguments, timed="gpu")["seconds_per_step"] == 0.25
+
+
+def _steps(callback, count):
+    callback.set_model(build_model("unet", (32, 64, 3), 3, base_filters=2, depth=2))
+    for step in range(count):
+        callback.on_train_batch_end(step)

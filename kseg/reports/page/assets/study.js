@@ -319,7 +319,7 @@ const COSTS = {
 };
 
 function showCosts() {
-  const ofSeconds = data.plan.budget.kind === "seconds";
+  const ofSeconds = ["seconds", "gpu-seconds"].includes(data.plan.budget.kind);
   const score = Object.fromEntries(section.scores.map((row) => [row.model, row]));
   const rows = data.costs.filter((row) => row.data === section.data && score[row.model])
     .map((row) => ({ ...row, score: score[row.model] })).sort((a, b) => b.score.mean_iou - a.score.mean_iou);
