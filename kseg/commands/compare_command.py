@@ -59,6 +59,9 @@ def run(args, models):
     if len(models) < 2:
         raise flags.Error(f"Give two models or more before the flags, got {' '.join(models) or 'none'}. See --help.")
     command_line.check_scored(args, *models)
+    from kseg.reports.compared_models import checked_models
+
+    checked_models(models, args.data_dir, args.output)
     command_line.load_keras()
     import kseg
 

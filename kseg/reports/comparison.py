@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,24 +11,21 @@ import numpy as np
 from kseg import __version__
 from kseg.data.groups import BLOCK, groups_of
 from kseg.data.pipeline.load import open_split
-from kseg.data.records.manifest import record_files
 from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import check_classes, warn_of_other_records
 from kseg.inference.fitting import fitted
-from kseg.inference.hub import hub_name, on_hub
 from kseg.inference.label_model import class_count, label_set_of, reads_of
 from kseg.inference.loading import as_model
-from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import predictor
 from kseg.inference.provenance import provenance
 from kseg.io.errors import InputError
-from kseg.io.files import StrPath, checked_path
+from kseg.io.files import StrPath
 from kseg.io.hash_list import write_hashes
-from kseg.io.outputs import refuse_inputs
 from kseg.metrics.bootstrap import ImageCounts
 from kseg.metrics.boundaries import checked_pair
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import ScoreCounts
+from kseg.reports.compared_models import checked_models
 from kseg.reports.comparison_counts import OBJECTS, ComparisonCounts, recomputed, write_counts
 from kseg.reports.comparison_table import Comparison
 from kseg.reports.page.output_folder import replaced_folder
@@ -81,10 +77,7 @@ def compare(
             in `output`, an `output` that is read or that another process fills. FileNotFoundError: no model, records or
             place for the output. FloatingPointError: scores that are nan or infinite; it names the model and the image.
     """
-    models = _named(models)
-    output = checked_path(output, "output")
-    read = [path for model in models.values() for path in model_files(model)]
-    refuse_inputs([output], [*read, *record_files(data_dir)])
+    models = checked_models(models, data_dir, output)
     with replaced_folder(output) as folder:
         source = open_split(data_dir, split, label_set, label_space)
         loaded = _contestants(models, source, data_dir)
@@ -117,38 +110,6 @@ def _contestants(models, source, data_dir):
             warn_of_other_records(loaded, source.manifest, data_dir, name)
             found[name] = fitted(loaded, source)
     return found
-
-
-def _named(models):
-    """Return name -> model or path; paths are named by their last parts, as few as make the names differ."""
-    if not isinstance(models, (dict, list, tuple)) or (
-        isinstance(models, dict) and not all(isinstance(name, str) for name in models)
-    ):
-        raise InputError(f"models must be a list of paths, or a dict of name -> model or path, got {models!r}.")
-    if isinstance(models, dict):
-        named = dict(models)
-    else:
-        named = _short_names([path if on_hub(path) else checked_path(path, "a model of a list") for path in models])
-    if len(named) < 2:
-        raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
-    return named
-
-
-def _short_names(paths):
-    parts = [_parts(path) for path in paths]
-    twice = next((path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1), None)
-    if twice is not None:
-        raise InputError(f"Models must be different, but {twice} was given twice.")
-    plain = {"best.keras", "last.keras", "saved_model"}  # every run has those: their folder says more
-    least = 1 + any(part[-1] in plain for part in parts)
-    count = next(n for n in range(least, 1 + max(map(len, parts))) if len({part[-n:] for part in parts}) == len(parts))
-    return {"/".join(part[-count:]): path for part, path in zip(parts, paths, strict=True)}
-
-
-def _parts(path):
-    if on_hub(path):
-        return tuple(hub_name(path).split("/"))
-    return pathlib.Path(path).absolute().parts
 
 
 @contextlib.contextmanager

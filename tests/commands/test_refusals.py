@@ -75,6 +75,8 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--tile=0"), "tile"),
         (("compare", "no/run", "no/other", data, output), "No model at no/run"),
         (("compare", f"{root}/README.md", f"{root}/LICENSE", data, output, "--split=tset"), "no split 'tset'"),
+        (("compare", f"{root}/README.md", f"{root}/README.md", data, output), "README.md was given twice"),
+        (("compare", f"{root}/README.md", f"{root}/LICENSE", data, f"--output={run}"), "which kseg did not write"),
         (("export", "--model=no/run", output), "No model at no/run"),
         ((*train, new, "--epochs=1", "--init_from=no/run"), "No model at no/run"),
         ((*train, new, "--epochs=1", "--momentum=0.5"), "--momentum has no effect with --optimizer=adam"),

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import re
 
-from kseg.io.files import replacing_content
+from kseg.io.files import check_own, replacing_content
 
 INDEX = "index.html"
 _FOLDERS = r"(photos|truth|(model|right)\d+|thumbnails)/"
@@ -28,8 +28,16 @@ def replaced_folder(path, kind="comparison"):
     Raises:
         ValueError: something else is there; before the block. OSError: it cannot be written.
     """
-    path = pathlib.Path(path).resolve()
-    numbers = numbers_file(kind)
-    own = re.compile(rf"{INDEX}|{re.escape(numbers)}|{_COUNTED}|{_PARTS[kind]}({_FOLDERS}({_PICTURE})?)?")
-    with replacing_content(path, own, numbers, INDEX) as folder:
+    with replacing_content(pathlib.Path(path).resolve(), _own(kind), numbers_file(kind), INDEX) as folder:
         yield folder
+
+
+def check_folder(path, kind="comparison"):
+    """Raise InputError where `replaced_folder` would refuse a folder for what it holds."""
+    check_own(pathlib.Path(path).resolve(), _own(kind), numbers_file(kind))
+
+
+def _own(kind):
+    """Return the pattern of what a page of that kind holds."""
+    numbers = re.escape(numbers_file(kind))
+    return re.compile(rf"{INDEX}|{numbers}|{_COUNTED}|{_PARTS[kind]}({_FOLDERS}({_PICTURE})?)?")

@@ -1,0 +1,58 @@
+"""What a comparison is of: the models, by names that differ. Nothing here imports Keras."""
+
+import pathlib
+
+from kseg.data.records.manifest import record_files
+from kseg.inference.hub import hub_name, on_hub
+from kseg.inference.model_paths import model_files
+from kseg.io.errors import InputError
+from kseg.io.files import checked_path
+from kseg.io.outputs import refuse_inputs
+from kseg.reports.page.output_folder import check_folder
+
+
+def checked_models(models, data_dir, output):
+    """Return name -> model or path; refuse what cannot be compared, and an output where no page can be.
+
+    Args: as those of `kseg.reports.comparison.compare`. Paths are named by their last parts, as few as make the names
+        differ.
+    Raises:
+        InputError: fewer than two models, a model twice, an output that is read or that holds other things.
+    """
+    named = _named(models)
+    output = checked_path(output, "output")
+    read = [path for model in named.values() for path in model_files(model)]
+    refuse_inputs([output], [*read, *record_files(data_dir)])
+    check_folder(output)
+    return named
+
+
+def _named(models):
+    if not isinstance(models, (dict, list, tuple)) or (
+        isinstance(models, dict) and not all(isinstance(name, str) for name in models)
+    ):
+        raise InputError(f"models must be a list of paths, or a dict of name -> model or path, got {models!r}.")
+    if isinstance(models, dict):
+        named = dict(models)
+    else:
+        named = _short_names([path if on_hub(path) else checked_path(path, "a model of a list") for path in models])
+    if len(named) < 2:
+        raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
+    return named
+
+
+def _short_names(paths):
+    parts = [_parts(path) for path in paths]
+    twice = next((path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1), None)
+    if twice is not None:
+        raise InputError(f"Models must be different, but {twice} was given twice.")
+    plain = {"best.keras", "last.keras", "saved_model"}  # every run has those: their folder says more
+    least = 1 + any(part[-1] in plain for part in parts)
+    count = next(n for n in range(least, 1 + max(map(len, parts))) if len({part[-n:] for part in parts}) == len(parts))
+    return {"/".join(part[-count:]): path for part, path in zip(parts, paths, strict=True)}
+
+
+def _parts(path):
+    if on_hub(path):
+        return tuple(hub_name(path).split("/"))
+    return pathlib.Path(path).absolute().parts
