@@ -129,6 +129,8 @@ def prove(model, runtime, images, *, kind, quantize=None, progress=False, scored
         compared = _compare(keras_answer, runtime, batches, kind, limits, classes)
     except ExportError as error:
         raise ExportError(f"{error} It was compared on {images.where}.") from None
+    if fault := runtime.versions.get("fault"):
+        raise ExportError(f"The {kind} does not open by itself. It says: {fault} Nothing was written.")
     report = {
         "kseg_version": kseg.__version__,
         "kind": kind,

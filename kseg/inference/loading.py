@@ -285,6 +285,8 @@ class WebPage(LabelModel):
             "'kseg[web]')"
         ):
             self._run, versions = alone.open_web(str(path))
+        if "fault" in versions:
+            raise InputError(f"{path} does not open by itself. The page says: {versions['fault']}")
         self.reads = f"web page from kseg, in browser {versions['browser']}, {versions['device']}"
         self.sha256 = sha256_of_content(path)
         _LOG.info("%s: %s", path, self.reads)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from export_faults import FAULTS
 from PIL import Image
 
 import kseg
@@ -22,7 +23,6 @@ from kseg.inference.outside import alone
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of
 from kseg.io.errors import NotFiniteError
-from kseg.layers import pooling
 
 SUFFIXES = {name: exporter.suffix for name, exporter in EXPORTERS.items() if name != "web"}  # which has its own tests
 
@@ -65,60 +65,8 @@ def written(model, format, folder, images, **options):
     return export_model.export_model(model, path, format=format, images=images, quick=True, **options)
 
 
-# Faults, as they happen: each changes what the graph of the export computes, and nothing of the model.
-
-
-def wrong_mean(answers, monkeypatch):
-    def faulty(model, images, *portable):
-        return answers(model, tf.clip_by_value(tf.cast(images, tf.float32) + 9.0, 0, 255), *portable)
-
-    return faulty
-
-
-def swapped_channels(answers, monkeypatch):
-    return lambda model, images, *portable: answers(model, images[..., ::-1], *portable)
-
-
-def missing_index(answers, monkeypatch):
-    unpool = pooling.unpool
-
-    def without_last(pooled, indices):
-        return unpool(
-            keras.ops.where(keras.ops.cast(indices, "int32") == 3, keras.ops.zeros_like(pooled), pooled), indices
-        )
-
-    return patched(answers, monkeypatch, pooling, "unpool", without_last)
-
-
-def transposed_axis(answers, monkeypatch):
-    def faulty(model, images, height, width, **options):
-        turned = tf.transpose(logits_at(model, images, height, width, **options), (0, 2, 1, 3))
-        return tf.image.resize(turned, (height, width))
-
-    return patched(answers, monkeypatch, serving, "logits_at", faulty)
-
-
-def wrong_padding(answers, monkeypatch):
-    pad = keras.ops.pad
-    return patched(
-        answers, monkeypatch, keras.ops, "pad", lambda x, widths: pad(x, [(after, before) for before, after in widths])
-    )
-
-
-def patched(answers, monkeypatch, owner, name, function):
-    def faulty(model, images, *portable):
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, function)
-            return answers(model, images, *portable)
-
-    return faulty
-
-
-FAULTS = (None, wrong_mean, swapped_channels, missing_index, transposed_axis, wrong_padding)
-
-
 @pytest.mark.parametrize("format", SUFFIXES)
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: getattr(fault, "__name__", "none"))
+@pytest.mark.parametrize("fault", (None, *FAULTS), ids=lambda fault: getattr(fault, "__name__", "none"))
 def test_a_planted_fault_fails_the_export_and_nothing_is_written(fault, format, model, images, tmp_path, monkeypatch):
     if fault is None:
         path = written(model, format, tmp_path, images)

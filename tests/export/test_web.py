@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tiny
 from browsing import CAMERA, WEBGPU, click, open_page, press, start_browser, texts, wait, wider_than_screen
+from export_faults import FAULTS
 from PIL import Image
 from test_exports import smooth
 
 import kseg
 from kseg import layers
-from kseg.export import web_folder
+from kseg.export import serving, web_folder
 from kseg.export.export_model import export_model
 from kseg.export.proof import ExportError
 from kseg.export.proof_images import ProofImages
@@ -168,6 +169,9 @@ def test_evaluate_and_compare_run_the_page_itself(page, model, records, tmp_path
     assert turned.count("AGREE = 0;") == 1
     (tmp_path / "other" / "index.html").write_text(turned)
     assert (kseg.predict(tmp_path / "other", image) != labels).mean() > 0.1
+    (tmp_path / "other" / "index.html").write_text(text.replace("const AGREE = 0.995", "const AGREE = 2"))
+    with pytest.raises(kseg.InputError, match="does not open by itself. The page says: .* those that kseg found"):
+        kseg.load_model(tmp_path / "other")
 
 
 def write_video(path, count=12, size=(72, 96)):
@@ -280,6 +284,14 @@ def test_the_folder_carries_classes_and_proof_and_an_own_folder_stays(page, mode
     assert (tmp_path / "mine" / "index.html").read_text() == "my page"
 
 
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_planted_fault_fails_the_export_and_nothing_is_written(fault, model, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "answers", fault(serving.answers, monkeypatch))
+    with pytest.raises(ExportError, match=r"file does not do .* images of \d+x\d+ in batches of \d.* image \d"):
+        export_model(model, tmp_path / "page", format="web", images=images, quick=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_page_that_swaps_channels_fails_the_proof(model, images, tmp_path, monkeypatch):
     asset = web_folder._asset
 
@@ -295,6 +307,16 @@ def test_a_page_that_swaps_channels_fails_the_proof(model, images, tmp_path, mon
         return content
 
     monkeypatch.setattr(web_folder, "_asset", faulty)
-    with pytest.raises(ExportError, match="of its labels here are those that kseg found|does not do what"):
+    with pytest.raises(ExportError, match=r"file does not do .* images of \d+x\d+ in batches of \d.* image \d"):
         export_model(model, tmp_path / "page", format="web", images=images, quick=True)
-    assert not list(tmp_path.rglob("index.html"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_that_refuses_to_open_fails_the_proof(model, images, tmp_path, monkeypatch):
+    asset = web_folder._asset
+    mark = b"const AGREE = 0.995"
+    assert mark in asset("page.js")
+    monkeypatch.setattr(web_folder, "_asset", lambda name: asset(name).replace(mark, b"const AGREE = 2"))
+    with pytest.raises(ExportError, match="does not open by itself. It says: .* those that kseg found"):
+        export_model(model, tmp_path / "page", format="web", images=images, quick=True)
+    assert not list(tmp_path.iterdir())

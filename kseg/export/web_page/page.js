@@ -64,7 +64,7 @@ class Model {
     return this.ask("run", { pixels, width, height });
   }
 
-  // Opens the model on a device and compares its labels of one picture with those that kseg found.
+  // Opens the model on a device and compares its labels of one picture with those that kseg found: too few are a fault.
   async open(device) {
     const code = runtimeAddress();
     const wasm = await bytes(window.ksegRuntime);
@@ -76,7 +76,7 @@ class Model {
     let equal = 0;
     expected.forEach((label, i) => { equal += label === found.labels[i]; });
     if (equal < AGREE * expected.length) {
-      throw new Error(`${(100 * equal / expected.length).toFixed(1)} % of its labels here are those that kseg found`);
+      this.fault = `${(100 * equal / expected.length).toFixed(1)} % of its labels here are those that kseg found`;
     }
     this.device = device === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}`;
     return this;
@@ -88,7 +88,9 @@ class Model {
     if (adapter) {
       const model = new Model(facts);
       try {
-        return await model.open("webgpu");
+        await model.open("webgpu");
+        if (!model.fault) return model;
+        throw new Error(model.fault);
       } catch (error) {
         model.worker.terminate();
         note = ` WebGPU is not used: ${error.message}.`;
@@ -97,6 +99,10 @@ class Model {
     const model = new Model(facts);
     await model.open("wasm");
     model.device += note;
+    if (model.fault) {
+      state.refused = model; // where a script finds what it labels
+      throw new Error(model.fault);
+    }
     return model;
   }
 }

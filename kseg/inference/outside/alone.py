@@ -78,14 +78,18 @@ _LABEL = """
         return btoa(out);
     };
     const pixels = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    ksegPage.models[0].label(pixels, width, height).then(
+    (ksegPage.models[0] ?? ksegPage.refused).label(pixels, width, height).then(
         ({ labels, confidence, seconds }) => done([coded(labels), coded(confidence), seconds]),
         (error) => done(String(error)),
     );"""
 
 
 def open_web(folder):
-    """Do the same for a web page, in Chromium or Chrome without a window; images of a batch one after another."""
+    """Do the same for a web page, in Chromium or Chrome without a window; images of a batch one after another.
+
+    A page that finds itself that its labels of the picture inside are others than kseg's says so to people and stops;
+    here it still labels, and the versions have its words as "fault".
+    """
     from selenium import webdriver
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -111,12 +115,15 @@ def open_web(folder):
     weakref.finalize(run, browser.quit)  # whoever has no more use of the function, or ends, ends the browser
     browser.set_script_timeout(600)
     browser.get(pathlib.Path(folder, "index.html").absolute().as_uri())
-    device = "return ksegPage.models[0].device"
+    device = "return (ksegPage.models[0] ?? ksegPage.refused)?.device"
     ready = "return ksegPage.models.length || document.getElementById('error').textContent"
     answer = WebDriverWait(browser, 300, poll_frequency=0.1).until(lambda b: b.execute_script(ready))
+    versions = {"browser": browser.capabilities["browserVersion"], "device": browser.execute_script(device)}
     if answer != 1:
-        raise RuntimeError(str(answer))
-    return run, {"browser": browser.capabilities["browserVersion"], "device": browser.execute_script(device)}
+        if versions["device"] is None:
+            raise RuntimeError(str(answer))
+        versions["fault"] = str(answer)
+    return run, versions
 
 
 OPENERS = {"ONNX": open_onnx, "TFLite": open_tflite, "SavedModel": open_saved_model, "web page": open_web}
