@@ -4,7 +4,7 @@ kseg calibrate --model=runs/segnet_aspp --data_dir=data/cityscapes --output=segn
 kseg evaluate --model=segnet_aspp_calibrated.keras --data_dir=data/cityscapes --report_dir=report
 kseg export --model=segnet_aspp_calibrated.keras --output=segnet_aspp_saved_model
 
-Labels and scores stay as they are. The new model carries the temperature into every export.
+Labels and scores stay as they are. The new model carries the temperature, and the card of its run, into every export.
 """
 
 import os
@@ -36,7 +36,10 @@ def run(args):
 
     refuse_inputs([args.output], [*model_files(args.model), *record_files(args.data_dir)])
     command_line.load_keras()
+    from kseg.data.records.manifest import load_manifest
     from kseg.evaluation.temperature import calibrate
+    from kseg.export.export_card import card_of_run
+    from kseg.runs.model_card import calibrated_card, put_in
 
     model, found = calibrate(
         args.model,
@@ -47,6 +50,9 @@ def run(args):
     )
     with replacing(args.output) as temporary:
         model.save(temporary)
+        if card := card_of_run(args.model):
+            records = load_manifest(args.data_dir).digest
+            put_in(temporary, calibrated_card(card, found.value, args.split, records))
     print(found)
     print(f"{args.output}  the model with this temperature")
 

@@ -3,7 +3,7 @@
 import os
 
 from kseg.inference.hub import local_path
-from kseg.runs.model_card import CARD_FILE, MARK, as_markdown, metadata, model_index, table
+from kseg.runs.model_card import CARD_FILE, MARK, as_markdown, carried_card, metadata, model_index, table
 from kseg.runs.workdir import FLAGS_FILE, run_of
 
 _TAGS = {"SavedModel": "tf-keras", "ONNX": "onnx", "TFLite": "tflite", "web page": "onnx"}
@@ -35,7 +35,7 @@ def unfinished_run(source):
 
 
 def card_of_run(source):
-    """Return the card of the finished run that a model is the kept one of; None if there is none of kseg's.
+    """Return the card inside a .keras file, or of the finished run that a model is the kept one of; None without one.
 
     Args:
         source: path that a model was loaded from, None: it was not.
@@ -43,6 +43,8 @@ def card_of_run(source):
     if source is None:
         return None
     path = local_path(source)
+    if path.is_file() and (own := carried_card(path)):
+        return own
     run = run_of(path)
     card = run.workdir / CARD_FILE
     if not run.finished or not card.exists():

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import re
+import zipfile
 
 import kseg
 from kseg.data.groups import FEW, shown_groups
@@ -14,6 +15,8 @@ from kseg.settings import Settings
 
 CARD_FILE = "README.md"
 MARK = "<!-- kseg wrote this model card. It replaces the card unless you delete this line. -->"
+_CALIBRATION_HEAD = "\n## Calibration\n"
+_LIMITS_HEAD = "\n## Limits\n"
 _RECIPE_LEFT_OUT = ("label_set", "label_space", "onednn", "checkpoint_every_steps", "validate_every_epochs", "keep")
 # Where a score stands on the Hub: (name of the metric there, title, how to read it).
 _HUB_METRICS = (("mean_iou", "mean IoU"), ("pixel_accuracy", "pixel accuracy"), ("f1", "macro F1"))
@@ -34,6 +37,34 @@ def is_users(path):
     """Whether there is a card that kseg did not write, or that the user made his own: without the line `MARK`."""
     path = pathlib.Path(path)
     return path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")
+
+
+def put_in(path, card):
+    """Put a card into a .keras file, which holds a model that is no run's, and which Keras opens as before."""
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(CARD_FILE, card)
+
+
+def carried_card(path):
+    """Return the card that `put_in` left in a file; None if there is none."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as file:
+        return file.read(CARD_FILE).decode() if CARD_FILE in file.namelist() else None
+
+
+def calibrated_card(card, temperature, split, records):
+    """Return the card of a run with a section on the temperature of the model that was made of it.
+
+    Args:
+        card: of `run_card`. temperature: the number. split: that it was fitted on, of the records with that digest.
+    """
+    before, limits, after = card.partition(_LIMITS_HEAD)
+    text = (
+        f"{_CALIBRATION_HEAD}\nThe logits are divided by the temperature {temperature:.3f}. It was fitted on the split "
+        f"`{split}` of the records `{records}`. Labels and scores are those of the run; confidences are not."
+    )
+    return f"{before.partition(_CALIBRATION_HEAD)[0].rstrip()}\n{text}\n{limits}{after}"
 
 
 def run_card(stored, train_split, scored_split, scores, costs, *, normalization=None):
@@ -68,7 +99,7 @@ def run_card(stored, train_split, scored_split, scores, costs, *, normalization=
         _recipe(stored, normalization),
         "## Cost",
         _cost(stored, costs),
-        "## Limits",
+        _LIMITS_HEAD.strip(),
         _limits(stored, scored_split, scores),
         "## Use",
         _use(),

@@ -1,6 +1,7 @@
 """The model card of an export: the run's, and what the report of the file says."""
 
 import json
+import re
 import shutil
 import zipfile
 
@@ -12,6 +13,7 @@ from test_exports import SUFFIXES, smooth
 
 import kseg
 from kseg.data.pipeline.examples import Examples
+from kseg.data.records.manifest import load_manifest
 from kseg.export import EXPORTERS, export_model
 from kseg.export.export_card import card_of_run
 from kseg.export.exported_facts import carried
@@ -138,3 +140,27 @@ def test_which_run_a_card_is_of(run, tmp_path):
     assert card_of_run(tmp_path) == card
     (tmp_path / "README.md").write_text(card.replace(MARK, ""))
     assert card_of_run(tmp_path) is None  # the user's own
+
+
+def test_a_calibrated_model_carries_the_card_of_its_run_and_its_temperature(run, records, tmp_path, call_script):
+    model = tiny.brightness_model((32, 48, 3))
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, bias + np.array([0, -12, -12], "float32")])  # some labels are wrong
+    model.layers[1].label_set = carried(Examples(str(records), "train"))
+    shutil.copytree(run, tmp_path / "run")
+    model.save(tmp_path / "run" / "best.keras")
+    for source, output in (("run", "once.keras"), ("once.keras", "twice.keras")):
+        flags = (f"--model={tmp_path / source}", f"--data_dir={records}", f"--output={tmp_path / output}")
+        code, out, error = call_script("calibrate", *flags)
+        assert code == 0, error
+        temperature = re.search(r"temperature ([0-9.]+)", out)[1]
+        own = (run / "README.md").read_text()
+        card = card_of_run(tmp_path / output)
+        added = card.split("## Calibration\n")[1].partition("\n## Limits")[0]
+        assert card.replace(f"## Calibration\n{added}\n", "") == own
+        assert f"divided by the temperature {temperature}. " in added
+        assert f"`{load_manifest(records).digest}`" in added
+    kseg.load_model(tmp_path / "twice.keras")
+    export_model.export_model(tmp_path / "twice.keras", tmp_path / "out", data_dir=records, quick=True)
+    exported = (tmp_path / "out" / "README.md").read_text()
+    assert f"## Calibration\n{added}\n## Limits" in exported and "## Export" in exported
