@@ -19,7 +19,7 @@ from kseg.commands import command_line
 from kseg.data.records import manifest
 from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic import dataset
-from kseg.inference import predict
+from kseg.inference import predict_files
 from kseg.io.errors import InputError
 from kseg.losses import SegmentationLoss
 from kseg.models import MODELS, options_of
@@ -68,8 +68,8 @@ READERS = {
     "evaluate a label": lambda path: kseg.evaluate(model(), [(np.zeros((4, 4, 3), np.uint8), path)]),
     "predict": lambda path: kseg.predict(model(), path),
     "predict by": lambda path: kseg.predict(path, np.zeros((4, 4, 3), np.uint8)),
-    "predict all files": lambda path: predict.predict_files(model(), path, "nowhere"),
-    "predict files": lambda path: predict.predict_files(model(), [path], "nowhere"),
+    "predict all files": lambda path: predict_files.predict_files(model(), path, "nowhere"),
+    "predict files": lambda path: predict_files.predict_files(model(), [path], "nowhere"),
     "scores": metrics.Scores.from_json,
     "export": lambda path: kseg.export_saved_model(path, "nowhere"),
     "prepare": lambda path: prepare_dataset("folder", path, "nowhere", progress=False),

@@ -261,7 +261,7 @@ def as_one(name):
 @pytest.mark.parametrize("kind", ["mask", "text", "link", "dangling link", "colours"])
 def test_predictions_replace_no_file_that_kseg_did_not_write(stage, tmp_path, kind):
     """Photographs x.jpg beside masks x.png are common: --output of that folder must not lose the masks."""
-    from kseg.inference.predict import predict_files
+    from kseg.inference.predict_files import predict_files
 
     folder = tmp_path / "voc"
     (folder / "color").mkdir(parents=True)

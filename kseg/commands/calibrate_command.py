@@ -12,6 +12,7 @@ import os
 from absl import flags
 
 from kseg.commands import command_line
+from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
@@ -35,7 +36,7 @@ def run(args):
     from kseg.io.outputs import refuse_inputs
 
     refuse_inputs([args.output], [*model_files(args.model), *record_files(args.data_dir)])
-    command_line.load_keras()
+    load_keras()
     from kseg.data.records.manifest import load_manifest
     from kseg.evaluation.temperature import calibrate
     from kseg.export.export_card import card_of_run

@@ -15,7 +15,6 @@ from absl import flags
 
 from kseg.commands.main import COMMANDS, WITHOUT_SCRIPT
 from kseg.io.errors import DamagedInputError, InputError, speaking_flags
-from kseg.io.progress import Waiting
 from kseg.io.tensorflow_log import show_tensorflow_log
 from kseg.io.text import listed
 from kseg.settings import GROUPS, read_flag_line
@@ -241,12 +240,6 @@ def check_scored(args, *models):
     check_models(*models)
     if not args.label_space:  # else reading what the folder holds takes long
         Examples(args.data_dir, args.split, label_set=args.label_set)
-
-
-def load_keras():
-    """Import Keras and its backend, and say so: that takes many seconds. All that can be refused without was."""
-    with Waiting("loading TensorFlow", shown="keras" not in sys.modules):
-        import keras  # noqa: F401
 
 
 def require(flag_values, *names):

@@ -15,6 +15,7 @@ from absl import flags
 
 from kseg.commands import command_line
 from kseg.evaluation import PROTOCOLS
+from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 command_line.define_scored_data(FLAGS, __name__)
@@ -164,7 +165,7 @@ def run(args):
     evaluation_report.check_own_scores(output)
     if args.report_dir:
         evaluation_report.check_own_report(args.report_dir)
-    command_line.load_keras()
+    load_keras()
     one_pass = args.protocol != "fischer2021" and not (args.label_resize or args.train_mode_statistics)
     if args.report_dir and one_pass:
         report = write_report(args, models)

@@ -12,6 +12,7 @@ from absl import flags
 
 from kseg.commands import command_line
 from kseg.export import EXPORTERS, LAYOUTS
+from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
@@ -62,7 +63,7 @@ def run(args):
             f"--model must be one model, got {args.model!r}. Export the models of an ensemble one by one."
         )
     command_line.check_models(args.model)
-    command_line.load_keras()
+    load_keras()
     from kseg.export.export_model import export_model, summary
 
     path = export_model(

@@ -17,6 +17,7 @@ import sys
 from absl import flags
 
 from kseg.commands import command_line
+from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string(
@@ -115,7 +116,10 @@ def submit(args):
     command_line.require(args, "model", "source", "output")
     model = command_line.models_of(args.model)
     command_line.check_models(model)
-    command_line.load_keras()
+    from kseg.data.datasets.cityscapes import list_test_images
+
+    list_test_images(args.source)
+    load_keras()
     from kseg.inference.cityscapes_submission import write_submission
 
     count = len(write_submission(model, args.source, args.output, progress=True, looks=command_line.looks_of(args)))
@@ -129,8 +133,7 @@ def predict_split(args):
     command_line.require(args, "model", "data_dir", "split", "output")
     model = command_line.models_of(args.model)
     command_line.check_models(model)
-    command_line.load_keras()
-    from kseg.inference.predict import write_split_label_maps
+    from kseg.inference.predict_files import write_split_label_maps
 
     write_split_label_maps(
         model,
@@ -174,8 +177,7 @@ def run(args):
         print(note, file=sys.stderr)
     model = command_line.models_of(args.model)
     command_line.check_models(model)
-    command_line.load_keras()
-    from kseg.inference.predict import write_label_maps
+    from kseg.inference.predict_files import write_label_maps
 
     write_label_maps(
         model,

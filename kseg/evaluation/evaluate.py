@@ -22,7 +22,7 @@ from kseg.inference.label_marks import mark_of, to_training_ids
 from kseg.inference.label_model import class_names, reads_of
 from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks
-from kseg.inference.predict import read_image
+from kseg.inference.read_image import read_image
 from kseg.io.errors import InputError, warn_user
 from kseg.io.files import StrPath, checked_path, reading
 from kseg.io.images import decode_label

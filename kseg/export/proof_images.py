@@ -15,8 +15,8 @@ from kseg.data.sampling import evenly_spread
 from kseg.data.synthetic.scene import draw_street
 from kseg.inference.compatibility import check_classes
 from kseg.inference.label_model import label_set_of
-from kseg.inference.predict import read_image
 from kseg.inference.predictor import compiled_with_confidence
+from kseg.inference.read_image import read_image
 from kseg.io.errors import InputError
 from kseg.io.files import is_url
 from kseg.io.images import IMAGE_EXTENSIONS

@@ -167,3 +167,9 @@ class Waiting:
 
     def _print(self, text):
         print(text, end="", file=_streams[-1] if _streams else sys.stderr, flush=True)
+
+
+def load_keras():
+    """Import Keras and its backend, and say so: that takes many seconds. All that can be refused without was."""
+    with Waiting("loading TensorFlow", shown="keras" not in sys.modules):
+        import keras  # noqa: F401

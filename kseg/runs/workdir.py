@@ -146,9 +146,13 @@ class RunFolder:
 
     def alone(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which no other process can train in this folder (`kseg.io.files.locked`)."""
+        self.check_is_folder()
+        return locked(self.workdir)
+
+    def check_is_folder(self) -> None:
+        """Raise InputError if a file stands where the folder is to be."""
         if self.workdir.exists() and not self.workdir.is_dir():
             raise InputError(f"workdir must be a folder, but {self.workdir} is a file.")
-        return locked(self.workdir)
 
     def stored(self) -> dict[str, str] | None:
         """Return the stored settings as {name: text}, or None for a folder without a run.

@@ -102,6 +102,7 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
             check_model_options(model, current_options(model, model_options), options_in_source(model))
     chosen_loggers(settings.logger)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
+    folder.check_is_folder()
     options = {} if model_options is None else model_options
     if settings.init_from and isinstance(options, dict) and options.get("encoder_weights"):
         raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")

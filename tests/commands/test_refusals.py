@@ -73,6 +73,23 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("predict", "--model=no/run", data, "--split=val", output), "No model at no/run"),
         (("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--write=colour"), "What to write must be"),
         (("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--tile=0"), "tile"),
+        (
+            ("predict", f"--model={root}/LICENSE", f"--images={root}/docs/pictures", f"--output={root}/SECURITY.md"),
+            "is a file",
+        ),
+        (
+            (
+                "predict",
+                f"--model={root}/LICENSE",
+                f"--images={root}/docs/pictures/camvid.png",
+                f"--output={root}/docs/pictures",
+            ),
+            "is the input",
+        ),
+        (
+            ("predict", f"--model={root}/LICENSE", "--submission", f"--source={tmp_path}", output),
+            "holds neither leftImg8bit",
+        ),
         (("compare", "no/run", "no/other", data, output), "No model at no/run"),
         (("compare", f"{root}/README.md", f"{root}/LICENSE", data, output, "--split=tset"), "no split 'tset'"),
         (("compare", f"{root}/README.md", f"{root}/README.md", data, output), "README.md was given twice"),
@@ -85,6 +102,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, new, "--epochs=1", "--label_set=nosuch"), "has no label set 'nosuch'"),
         ((*train, new, "--epochs=1", "--batch_size=500"), "A batch of 500 needs at least as many training images"),
         ((*train, new, "--epochs=1", "--encoder=vgg16", "--encoder_weights=no.h5"), "No encoder weights at no.h5"),
+        ((*train, f"--workdir={root}/LICENSE", "--epochs=1"), "--workdir must be a folder, but"),
         ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
         (("study", "nosuch"), "There is no nosuch. Give a STUDY.toml, or a study of kseg's: baselines_search, camvid"),

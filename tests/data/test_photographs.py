@@ -15,7 +15,7 @@ from kseg.data.pipeline.examples_tensorflow import RecordSource, decode_images
 from kseg.data.pipeline.load import load_dataset
 from kseg.data.records import manifest
 from kseg.data.records.prepare import prepare_dataset
-from kseg.inference.predict import read_image
+from kseg.inference.read_image import read_image
 from kseg.io import images as codec
 from kseg.io.errors import InputError
 from kseg.io.tfrecord import frame, parse_example, serialize_example

@@ -9,7 +9,7 @@ from tiny import brightness_model
 
 import kseg
 from kseg.inference.logits import logits_at
-from kseg.inference.predict import predict_files
+from kseg.inference.predict_files import predict_files
 from kseg.metrics.scores import Scores
 
 

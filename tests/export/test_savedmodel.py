@@ -14,7 +14,7 @@ from PIL import Image
 
 import kseg
 from kseg.export import EXPORTERS, savedmodel
-from kseg.inference.predict import predict_files
+from kseg.inference.predict_files import predict_files
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.models import build_model
 

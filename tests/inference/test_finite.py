@@ -9,6 +9,7 @@ import tiny
 from PIL import Image
 
 import kseg
+from kseg.inference.predict_files import predict_files
 from kseg.io.errors import InputError, NotFiniteError
 from kseg.layers import Preprocess
 
@@ -101,7 +102,7 @@ def test_predict_files_names_the_file_and_writes_nothing_of_it(tmp_path):
     for name, (image, _) in zip("abcd", pairs(white=(1,)), strict=True):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     with pytest.raises(NotFiniteError, match=r"scores for .*/b\.png are not finite"):
-        kseg.inference.predict.predict_files(model, [tmp_path / f"{name}.png" for name in "ab"], tmp_path / "out")
+        predict_files(model, [tmp_path / f"{name}.png" for name in "ab"], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "classes.json", "color"]
 
 

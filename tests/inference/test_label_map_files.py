@@ -15,7 +15,7 @@ from kseg.data.datasets import cityscapes
 from kseg.inference.input_files import list_images
 from kseg.inference.label_ids import label_ids
 from kseg.inference.label_map_files import KINDS, output_paths
-from kseg.inference.predict import predict_files
+from kseg.inference.predict_files import predict_files
 from kseg.io.errors import InputError, MissingFileError
 
 PALETTE = [[90, 50, 20], [10, 200, 30], [0, 0, 250]]

@@ -166,7 +166,7 @@ def test_a_large_image_takes_the_memory_of_a_band(size, network, monkeypatch):
 
 
 def test_windows_take_images_beyond_the_limit_of_others(network, tmp_path, monkeypatch):
-    monkeypatch.setattr("kseg.inference.predict.MAX_PIXELS", 10_000)
+    monkeypatch.setattr("kseg.inference.read_image.MAX_PIXELS", 10_000)
     Image.fromarray(photo(97, 131)).save(tmp_path / "a.png")  # 12,707 pixels
     with pytest.raises(ValueError, match=r"a.png: 131x97, but kseg reads images of at most 10,000 .*predict --tile"):
         kseg.predict(network, tmp_path / "a.png")

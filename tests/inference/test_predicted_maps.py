@@ -83,7 +83,7 @@ def test_training_ids_are_taken_where_they_are_said_and_asked_for_where_they_may
 
 
 def test_what_predict_writes_of_a_split_is_a_contestant(records, tmp_path):
-    from kseg.inference.predict import write_split_label_maps
+    from kseg.inference.predict_files import write_split_label_maps
 
     model = tiny.brightness_model(multiple=16)
     model.layers[1].label_set = tiny.LABELS
@@ -96,7 +96,7 @@ def test_what_predict_writes_says_itself_which_ids_it_holds(ids, city, tmp_path)
     """Road, sidewalk and building have regular ids 7, 8, 11; 0, 1, 2 would be other regular ids. Nothing is asked."""
     from kseg.export.exported_facts import carried
     from kseg.inference.label_map_files import Wanted
-    from kseg.inference.predict import write_split_label_maps
+    from kseg.inference.predict_files import write_split_label_maps
 
     model = tiny.brightness_model(classes=19, multiple=16)
     model.layers[1].label_set = carried(Examples(city, "train"))

@@ -11,7 +11,7 @@ import tiny
 
 import kseg
 from kseg.inference.input_files import list_images
-from kseg.inference.predict import predict_files
+from kseg.inference.predict_files import predict_files
 from kseg.inference.videos import VideoReader
 from kseg.io.errors import DamagedInputError, InputError
 

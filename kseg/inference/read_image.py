@@ -1,0 +1,45 @@
+"""An image as people give it: an array, a path, the bytes of a file, Pillow's own."""
+
+import os
+import pathlib
+
+import numpy as np
+from PIL.Image import Image as PillowImage
+
+from kseg.io.errors import InputError
+from kseg.io.files import checked_path, reading
+from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image, upright_rgb
+
+
+def most_pixels(looks):
+    """Return how many pixels an image may have that is looked at so (Looks)."""
+    return MAX_PIXELS if looks.tile is None else MAX_TILED_PIXELS
+
+
+def read_image(image, name="the image", most=MAX_PIXELS):
+    """Return uint8 (H, W, 3) RGB, upright, of an array, a path, the bytes of a file or Pillow's image.
+
+    ValueError for anything else.
+
+    name: what errors call an array or bytes. most: pixels that a file may have.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        image = checked_path(image, "image")
+        with reading(image):
+            encoded = pathlib.Path(image).read_bytes()
+        return decode_image(encoded, str(image), most=most)[0]
+    if isinstance(image, (bytes, bytearray)):
+        return decode_image(bytes(image), name, most=most)[0]
+    if isinstance(image, PillowImage):
+        return upright_rgb(image, name)
+    try:
+        array = np.asarray(image)
+    except ValueError as error:  # NumPy's own, of lists of several lengths
+        raise InputError(
+            f"An image must be uint8 (H, W, 3) RGB, got {type(image).__name__} for {name}: {error}."
+        ) from error
+    if array.dtype == object:
+        raise InputError(f"An image must be a path or uint8 (H, W, 3) RGB, got {type(image).__name__} for {name}.")
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {array.dtype} of shape {array.shape} for {name}.")
+    return array
