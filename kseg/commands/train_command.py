@@ -8,6 +8,7 @@ The first two are configs that come with kseg; `kseg configs` lists them. The sa
 interrupted.
 """
 
+import importlib.util
 import os
 import shlex
 
@@ -152,14 +153,23 @@ def run(args):
 
 
 def next_commands(workdir, data_dir):
-    """Return the three commands that are worth typing after a run: look at it, compare it, export it."""
+    """Return the three commands that are worth typing after a run: look at it, compare it, export it.
+
+    The format is one that this installation can write: an ONNX file, which more runtimes take, if it has the converter.
+    """
+    import keras
+
     workdir = workdir.rstrip("/")
     run = shlex.quote(workdir)
     data = shlex.quote(data_dir)
+    exported = "--format=savedmodel --output=" + shlex.quote(workdir + "-saved_model")
+    if importlib.util.find_spec("tf2onnx"):
+        exported = "--format=onnx --output=" + shlex.quote(workdir + ".onnx")
+    backend = "" if keras.backend.backend() == "tensorflow" else "KERAS_BACKEND=tensorflow "
     lines = {
         "look": f"kseg predict --model={run} --data_dir={data} --split=val --output={shlex.quote(workdir + '-labels')}",
         "compare": f"kseg compare {run} ANOTHER_RUN --data_dir={data} --output=report",
-        "export": f"kseg export --model={run} --format=onnx --output={shlex.quote(workdir + '.onnx')}",
+        "export": f"{backend}kseg export --model={run} {exported}",
     }
     return "\n".join(["\nNext:", *(f"  {name:8} {command_line.as_typed(text)}" for name, text in lines.items())])
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 
+import keras
 import pytest
 import tiny
 from absl import flags
@@ -227,3 +228,18 @@ def test_a_bad_crop_shows_before_streets_are_drawn(tmp_path):
     with pytest.raises(ValueError, match="multiples of 32, got 16x32"):
         train_command.run(train_command.FLAGS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("converter", "backend", "export"),
+    [
+        (object(), "tensorflow", "kseg export --model='runs/a b' --format=onnx --output='runs/a b.onnx'"),
+        (None, "tensorflow", "kseg export --model='runs/a b' --format=savedmodel --output='runs/a b-saved_model'"),
+        (None, "jax", "KERAS_BACKEND=tensorflow kseg export --model='runs/a b' --format=savedmodel"),
+    ],
+)
+def test_the_export_that_a_run_proposes_is_one_that_can_be_done_here(converter, backend, export, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["kseg train"])
+    monkeypatch.setattr(train_command.importlib.util, "find_spec", lambda package: converter)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    assert train_command.next_commands("runs/a b/", "data").splitlines()[-1].startswith(f"  export   {export}")
