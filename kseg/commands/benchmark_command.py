@@ -27,12 +27,10 @@ def run(args):
     settings, options = train_command.settings_and_options(args)
     check_model_name(args.model, MODEL_FILES)
     check_model_options(args.model, current_options(args.model, options), options_in_source(args.model))
-    from kseg.io.progress import Waiting
     from kseg.training.launch import choose_kernels_for
 
     choose_kernels_for(args.model, options, settings.onednn)  # before anything imports TensorFlow
-    with Waiting("loading TensorFlow"):
-        from kseg.training.speed import measure_speed
+    from kseg.training.speed import measure_speed
 
     print(
         measure_speed(

@@ -12,7 +12,6 @@ import os
 from absl import flags
 
 from kseg.commands import command_line
-from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
@@ -29,14 +28,13 @@ def run(args):
         raise flags.Error(f"--output must be a .keras file, got {args.output}.")
     if os.path.lexists(args.output):
         raise flags.Error(f"--output={args.output} is there already. Choose a new file.")
-    command_line.check_models(args.model)
+    command_line.check_scored(args, args.model)
     from kseg.data.records.manifest import record_files
     from kseg.inference.model_paths import model_files
     from kseg.io.files import replacing
     from kseg.io.outputs import refuse_inputs
 
     refuse_inputs([args.output], [*model_files(args.model), *record_files(args.data_dir)])
-    load_keras()
     from kseg.data.records.manifest import load_manifest
     from kseg.evaluation.temperature import calibrate
     from kseg.export.export_card import card_of_run

@@ -15,6 +15,7 @@ from absl import flags
 
 from kseg.commands.main import COMMANDS, WITHOUT_SCRIPT
 from kseg.io.errors import DamagedInputError, InputError, speaking_flags
+from kseg.io.progress import announce_keras
 from kseg.io.tensorflow_log import show_tensorflow_log
 from kseg.io.text import listed
 from kseg.settings import GROUPS, read_flag_line
@@ -238,7 +239,7 @@ def check_scored(args, *models):
     from kseg.data.pipeline.examples import Examples
 
     check_models(*models)
-    if not args.label_space:  # else reading what the folder holds takes long
+    if "label_space" not in args or not args.label_space:  # else reading what the folder holds takes long
         Examples(args.data_dir, args.split, label_set=args.label_set)
 
 
@@ -301,6 +302,7 @@ def _start(run, flag_values, takes_arguments, program):
         if rest and not takes_arguments:
             raise flags.Error(f"Every argument must be --flag=value, got {rest[0]!r}.")
         _show_log()
+        announce_keras()
         if flag_values.verbose_tensorflow:
             show_tensorflow_log()
         if takes_arguments:

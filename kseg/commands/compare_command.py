@@ -16,7 +16,6 @@ import sys
 from absl import flags
 
 from kseg.commands import command_line
-from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 command_line.define_scored_data(FLAGS, __name__)
@@ -63,7 +62,6 @@ def run(args, models):
     from kseg.reports.compared_models import checked_models
 
     checked_models(models, args.data_dir, args.output)
-    load_keras()
     import kseg
 
     comparison = kseg.compare(

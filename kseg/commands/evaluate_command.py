@@ -15,7 +15,6 @@ from absl import flags
 
 from kseg.commands import command_line
 from kseg.evaluation import PROTOCOLS
-from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 command_line.define_scored_data(FLAGS, __name__)
@@ -152,20 +151,19 @@ def run(args):
     from kseg.data.records.manifest import record_files
     from kseg.inference.model_paths import model_files
     from kseg.io.outputs import refuse_inputs
-    from kseg.reports import evaluation_report
+    from kseg.reports import report_files
 
     model = pathlib.Path(args.model).absolute()
     kind = "scores" if args.protocol == "standard" else args.protocol
     output = pathlib.Path(args.output or model.with_name(f"{model.name}.{args.split}.{kind}.json"))
-    reports = [pathlib.Path(args.report_dir, name) for name in evaluation_report.FILES] if args.report_dir else []
+    reports = [pathlib.Path(args.report_dir, name) for name in report_files.FILES] if args.report_dir else []
     read = [*model_files(models), *record_files(args.data_dir)]
     if args.map:
         read.append(args.map)
     refuse_inputs([output, *reports], read)
-    evaluation_report.check_own_scores(output)
+    report_files.check_own_scores(output)
     if args.report_dir:
-        evaluation_report.check_own_report(args.report_dir)
-    load_keras()
+        report_files.check_own_report(args.report_dir)
     one_pass = args.protocol != "fischer2021" and not (args.label_resize or args.train_mode_statistics)
     if args.report_dir and one_pass:
         report = write_report(args, models)

@@ -12,7 +12,6 @@ from absl import flags
 
 from kseg.commands import command_line
 from kseg.export import EXPORTERS, LAYOUTS
-from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("model", None, "Run folder or .keras file.", flag_values=FLAGS)
@@ -63,7 +62,10 @@ def run(args):
             f"--model must be one model, got {args.model!r}. Export the models of an ensemble one by one."
         )
     command_line.check_models(args.model)
-    load_keras()
+    from kseg.export.checked_output import checked_output
+
+    asked = [args.model, args.output, args.format, args.quantize, args.layout, args.data_dir, args.calibration_data]
+    checked_output(*asked)
     from kseg.export.export_model import export_model, summary
 
     path = export_model(

@@ -17,7 +17,6 @@ import sys
 from absl import flags
 
 from kseg.commands import command_line
-from kseg.io.progress import load_keras
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string(
@@ -119,7 +118,6 @@ def submit(args):
     from kseg.data.datasets.cityscapes import list_test_images
 
     list_test_images(args.source)
-    load_keras()
     from kseg.inference.cityscapes_submission import write_submission
 
     count = len(write_submission(model, args.source, args.output, progress=True, looks=command_line.looks_of(args)))

@@ -12,7 +12,6 @@ import dataclasses
 from absl import flags
 
 from kseg.commands import command_line
-from kseg.io.progress import load_keras
 from kseg.serving.limits import Limits
 
 FLAGS = command_line.new_flags(__name__)
@@ -49,7 +48,6 @@ def run(args):
     """Serve the model."""
     command_line.require(args, "model")
     command_line.check_models(args.model)
-    load_keras()
     from kseg.serving.serve import serve
 
     limits = {field.name: args[field.name].value for field in dataclasses.fields(Limits)}

@@ -17,7 +17,6 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.data.datasets import DATASETS
 from kseg.io.errors import NotFiniteError
-from kseg.io.progress import load_keras
 from kseg.settings import (
     MODEL_FILES,
     Settings,
@@ -126,7 +125,6 @@ def run(args):
     one_of_group = args.strategy == "multiworker"  # it may run nothing before the others
     to_draw = args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json")
     if to_draw and size[0] and not one_of_group:  # a mistake shows before any street is drawn
-        load_keras()
         from kseg.inference.compatibility import check_batch_norm
         from kseg.training.build import check_model
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kseg.export import EXPORTERS, LAYOUTS
+from kseg.export import EXPORTERS
+from kseg.export.checked_output import checked_output
 from kseg.export.export_card import card_of_run, export_card, unfinished_run
 from kseg.export.exported_facts import checked_model
 from kseg.export.layouts import last_of, lay_out, own_paths
@@ -23,25 +24,19 @@ from kseg.export.proof import in_a_process, in_this_process, prove
 from kseg.export.proof_images import IMAGES, ProofImages, calibration_images, images_for
 from kseg.export.serving import compute_dtype, in_float32
 from kseg.inference.compatibility import warn_of_other_records
-from kseg.inference.model_paths import model_files
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
-from kseg.inference.outside.file_kinds import kind_of, model_in
+from kseg.inference.outside.file_kinds import model_in
 from kseg.io.errors import InputError, warn_user
 from kseg.io.files import (
     StrPath,
-    check_own,
-    checked_path,
     json_text,
     replacing,
     replacing_content,
     writing,
 )
-from kseg.io.outputs import refuse_inputs
-from kseg.io.text import checked_name
 from kseg.runs.model_card import CARD_FILE, is_users
 
 QUICK_IMAGES = 3
-_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".pth", ".zip")
 
 
 def export_model(
@@ -94,13 +89,11 @@ def export_model(
         OSError: it could not be written; what was there stays. KeyboardInterrupt: after Ctrl-C, likewise.
         FloatingPointError: a weight is nan or infinite; it names the weight.
     """
-    exporter = _chosen(format, quantize, calibration_data, layout)
+    path = checked_output(model, path, format, quantize, layout, data_dir, calibration_data)
+    exporter = EXPORTERS[format]
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(f"A {exporter.kind} export needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
     quantize = quantize or exporter.default
-    path = pathlib.Path(checked_path(path, "path"))
-    # A run's SavedModel is no input: its weights are read from the .keras file.
-    files = [file for file in model_files(model) if file.name != "saved_model"]
-    refuse_inputs([path], [*files, *(folder for folder in (data_dir, calibration_data) if folder)])
-    _check_output(path, exporter, format, layout)
     calibration = None
     if quantize == "int8":
         calibration = calibration_images(calibration_data)
@@ -159,52 +152,6 @@ def export_saved_model(
         As `export_model`.
     """
     return export_model(model, path, label_set=label_set, quick=True, images=images, card=card)
-
-
-def _chosen(format, quantize, calibration_data, layout):
-    """Return the Exporter; InputError for another one, or what it cannot do."""
-    if format not in tuple(EXPORTERS):
-        raise InputError(f"format must be one of {', '.join(EXPORTERS)}, got {format!r}.")
-    exporter = EXPORTERS[format]
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(f"A {exporter.kind} export needs KERAS_BACKEND=tensorflow, got {keras.backend.backend()}.")
-    if quantize is not None and quantize not in exporter.quantize:
-        takers = [name for name, one in EXPORTERS.items() if quantize in one.quantize]
-        able = ", ".join(exporter.quantize) or "float32 alone"
-        raise InputError(
-            f"Format {format} holds {able}, got quantize={quantize!r}. "
-            f"Formats with {quantize}: {', '.join(takers) or 'none'}."
-        )
-    if layout not in LAYOUTS:
-        raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
-    if layout == "server" and not exporter.server:
-        able = [f"{name} ({one.server})" for name, one in EXPORTERS.items() if one.server]
-        raise InputError(f"No server takes format {format} as it is. Formats with layout server: {', '.join(able)}.")
-    if (quantize == "int8") != (calibration_data is not None):
-        raise InputError(
-            "quantize='int8' and calibration_data go together: int8 is fitted to the values that real images give. "
-            "Give the record folder that the model was trained on, or a folder of photographs."
-        )
-    return exporter
-
-
-def _check_output(path, exporter, format, layout):
-    """Refuse a path that is not one of this format, or that holds what kseg did not export."""
-    if layout == "server":
-        checked_name(path.name)
-    if not exporter.suffix or layout == "server":
-        if path.suffix in _SUFFIXES:
-            raise InputError(f"The output is a folder, so its name must not end in {path.suffix}, got {path}.")
-        check_own(pathlib.Path(os.path.realpath(path)), own_paths(exporter), CLASSES)
-        return
-    if path.suffix != exporter.suffix:
-        raise InputError(f"A file of format {format} must end in {exporter.suffix}, got {path}.")
-    if not os.path.lexists(path):
-        return
-    if not path.is_file():
-        raise InputError(f"{path} must be a file, but is something else. Choose another output.")
-    if kind_of(path) != exporter.kind or carried_table(path, exporter.kind) is None:
-        raise InputError(f"{path} is there already, and kseg did not export it. Choose another output, or remove it.")
 
 
 def _batches(images):

@@ -14,7 +14,6 @@ from kseg.inference.read_image import most_pixels, read_image
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, is_url
 from kseg.io.outputs import refuse_inputs
-from kseg.io.progress import load_keras
 
 
 def predict_files(model, paths, output, **options):
@@ -62,7 +61,6 @@ def write_label_maps(model, images, output, *, folders=(), left_out=(), wanted=U
             raise MissingFileError(f"There is no {path}.")
     if any(map(is_video, paths)):
         videos.check_installed()
-    load_keras()
     from kseg.inference.labelling import Labelling
 
     labelling = Labelling(model, wanted=wanted, looks=looks, **options)
@@ -92,7 +90,6 @@ def write_split_label_maps(model, data_dir, split, output, *, label_space=None, 
         check_inside(name, f"{text} of {data_dir}")
     folders = [] if is_url(data_dir) else [data_dir]
     written = _checked_outputs(images, output, wanted, [*folders, *model_files(model)])
-    load_keras()
     from kseg.inference.labelling import Labelling
 
     labelling = Labelling(model, wanted=wanted, **options)

@@ -1,11 +1,15 @@
 """Progress: a bar on a terminal, plain lines elsewhere; the seconds of a wait in which nothing can be counted."""
 
 import contextlib
+import functools
+import os
 import sys
 import threading
 import time
 
 from tqdm import tqdm
+
+from kseg.io.import_hook import around_import
 
 LINE_SECONDS = 30  # between two lines where there is no terminal
 QUIET_SECONDS = 5  # of silence before a wait is worth a line where there is no terminal
@@ -169,7 +173,8 @@ class Waiting:
         print(text, end="", file=_streams[-1] if _streams else sys.stderr, flush=True)
 
 
-def load_keras():
-    """Import Keras and its backend, and say so: that takes many seconds. All that can be refused without was."""
-    with Waiting("loading TensorFlow", shown="keras" not in sys.modules):
-        import keras  # noqa: F401
+@functools.cache
+def announce_keras():
+    """From now on the import of Keras and its backend, which takes many seconds, is said, whoever imports it."""
+    backend = {"jax": "JAX", "torch": "PyTorch"}.get(os.environ.get("KERAS_BACKEND"), "TensorFlow")
+    around_import("keras", functools.partial(Waiting, f"loading {backend}"))

@@ -2,9 +2,7 @@
 
 import csv
 import io
-import json
 import math
-import os
 import pathlib
 from typing import NamedTuple
 
@@ -17,7 +15,6 @@ from kseg.inference.label_model import class_count
 from kseg.inference.loading import as_model
 from kseg.inference.model_paths import model_files
 from kseg.inference.predictor import confident_predictor, gives_confidence, predictor
-from kseg.io.errors import InputError
 from kseg.io.files import write_atomic, write_json, writing
 from kseg.io.outputs import refuse_inputs
 from kseg.metrics.boundaries import BoundaryScores
@@ -25,39 +22,10 @@ from kseg.metrics.calibration import Calibration, CalibrationCounts
 from kseg.metrics.cityscapes_scores import CityscapesScores
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import ScoreCounts, Scores
+from kseg.reports.report_files import ALWAYS, CALIBRATION, FILES, GROUPS, check_own_report
 from kseg.score_table import SCORES
 from kseg.visualization.confusion_picture import draw_confusion_matrix, write_confusion_csv
 from kseg.visualization.reliability_picture import draw_reliability
-
-_ALWAYS = ("confusion.csv", "confusion.png", "objects.json", "boundaries.json")
-_CALIBRATION = ("calibration.json", "reliability.png")  # of models that give probabilities
-_GROUPS = ("groups.csv",)  # with group_by
-FILES = (*_ALWAYS, *_CALIBRATION, *_GROUPS)
-_OF_OBJECTS = ("overlap",)  # a key of each objects.json
-_OF_SCORES = ("confusion_matrix", "confMatrix", "classes_per_image")  # one is in the file of each protocol
-
-
-def check_own_scores(path):
-    """Raise InputError if a file is in the way of a table of scores that is not such a table itself."""
-    if os.path.lexists(path) and not _has_a_key(path, _OF_SCORES):
-        raise InputError(f"{path} is not a table of scores that kseg wrote. Choose another output, or move that file.")
-
-
-def check_own_report(folder):
-    """Raise InputError if a folder holds a file that a report would replace, but is not the folder of a report."""
-    found = [name for name in FILES if os.path.lexists(os.path.join(folder, name))]
-    if found and not _has_a_key(os.path.join(folder, "objects.json"), _OF_OBJECTS):
-        raise InputError(
-            f"{folder} holds {found[0]}, which is not of an earlier report. Choose another folder, or move that file."
-        )
-
-
-def _has_a_key(path, keys):
-    try:
-        table = json.loads(pathlib.Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(table, dict) and not table.keys().isdisjoint(keys)
 
 
 def write_groups_csv(scores, path):
@@ -158,16 +126,16 @@ def write_report(
     write_confusion_csv(scores, folder / "confusion.csv")
     draw_confusion_matrix(scores, folder / "confusion.png")
     boundaries.to_json(folder / "boundaries.json")
-    files = _ALWAYS
+    files = ALWAYS
     calibration = None
     if confident:
         calibration = sureness.calibration()
         write_json(folder / "calibration.json", calibration.to_json())
         draw_reliability(calibration, folder / "reliability.png")
-        files += _CALIBRATION
+        files += CALIBRATION
     if groups is not None:
         write_groups_csv(scores, folder / "groups.csv")
-        files += _GROUPS
+        files += GROUPS
     for name in FILES:
         if name not in files:
             folder.joinpath(name).unlink(missing_ok=True)  # of the report before

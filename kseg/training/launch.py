@@ -14,7 +14,7 @@ from kseg.data.records.manifest import MANIFEST, load_manifest
 from kseg.inference.model_paths import described_model
 from kseg.io.errors import InputError, is_whole
 from kseg.io.files import StrPath, checked_path
-from kseg.io.progress import Waiting
+from kseg.io.progress import announce_keras
 from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder, describe
 from kseg.settings import (
@@ -75,8 +75,8 @@ def train(
     settings = make_settings(**settings)
     refuse_early(model, data_dir, workdir, model_options, strategy, settings)
     choose_for_run(model, workdir, model_options, settings.onednn)
-    with Waiting("loading TensorFlow", shown="keras" not in sys.modules):
-        from kseg.training import train
+    announce_keras()
+    from kseg.training import train
 
     return train.train(
         model,

@@ -185,3 +185,21 @@ def test_the_seconds_pass_by_themselves(monkeypatch):
     with waiting:
         assert ticked.wait(60)
     assert not waiting._thread.is_alive()
+
+
+@pytest.mark.parametrize(("backend", "said"), [(None, "loading TensorFlow\n"), ("jax", "loading JAX\n")])
+def test_the_import_of_keras_is_said_once(backend, said, monkeypatch, capsys):
+    hooks = []
+    monkeypatch.setattr(progress, "around_import", lambda name, context: hooks.append((name, context)))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if backend:
+        monkeypatch.setenv("KERAS_BACKEND", backend)
+    progress.announce_keras.cache_clear()
+    for _ in range(2):  # a command, and what it calls
+        progress.announce_keras()
+    progress.announce_keras.cache_clear()
+    ((name, context),) = hooks
+    assert name == "keras"
+    with context():
+        pass
+    assert capsys.readouterr().err == said
