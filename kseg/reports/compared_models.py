@@ -14,8 +14,7 @@ from kseg.reports.page.output_folder import check_folder
 def checked_models(models, data_dir, output):
     """Return name -> model or path; refuse what cannot be compared, and an output where no page can be.
 
-    Args: as those of `kseg.reports.comparison.compare`. Paths are named by their last parts, as few as make the names
-        differ.
+    Args: as those of `kseg.reports.comparison.compare`.
     Raises:
         InputError: fewer than two models, a model twice, an output that is read or that holds other things.
     """
@@ -35,13 +34,14 @@ def _named(models):
     if isinstance(models, dict):
         named = dict(models)
     else:
-        named = _short_names([path if on_hub(path) else checked_path(path, "a model of a list") for path in models])
+        named = short_names([path if on_hub(path) else checked_path(path, "a model of a list") for path in models])
     if len(named) < 2:
         raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
     return named
 
 
-def _short_names(paths):
+def short_names(paths):
+    """Return name -> path: the last parts of each path, as few as make the names differ."""
     parts = [_parts(path) for path in paths]
     twice = next((path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1), None)
     if twice is not None:

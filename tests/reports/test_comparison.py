@@ -16,7 +16,7 @@ from kseg.data.records.prepare import prepare_dataset
 from kseg.data.synthetic.dataset import MARKER, draw_cityscapes
 from kseg.metrics.bootstrap import ImageCounts, paired_bootstrap
 from kseg.metrics.confusion import confusion_matrix
-from kseg.reports.comparison import _short_names
+from kseg.reports.compared_models import short_names
 from kseg.reports.evaluation_report import write_report
 from kseg.reports.page.output_folder import replaced_folder
 from kseg.reports.page.pictures import who_is_right
@@ -245,7 +245,7 @@ def test_intervals_are_of_the_groups_asked_for(models, records, tmp_path):
 
 def test_names_are_as_short_as_they_can_be(tmp_path):
     def short(*paths):
-        return list(_short_names([tmp_path / path for path in paths]))
+        return list(short_names([tmp_path / path for path in paths]))
 
     assert short("runs/a", "runs/b") == ["a", "b"]
     assert short("x/run", "y/run") == ["x/run", "y/run"]
