@@ -69,6 +69,8 @@ class AveragingModel(LabelModel):
         _check_same_classes(self.models)
         if looks.tile is not None:
             self._step = windows.step_of(looks.tile, math.lcm(*multiples))
+            # What resizes its windows to one size would see a smaller last one larger than the others.
+            self._full = any(map(_works_at_one_size, self.models))
         self._runs = [_looks_at(model, looks) for model in self.models]
         self.label_set = _common_label_set(self.models)
         self.num_classes = class_count(self.models[0])
@@ -121,7 +123,7 @@ class AveragingModel(LabelModel):
                     return run(image[columns, rows][None], [name])[0].swapaxes(0, 1)
                 return run(image[rows, columns][None], [name])[0]
 
-            return windows.slide(*parts[0].shape, self.looks.tile, self._step, self.num_classes, window)
+            return windows.slide(*parts[0].shape, self.looks.tile, self._step, self.num_classes, window, self._full)
 
         for bands in zip(*map(slide, self._runs), strict=True):
             rows = bands[0][0]
@@ -200,6 +202,14 @@ def _single(models):
 
 def _layer_of(model):
     return None if isinstance(model, LabelModel) else preprocess_layer(model)
+
+
+def _works_at_one_size(model):
+    """Whether a model resizes every image to the size that it was trained at."""
+    if isinstance(model, LabelModel):
+        return bool((model.label_set or {}).get("size"))
+    layer = preprocess_layer(model)
+    return None not in model.input_shape[1:3] or bool(layer and layer.size)
 
 
 def _name_of(model):

@@ -17,13 +17,15 @@ _SIGMA = 1 / 8  # of a window's side, as nnU-Net blends (Isensee et al. 2021)
 _MARGIN = 1 / 8  # of a side that borders on another window: what lies there lacks context, so it does not count
 
 
-def starts_of(length, tile, step):
+def starts_of(length, tile, step, full=False):
     """Return where windows begin along a side of `length` pixels: 0, step, 2 step ... until they cover it.
 
-    Windows have `tile` pixels, the last one those that are left, more than tile - step.
+    Windows have `tile` pixels, the last one those that are left, more than tile - step. full: that one too has `tile`
+    pixels, so it begins less than a step behind the one before.
     """
     more = -(-max(length - tile, 0) // step)
-    return [step * i for i in range(more + 1)]
+    starts = [step * i for i in range(more + 1)]
+    return [*starts[:-1], length - tile] if full and more else starts
 
 
 def weights_of(start, length, tile):
@@ -48,18 +50,19 @@ def step_of(tile, multiple):
     return max(multiple, tile // 2 // multiple * multiple)
 
 
-def slide(height, width, tile, step, classes, window):
+def slide(height, width, tile, step, classes, window, full=False):
     """Give the blended probabilities of an image, band by band from the top.
 
     Args:
         height, width: of the image. tile: side of a window in pixels. step: between windows, at most 3/4 of tile.
         classes: number of probabilities of a pixel.
         window: function of (slice of rows, slice of columns) -> float32 (h, w, classes), those of a window.
+        full: of `starts_of`.
     Yields:
         (slice of rows, float32 (rows, width, classes)), the bands of the image in order. The array is overwritten
         when the next is asked for.
     """
-    rows, columns = starts_of(height, tile, step), starts_of(width, tile, step)
+    rows, columns = (starts_of(length, tile, step, full) for length in (height, width))
     across = {start: weights_of(start, width, tile) for start in columns}
     total = sum_of(across, width)
     sums = np.zeros((min(tile, height), width, classes), np.float32)
@@ -72,8 +75,7 @@ def slide(height, width, tile, step, classes, window):
             weights = of_rows[:, None] * of_columns
             sums[: len(of_rows), place[1]] += window(*place) * weights[..., None]
         down[: len(of_rows)] += of_rows
-        last = number == len(rows) - 1
-        done = len(of_rows) if last else step
+        done = rows[number + 1] - top if number + 1 < len(rows) else len(of_rows)
         band = sums[:done]
         band /= (down[:done, None] * total)[..., None]
         yield slice(top, top + done), band

@@ -8,6 +8,7 @@ from PIL import Image
 import kseg
 from kseg.inference import windows
 from kseg.inference.ensemble import AveragingModel
+from kseg.inference.label_model import LabelModel
 from kseg.inference.logits import logits_at
 from kseg.inference.looks import Looks
 from kseg.io.errors import NotFiniteError
@@ -38,6 +39,40 @@ def softmax(logits):
 @pytest.fixture(scope="module")
 def network():
     return small_network()
+
+
+@pytest.mark.parametrize("kind", ["fixed", "trained at a size", "exported", "free"])
+def test_a_model_of_one_size_sees_full_windows_alone(kind):
+    """Else it would see what is at the right edge larger than what is elsewhere."""
+    model = small_network((32, 64) if kind == "fixed" else (None, None))
+    if kind == "trained at a size":
+        model.get_layer("preprocess").size = (32, 64)
+    if kind == "exported":
+        model = Exported()
+    averaging = AveragingModel([model], Looks(tile=64))
+    seen = []
+
+    def watched(images, names):
+        seen.append(images.shape[1:3])
+        return np.full((*images.shape[:3], 3), 1 / 3, np.float32)
+
+    averaging._runs = [watched]
+    averaging.labels_and_confidence(photo(150, 90), "it")
+    if kind == "free":
+        assert {(64, 64), (54, 64), (64, 58)} <= set(seen)  # whole steps of its coarsest grid: 90 - 32, 150 - 96
+    else:
+        assert set(seen) == {(64, 64)}
+
+
+class Exported(LabelModel):
+    """What the file of a model of one size says of itself."""
+
+    gives_probabilities = True
+    num_classes = 3
+    reads = "a file"
+
+    def __init__(self):
+        self.label_set = {"name": "x", "classes": ["a", "b", "c"], "size": [32, 64]}
 
 
 def test_flip_is_the_mean_with_the_mirror_image(network):

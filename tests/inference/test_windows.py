@@ -8,9 +8,12 @@ from kseg.inference import windows
 SIDES = [(1, 64, 32), (64, 64, 32), (65, 64, 32), (96, 64, 32), (100, 64, 32), (1000, 96, 32), (333, 128, 64)]
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize(("length", "tile", "step"), SIDES)
-def test_windows_cover_a_side(length, tile, step):
-    starts = windows.starts_of(length, tile, step)
+def test_windows_cover_a_side(length, tile, step, full):
+    starts = windows.starts_of(length, tile, step, full)
+    if full:
+        assert all(start + min(tile, length) <= length for start in starts)
     covered = np.zeros(length, int)
     for start in starts:
         covered[start : start + tile] += 1
@@ -20,20 +23,22 @@ def test_windows_cover_a_side(length, tile, step):
     assert total.min() > 0
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize(("length", "tile", "step"), SIDES)
-def test_a_pixel_counts_only_where_it_has_context(length, tile, step):
-    for start in windows.starts_of(length, tile, step):
+def test_a_pixel_counts_only_where_it_has_context(length, tile, step, full):
+    for start in windows.starts_of(length, tile, step, full):
         used = np.flatnonzero(windows.weights_of(start, length, tile))
         assert used[0] >= (tile // 8 if start else 0)
         assert used[-1] < tile - (tile // 8 if start + tile < length else 0)
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("size", [(50, 70), (64, 64), (150, 333), (97, 64)])
-def test_a_blend_of_equal_values_is_that_value(size):
+def test_a_blend_of_equal_values_is_that_value(size, full):
     image = np.random.default_rng(0).random((*size, 3), np.float32)
     seen = np.full_like(image, np.nan)
     bands = []
-    for rows, band in windows.slide(*size, 64, 32, 3, lambda rows, columns: image[rows, columns]):
+    for rows, band in windows.slide(*size, 64, 32, 3, lambda rows, columns: image[rows, columns], full):
         bands.append(rows)
         seen[rows] = band
     assert [band.start for band in bands] == [0, *[band.stop for band in bands[:-1]]] and bands[-1].stop == size[0]
