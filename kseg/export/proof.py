@@ -12,15 +12,17 @@ import keras
 import numpy as np
 
 import kseg
-from kseg.export.proof_images import reference
+from kseg.export.proof_images import reference, reference_probabilities
 from kseg.inference.label_model import class_names
 from kseg.inference.outside import alone
+from kseg.inference.outside.file_kinds import WEB
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar
 from kseg.metrics.scores import ScoreCounts
 from kseg.runs.model_card import dataset_name
 
 _TIMED = 10
+_SECONDS_TO_END = 20
 
 
 class Agreement(NamedTuple):
@@ -48,7 +50,10 @@ class ExportError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """A written model in its runtime. run: images -> (labels, confidence, seconds, bytes); versions: of packages."""
+    """A written model in its runtime.
+
+    run: (images, one of `alone.OUTPUTS`) -> (*arrays, seconds, bytes); versions: of packages.
+    """
 
     run: object
     versions: dict
@@ -71,13 +76,14 @@ def in_a_process(path, kind):
             except ValueError:  # the stream has ended
                 raise ExportError(_last_words(process, errors, kind)) from None
 
-        def run(images):
+        def run(images, output="labels"):
             try:
-                alone.send(process.stdin, images)
+                alone.send(process.stdin, np.frombuffer(output.encode(), np.uint8), images)
             except OSError:
                 raise ExportError(_last_words(process, errors, kind)) from None
-            labels, confidence, (seconds, peak) = read(), read(), read()
-            return labels, confidence, float(seconds), None if np.isnan(peak) else int(peak)
+            arrays = [read() for _ in range(1 if output == "probabilities" else 2)]
+            seconds, peak = read()
+            return *arrays, float(seconds), None if np.isnan(peak) else int(peak)
 
         try:
             versions = json.loads(read().tobytes())
@@ -86,11 +92,22 @@ def in_a_process(path, kind):
             if process.wait():
                 raise ExportError(_last_words(process, errors, kind))
         finally:
-            process.kill()
-            process.wait()
+            _end(process)
             for stream in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def _end(process):
+    """End a process and, first, give it time to end what it has started itself: a browser."""
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_SECONDS_TO_END)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _last_words(process, errors, kind):
@@ -106,7 +123,7 @@ def _last_words(process, errors, kind):
 def in_this_process(path, kind):
     """Give the Runtime of a written model in this process, which is quicker."""
     run, versions = alone.OPENERS[kind](str(path))
-    yield Runtime(lambda images: (*run(images), 0.0, 0), versions)
+    yield Runtime(lambda *asked: (*run(*asked), 0.0, 0), versions)
 
 
 def prove(model, runtime, images, *, kind, quantize=None, progress=False, scored=True):
@@ -125,8 +142,11 @@ def prove(model, runtime, images, *, kind, quantize=None, progress=False, scored
     keras_answer = reference(model)
     classes = class_names(model)
     batches = images.batches()
+    if kind == WEB:  # a page labels one picture at a time
+        batches = [(names[i : i + 1], found[i : i + 1]) for names, found in batches for i in range(len(names))]
     try:
         compared = _compare(keras_answer, runtime, batches, kind, limits, classes)
+        _compare_others(model, runtime, batches, kind, limits, classes)
     except ExportError as error:
         raise ExportError(f"{error} It was compared on {images.where}.") from None
     if fault := runtime.versions.get("fault"):
@@ -191,6 +211,41 @@ def _compare(keras_answer, runtime, batches, kind, limits, classes):
         "classes_seen": [name for i, name in enumerate(classes) if i in labels_seen],
         "groups": found,
     }
+
+
+def _compare_others(model, runtime, batches, kind, limits, classes):
+    """Raise ExportError unless what a file gives beside labels and confidence is right too, for an image of each size.
+
+    Probabilities of all classes must be Keras', and files of images must have the labels of their pixels.
+    """
+    outputs = alone.OUTPUTS[kind]
+    firsts = {images.shape[1:3]: (names[0], images[:1]) for names, images in reversed(batches)}
+    for (height, width), (name, image) in firsts.items():
+        where = f"Of image {name} of {width}x{height},"
+        if "encoded" in outputs:
+            labels, found = (runtime.run(image, output)[0] for output in ("labels", "encoded"))
+            equal = (labels == found).mean() if labels.shape == found.shape else 0.0
+            if equal < limits.pixels:
+                raise ExportError(
+                    f"The {kind} file gives other labels for a PNG file than for its pixels. {where} {equal:.2%} are "
+                    f"the same, at least {limits.pixels:.1%} must. Nothing was written."
+                )
+        if "probabilities" in outputs:
+            (found, *_), expected = runtime.run(image, "probabilities"), reference_probabilities(model)(image)
+            if found.shape != expected.shape:
+                raise ExportError(
+                    f"The {kind} file must give probabilities of {expected.shape}, but gives {found.shape}. Nothing "
+                    "was written."
+                )
+            gaps = _gap(found, expected)
+            near = float((gaps.max(axis=-1) <= limits.confidence).mean())
+            if not near >= limits.pixels:
+                worst = int(np.nanargmax(gaps.mean(axis=(0, 1, 2))))
+                raise ExportError(
+                    f"The {kind} file gives other probabilities than the model does in Keras. {where} {near:.2%} of "
+                    f"the pixels have all of them within {limits.confidence} of Keras', at least {limits.pixels:.1%} "
+                    f"must. Worst is class {dict(enumerate(classes)).get(worst, worst)}. Nothing was written."
+                )
 
 
 def _gap(one, other):

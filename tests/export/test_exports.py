@@ -14,6 +14,7 @@ from PIL import Image
 
 import kseg
 from kseg import layers
+from kseg.data.pipeline import examples_tensorflow
 from kseg.export import EXPORTERS, export_model, proof, savedmodel, serving
 from kseg.export.folding import Folding
 from kseg.export.proof_images import ProofImages, images_for
@@ -76,6 +77,29 @@ def test_a_planted_fault_fails_the_export_and_nothing_is_written(fault, format, 
     monkeypatch.setattr(serving, "answers", fault(serving.answers, monkeypatch))
     with pytest.raises(proof.ExportError, match=r"file does not do .* images of \d+x\d+ in batches of \d.* image \d"):
         written(model, format, tmp_path, images)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_wrong_probabilities_beside_right_labels_fail_the_export(format, model, images, tmp_path, monkeypatch):
+    own = serving.answers
+
+    def faulty(*given):
+        found = own(*given)
+        return {**found, "probabilities": found["probabilities"][..., ::-1]}
+
+    monkeypatch.setattr(serving, "answers", faulty)
+    message = r"other probabilities than .* Of image image \d of \d+x\d+, .* class \w+"
+    with pytest.raises(proof.ExportError, match=message):
+        written(model, format, tmp_path, images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_images_that_are_read_otherwise_fail_the_export(model, images, tmp_path, monkeypatch):
+    own = examples_tensorflow.decode_images
+    monkeypatch.setattr(examples_tensorflow, "decode_images", lambda files: own(files)[..., ::-1])
+    with pytest.raises(proof.ExportError, match="other labels for a PNG file than for its pixels. Of image image"):
+        written(model, "savedmodel", tmp_path, images)
     assert not list(tmp_path.iterdir())
 
 
@@ -189,6 +213,7 @@ def test_an_export_without_probabilities_says_so(format, plain, tmp_path, monkey
     function = serving.Serving.function
     monkeypatch.setattr(serving.Serving, "function", lambda self, outputs=(), *rest: function(self, OUTPUTS[:2], *rest))
     monkeypatch.setattr(savedmodel, "save", without_probabilities(savedmodel.save))
+    monkeypatch.setattr(proof, "_compare_others", lambda *_: None)
     images = ProofImages("3 test images", [(f"image {i}", image) for i, image in enumerate(smooth(3))])
     path = written(plain, format, tmp_path, images)
     image = smooth(1)[0]

@@ -1,7 +1,9 @@
 """The page of a web export in headless Chromium, opened from the file system."""
 
+import contextlib
 import io
 import json
+import pathlib
 import shutil
 
 import keras
@@ -277,6 +279,7 @@ def test_the_folder_carries_classes_and_proof_and_an_own_folder_stays(page, mode
     assert json.loads((page / "classes.json").read_text())["classes"] == LABELS["classes"]
     report = json.loads((page / REPORT).read_text())
     assert report["kind"] == "web page" and report["quantize"] == "float16" and "WebAssembly" in str(report["versions"])
+    assert {group["batch"] for group in report["agreement"]["groups"]} == {1}  # a page labels one at a time
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "index.html").write_text("my page")
     with pytest.raises(kseg.InputError, match="kseg did not write"):
@@ -287,9 +290,20 @@ def test_the_folder_carries_classes_and_proof_and_an_own_folder_stays(page, mode
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_fails_the_export_and_nothing_is_written(fault, model, images, tmp_path, monkeypatch):
     monkeypatch.setattr(serving, "answers", fault(serving.answers, monkeypatch))
+    before = _browsers()
     with pytest.raises(ExportError, match=r"file does not do .* images of \d+x\d+ in batches of \d.* image \d"):
         export_model(model, tmp_path / "page", format="web", images=images, quick=True)
     assert not list(tmp_path.iterdir())
+    assert _browsers() == before  # none is left behind
+
+
+def _browsers():
+    """The processes of browsers' drivers."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):  # it has ended
+            found += [path.parent.name] if path.read_text().startswith("chromedriver") else []
+    return sorted(found)
 
 
 def test_a_page_that_swaps_channels_fails_the_proof(model, images, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """Runs an exported model where nothing of kseg is imported: `python alone.py KIND FILE`, a program of its own.
 
-Arrays come in at stdin, images uint8 (B, H, W, 3), and go out at stdout, in NumPy's format: first one of bytes, JSON
-with the runtime's versions, then for each batch labels, confidence, and float64 [seconds, bytes of memory at most].
+Arrays come in at stdin and go out at stdout, in NumPy's format. First goes one of bytes, JSON with the runtime's
+versions. Then comes for each batch one of bytes, the name of an output, and the images, uint8 (B, H, W, 3). The answer
+is what `OUTPUTS` says of that output, and float64 [seconds, bytes of memory at most].
 """
 
 import sys
@@ -20,15 +21,25 @@ import weakref
 
 import numpy as np
 
+# What each kind of file can be asked for. labels: they and confidence, of pixels; encoded: the same, of PNG files;
+# probabilities: those of all classes.
+OUTPUTS = {
+    "ONNX": ("labels", "probabilities"),
+    "TFLite": ("labels", "probabilities"),
+    "SavedModel": ("labels", "encoded", "probabilities"),
+    "web page": ("labels",),
+}
+_NAMES = {"labels": ["labels", "confidence"], "probabilities": ["probabilities"]}
+
 
 def open_onnx(file):
-    """Return a function (images) -> [labels, confidence], and versions."""
+    """Return a function (images, output) -> list of arrays, and versions."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
-    def run(images):
-        return session.run(["labels", "confidence"], {"images": images})
+    def run(images, output="labels"):
+        return session.run(_NAMES[output], {"images": images})
 
     return run, {"onnxruntime": onnxruntime.__version__}
 
@@ -40,18 +51,19 @@ def open_tflite(file):
 
     interpreter = Interpreter(model_path=file, num_threads=os.cpu_count())
     place = interpreter.get_input_details()[0]["index"]
-    # The probabilities of all classes have an axis more.
-    outputs = {one["dtype"]: one["index"] for one in interpreter.get_output_details() if len(one["shape"]) == 3}
+    # By axes and type; what they are called the converter has not kept.
+    found = {(len(one["shape"]), one["dtype"]): one["index"] for one in interpreter.get_output_details()}
+    outputs = {"labels": [(3, np.uint8), (3, np.float32)], "probabilities": [(4, np.float32)]}
     shapes = []
 
-    def run(images):
+    def run(images, output="labels"):
         if shapes != [images.shape]:
             interpreter.resize_tensor_input(place, images.shape)
             interpreter.allocate_tensors()
             shapes[:] = [images.shape]
         interpreter.set_tensor(place, images)
         interpreter.invoke()
-        return [interpreter.get_tensor(outputs[kind]) for kind in (np.uint8, np.float32)]
+        return [interpreter.get_tensor(found[one]) for one in outputs[output]]
 
     return run, {"ai-edge-litert": ai_edge_litert.__version__}
 
@@ -62,9 +74,14 @@ def open_saved_model(file):
 
     loaded = tf.saved_model.load(file)
 
-    def run(images):
-        found = loaded.signatures["serving_default"](images=tf.constant(images))
-        return [found[name].numpy() for name in ("labels", "confidence")]
+    def run(images, output="labels"):
+        if output == "encoded":
+            files = tf.stack([tf.io.encode_png(image) for image in images])
+            found = loaded.signatures["encoded"](encoded=files)
+            return [found[name].numpy() for name in _NAMES["labels"]]
+        signature = "serving_default" if output == "labels" else output
+        found = loaded.signatures[signature](images=tf.constant(images))
+        return [found[name].numpy() for name in _NAMES[output]]
 
     return run, {"tensorflow": tf.__version__}
 
@@ -100,7 +117,7 @@ def open_web(folder):
         options.add_argument(argument)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
 
-    def run(images):
+    def run(images, output="labels"):
         found = []
         for image in images:
             height, width = image.shape[:2]
@@ -137,11 +154,11 @@ def main(kind, file):
     versions |= {"numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
     send(arrays, np.frombuffer(json.dumps(versions).encode(), np.uint8))
     while sys.stdin.buffer.peek(1):
-        images = receive(sys.stdin.buffer)
+        output, images = receive(sys.stdin.buffer).tobytes().decode(), receive(sys.stdin.buffer)
         start = time.perf_counter()
-        labels, confidence = run(images)
+        found = run(images, output)
         seconds = time.perf_counter() - start
-        send(arrays, labels, confidence, np.array([seconds, peak_memory()]))
+        send(arrays, *found, np.array([seconds, peak_memory()]))
     if "kseg" in sys.modules:
         raise SystemExit("kseg was imported")
 
