@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import threading
 import time
 
 from starlette.applications import Starlette
@@ -128,9 +129,11 @@ class _Infer:
         self._check_size(headers.get("content-length", "0"))
         self._thread.check_room()
         body = await self._read(key, end, receive)
-        work = functools.partial(self._served.answer, body, headers.get(_JSON_LENGTH.lower()), self._limits.max_pixels)
-        answer, json_length = await self._worked(self._thread.run(work), end, receive)
-        del body, work
+        given_up = threading.Event()
+        asked = [body, headers.get(_JSON_LENGTH.lower()), self._limits.max_pixels, given_up.is_set]
+        work = functools.partial(self._served.answer, *asked)
+        answer, json_length = await self._worked(self._thread.run(work), given_up, end, receive)
+        del body, work, asked
         self._held[key] = len(answer)
         await _send(answer, json_length, send)
 
@@ -157,8 +160,11 @@ class _Infer:
                 raise RequestError(503, "The server holds as many requests as its memory is for. Ask again later.")
         return body
 
-    async def _worked(self, work, end, receive):
-        """Return what the model's thread gives; give up at the end of the time, or when the client is gone."""
+    async def _worked(self, work, given_up, end, receive):
+        """Return what the model's thread gives; give up at the end of the time, or when the client is gone.
+
+        given_up: threading.Event that tells the thread so.
+        """
         work = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -169,6 +175,7 @@ class _Infer:
                 raise ClientGoneError
             raise RequestError(504, f"The model did not answer within {self._limits.timeout:g} s.")
         finally:
+            given_up.set()
             work.cancel()
             gone.cancel()
 

@@ -44,7 +44,7 @@ class Limits:
     max_pixels: int = _limit(
         2**24,
         1,
-        "Pixels that the images of a request may have together: they decide how much memory the model takes.",
+        "Pixels that the images of a request may have together. The model works on four images at a time.",
     )
     timeout: float = _limit(
         60.0,

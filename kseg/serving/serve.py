@@ -13,7 +13,7 @@ import threading
 
 from kseg.io.errors import InputError
 from kseg.serving.limits import Limits
-from kseg.serving.page import check_page
+from kseg.serving.page import check_page, check_page_classes
 
 _EXPOSED = (
     "warning: {} is not loopback: whoever reaches it can use this model. There is no authentication and no encryption: "
@@ -46,6 +46,7 @@ def serve(model, *, name=None, host="127.0.0.1", port=8000, log_requests=False, 
         from kseg.serving.served_model import ServedModel  # here, for it takes seconds to import Keras
 
         served = ServedModel(model, name)
+        check_page_classes(page, served.label_set)
         address, port = listener.getsockname()[:2]
         if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             print(_EXPOSED.format(address), file=sys.stderr, flush=True)

@@ -2,15 +2,19 @@
 
 import json
 
+import numpy as np
+
 from kseg.inference.compatibility import check_outputs, noise
 from kseg.inference.finite import image_names
 from kseg.inference.label_model import label_set_of
 from kseg.inference.loading import as_model
 from kseg.inference.predictor import confident_predictor, gives_confidence, predictor
 from kseg.io.text import checked_name
+from kseg.serving.limits import RequestError
 from kseg.serving.tensors import INPUTS, OUTPUTS, read_request, write_answer
 
 VERSION = "1"
+_AT_ONCE = 4  # images of a request
 _SIZE = (64, 64)  # of the image that compiles a model before the first request
 
 
@@ -29,12 +33,12 @@ class ServedModel:
         check_outputs(model)
         self._predict = _predictor_of(model)
         self.outputs = tuple(OUTPUTS)[: len(self._predict(noise(_SIZE), *_SIZE, ["a first image"]))]
-        self._label_set = label_set_of(model) or {}
+        self.label_set = label_set_of(model) or {}
 
     @property
     def metadata(self):
         """What GET /v2/models/NAME answers. Properties are texts, as in the protocol's gRPC form."""
-        known = self._label_set
+        known = self.label_set
         properties = {"label_set": str(known["name"])} if "name" in known else {}
         for key in ("classes", "palette"):
             if known.get(key):
@@ -50,16 +54,25 @@ class ServedModel:
             "properties": properties,
         }
 
-    def answer(self, body, json_length, max_pixels):
+    def answer(self, body, json_length, max_pixels, given_up=lambda: False):
         """Return (body, JSON's length or None) of the answer to a request's body.
 
+        The model works on a few images at a time: a model of one size may see them larger than they are.
+
+        Args:
+            given_up: whether nobody waits for the answer any more, asked before each few.
         Raises:
-            RequestError: the request is wrong, or asks for too much.
+            RequestError: the request is wrong, or asks for too much; nobody waits.
         """
         request = read_request(body, json_length, self.outputs, max_pixels)
         images = request.images
-        names = image_names(None, 0, len(images))
-        results = dict(zip(self.outputs, self._predict(images, *images.shape[1:3], names), strict=True))
+        parts = []
+        for start in range(0, len(images), _AT_ONCE):
+            if given_up():
+                raise RequestError(504, "Nobody waits for this answer.")
+            some = images[start : start + _AT_ONCE]
+            parts.append(self._predict(some, *some.shape[1:3], image_names(None, start, len(some))))
+        results = dict(zip(self.outputs, map(np.concatenate, zip(*parts, strict=True)), strict=True))
         return write_answer(request, results, self.name)
 
 

@@ -26,6 +26,7 @@ from kseg.io.errors import InputError, NotFiniteError
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.serving import connection as connections
 from kseg.serving.limits import Limits
+from kseg.serving.page import check_page_classes
 from kseg.serving.serve import name_of, serve
 from kseg.serving.served_model import ServedModel
 
@@ -189,6 +190,18 @@ def test_the_page_of_a_web_export_stands_at_the_address_itself_and_no_other_file
         serve("m", page=tmp_path)
 
 
+def test_a_page_of_other_classes_than_the_models_is_refused(model, tmp_path):
+    for name in ("index.html", "model.js", "runtime.js"):
+        (tmp_path / name).touch()
+    classes = {"kseg_version": "1", "classes": ["road", "sky"]}
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    with pytest.raises(InputError, match="of the same classes, but .* has road, sky, and the model red 0, red 1"):
+        serve(model, name="m", port=0, page=tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps({**classes, "classes": [f"red {i}" for i in range(8)]}))
+    check_page_classes(tmp_path, model.label_set)
+    check_page_classes(tmp_path, {})
+
+
 def test_another_method_is_405_in_json(port):
     status, table, headers = ask(port, "GET", INFER)
     assert status == 405 and table["error"] and headers["Allow"] == "POST"
@@ -295,6 +308,26 @@ def test_a_model_that_takes_too_long_is_504_and_the_next_ones_wait_for_it(hasty)
         assert ask(port, path="/v2/health/live")[0] == 200
     wait_until(lambda: ask(port, path="/v2/health/ready")[0] == 200)
     wait_until(lambda: works(port))
+
+
+def test_a_request_of_many_images_is_worked_on_in_fours_and_given_up_when_nobody_waits(hasty):
+    port, model = hasty
+
+    def calls():
+        return sum(1 for _ in iter(lambda: model.entered.acquire(blocking=False), False))
+
+    calls()  # of the tests before
+    images = np.arange(9 * 2 * 3 * 3, dtype=np.uint8).reshape(9, 2, 3, 3)
+    many = {"inputs": [image_input(images)]}
+    status, table, _ = infer(port, many)
+    assert status == 200
+    assert np.reshape(table["outputs"][0]["data"], (9, 2, 3)).tolist() == (images[..., 0] % 8).tolist()
+    assert calls() == 3  # 4, 4 and 1
+    model.go.clear()
+    assert infer(port, many)[0] == 504
+    model.go.set()
+    assert works(port)
+    assert calls() == 2  # of the first four, and of what works
 
 
 def test_a_client_that_goes_away_leaves_the_queue(model, port):
