@@ -3,6 +3,7 @@
 import os
 
 from kseg.inference.hub import local_path
+from kseg.inference.outside.file_kinds import TFLITE
 from kseg.runs.model_card import CARD_FILE, MARK, as_markdown, carried_card, metadata, model_index, table
 from kseg.runs.workdir import FLAGS_FILE, run_of
 
@@ -10,7 +11,7 @@ _TAGS = {"SavedModel": "tf-keras", "ONNX": "onnx", "TFLite": "tflite", "web page
 _NUMBERS = {
     None: "float32",
     "float16": "weights of 16 bits (float16), computed in float32",
-    "int8": "8 bits (int8), but for resizing and softmax",
+    "int8": "convolutions in 8 bits (int8), all else in float32",
 }
 _USE = {
     "SavedModel": "TensorFlow alone opens the folder of `saved_model.pb`: `tf.saved_model.load(FOLDER)`, signature "
@@ -136,6 +137,8 @@ def _facts(report):
 def _numbers(report):
     if report["computed_in"] != "float32":
         return f"float32, computed in {report['computed_in']} where the run did so (mixed precision)"
+    if report["kind"] == TFLITE and report["quantize"] == "int8":
+        return "8 bits (int8), but for resizing and softmax"
     return _NUMBERS[report["quantize"]]
 
 

@@ -173,7 +173,7 @@ class Labelling:
 
     def _writer(self, video, kind, path):
         comment = f"label map, ids {self._ids.mark}" if kind == "labels" else kind
-        return videos.writing_video(path, video.rate, video.time_base, comment)
+        return videos.writing_video(path, video.rate, video.time_base, comment, lambda: video.aspect)
 
     def _leave_out(self, why):
         self._damaged.append(str(why))

@@ -35,7 +35,9 @@ class VideoReader:
     """A video file, opened; a context manager.
 
     path: of the file. frames: how many it has by its header, 0 if unknown. rate: frames a second on average.
-    time_base: seconds of a unit of time. problem: what was found to be damaged, when all frames are read; "": nothing.
+    time_base: seconds of a unit of time. aspect: width of a pixel of the upright frames by its height, None if the file
+    does not say; known when a frame has been read. problem: what was found to be damaged, when all frames are read; "":
+    nothing.
 
     Raises:
         InputError: the file is no video, or damaged so that it cannot be opened.
@@ -60,6 +62,7 @@ class VideoReader:
         self.time_base = self._stream.time_base or 1 / self.rate
         self._seconds = _seconds_of(self._stream)
         self.frames = self._stream.frames or int((self._seconds or 0) * self.rate)
+        self.aspect = None
         self.problem = ""
         self._lost = 0  # packets
         self._resized = False
@@ -89,6 +92,9 @@ class VideoReader:
             if first is None:
                 first = frame.pts or 0
                 shape = pixels.shape
+                self.aspect = self._stream.sample_aspect_ratio or None
+                if self.aspect and frame.rotation % 180:
+                    self.aspect = 1 / self.aspect
             if pixels.shape != shape:
                 self._resized = True
                 break
@@ -203,7 +209,7 @@ def _reason(error):
 
 
 @contextlib.contextmanager
-def writing_video(path, rate, time_base, comment):
+def writing_video(path, rate, time_base, comment, aspect_of=lambda: None):
     """Give a function (picture, time, duration) that adds a frame to a video, which is there completely or not at all.
 
     A picture is uint8 (H, W, 3) RGB for .mp4 or (H, W) for .mkv, all of one size. Its time and how long it is shown are
@@ -212,6 +218,7 @@ def writing_video(path, rate, time_base, comment):
     Args:
         path: pathlib.Path, .mp4 for colours (H.264, which players know) or .mkv for numbers (FFV1, one channel,
             lossless); its folder is made if missing. rate, time_base: of the VideoReader. comment: what the file is.
+        aspect_of: function that is asked at the first frame for VideoReader.aspect.
     """
     import av
 
@@ -224,6 +231,8 @@ def writing_video(path, rate, time_base, comment):
         def write(picture, time, duration):
             if not stream.codec_context.is_open:
                 _set_size(stream, codec, *picture.shape[:2])
+                if aspect := aspect_of():  # Matroska, for numbers, does not keep it
+                    stream.codec_context.sample_aspect_ratio = aspect
             frame = _frame(stream, picture)
             frame.time_base = time_base
             frame.pts = time

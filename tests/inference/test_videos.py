@@ -11,6 +11,7 @@ import tiny
 
 import kseg
 from kseg.inference.input_files import list_images
+from kseg.inference.label_map_files import Wanted
 from kseg.inference.predict_files import predict_files
 from kseg.inference.videos import VideoReader
 from kseg.io.errors import DamagedInputError, InputError
@@ -47,13 +48,15 @@ def scene(number, size=(48, 64)):
     return np.repeat(grey[..., None], 3, -1)
 
 
-def write_video(path, times, size=(48, 64), codec="libx264", noise=0):
+def write_video(path, times, size=(48, 64), codec="libx264", noise=0, aspect=None):
     """A video whose frame k is shown at times[k] milliseconds; noise makes it large."""
     random = np.random.default_rng(0)
     with av.open(path, "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
         stream = container.add_stream(codec, rate=25, options={"crf": "10", "g": "10"})
         stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
         for k, time in enumerate(times):
             shaken = scene(k, size) + random.integers(-noise, noise + 1, (*size, 3))
             frame = av.VideoFrame.from_ndarray(shaken.astype(np.uint8), format="rgb24")
@@ -113,6 +116,19 @@ def test_a_phones_video_is_labelled_upright(model, tmp_path):
     assert ids.shape == (5, 64, 48)
     # The dark stripe on the left becomes the top, the bright one on the right the bottom.
     assert (ids[:, :6] == IDS[0]).all() and (ids[:, -16:] == IDS[2]).all()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_that_are_wider_than_high_stay_so(turned, model, tmp_path):
+    path = write_video(tmp_path / "wide.mp4", range(0, 200, 40), aspect=Fraction(2, 1))
+    if turned:
+        data = path.read_bytes()
+        at = data.index(UPRIGHT, data.index(b"tkhd"))
+        path.write_bytes(data[:at] + TURNED + data[at + len(UPRIGHT) :])
+    predict_files(model, [path], tmp_path / "out", wanted=Wanted(("color", "overlay")))
+    for kind in ("color", "overlay"):
+        with av.open(str(tmp_path / "out" / kind / "wide.mp4")) as container:
+            assert container.streams.video[0].sample_aspect_ratio == (Fraction(1, 2) if turned else 2)
 
 
 @pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv", "hole.mkv"])
