@@ -92,10 +92,11 @@ def main():
 def check():
     """Judge the flags of each model of a study as `kseg train` does before it imports Keras.
 
-    Standard input has the JSON list [[model's name, flags], ...]; standard output gets {name: value of --keep}. The
-    first fault ends it, on standard error. `kseg.study` starts this in a process of its own.
+    Standard input has the JSON list [[model's name, flags], ...]; standard output gets {name: {flag: value}} of
+    --keep and --batch_size. The first fault ends it, on standard error. `kseg.study` starts this in a process of its
+    own.
     """
-    keeps = {}
+    found = {}
     for name, given in json.load(sys.stdin):
         args = command_line.new_flags(__name__)
         train_command.define_run(args)
@@ -104,8 +105,8 @@ def check():
             settings, _ = train_command.checked_settings_and_options(args)
         except (flags.Error, InputError) as error:  # of a file whose keys have no dashes
             sys.exit(str(InputError(f"model {name} cannot be trained: {command_line.shown(error)}")))
-        keeps[name] = settings.keep
-    json.dump(keeps, sys.stdout)
+        found[name] = {"keep": settings.keep, "batch_size": settings.batch_size}
+    json.dump(found, sys.stdout)
 
 
 def measure():

@@ -57,7 +57,7 @@ def evaluate_fischer2021(
         predict = predictor(model)
     sums = Fischer2021Sums(num_classes)
     seen = 0
-    with progress_bar("evaluate", expected, shown=progress) as bar:
+    with progress_bar("evaluate", expected, shown=progress, warm=True) as bar:
         for images, labels in batches:
             images = np.asarray(images)
             names = image_names(all_names, seen, len(images))

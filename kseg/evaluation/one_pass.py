@@ -71,7 +71,7 @@ def batches_pass(
         image.
     """
     index = 0
-    with progress_bar(title, expected, shown=progress) as bar:
+    with progress_bar(title, expected, shown=progress, warm=True) as bar:
         for batch in batches:
             images, truths, *stored = _checked_batch(index, *batch)
             count = len(images)

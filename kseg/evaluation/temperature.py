@@ -140,7 +140,7 @@ def _pixels(model, source, progress):
     compiled = compiled_for(model, "logits", lambda images, h, w: _with_finite(logits_at(model, images, h, w)))
     kept = []
     classes = source.label_set.num_classes
-    with progress_bar("calibrate", len(source), shown=progress) as bar:
+    with progress_bar("calibrate", len(source), shown=progress, warm=True) as bar:
         for index in range(len(source)):
             image, truth = source[index]
             logits, finite = compiled(image[np.newaxis], *truth.shape)

@@ -8,9 +8,9 @@ from keras import ops
 
 from kseg.inference import windows
 from kseg.inference.finite import all_finite, check_logits
-from kseg.inference.label_model import ONE_MODEL, LabelModel, class_count, class_names, label_set_of, reads_of
+from kseg.inference.label_model import LabelModel, class_count, class_names, label_set_of, reads_of
 from kseg.inference.logits import logits_at
-from kseg.inference.looks import ONE_LOOK
+from kseg.inference.looks import ONE_LOOK, ONE_MODEL
 from kseg.inference.predictor import compiled_for
 from kseg.inference.resizing import at_label_size
 from kseg.io.errors import InputError

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kseg.inference.looks import ONE_MODEL
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import preprocess_layer
 
@@ -68,11 +69,6 @@ class LabelModel:
             "An ensemble, tile, scales and flip need the probabilities of all classes. This model gives label maps "
             f"({self.reads or 'an export'}). Give the run or its .keras file."
         )
-
-
-ONE_MODEL = (
-    "Disagreement is that of several models, but there is one. Give two or more, or the folder of a study's seeds."
-)
 
 
 def label_set_of(model):

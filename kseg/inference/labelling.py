@@ -75,7 +75,7 @@ class Labelling:
         pictures = [job for job in jobs if not is_video(job[0])]
         total = len(pictures) + sum(videos.count_frames(path) for path, _ in clips)
         unit = "images and frames" if clips else "images"
-        with progress_bar("predict", total, unit=unit, shown=self._progress) as bar:
+        with progress_bar("predict", total, unit=unit, shown=self._progress, warm=True) as bar:
             for batch in self._batches(pictures, read):
                 self._label_images(batch)
                 bar.update(len(batch))

@@ -8,6 +8,9 @@ import numpy as np
 from kseg.io.errors import InputError, check_whole
 
 _LEAST_SCALE, _MOST_SCALE = 0.1, 10
+ONE_MODEL = (
+    "Disagreement is that of several models, but there is one. Give two or more, or the folder of a study's seeds."
+)
 
 
 @dataclasses.dataclass(frozen=True)

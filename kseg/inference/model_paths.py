@@ -3,6 +3,7 @@
 import pathlib
 
 from kseg.inference.hub import local_path
+from kseg.inference.label_marks import CLASSES_FILE
 from kseg.inference.outside.description import describe_file
 from kseg.inference.outside.file_kinds import KSEG, SEEDS, seed_runs
 from kseg.io.errors import InputError, MissingFileError
@@ -40,6 +41,10 @@ def _check_finished(folder):
         )
 
 
+def _is_of_label_maps(file):
+    return file.suffix == ".png" or file.name == CLASSES_FILE or file.name.startswith(".")
+
+
 def weights_file(path):
     """Return the .keras file of a run folder, or that file itself; InputError for a folder without one."""
     if not path.is_dir():
@@ -52,7 +57,7 @@ def weights_file(path):
                 f"{path} holds the seeds of {count_text(len(contestants), 'contestant')} of a study: give the folder "
                 f"of one, such as {contestants[0]}."
             )
-        others = [file for file in sorted(path.iterdir()) if file.suffix != ".png" and not file.name.startswith(".")]
+        others = [file for file in sorted(path.iterdir()) if not _is_of_label_maps(file)]
         other = f" ({others[0].name})" if others else ""
         raise InputError(
             f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone{other}: it is no model, no "

@@ -8,8 +8,9 @@ from kseg.data.pipeline.examples import Examples
 from kseg.inference import videos
 from kseg.inference.input_files import is_video
 from kseg.inference.label_map_files import USUAL, check_inside, check_replaceable, output_paths
-from kseg.inference.looks import ONE_LOOK
-from kseg.inference.model_paths import model_files
+from kseg.inference.looks import ONE_LOOK, ONE_MODEL
+from kseg.inference.model_paths import described_model, model_files
+from kseg.inference.outside.file_kinds import SEEDS
 from kseg.inference.read_image import most_pixels, read_image
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, is_url
@@ -55,6 +56,7 @@ def write_label_maps(model, images, output, *, folders=(), left_out=(), wanted=U
         As `predict_files`.
     """
     paths = [path for path, _ in images]
+    _check_several(model, wanted)
     written = _checked_outputs(images, output, wanted, [*paths, *folders, *model_files(model)])
     for path in paths:
         if not os.path.exists(path):
@@ -89,12 +91,20 @@ def write_split_label_maps(model, data_dir, split, output, *, label_space=None, 
     for text, name in images:
         check_inside(name, f"{text} of {data_dir}")
     folders = [] if is_url(data_dir) else [data_dir]
+    _check_several(model, wanted)
     written = _checked_outputs(images, output, wanted, [*folders, *model_files(model)])
     from kseg.inference.labelling import Labelling
 
     labelling = Labelling(model, wanted=wanted, **options)
     labelling.run(images, written, pathlib.Path(output), lambda text: source[numbers[text]][0])
     return [files[wanted.kinds[0]] for files in written]
+
+
+def _check_several(model, wanted):
+    """Raise InputError for the disagreement of one model, if its path shows that it is one."""
+    path = isinstance(model, (str, os.PathLike)) and model
+    if path and "disagreement" in wanted.kinds and described_model(path).kind != SEEDS:
+        raise InputError(ONE_MODEL)
 
 
 def _checked_outputs(images, output, wanted, inputs):

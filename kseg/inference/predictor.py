@@ -5,8 +5,9 @@ import numpy as np
 from keras import ops
 
 from kseg.inference.finite import all_finite, check_logits
-from kseg.inference.label_model import ONE_MODEL, LabelModel
+from kseg.inference.label_model import LabelModel
 from kseg.inference.logits import first_maximum, logits_at
+from kseg.inference.looks import ONE_MODEL
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import preprocess_layer
 

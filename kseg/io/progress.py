@@ -36,25 +36,43 @@ def shown_on(stream):
         _streams.pop()
 
 
-def progress_bar(description, total, done=0, unit="images", shown=True, stays=True):
+def progress_bar(description, total, done=0, unit="images", shown=True, stays=True, warm=False):
     """Return a context manager that counts up to `total`: `update(n)`, and `set_postfix` for what else to show.
 
     On a terminal it is tqdm's bar. Where standard error is a file or a pipe, a bar would leave thousands of fragments:
     there it is a `ProgressLines`. With `shown` False it counts in silence. One that does not stay is gone when it has
-    ended, because what comes next says how it went.
+    ended, because what comes next says how it went. With `warm` the first update takes longer than the others, for it
+    compiles: rate and time left are judged without it.
     """
     if not shown:
         return tqdm(disable=True)
     if sys.stderr.isatty():
         options = {"initial": done, "dynamic_ncols": True, "mininterval": 0.5, "leave": stays}
-        return tqdm(total=total, desc=description, unit=f" {unit}", **options)
-    return ProgressLines(description, total, done, unit, stays=stays)
+        kind = _WarmBar if warm else tqdm
+        return kind(total=total, desc=description, unit=f" {unit}", **options)
+    return ProgressLines(description, total, done, unit, stays=stays, warm=warm)
+
+
+class _WarmBar(tqdm):
+    """A bar whose clock begins when the first update has ended."""
+
+    def __init__(self, **options):
+        super().__init__(smoothing=0, **options)  # the mean rate: an average that forgets would remember the first
+        self._cold = True
+
+    def update(self, n=1):
+        shown = super().update(n)
+        if self._cold:
+            self._cold = False
+            self.initial = self.n
+            self.start_t = self._time()
+        return shown
 
 
 class ProgressLines:
     """Whole lines on standard error, one in `LINE_SECONDS` at most and, if it stays, a last one: count, rate, time."""
 
-    def __init__(self, description, total, done=0, unit="images", clock=time.monotonic, stays=True):
+    def __init__(self, description, total, done=0, unit="images", clock=time.monotonic, stays=True, warm=False):
         self.total = total
         self.n = done
         self._description = description
@@ -62,7 +80,8 @@ class ProgressLines:
         self._clock = clock
         self._stays = stays
         self._first = done
-        self._begin = clock()
+        self._begin = self._opened = clock()
+        self._cold = warm
         self._postfix = ""
         self._written = self._begin
 
@@ -71,7 +90,7 @@ class ProgressLines:
 
     def __exit__(self, kind, *error):
         if kind is None and self.n > self._first and self._stays:
-            self._write(f", {tqdm.format_interval(self._clock() - self._begin)} in all")
+            self._write(f", {tqdm.format_interval(self._clock() - self._opened)} in all")
 
     def set_postfix(self, values, refresh=True):
         """Take texts or numbers by name for the lines to come; `refresh` is tqdm's."""
@@ -81,16 +100,22 @@ class ProgressLines:
         """Count n more."""
         self.n += n
         now = self._clock()
+        if self._cold:
+            self._cold = False
+            self._first = self.n
+            self._begin = now
         if now - self._written >= LINE_SECONDS:
             self._written = now
             rest = ""
-            if self.total:
+            if self.total and self.n > self._first:
                 seconds = (self.total - self.n) * (now - self._begin) / (self.n - self._first)
                 rest = f", {tqdm.format_interval(seconds)} left"
             self._write(rest)
 
     def _write(self, time_text):
         seconds = self._clock() - self._begin
+        if self.n == self._first:  # but for the first update, nothing has been timed
+            seconds = 0
         text = f"{self._description}: {self.n}"
         if self.total:
             text += f"/{self.total}"

@@ -73,6 +73,8 @@ def check_dataset(data_dir, sheet=None, *, label_space=None, workers=None, progr
             that would be one of these files or would replace a file that kseg did not draw.
     """
     refuse_inputs(filter(None, [sheet]), record_files(data_dir))
+    if sheet and os.path.splitext(sheet)[1].lower() != ".png":
+        raise InputError(f"The picture of a check is a PNG: its name must end in .png, got {sheet}.")
     if sheet and os.path.lexists(sheet) and not drawn_by_kseg(sheet):
         raise InputError(f"{sheet} is no picture that this kseg drew. Choose another place for the sheet, or move it.")
     manifest = load_manifest(data_dir, label_space=label_space)

@@ -291,7 +291,7 @@ class Settings:
         weighted = parse_class_weights(self.class_weights) != "none"
         parse_loss(self.loss, weighted, self.focal_gamma, self.top_k_share)
         if bool(self.epochs) == bool(self.train_steps):
-            given = f"--epochs={self.epochs} and --train_steps={self.train_steps}" if self.epochs else "neither"
+            given = f"--epochs={self.epochs} and --train_steps={self.train_steps}" if self.epochs else "0 for both"
             raise InputError(f"Give either --epochs or --train_steps, got {given}.")
         check_accumulation(self.batch_size, self.accumulate_steps)
         from kseg.io.images import MAX_PIXELS  # here, for --help needs no NumPy

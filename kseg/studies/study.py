@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import kseg
+from kseg.data.augmentation.plan import check_batch
 from kseg.data.groups import groups_of
 from kseg.data.records.leave_out import groups_to_leave_out, leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
@@ -242,8 +243,13 @@ def _check_models(plan):
     done = subprocess.run(PROGRAMS["check"], input=json.dumps(given).encode(), capture_output=True, check=False)
     if done.returncode:
         raise InputError(done.stderr.decode(errors="replace").strip())
-    for name, keep in json.loads(done.stdout).items():
-        if plan.leave_out and keep == "best":
+    for name, flags in json.loads(done.stdout).items():
+        if plan.budget.kind == "images":
+            share_of(plan.budget, flags, name)
+        if not plan.leave_out:  # which leaves less to train on
+            for data in plan.data:
+                check_batch(len(load_manifest(data.data_dir).split("train")), flags["batch_size"])
+        if plan.leave_out and flags["keep"] == "best":
             raise InputError(
                 f"With leave_out the weights must not be chosen by the images that are scored, but model {name} has "
                 'keep=best. Give flags = {keep = "last"}.'

@@ -17,6 +17,7 @@ from kseg.io.errors import InputError, check_whole, plain
 from kseg.io.files import checked_path, reading
 from kseg.io.hash_list import sha256_of_content
 from kseg.settings import read_flag_line
+from kseg.settings.configs import find_config
 from kseg.studies.engines import check_engines
 from kseg.studies.run_counts import FIXED
 
@@ -184,7 +185,13 @@ def _contestant(table):
     _check_flags(table.get("flags", {}), f"flags {what}")
     digest = ""
     if flagfile:
-        digest = _flagfile_digest(pathlib.Path(flagfile), ())
+        path = find_config(flagfile)  # as kseg train finds it, which a study starts
+        if not path.is_file():
+            raise InputError(
+                f"The flagfile {what} must be a file or the name of one of kseg's configs (kseg configs lists them), "
+                f"got {flagfile}."
+            )
+        digest = _flagfile_digest(path, ())
     return Contestant(**{**table, "model": model, "flagfile_sha256": digest})
 
 

@@ -93,8 +93,9 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     """Refuse what needs neither Keras nor TensorFlow to be seen: they take many seconds to import.
 
     A model or an option that does not exist, a run in the workdir with other settings, a missing file of init_from or
-    encoder_weights, a label set that the records do not have, fewer images than a batch, a logger that is not
-    installed. Whatever is not judged here, because it has another type than it must have, is judged later.
+    encoder_weights, a label set that the records do not have, fewer images than a batch, images of several sizes and
+    no size to train at, a logger that is not installed. Whatever is not judged here, because it has another type than
+    it must have, is judged later.
     """
     if isinstance(model, str) and "kseg.models" not in sys.modules:  # else MODELS may hold more, and is asked later
         check_model_name(model, MODEL_FILES)
@@ -120,6 +121,8 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     manifest.info.label_set(settings.label_set)
     if {"train", "val"} <= set(manifest.splits):  # else that is what must be said first
         check_batch(len(manifest.splits["train"]), settings.batch_size)
+        if settings.size is None:
+            manifest.splits["train"].common_size()
     if stored is None or not isinstance(options, dict):
         return
     backend = stored.get("backend", "")

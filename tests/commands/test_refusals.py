@@ -126,7 +126,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
 def test_python_is_refused_as_early_and_in_its_own_words(records, run, tmp_path):
     new = str(tmp_path / "new")
     cases = [
-        ((new, {}), "Give either epochs or train_steps, got neither."),
+        ((new, {}), "Give either epochs or train_steps, got 0 for both."),
         ((new, {"epochs": 1, "init_from": "no/run"}), "No model at no/run"),
         ((new, {"epochs": 1, "momentum": 0.5}), "momentum has no effect with optimizer=adam"),
         ((new, {"epochs": 1, "optimizer": "adamw"}), "optimizer=adamw needs a weight_decay above 0"),

@@ -70,6 +70,35 @@ def test_a_terminal_gets_a_bar(terminal, kind, monkeypatch, capsys):
         assert bar.n == bar.total == 4
 
 
+def test_the_time_of_a_first_update_that_compiles_is_not_counted(capsys):
+    clock = Clock()
+    with progress.ProgressLines("predict", 100, clock=clock, warm=True) as lines:
+        clock.now = 60  # of which the first image has taken nearly all
+        lines.update(1)
+        for _ in range(62):
+            clock.now += 0.5
+            lines.update(1)
+        clock.now += 9
+    written = capsys.readouterr().err.splitlines()
+    assert written == [
+        "predict: 1/100 images",
+        "predict: 61/100 images, 2/s, 00:19 left",  # 60 in 30 s, 39 to go
+        "predict: 63/100 images, 1.55/s, 01:40 in all",  # 62 in 40 s
+    ]
+
+
+def test_a_bar_begins_its_clock_after_such_an_update(monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    with progress.progress_bar("predict", 100, warm=True) as bar:
+        begin = bar.start_t
+        bar._time = lambda: begin + 60
+        bar.update(1)
+        bar._time = lambda: begin + 90
+        bar.update(60)
+        shown = bar.format_dict
+        assert (shown["n"], shown["initial"], shown["elapsed"], shown["rate"]) == (61, 1, 30, None)  # 60 in 30 s
+
+
 def test_the_pace_of_an_epoch():
     clock = Clock()
     epoch = screen.EpochClock(clock)

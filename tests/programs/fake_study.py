@@ -56,7 +56,8 @@ def folder():
 
 
 def check():
-    json.dump({name: flag_values(given).get("keep", "best") for name, given in json.load(sys.stdin)}, sys.stdout)
+    keeps = {name: flag_values(given).get("keep", "best") for name, given in json.load(sys.stdin)}
+    json.dump({name: {"keep": keep, "batch_size": BATCH} for name, keep in keeps.items()}, sys.stdout)
 
 
 def measure(output, timed, *arguments):

@@ -344,6 +344,11 @@ def test_a_model_that_cannot_be_built_stops_the_study_before_any_training(calls,
         ),
         ({"models": [{"name": "unet", "options": {"base_filter": 4}}]}, "has no option base_filter"),
         ({"leave_out": "drive", "flags": {"keep": "best"}, "models": [{"name": "unet"}]}, "leave_out needs two groups"),
+        (
+            {"budget": {"kind": "images", "value": 3}, "flags": {"batch_size": 4}},
+            "The budget of 3 images must pay for one step at least, but a step of small takes 4.",
+        ),
+        ({"flags": {"batch_size": 4000}}, "A batch of 4000 needs at least as many training images, got "),
     ],
 )
 def test_a_mistake_in_the_plan_leaves_no_file(plan, tmp_path, change, message):

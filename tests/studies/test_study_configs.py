@@ -32,6 +32,15 @@ def test_a_study_is_read_and_its_models_are_built(path, monkeypatch):
         train_command.FLAGS.unparse_flags()
 
 
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_is_read_alike_in_every_folder(path, tmp_path, monkeypatch):
+    """An installed kseg has no folder configs/ where people work: its flagfiles are found by their names."""
+    monkeypatch.chdir(path.parents[2])
+    here = read_plan(path)
+    monkeypatch.chdir(tmp_path)
+    assert read_plan(path) == here
+
+
 def test_there_is_one_for_the_mission():
     (plan,) = [read_plan(path) for path in STUDIES if path.stem == "streets"]
     taken_apart = {"segnet_aspp_stride8", "segnet_bilinear"}

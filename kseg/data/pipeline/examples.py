@@ -11,7 +11,6 @@ from kseg.io import tfrecord
 from kseg.io.errors import InputError, check_whole
 from kseg.io.images import decode_instances
 from kseg.io.parallel import map_ahead
-from kseg.io.text import first_names
 
 INSTANCES = "image/segmentation/instance/encoded"
 
@@ -75,11 +74,7 @@ class Examples:
 
     def common_size(self):
         """Return the (height, width) of all images, or raise ValueError if they have several."""
-        sizes = sorted(set(zip(self.split.heights.tolist(), self.split.widths.tolist(), strict=True)))
-        if len(sizes) > 1:
-            shown = first_names([f"{w}x{h}" for h, w in sizes], 4)
-            raise InputError(f"The images have {len(sizes)} sizes ({shown}). Give height and width.")
-        return sizes[0]
+        return self.split.common_size()
 
     def check_batches(self, batch_size):
         """Raise ValueError if a batch of consecutive images would hold different sizes, or none at all."""

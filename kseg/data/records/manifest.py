@@ -15,6 +15,7 @@ from kseg.data.labels import DatasetInfo, label_set_of, with_current_names
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url, join, list_files, open_binary, reading, sha256_of
 from kseg.io.images import decode_image, decode_label
+from kseg.io.text import first_names
 from kseg.io.tfrecord import SHARD_NAME, check_layout, parse_example, read_record, scan
 
 __all__ = ["Manifest", "Split", "decode", "load_manifest", "parse_example", "read_record", "scan"]
@@ -51,6 +52,14 @@ class Split:
     def position(self) -> np.ndarray:
         """Int (n,): the number of each record in its shard, as error messages name it."""
         return np.arange(len(self)) - np.searchsorted(self.shard, self.shard)
+
+    def common_size(self) -> tuple[int, int]:
+        """Return the (height, width) of all images, or raise ValueError if they have several."""
+        sizes = sorted(set(zip(self.heights.tolist(), self.widths.tolist(), strict=True)))
+        if len(sizes) > 1:
+            shown = first_names([f"{w}x{h}" for h, w in sizes], 4)
+            raise InputError(f"The images have {len(sizes)} sizes ({shown}). Give --height and --width.")
+        return sizes[0]
 
     def place(self, index: int) -> str:
         """Return "Record 17 of shard PATH" for record `index`."""

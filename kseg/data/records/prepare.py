@@ -112,12 +112,12 @@ def prepare_dataset(
 
 
 def _inputs(listed: Source) -> set[str]:
-    """Return the files that a dataset is read from: images, labels, zips, the list of classes."""
+    """Return what a dataset is read from: its folder, images, labels, zips, the list of classes."""
     frames = [frame for frames in listed.splits.values() for frame in frames]
     references = [r for frame in frames for r in (frame.image, frame.label, frame.instance) if r is not None]
     references += [image for images in listed.unlabelled.values() for image in images]
     files = {reference[0] if isinstance(reference, tuple) else reference for reference in references}
-    return files | {os.path.join(listed.root, "classes.json")}
+    return files | {listed.root, os.path.join(listed.root, "classes.json")}
 
 
 def _write(listed, output, options, origin, tasks, workers, progress) -> None:
