@@ -1,4 +1,4 @@
-"""Puts configs/ into the package when it is built: the rest of the build is in setup.cfg."""
+"""Puts configs/ and the pages of docs/ into the package when it is built: the rest of the build is in setup.cfg."""
 
 import pathlib
 import shutil
@@ -7,14 +7,21 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 
-class BuildWithConfigs(build_py):
-    """Copies configs/ to kseg/configs, where an installed kseg looks for them."""
+class BuildWithConfigsAndDocs(build_py):
+    """Copies configs/ and the texts of docs/ to kseg/, where an installed kseg looks for them."""
 
     def run(self):
         super().run()
         if not self.editable_mode:  # then they are read from the clone
-            target = pathlib.Path(self.build_lib, "kseg", "configs")
-            shutil.copytree(pathlib.Path(__file__).parent / "configs", target, dirs_exist_ok=True)
+            for name, ignored in (("configs", None), ("docs", _all_but_pages)):
+                source = pathlib.Path(__file__).parent / name
+                target = pathlib.Path(self.build_lib, "kseg", name)
+                shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
 
 
-setup(cmdclass={"build_py": BuildWithConfigs})
+def _all_but_pages(folder, names):
+    folders = {"how-to", "explanation", "reference", "tutorials"}
+    return [name for name in names if name not in folders and not name.endswith(".md")]
+
+
+setup(cmdclass={"build_py": BuildWithConfigsAndDocs})

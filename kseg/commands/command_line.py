@@ -19,7 +19,7 @@ from kseg.io.progress import announce_keras
 from kseg.io.tensorflow_log import show_tensorflow_log
 from kseg.io.text import listed
 from kseg.settings import GROUPS, read_flag_line
-from kseg.settings.configs import find_config
+from kseg.settings.configs import find_config, with_pages
 
 _FLAGFILE_HELP = """\
 --flagfile=FILE reads flags from a file, a line each, or from one of kseg's own configs by its name (`kseg configs`).
@@ -340,7 +340,11 @@ _SCRIPTS = {"prepare": "prepare_data"}  # a command's script has its name, but f
 
 
 def as_typed(text):
-    """Return a text with each `kseg COMMAND` as it is typed where a script was started, not the command kseg."""
+    """Return a text for the user of this installation, with the pages of docs/ where they are.
+
+    Where a script was started, not the command kseg, each `kseg COMMAND` is as it is typed there.
+    """
+    text = with_pages(text)
     if not sys.argv[0].endswith(".py"):
         return text
     commands = "|".join(name for name in COMMANDS if name not in WITHOUT_SCRIPT)
