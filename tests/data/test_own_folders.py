@@ -332,7 +332,7 @@ def test_a_label_of_the_images_own_name_comes_first(tmp_path):
 
 
 def test_one_line_a_cause_however_many_images(tmp_path):
-    root = make_folder(tmp_path, splits=("train",))
+    root = make_folder(tmp_path / "own", splits=("train",))
     for i in range(40):
         save(root / f"train/images/a{i:02}.png", image(i))
         save(root / f"train/labels/b{i:02}.png", label(i, [3, 44]))

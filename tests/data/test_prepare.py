@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 from scenes import (
     CLASSES,
@@ -28,6 +29,7 @@ from kseg.data.datasets import image_folders as folder
 from kseg.data.records import manifest as records
 from kseg.data.records.prepare import prepare_dataset
 from kseg.io import tfrecord
+from kseg.io.errors import InputError
 from kseg.io.parallel import Workers
 
 
@@ -291,3 +293,12 @@ def test_labels_of_void_alone_are_asked_about(tmp_path, capsys):
     assert "Void, so neither learnt nor scored: sky (id 9)." in said
     for split in ("train", "val"):
         assert f"WARNING: 100% of the pixels of {split} belong to no class" in said
+
+
+@pytest.mark.parametrize("place", ["", "records", "train/images"])
+def test_records_lie_outside_of_their_source(place, tmp_path):
+    root = tiny.write_folder(tmp_path / "mine")
+    before = sorted(root.rglob("*"))
+    with pytest.raises(InputError, match="lies in the input .*mine"):
+        prepare_dataset("folder", root, root / place, progress=False)
+    assert sorted(root.rglob("*")) == before
