@@ -95,7 +95,7 @@ def test_a_plan_is_read_and_gives_the_flags_of_its_runs(tmp_path):
         ('["val", "test"]', '["val", "val"]', "splits of drawn must be a list of different splits"),
         ('"synthetic"', '"mars"', "dataset of drawn must be one of"),
         ('name = "streets"', 'name = "streets"\npaired = 1', "paired must be true or false, got 1."),
-        ('model = "unet"', 'flagfile = "nowhere.flags"', "There is no nowhere.flags."),
+        ('model = "unet"', 'flagfile = "nowhere.flags"', "The flagfile of model narrow must be a file or"),
     ],
 )
 def test_a_bad_plan_is_refused_with_its_place(tmp_path, old, new, message):

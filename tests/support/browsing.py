@@ -32,6 +32,7 @@ def open_page(browser, path, width=1280, dark=False):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.get_log("browser")  # what pages before this one have said
     browser.get((path / "index.html").as_uri())
 
 
