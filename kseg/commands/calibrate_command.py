@@ -29,13 +29,12 @@ def run(args):
     if os.path.lexists(args.output):
         raise flags.Error(f"--output={args.output} is there already. Choose a new file.")
     command_line.check_scored(args, args.model)
-    from kseg.data.records.manifest import record_files
+    from kseg.data.records.manifest import load_manifest, record_files
     from kseg.inference.model_paths import model_files
     from kseg.io.files import replacing
     from kseg.io.outputs import refuse_inputs
 
     refuse_inputs([args.output], [*model_files(args.model), *record_files(args.data_dir)])
-    from kseg.data.records.manifest import load_manifest
     from kseg.evaluation.temperature import calibrate
     from kseg.export.export_card import card_of_run
     from kseg.runs.model_card import calibrated_card, put_in

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 import kseg
-from kseg.export.proof_images import reference, reference_probabilities
+from kseg.export.proof_images import reference
+from kseg.inference.ensemble import AveragingModel
 from kseg.inference.label_model import class_names
 from kseg.inference.outside import alone
 from kseg.inference.outside.file_kinds import WEB
@@ -219,6 +220,7 @@ def _compare_others(model, runtime, batches, kind, limits, classes):
     Probabilities of all classes must be Keras', and files of images must have the labels of their pixels.
     """
     outputs = alone.OUTPUTS[kind]
+    of_keras = AveragingModel([model])
     firsts = {images.shape[1:3]: (names[0], images[:1]) for names, images in reversed(batches)}
     for (height, width), (name, image) in firsts.items():
         where = f"Of image {name} of {width}x{height},"
@@ -231,7 +233,7 @@ def _compare_others(model, runtime, batches, kind, limits, classes):
                     f"the same, at least {limits.pixels:.1%} must. Nothing was written."
                 )
         if "probabilities" in outputs:
-            (found, *_), expected = runtime.run(image, "probabilities"), reference_probabilities(model)(image)
+            found, expected = runtime.run(image, "probabilities")[0], of_keras.probabilities(image, [name])
             if found.shape != expected.shape:
                 raise ExportError(
                     f"The {kind} file must give probabilities of {expected.shape}, but gives {found.shape}. Nothing "

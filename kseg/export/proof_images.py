@@ -5,7 +5,6 @@ import functools
 import os
 import pathlib
 
-import keras
 import numpy as np
 from PIL import Image
 
@@ -16,8 +15,7 @@ from kseg.data.sampling import evenly_spread
 from kseg.data.synthetic.scene import draw_street
 from kseg.inference.compatibility import check_classes
 from kseg.inference.label_model import label_set_of
-from kseg.inference.logits import logits_at
-from kseg.inference.predictor import compiled_for, compiled_with_confidence
+from kseg.inference.predictor import compiled_with_confidence
 from kseg.inference.read_image import read_image
 from kseg.io.errors import InputError
 from kseg.io.files import is_url
@@ -226,9 +224,3 @@ def reference(model):
         return np.asarray(labels), np.asarray(confidence)
 
     return run
-
-
-def reference_probabilities(model):
-    """Return a function (images uint8 (B, H, W, 3)) -> probabilities (B, H, W, C), of the Keras model itself."""
-    compiled = compiled_for(model, "probabilities", lambda *asked: keras.ops.softmax(logits_at(model, *asked), axis=-1))
-    return lambda images: np.asarray(compiled(images, *images.shape[1:3]))

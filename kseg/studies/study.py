@@ -243,12 +243,13 @@ def _check_models(plan):
     done = subprocess.run(PROGRAMS["check"], input=json.dumps(given).encode(), capture_output=True, check=False)
     if done.returncode:
         raise InputError(done.stderr.decode(errors="replace").strip())
+    # With leave_out there is less to train on.
+    counts = [] if plan.leave_out else [len(load_manifest(data.data_dir).split("train")) for data in plan.data]
     for name, flags in json.loads(done.stdout).items():
         if plan.budget.kind == "images":
             share_of(plan.budget, flags, name)
-        if not plan.leave_out:  # which leaves less to train on
-            for data in plan.data:
-                check_batch(len(load_manifest(data.data_dir).split("train")), flags["batch_size"])
+        for count in counts:
+            check_batch(count, flags["batch_size"])
         if plan.leave_out and flags["keep"] == "best":
             raise InputError(
                 f"With leave_out the weights must not be chosen by the images that are scored, but model {name} has "

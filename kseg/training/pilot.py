@@ -62,8 +62,8 @@ class _Clock(keras.callbacks.Callback):
         self.marks = []
 
     def on_train_batch_end(self, batch, logs=None):
-        for weight in self.model.trainable_variables[:1]:
-            keras.ops.convert_to_numpy(weight)  # a GPU works on behind a step that has returned: this waits for it
+        # A GPU works on behind a step that has returned: this waits for it.
+        keras.ops.convert_to_numpy(self.model.trainable_variables[0])
         self.marks.append(self._now())
         if len(self.marks) > STEPS:
             raise _Measured
