@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 SCORE_NAMES = ("accuracy", "sensitivity", "specificity", "f1", "jaccard")
+GROUP_SCORES = ("mean_iou", "pixel_accuracy", "sensitivity", "specificity", "f1")  # of a group, in tables
 
 
 def ratio(part, whole):

@@ -12,7 +12,8 @@ class Exporter(NamedTuple):
     kind: what `kseg.inference.outside.file_kinds` calls it. suffix: of its file, "" for a folder. quantize: which
     smaller types of number it can hold. default: which of them it holds if nobody says. Of a folder: own: pattern of
     the paths in it, beside its texts; last: the file in it without which it is not complete. server: which server takes
-    the folder that --layout=server makes of it (`kseg.export.layouts`), "" for none.
+    the folder that --layout=server makes of it (`kseg.export.layouts`), "" for none. converters: the packages that
+    make it of a Keras model.
     """
 
     module: str
@@ -24,6 +25,7 @@ class Exporter(NamedTuple):
     own: str = ""
     last: str = ""
     server: str = ""
+    converters: tuple = ("tensorflow",)
 
     @property
     def functions(self):
@@ -48,6 +50,7 @@ EXPORTERS = {
         "a file for ONNX Runtime and many others",
         ("float16", "int8"),
         server="Triton Inference Server",
+        converters=("tensorflow", "tf2onnx", "onnx"),
     ),
     "litert": Exporter(
         "kseg.export.litert_file",
@@ -65,6 +68,7 @@ EXPORTERS = {
         "float16",
         own=r"index\.html|(model|runtime)\.js",
         last="index.html",
+        converters=("tensorflow", "tf2onnx", "onnx"),
     ),
 }
 

@@ -129,8 +129,9 @@ def _facts(report):
     if latency := report.get("latency"):
         size = f"{latency['width']}x{latency['height']}"
         rows.append([f"Time for an image of {size} where it was made", f"{latency['median_ms']:.1f} ms (median)"])
-    versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
-    rows.append(["Proved with", versions])
+    for title, key in (("Converted with", "converted_with"), ("Proved with", "versions")):
+        versions = ", ".join(f"{package} {version}" for package, version in report[key].items())
+        rows.append([title, versions])
     return table(["", ""], rows)
 
 

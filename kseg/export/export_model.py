@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from typing import Any, Literal
@@ -114,6 +115,7 @@ def export_model(
             batches = calibration and functools.partial(_batches, calibration)
             exporter.functions.write(model, made, quantize, batches)
             report = {"format": format, "bytes": _size_of(made)}
+            report["converted_with"] = {name: sys.modules[name].__version__ for name in exporter.converters}
             converted = format != "savedmodel"  # to operations, and a runtime, that are not TensorFlow's
             # Some TFLite files end the process that runs them.
             start = in_this_process if quick and not converted else in_a_process

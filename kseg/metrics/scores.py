@@ -17,7 +17,7 @@ import numpy as np
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath, checked_path, reading, write_json
 from kseg.metrics.confusion import confusion_matrix
-from kseg.score_table import SCORE_NAMES, SCORES, ClassCounts
+from kseg.score_table import GROUP_SCORES, SCORE_NAMES, SCORES, ClassCounts
 
 
 def check_complete(images, expected=None):
@@ -202,10 +202,9 @@ class Scores:
             return []
         head = f"by {self.group_by} ({len(self.groups)})"
         width = max(len(name) for name in (head, *self.groups))
-        names = ("mean_iou", "pixel_accuracy", "sensitivity", "specificity", "f1")
-        lines = ["", f"{head:<{width}}{'images':>8}" + "".join(f"{name:>16}" for name in names)]
+        lines = ["", f"{head:<{width}}{'images':>8}" + "".join(f"{name:>16}" for name in GROUP_SCORES)]
         for title, row in self.groups.items():
-            values = "".join(f"{row[name]:16.4f}".replace("nan", "  -") for name in names)
+            values = "".join(f"{row[name]:16.4f}".replace("nan", "  -") for name in GROUP_SCORES)
             lines.append(f"{title:<{width}}{row['images']:>8}{values}")
         return [*lines, "Means of a group are over the classes in its own labels or predictions."]
 

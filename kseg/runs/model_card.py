@@ -10,7 +10,7 @@ import kseg
 from kseg.data.groups import FEW, shown_groups
 from kseg.io.files import write_atomic
 from kseg.io.text import count_text, first_names
-from kseg.score_table import SCORE_NAMES
+from kseg.score_table import GROUP_SCORES, SCORE_NAMES, SCORES
 from kseg.settings import Settings
 
 CARD_FILE = "README.md"
@@ -193,7 +193,19 @@ def _scores(stored, split, scores):
         f"The weights are those of {weights}.",
         _independent(shown_groups(split.split.names, split.manifest.drive)),
     ]
-    return " ".join(sentences) + "\n\n" + table(head, rows)
+    return "\n\n".join([" ".join(sentences), table(head, rows), *_groups(scores)])
+
+
+def _groups(scores):
+    """Yield a heading and a table of the scores of each group, if they were scored."""
+    if not scores.groups:
+        return
+    yield f"By {scores.group_by}, each over the classes in its own labels or predictions:"
+    rows = [
+        [as_markdown(title), row["images"], *(_number(row[name]) for name in GROUP_SCORES)]
+        for title, row in scores.groups.items()
+    ]
+    yield table([scores.group_by, "images", *(SCORES[name].title for name in GROUP_SCORES)], rows)
 
 
 def _independent(groups):

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from kseg.data.groups import shown_groups
 from kseg.data.sampling import evenly_spread
 from kseg.evaluation.standard_protocol import score_batches
 from kseg.export.export_model import QUICK_IMAGES, export_saved_model
@@ -44,10 +45,10 @@ def compile_predictor(predict, split, title):
         predict(image[np.newaxis], *truth.shape, image_names(split.split.names, 0, 1))
 
 
-def score(predict, split, workdir, interruption, title):
+def score(predict, split, workdir, interruption, title, groups=None):
     """Return a predictor's scores on the validation split and the paths of the pictures drawn, by title.
 
-    title: of what is waited for.
+    title: of what is waited for. groups: of the images, to be scored too.
     """
     pictures = {
         "image | prediction | truth": workdir / "predictions.png",
@@ -61,6 +62,7 @@ def score(predict, split, workdir, interruption, title):
                 split.label_set.classes,
                 len(split),
                 names=split.split.names,
+                groups=groups,
                 split=split.split.name,
             )
         with Waiting(f"{title}: drawing", after=QUIET_SECONDS):
@@ -92,7 +94,7 @@ def finish(folder, epochs, train_split, val_split, interruption):
         model = with_label_set(load_model(path), carried(train_split))
     predict = predictor(model)
     compile_predictor(predict, val_split, path.name)
-    scores, _ = score(predict, val_split, workdir, interruption, path.name)
+    scores, _ = score(predict, val_split, workdir, interruption, path.name, _drives(val_split))
     row = epochs.selection.kept(epochs.state.history)
     scores = dataclasses.replace(scores, epoch=row["epoch"], step=row["step"])
     last = epochs.state.history[-1]["epoch"]
@@ -110,6 +112,12 @@ def finish(folder, epochs, train_split, val_split, interruption):
         scores.to_json(workdir / "scores.json")
     folder.print_contents()
     return model
+
+
+def _drives(split):
+    """Return the groups of a split whose names show several drives, else None."""
+    groups = shown_groups(split.split.names, split.manifest.drive)
+    return groups if groups.unit == "drive" else None
 
 
 def _export(model, path, train_split, val_split, card):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 
 import keras
 import numpy as np
@@ -129,6 +130,8 @@ def test_a_file_is_proved_in_a_fresh_process_and_scored_like_its_model(format, r
     assert report["scores"]["images"] == 5
     assert abs(report["scores"]["mean_iou"] - report["scores"]["keras_mean_iou"]) < 0.002
     assert report["latency"]["median_ms"] > 0 and report["latency"]["peak_memory_bytes"] > 1e6
+    used = {"onnx": ("tensorflow", "tf2onnx", "onnx"), "litert": ("tensorflow",)}[format]
+    assert report["converted_with"] == {package: version(package) for package in used}
     facts = carried_table(path, kind, CLASSES)
     assert facts["classes"] == ["road", "car", "sky"] and facts["ids"] == [[0], [1], [2]]
     own = kseg.evaluate(model, records).confusion_matrix

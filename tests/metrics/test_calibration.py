@@ -1,7 +1,8 @@
-"""Calibration of pixels, against scikit-learn's calibration curve and numbers worked out by hand."""
+"""Calibration of pixels, against MAPIE, scikit-learn and numbers worked out by hand."""
 
 import numpy as np
 import pytest
+from mapie.metrics.calibration import expected_calibration_error
 from sklearn.calibration import calibration_curve
 
 from kseg.io.errors import InputError
@@ -48,6 +49,23 @@ def test_it_equals_scikit_learns_curve_over_all_images(bins):
     expected = np.sum(sizes[sizes > 0] * np.abs(accuracy - mean)) / valid.sum()
     assert found.expected_error == pytest.approx(expected, rel=1e-12)
     assert 0.05 < expected < 0.3  # the scenes are over-confident, else nothing is tested
+
+
+@pytest.mark.parametrize("bins", [7, 15])
+def test_the_expected_error_equals_mapies(bins):
+    random = np.random.default_rng(bins)
+    logits = random.normal(0, 2, (3, 40, 50, 5))
+    truth = np.argmax(logits / 2 + random.gumbel(size=logits.shape), -1)  # half as sure as the logits say
+    truth[random.random(truth.shape) < 0.2] = 255
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    counts = CalibrationCounts(5, bins=bins)
+    for labels, image in zip(truth, probabilities, strict=True):
+        counts.add(labels, image.argmax(-1), image.max(-1))
+    scored = probabilities[truth != 255]
+    right = (scored.argmax(-1) == truth[truth != 255]).astype(int)
+    expected = expected_calibration_error(right, scored, num_bins=bins, split_strategy="uniform")
+    assert counts.calibration().expected_error == pytest.approx(expected, rel=1e-9)
+    assert 0.05 < expected < 0.3  # else nothing is tested
 
 
 def test_nothing_valid_is_nan_not_zero():

@@ -1,6 +1,7 @@
 """The model card: what it says is what the run's files say, and a README.md of the user's stays."""
 
 import html
+import re
 
 import numpy as np
 import pytest
@@ -62,6 +63,20 @@ def test_the_text_says_what_was_done_and_what_it_is_not_good_for(splits):
     assert "IoU below 0.2: car, sky" in text
     last, _ = card(splits, keep="last")
     assert "the last step" in last and "too good" not in last
+
+
+def test_the_scores_of_groups_have_a_table_of_their_own(splits):
+    _, scores = card(splits)
+    assert "By drive" not in card(splits)[0]
+    groups = {
+        "a_b": {"images": 3, "mean_iou": 0.25, "pixel_accuracy": 0.5, "sensitivity": 0.75, "specificity": 1, "f1": 0.4},
+        "c": {"images": 2, "mean_iou": np.nan, "pixel_accuracy": 0, "sensitivity": 0, "specificity": 0, "f1": 0},
+    }
+    scores = Scores(**{**vars(scores), "group_by": "drive", "groups": groups})
+    text = run_card(STORED, *splits, scores, COSTS)
+    shown = MarkdownIt("commonmark").enable("table").render(text.split("By drive, ")[1].split("## Data")[0])
+    cells = re.findall("<td>(.*)</td>", shown)
+    assert cells == ["a_b", "3", *["0.2500", "0.5000", "0.7500", "1.0000", "0.4000"], "c", "2", "-", *["0.0000"] * 4]
 
 
 def test_names_are_shown_as_they_are(splits):

@@ -94,6 +94,20 @@ def test_a_plain_keras_model_is_trained_scored_and_exported(records, tmp_path):
     assert Scores.from_json(tmp_path / "run" / "scores.json").images == 5
 
 
+def test_drives_that_the_names_show_are_scored_too(records, tmp_path):
+    moved = shutil.copytree(records, tmp_path / "records")
+    manifest = json.loads((moved / "dataset.json").read_text())
+    manifest["drive"] = r"(?:train|val)_([01]|.).*"  # val_0 to val_4: five drives
+    (moved / "dataset.json").write_text(json.dumps(manifest))
+    kseg.train(tiny.build_tiny, moved, tmp_path / "run", **{**tiny.SETTINGS, "epochs": 1})
+    scores = Scores.from_json(tmp_path / "run" / "scores.json")
+    again = kseg.evaluate(tmp_path / "run", moved, group_by="drive")
+    assert scores.group_by == "drive" and scores.groups == again.groups and list(scores.groups) == list("01234")
+    card = (tmp_path / "run" / "README.md").read_text()
+    for drive, row in again.groups.items():
+        assert f"| {drive} | 1 | {row['mean_iou']:.4f} | {row['pixel_accuracy']:.4f} | " in card
+
+
 def test_a_run_is_loaded_by_the_weights_it_kept(records, tmp_path):
     kseg.train(tiny.build_tiny, records, tmp_path / "run", keep="last", **tiny.SETTINGS)
     loaded = [np.asarray(variable.value) for variable in kseg.load_model(tmp_path / "run").variables]
