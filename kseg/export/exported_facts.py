@@ -56,10 +56,16 @@ def checked_model(model, label_set):
     facts = {
         **label_set,
         "ignore_label": 255,
-        "size": getattr(layer, "size", None),
+        "size": getattr(layer, "size", None) or _fixed_size(model),
         "kseg_version": kseg.__version__,
     }
     return model, facts
+
+
+def _fixed_size(model):
+    """Return the (height, width) that a model takes alone, None if it takes others."""
+    size = model.input_shape[1:3]
+    return None if None in size else size
 
 
 def _check_label_set(label_set, count):

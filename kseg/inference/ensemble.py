@@ -9,10 +9,10 @@ from keras import ops
 from kseg.inference import windows
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel, class_count, class_names, label_set_of, reads_of
-from kseg.inference.logits import logits_at
+from kseg.inference.logits import logits_at, scaled
 from kseg.inference.looks import ONE_LOOK, ONE_MODEL
 from kseg.inference.predictor import compiled_for
-from kseg.inference.resizing import at_label_size
+from kseg.inference.resizing import at_label_size, resized
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import preprocess_layer
 
@@ -55,7 +55,7 @@ class AveragingModel(LabelModel):
             as its models. looks: Looks.
     Raises:
         InputError: no models, models of other classes or class maps, one that gives label maps and no probabilities,
-            one of a fixed size (or an exported one) with other scales than 1, a tile that is too small for a model.
+            one of a fixed size with other scales than 1, a tile that is too small for a model.
     """
 
     gives_probabilities = True
@@ -172,7 +172,7 @@ def _looks_at(model, looks):
 def _at_scale(model, scale):
     """Return a function (images, names) -> a model's probabilities, of images that it sees larger by a factor."""
     if isinstance(model, LabelModel):
-        return model.probabilities
+        return model.probabilities if scale == 1 else _file_at_scale(model, scale)
 
     def probabilities(images, height, width):
         logits = logits_at(model, images, height, width, scale)
@@ -184,6 +184,24 @@ def _at_scale(model, scale):
         found, finite = compiled(images, *images.shape[1:3])
         check_logits(finite, names, model)
         return np.asarray(found)
+
+    return run
+
+
+def _file_at_scale(model, scale):
+    """`_at_scale` for what takes whole pixel values and gives no logits.
+
+    The logarithms of probabilities are logits, less a number that is the same for all classes of a pixel: resized back,
+    they have the softmax that the resized logits have.
+    """
+    least = np.finfo(np.float32).tiny
+
+    def run(images, names):
+        height, width = images.shape[1:3]
+        seen = resized(images.astype(np.float32), *(scaled(side, scale) for side in (height, width)), antialias=True)
+        seen = np.rint(np.asarray(seen)).clip(0, 255).astype(np.uint8)
+        logits = np.log(np.maximum(model.probabilities(seen, names), least))
+        return np.asarray(ops.softmax(resized(logits, height, width), axis=-1))
 
     return run
 
@@ -225,7 +243,13 @@ def _check(model, looks, multiple):
     if looks.scales == (1.0,):
         return
     if isinstance(model, LabelModel):
-        raise InputError(f"scales other than 1 need a run or a .keras file, but {_name_of(model)} is exported.")
+        if _works_at_one_size(model):
+            height, width = model.label_set["size"]
+            raise InputError(
+                f"scales other than 1 need a file that keeps the size of images, but {_name_of(model)} resizes all to "
+                f"{width}x{height}. Give the run, or train one with crop_height and crop_width."
+            )
+        return
     if None not in model.input_shape[1:3]:
         height, width = model.input_shape[1:3]
         size = f"{width}x{height}"

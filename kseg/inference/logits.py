@@ -30,9 +30,9 @@ def logits_at(model, images, height, width, scale=1.0, resize=resized):
         layer = preprocess_layer(model)
         multiple = layer.multiple if layer else 1
         if layer and layer.size:
-            images = resize(images, *(_scaled(side, scale) for side in layer.size), antialias=True)
+            images = resize(images, *(scaled(side, scale) for side in layer.size), antialias=True)
         elif scale != 1:
-            images = resize(images, *(_scaled(side, scale) for side in ops.shape(images)[1:3]), antialias=True)
+            images = resize(images, *(scaled(side, scale) for side in ops.shape(images)[1:3]), antialias=True)
         image_height, image_width = ops.shape(images)[1:3]
         # Not -n % multiple, whose sign converters to other formats change.
         below, right = ((multiple - side % multiple) % multiple for side in (image_height, image_width))
@@ -42,7 +42,7 @@ def logits_at(model, images, height, width, scale=1.0, resize=resized):
     return resize(logits, height, width)
 
 
-def _scaled(side, scale):
+def scaled(side, scale):
     """Return a side in pixels times a factor, whole and at least 1; the side may be a tensor."""
     if isinstance(side, int):
         return max(1, round(side * scale))

@@ -100,6 +100,22 @@ def test_scales_are_the_mean_of_predictions_at_each(network):
     np.testing.assert_allclose(half, softmax(logits)[0], atol=1e-4)
 
 
+def test_an_export_is_shown_other_scales_too(network, tmp_path):
+    """It gets whole pixel values; its logits, of which it gives the softmax, are resized back."""
+    names = {"name": "x", "classes": list("abc"), "palette": [[0, 0, 0]] * 3}
+    path = kseg.export_saved_model(network, tmp_path / "model", label_set=names)
+    image = np.asarray(Image.fromarray(photo(8, 12)).resize((130, 97), Image.Resampling.BICUBIC))
+    found = AveragingModel([kseg.load_model(path)], Looks(scales=(1, 0.5))).probabilities(image[None], ["it"])[0]
+    small = keras.ops.image.resize(image[None].astype("float32"), (48, 65), antialias=True)  # 48.5 to even
+    half, whole = logits_at(network, np.rint(np.asarray(small)), 97, 130), logits_at(network, image[None], 97, 130)
+    np.testing.assert_allclose(found, (softmax(half) + softmax(whole))[0] / 2, atol=1e-4)
+    of_keras = kseg.predict(network, image, scales=(1, 0.5))
+    assert (kseg.predict(path, image, scales=(1, 0.5)) == of_keras).mean() > 0.99
+    with pytest.raises(ValueError, match="resizes all to 64x32"):
+        sized = kseg.export_saved_model(small_network((32, 64)), tmp_path / "sized", label_set=names)
+        kseg.predict(sized, image, scales=(0.5,))
+
+
 @pytest.mark.parametrize("size", [(96, 128), (97, 131), (64, 64), (40, 300), (200, 63)])
 def test_windows_agree_with_the_whole_image_where_they_see_enough(network, size):
     image = photo(*size)
@@ -156,6 +172,8 @@ def test_models_that_cannot_look_so(network):
         AveragingModel([small_network(multiple=40)], Looks(tile=64))
     with pytest.raises(ValueError, match="scales other than 1 need a model of free size, but .* of 32x32"):
         AveragingModel([small_network(size=(32, 32))], Looks(scales=(1, 2)))
+    with pytest.raises(ValueError, match=r"scales other than 1 need a file .* \(a file\) resizes all to 64x32"):
+        AveragingModel([Exported()], Looks(scales=(1, 2)))
     assert AveragingModel([small_network(size=(32, 32))], Looks(flip=True)).num_classes == 3
 
 
