@@ -17,6 +17,7 @@ from test_exports import smooth
 
 import kseg
 from kseg import layers
+from kseg.data.synthetic.scene import draw_street
 from kseg.export import serving, web_folder
 from kseg.export.export_model import export_model
 from kseg.export.proof import ExportError
@@ -81,7 +82,8 @@ def choose_photograph(browser, path):
 
 
 def test_labels_and_confidences_are_kerass_and_nothing_leaves_the_page(opened, model, tmp_path):
-    for i, image in enumerate(smooth(4, size=(75, 101))):
+    scenes = [draw_street((1, 0, i), 75 + i, 101 + 2 * i)[0] for i in range(16)] + list(smooth(4, size=(75, 101)))
+    for i, image in enumerate(scenes):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
         choose_photograph(opened, tmp_path / f"{i}.png")
         found = opened.execute_script("const f = ksegPage.found[0]; return [[...f.labels], [...f.confidence]]")
