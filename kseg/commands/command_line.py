@@ -235,12 +235,18 @@ def check_models(*models):
 
 
 def check_scored(args, *models):
-    """As `check_models`; refuse records without the split or the label set that is asked for, too."""
+    """As `check_models`; refuse records without the split, the label set or the groups that are asked for, too."""
+    from kseg.data.groups import check_group_by, groups_of
     from kseg.data.pipeline.examples import Examples
 
     check_models(*models)
+    grouping = "group_by" in args and args.group_by
+    if grouping:
+        check_group_by(args.group_by)
     if "label_space" not in args or not args.label_space:  # else reading what the folder holds takes long
-        Examples(args.data_dir, args.split, label_set=args.label_set)
+        scored = Examples(args.data_dir, args.split, label_set=args.label_set)
+        if grouping:
+            groups_of(scored.split.names, args.group_by, scored.manifest.drive)
 
 
 def require(flag_values, *names):

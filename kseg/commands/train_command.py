@@ -9,6 +9,7 @@ interrupted.
 """
 
 import importlib.util
+import json
 import os
 import shlex
 
@@ -95,7 +96,12 @@ def settings_and_options(args):
 
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
     options = command_line.parse_json(args, "model_options")
-    options |= {name: args[name].value for name in ("base_filters", "encoder", "encoder_weights") if args[name].value}
+    for name in ("base_filters", "encoder", "encoder_weights"):
+        value = args[name].value
+        if value and options.setdefault(name, value) != value:
+            raise flags.Error(
+                f"--{name} is {value}, but --model_options says {json.dumps(options[name])}. Give one of them."
+            )
     return settings, options
 
 

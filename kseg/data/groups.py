@@ -65,6 +65,17 @@ class Groups(NamedTuple):
         return text
 
 
+def check_group_by(by) -> None:
+    """Raise InputError unless `by` says a rule of `groups_of`, whatever the names are."""
+    if not isinstance(by, str) or not by:
+        raise InputError(f"group_by must be drive, block:{BLOCK} or a regular expression, got {by!r}.")
+    if by.startswith("block:"):
+        if not _BLOCKS.fullmatch(by):
+            raise InputError(f"group_by block:N needs a whole number of frames, at least 1, got {by!r}.")
+    elif by != "drive":
+        _pattern(by)
+
+
 def groups_of(names, by: str, rule: str) -> Groups:
     """Group images by their names.
 
@@ -76,8 +87,7 @@ def groups_of(names, by: str, rule: str) -> Groups:
     Raises:
         InputError: `by` is none of these; a name that does not match; a dataset without a rule.
     """
-    if not isinstance(by, str) or not by:
-        raise InputError(f"group_by must be drive, block:{BLOCK} or a regular expression, got {by!r}.")
+    check_group_by(by)
     if by != "drive" and not by.startswith("block:"):
         return Groups(by, tuple(_matched(_pattern(by).search, names, f"group_by {by}")))
     if not rule:
@@ -86,8 +96,6 @@ def groups_of(names, by: str, rule: str) -> Groups:
             "regular expression whose first group is the drive."
         )
     size = _BLOCKS.fullmatch(by)
-    if by != "drive" and not size:
-        raise InputError(f"group_by block:N needs a whole number of frames, at least 1, got {by!r}.")
     drives = _matched(_pattern(rule).fullmatch, names, f"group_by {by}, whose rule for a drive is {rule},")
     of = _blocks(names, drives, int(size[1])) if size else drives
     return Groups(by, tuple(of), tuple(sorted(set(drives))))
@@ -125,7 +133,9 @@ def _pattern(text: str) -> re.Pattern:
         must = f"group_by must be drive, block:{BLOCK} or a regular expression"
         raise InputError(f"{must}, got {text!r}: {error}.") from None
     if not pattern.groups:
-        raise InputError(f"A regular expression that groups images needs a group in brackets, got {text!r}.")
+        raise InputError(
+            f"group_by is drive, block:{BLOCK} or a regular expression with a group in brackets, got {text!r}."
+        )
     return pattern
 
 

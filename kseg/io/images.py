@@ -11,7 +11,9 @@ rotate them either. `kseg prepare` stores upright pixels.
 """
 
 import contextlib
+import functools
 import io
+import logging
 import re
 import struct
 import warnings
@@ -44,6 +46,8 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO 23008-12, annex B
 _IMAGE_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA", "RGBX", "CMYK", "YCbCr")  # Pillow converts them to RGB
+_LOG = logging.getLogger("kseg")
+_CAMERA_BITS = 12  # of many cameras whose files have 16
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA")
 _LOSSLESS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)  # TIFF's compressions: none, CCITT, LZW, deflate, ...
@@ -65,7 +69,7 @@ _TURNS = {
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # chunks that may hold an orientation
 MAX_PIXELS = 2**26  # 8192x8192: a few kilobytes can claim any size, and decoding takes what they claim
 MAX_TILED_PIXELS = 2**27  # 16384x8192: of an image that a model looks at through windows
-_COLOURS = 'colour-coded labels need "labels": "color" in classes.json'
+_COLOURS = 'colour-coded labels need "labels": "color" in classes.json, and dataset "folder"'
 
 
 def _header(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
@@ -203,13 +207,24 @@ def upright_rgb(image: Image.Image, what: str) -> np.ndarray:
 def _rgb(image: Image.Image, turned: Image.Image, what: str) -> np.ndarray:
     """Return uint8 RGB (H, W, 3) of an upright image; image: as it was opened."""
     if image.mode in _GREY_16 and _tiff(image, _TIFF_PHOTOMETRIC, 1) == 1:
-        grey = (np.asarray(turned) >> 8).astype(np.uint8)
+        grey = np.asarray(turned)
+        if 0 < grey.max() < 1 << _CAMERA_BITS:
+            _warn_of_black_images()
+        grey = (grey >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode not in _IMAGE_MODES:
         raise InputError(f"{what}: pixel mode {image.mode} is not supported; convert it to 8-bit RGB")
     if turned.mode != "RGB":  # Pillow would copy it
         turned = turned.convert("RGB")
     return np.asarray(turned)
+
+
+@functools.cache  # once, for a folder of such images would fill the screen
+def _warn_of_black_images():
+    _LOG.warning(
+        "16-bit grey images with no value above 4,095 of 65,535 are nearly black to a model. If their camera gives 12 "
+        "bits or fewer, scale the values to 16 bits first."
+    )
 
 
 def _tiff(image: Image.Image, tag: int, default):

@@ -10,8 +10,7 @@ from typing import Any
 import keras
 
 from kseg.io.errors import InputError, check_whole, is_whole, plain
-from kseg.models.backbones import ENCODERS
-from kseg.settings import MODEL_FILES, check_model_name, check_model_options, current_options
+from kseg.settings import MODEL_FILES, check_encoder_name, check_model_name, check_model_options, current_options
 
 MODELS: dict[str, Callable[..., keras.Model]] = {
     name: getattr(importlib.import_module(f"kseg.models.{file}"), name) for name, file in MODEL_FILES.items()
@@ -66,11 +65,8 @@ def _check_option(option, value, default):
         if value is not default:
             check_whole(option, value, 1)
     elif option == "encoder":
-        if not isinstance(value, (str, keras.Model)) and value is not default:
-            raise InputError(
-                f"{option} must be one of {', '.join(ENCODERS)}, 'hub:PRESET' or a keras.Model with pyramid_outputs, "
-                f"got {value!r}."
-            )
+        if not isinstance(value, keras.Model) and value is not default:
+            check_encoder_name(value)
     elif option in ("rates", "multi_grid"):
         whole = isinstance(value, (tuple, list)) and value and all(is_whole(one) and one >= 1 for one in value)
         if not whole and value is not default:

@@ -45,6 +45,17 @@ _NOTED = (*_LENGTH, "validate_every_epochs")
 _UNTIL = re.compile(r"# until step (\d+): (.*)")
 
 
+def _what_differs(name, stored, wanted):
+    """Yield (part of a setting, "" if it has none, its stored value, the wanted one) of a setting that differs."""
+    if name != "model_options":
+        yield "", stored, wanted
+        return
+    old, new = json.loads(stored or "{}"), json.loads(wanted or "{}")
+    for option in sorted({*old, *new}):
+        if old.get(option) != new.get(option):
+            yield f", {option}", old.get(option), new.get(option)
+
+
 def describe(model, data_dir, model_options, strategy, settings, records, backend=""):
     """Return a run's settings as {flag: text}, None and empty ones left out.
 
@@ -237,7 +248,11 @@ class RunFolder:
                 f"KERAS_BACKEND={stored['backend']} to continue. {way_out}"
             )
         shown = {name: _SHOWN_AS.get(name, f"--{name}") for name in different}
-        rows = [f"  {shown[name]}: stored {stored.get(name)!r}, now {wanted.get(name)!r}" for name in different]
+        rows = [
+            f"  {shown[name]}{part}: stored {old!r}, now {new!r}"
+            for name in different
+            for part, old, new in _what_differs(name, stored.get(name), wanted.get(name))
+        ]
         if now < before:
             rows.append(f"A run can be extended but not shortened: it has {before} steps, got {now}.")
         return "\n".join([f"{self.workdir} holds a run with other settings:", *rows, way_out])

@@ -11,18 +11,24 @@ from kseg.settings.loss_grammar import (
     parse_loss,
 )
 from kseg.settings.model_names import (
+    ENCODER_NAMES,
+    HUB,
     MODEL_FILES,
+    check_encoder_name,
+    check_encoder_options,
     check_model_name,
     check_model_options,
-    check_weights_source,
+    is_hub,
     options_in_source,
 )
 from kseg.settings.training_settings import GROUPS, Augmentation, Resize, Settings, make_settings, without_effect
 
 __all__ = [
     "CLASS_WEIGHTS",
+    "ENCODER_NAMES",
     "FOCAL_GAMMA",
     "GROUPS",
+    "HUB",
     "LOSSES",
     "MODEL_FILES",
     "TOP_K_SHARE",
@@ -30,11 +36,13 @@ __all__ = [
     "Loss",
     "Resize",
     "Settings",
+    "check_encoder_name",
+    "check_encoder_options",
     "check_model_name",
     "check_model_options",
-    "check_weights_source",
     "current_options",
     "flag_line",
+    "is_hub",
     "make_settings",
     "options_in_source",
     "parse_class_weights",

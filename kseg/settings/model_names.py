@@ -1,10 +1,13 @@
 """The models by name, for what must know them without importing Keras. `kseg.models.MODELS` has the builders."""
 
 import ast
+import difflib
 import os
 import pathlib
+import zipfile
 
 from kseg.io.errors import InputError, MissingFileError
+from kseg.io.files import reading
 
 # The file of kseg/models in which each builder is. Builder and model have one name.
 MODEL_FILES = {
@@ -25,6 +28,22 @@ MODEL_FILES = {
     "fpn": "fpn",
     "segformer": "segformer",
 }
+ENCODER_NAMES = (
+    "vgg16",
+    "resnet50",
+    "resnet101",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "efficientnet_v2_b0",
+    "convnext_tiny",
+)  # `kseg.models.backbones.ENCODERS` has what makes them
+HUB = "hub:"  # before the name of a preset of KerasHub
+_WIDTH = 64  # base_filters of the published weights
+_HDF5, _HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # where such a file may say what it is
+_PICKLE = b"\x80"  # how PyTorch's files began before they were zip archives
 _NO_OPTION = "name"  # a keyword of every builder: the model's own name
 
 
@@ -46,10 +65,63 @@ def check_model_name(name, models):
         raise InputError(f"Unknown model {name!r}. Choose one of {', '.join(sorted(models))}.")
 
 
-def check_weights_source(source):
-    """Raise MissingFileError if the weights of an encoder are to come from a file that is not there."""
-    if isinstance(source, str) and source not in ("", "imagenet", "preset") and not os.path.exists(source):
-        raise MissingFileError(f"No encoder weights at {source}. Give 'imagenet', 'preset', or a file of weights.")
+def is_hub(encoder):
+    """Whether an encoder is a preset of KerasHub."""
+    return isinstance(encoder, str) and encoder.startswith(HUB)
+
+
+def check_encoder_name(encoder):
+    """Raise InputError unless a text, or what stands in its place, names an encoder."""
+    if encoder in ENCODER_NAMES or (is_hub(encoder) and encoder != HUB):
+        return
+    near = difflib.get_close_matches(str(encoder).lower(), ENCODER_NAMES, 1)
+    raise InputError(
+        f"encoder must be one of {', '.join(ENCODER_NAMES)}, hub:PRESET or, in Python, a keras.Model with "
+        f"pyramid_outputs, got {encoder!r}.{f' Did you mean {near[0]}?' if near else ''}"
+    )
+
+
+def check_encoder_options(options):
+    """Raise InputError for an encoder, or weights for it, that cannot be, as far as it shows without Keras.
+
+    Args: `options`: of a model; those of another type than they must have are not judged.
+    """
+    encoder = options.get("encoder")
+    source = options.get("encoder_weights")
+    if isinstance(encoder, str):
+        check_encoder_name(encoder)
+    if not isinstance(source, (str, os.PathLike)) or not source:
+        return
+    if is_hub(encoder) != (source == "preset"):
+        raise InputError(
+            f"encoder_weights 'preset' and an encoder hub:PRESET go together, got {os.fspath(source)!r} for encoder "
+            f"{encoder or 'of the model itself'}."
+        )
+    width = options.get("base_filters", _WIDTH)
+    if source == "imagenet" and width != _WIDTH:
+        raise InputError(
+            f"The published weights are those of base_filters {_WIDTH}, got {width}. Leave out base_filters, or the "
+            "weights."
+        )
+    if source not in ("imagenet", "preset"):
+        _check_weights_file(os.path.expanduser(source))
+
+
+def _check_weights_file(path):
+    if not os.path.exists(path):
+        raise MissingFileError(f"No encoder weights at {path}. Give 'imagenet', or a file of weights.")
+    if os.path.isdir(path):
+        raise InputError(f"The encoder weights must be a file, but {path} is a folder.")
+    with reading(path), open(path, "rb") as file:
+        head = file.read(_HDF5_PLACES[-1] + len(_HDF5))
+    if not head:
+        raise InputError(f"The file of encoder weights {path} is empty.")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "model.weights.h5" in archive.namelist():
+                raise InputError(f"{path} is a whole model, not an encoder's weights. Start from it with init_from.")
+    elif not head.startswith(_PICKLE) and not any(head[place:].startswith(_HDF5) for place in _HDF5_PLACES):
+        raise InputError(f"The encoder weights {path} must be Keras' HDF5 or a PyTorch state dict, but are neither.")
 
 
 def check_model_options(name, options, known):

@@ -19,9 +19,9 @@ from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder, describe
 from kseg.settings import (
     MODEL_FILES,
+    check_encoder_options,
     check_model_name,
     check_model_options,
-    check_weights_source,
     current_options,
     make_settings,
     options_in_source,
@@ -110,7 +110,7 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     if settings.init_from and folder.never_saved:  # else a checkpoint has the weights
         described_model(settings.init_from)
     if isinstance(options, dict) and folder.never_saved:
-        check_weights_source(options.get("encoder_weights"))
+        check_encoder_options(options)
     stored = folder.stored_or_none()
     if not isinstance(data_dir, (str, os.PathLike)) or not os.path.exists(os.path.join(data_dir, MANIFEST)):
         return

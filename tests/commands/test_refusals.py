@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -65,6 +66,10 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     train = ("train", "--model=unet", data, "--dataset=folder")
     new = f"--workdir={tmp_path}/new"
     old = f"--workdir={run}"
+    encoder = (*train, new, "--epochs=1", "--encoder=vgg16")
+    (tmp_path / "empty.h5").touch()
+    with zipfile.ZipFile(tmp_path / "whole.keras", "w") as archive:
+        archive.writestr("model.weights.h5", b"")
     cases = [
         (("evaluate", "--model=no/run", data), "No model at no/run"),
         (("evaluate", f"--model={run}", data), f"{run} holds neither saved_model.pb nor best.keras"),
@@ -111,6 +116,31 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, new, "--epochs=1", "--label_set=nosuch"), "has no label set 'nosuch'"),
         ((*train, new, "--epochs=1", "--batch_size=500"), "A batch of 500 needs at least as many training images"),
         ((*train, new, "--epochs=1", "--encoder=vgg16", "--encoder_weights=no.h5"), "No encoder weights at no.h5"),
+        ((*train, new, "--epochs=1", "--encoder=mobilenetv2"), "got 'mobilenetv2'. Did you mean mobilenet_v2?"),
+        ((*train, new, "--epochs=1", "--encoder=hub:"), "hub:PRESET or, in Python, a keras.Model"),
+        (
+            (*encoder, "--encoder_weights=preset"),
+            "'preset' and an encoder hub:PRESET go together, got 'preset'",
+        ),
+        ((*encoder, f"--encoder_weights={root}"), f"must be a file, but {root} is a folder"),
+        (
+            (*encoder, f"--encoder_weights={root}/LICENSE"),
+            "must be Keras' HDF5 or a PyTorch state dict, but",
+        ),
+        ((*encoder, f"--encoder_weights={tmp_path}/empty.h5"), "empty.h5 is empty"),
+        ((*encoder, f"--encoder_weights={tmp_path}/whole.keras"), "is a whole model, not an encoder's weights. Start"),
+        ((*encoder, "--encoder_weights=imagenet", "--base_filters=4"), "those of --base_filters 64, got 4"),
+        (
+            (*encoder, '--model_options={"encoder": "resnet50"}'),
+            '--model_options says "resnet50"',
+        ),
+        (("evaluate", f"--model={root}/LICENSE", data, "--group_by=block:0"), "needs a whole number of frames"),
+        (("evaluate", f"--model={root}/LICENSE", data, "--group_by=drives"), "with a group in brackets, got 'drives'"),
+        (("evaluate", f"--model={root}/LICENSE", data, "--group_by=(nope)"), "must match every name, but does not"),
+        (
+            ("compare", f"{root}/README.md", f"{root}/LICENSE", data, output, "--group_by=("),
+            "a regular expression, got",
+        ),
         ((*train, f"--workdir={root}/LICENSE", "--epochs=1"), "--workdir must be a folder, but"),
         ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),

@@ -52,7 +52,7 @@ def test_a_regular_expression_groups_by_its_first_group():
         (r"^a_(\d)", CAMVID, r"must match every name, but does not match 'b_x'"),
         (r"a_(\d)|b", CAMVID, "does not match 'b_x'"),  # it matches without its group
         ("(", CAMVID, r"drive, block:25 or a regular expression, got '\(': "),
-        ("drives", CAMVID, "needs a group in brackets, got 'drives'"),
+        ("drives", CAMVID, "with a group in brackets, got 'drives'"),
         ("block:0", CAMVID, "whole number of frames, at least 1, got 'block:0'"),
         ("block:2.5", CAMVID, "whole number of frames"),
         ("", CAMVID, "must be drive, block:25 or a regular expression, got ''"),

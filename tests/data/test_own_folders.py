@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 from scenes import CLASSES, H, W, decoded, image, label, make_camvid, make_folder, save
 
-from kseg.data.datasets import image_folders
+from kseg.data.datasets import camvid, image_folders
 from kseg.data.datasets.listing import same_in_two_splits
 from kseg.data.records import manifest as records
 from kseg.data.records.prepare import prepare_dataset
@@ -301,6 +301,13 @@ def test_no_split_says_what_is_there_and_what_may_be(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no train/images .*it holds photos/.*val: val, valid, validation"):
         image_folders.read(tmp_path)
+    some = make_camvid(tmp_path / "some", val=0)
+    with pytest.raises(
+        FileNotFoundError, match=r"no val/images .*it holds train/. Training needs a validation split: "
+    ):
+        camvid.read(some)
+    with pytest.raises(FileNotFoundError, match=f"no train/images .* Give the folder above it, {some}. These"):
+        camvid.read(some / "train")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES[1:])

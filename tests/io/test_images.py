@@ -150,6 +150,17 @@ def test_colour_coded_labels_of_other_colours_than_shown_are_refused(name):
         images.decode_colours(PHOTOGRAPHS[name], name)
 
 
+def test_images_of_a_12_bit_camera_are_named_nearly_black_once(caplog):
+    images._warn_of_black_images.cache_clear()
+    ramp = np.linspace(0, 65535, W * H).reshape(H, W).astype(np.uint16)
+    for values in (ramp, ramp * 0, np.full_like(ramp, 4096)):
+        images.decode_image(saved(values, "PNG"), "fine.png")
+    assert not caplog.records
+    for _ in range(2):
+        images.decode_image(saved(ramp // 16, "PNG"), "dark.png")
+    assert [record.getMessage()[:40] for record in caplog.records] == ["16-bit grey images with no value above 4"]
+
+
 def test_formats_without_a_road_are_refused_by_name():
     refused = {
         "gif": (saved(PALETTE, "GIF"), "not a PNG, JPEG, WebP, TIFF or BMP file"),

@@ -13,6 +13,7 @@ import tensorflow as tf
 from encoding import SHORT, build, by_layer, close, names_of, randomize, with_scores
 
 import kseg
+from kseg import settings
 from kseg.layers import BatchNormalization
 from kseg.models import common
 from kseg.models.backbones import ENCODERS, efficientnet_lite, encode, layerwise, resnet
@@ -89,6 +90,10 @@ def _application(name):
             return keras.applications.mobilenet_v2.preprocess_input(images.astype("float32"))
 
     return (lambda images: maps(prepare(images))), by_layer(network)
+
+
+def test_the_names_that_refusals_know_without_keras_are_those_of_the_encoders():
+    assert tuple(ENCODERS) == settings.ENCODER_NAMES
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
@@ -192,7 +197,7 @@ def test_depthwise_kernels_begin_by_their_own_fan_in():
 
 
 def test_what_cannot_be_is_refused_in_a_line():
-    with pytest.raises(kseg.InputError, match="encoder must be one of vgg16, .*convnext_tiny, hub:PRESET or .*'vgg19'"):
+    with pytest.raises(kseg.InputError, match="must be one of vgg16, .*convnext_tiny, hub:PRESET or.* got 'vgg19'"):
         encode("vgg19", (32, 32, 3))
     with pytest.raises(kseg.InputError, match="encoder must be one of .* got 3"):
         encode(3, (32, 32, 3))

@@ -201,9 +201,14 @@ def _by_image(split: str, images: dict[str, str], labels: dict[str, str], show):
 def _no_split(root: str, split: str) -> str:
     there = ", ".join(e.name + "/" for e in _subfolders(root)[:8]) or "no folder"
     known = "; ".join(f"{name}: {', '.join(names)}" for name, names in (_SPLITS | _KINDS).items())
+    what_to_do = ""
+    if os.path.basename(root).lower() in _SPLIT_OF:
+        what_to_do = f" Give the folder above it, {os.path.dirname(root)}."
+    elif split == "val":
+        what_to_do = " Training needs a validation split: move some of the images, and their labels, to val."
     return (
-        f"{root} has no {split}/images (or images/{split}, or {split}annot beside {split}), it holds {there}. These "
-        f"folder names work, in any case: {known}."
+        f"{root} has no {split}/images (or images/{split}, or {split}annot beside {split}), it holds {there}."
+        f"{what_to_do} These folder names work, in any case: {known}."
     )
 
 

@@ -202,7 +202,7 @@ def _differences(before: dict, now: dict) -> list[str]:
         changes.append("the classes differ")
     splits = sorted(set(before["files"]) | set(now["files"]))
     changed = [s for s in splits if before["files"].get(s) != now["files"].get(s)]
-    return changes + [f"the source files of split {split} differ" for split in changed]
+    return changes + [f"the source files of split {split} differ in name, size or date" for split in changed]
 
 
 def _plan(listed: Source, output: str, options: dict, origin: dict) -> list[writer.ShardTask]:

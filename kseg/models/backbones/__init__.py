@@ -12,6 +12,7 @@ from kseg.io.errors import InputError
 from kseg.models import common
 from kseg.models.backbones import efficientnet_lite, keras_hub_backbone, layerwise, resnet, vgg
 from kseg.models.pretrained import weights
+from kseg.settings import check_encoder_name, is_hub
 
 OUTPUT_STRIDES = (8, 16, 32)
 _KERAS_TF = ((127.5,) * 3, (127.5,) * 3)  # keras.applications' mode "tf": -1 to 1
@@ -115,12 +116,9 @@ def encode(encoder, input_shape, *, output_stride=32, base_filters=64, initializ
         be dilated or that cannot take images of this size.
     """
     common.choose("output_stride", output_stride, OUTPUT_STRIDES)
-    named = isinstance(encoder, str) and encoder in ENCODERS
-    if not named and not _is_hub(encoder) and not isinstance(encoder, keras.Model):
-        raise InputError(
-            f"encoder must be one of {', '.join(ENCODERS)}, hub:PRESET or a keras.Model with pyramid_outputs, got "
-            f"{encoder!r}."
-        )
+    if not isinstance(encoder, keras.Model):
+        check_encoder_name(encoder)
+    named = isinstance(encoder, str) and not is_hub(encoder)
     label = encoder.name if isinstance(encoder, keras.Model) else encoder
     if base_filters != 64 and (not named or ENCODERS[encoder].network):
         raise InputError(f"Encoder {label} has its own widths, got base_filters {base_filters}. Leave it out.")
@@ -142,10 +140,6 @@ def encode(encoder, input_shape, *, output_stride=32, base_filters=64, initializ
     else:
         maps = resnet.resnet_maps(x, encoder, base_filters, output_stride=output_stride, initializer=initializer)
     return image, maps
-
-
-def _is_hub(encoder):
-    return isinstance(encoder, str) and encoder.startswith(keras_hub_backbone.HUB)
 
 
 def _encode_network(encoder, input_shape, output_stride, label):
@@ -178,7 +172,7 @@ def load_encoder(model, encoder, source):
     """
     if isinstance(encoder, keras.Model):
         raise InputError(f"Encoder {encoder.name} came with its weights: load others into it before, got {source}.")
-    if _is_hub(encoder):
+    if is_hub(encoder):
         return keras_hub_backbone.load_preset(model, encoder, source)
     common.choose("encoder", encoder, ENCODERS)
     if ENCODERS[encoder].network:

@@ -1,5 +1,7 @@
 """Backbones of KerasHub, and any other network with a pyramid of maps, as an encoder."""
 
+import textwrap
+
 import keras
 import numpy as np
 
@@ -7,8 +9,7 @@ from kseg.io.errors import InputError
 from kseg.layers.pyramid import Pyramid
 from kseg.models.backbones.layerwise import SIZE, STRIDES
 from kseg.models.pretrained.weights import PREFIX
-
-HUB = "hub:"  # before the name of a preset
+from kseg.settings import HUB
 
 
 def _keras_hub():
@@ -26,7 +27,9 @@ def _from_preset(encoder, what, **options):
     try:
         return kinds[what].from_preset(encoder.removeprefix(HUB), **options)
     except Exception as error:  # KerasHub, kagglehub and huggingface_hub raise their own where the network fails
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".") or type(error).__name__
+        if "Max retries exceeded" in reason:
+            reason = "it cannot be downloaded, because the network does not answer"
         raise InputError(
             f"KerasHub gives no {what} for encoder {encoder}: {reason}. Give the name of a preset, with a network or "
             "after one run with it, or hub:FOLDER for a preset saved by save_to_preset."

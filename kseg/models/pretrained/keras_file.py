@@ -44,7 +44,7 @@ def read_arrays(path):
 
             file.visititems(visit)
     except OSError as error:
-        raise InputError(f"Cannot read {path} as HDF5: {error}. Is the download complete?") from error
+        raise InputError(f"Cannot read {path} as HDF5: {error}. It is no HDF5 file, or incomplete.") from error
     return arrays, titles
 
 
