@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from kseg.data.groups import FEW
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath, checked_path, reading, write_json
+from kseg.io.text import count_text
 from kseg.metrics.confusion import confusion_matrix
 from kseg.score_table import GROUP_SCORES, SCORE_NAMES, SCORES, ClassCounts
 
@@ -206,7 +208,10 @@ class Scores:
         for title, row in self.groups.items():
             values = "".join(f"{row[name]:16.4f}".replace("nan", "  -") for name in GROUP_SCORES)
             lines.append(f"{title:<{width}}{row['images']:>8}{values}")
-        return [*lines, "Means of a group are over the classes in its own labels or predictions."]
+        lines.append("Means of a group are over the classes in its own labels or predictions.")
+        if len(self.groups) < FEW:
+            lines.append(f"{count_text(len(self.groups), 'group')}: too few to say how others would score.")
+        return lines
 
     def to_json(self, path: StrPath) -> None:
         """Writes one object with the attributes' names as keys, nan as null; completely or not at all."""

@@ -184,3 +184,45 @@ def test_the_table_of_pretraining():
             assert [float(value) for value in cell.split(", ")] == pytest.approx(expected, abs=0.0006), (name, split)
         expected = [next(row["value"] for row in drive["models"] if row["model"] == model) for drive in drives]
         assert [float(value) for value in of_drives] == pytest.approx(expected, abs=0.0006), name
+
+
+def test_the_tables_of_the_baselines():
+    text = (ROOT / "docs/reference/results.md").read_text(encoding="utf-8")
+    text = text.partition("\n## Fair baselines from scratch\n")[2].partition("\n## ")[0]
+    searched, trained = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    suffixes = {
+        "the first": "",
+        "no class weights": "_unweighted",
+        "0.5 of the Dice loss added": "_dice",
+        "0.5 of the Lovász-Softmax loss added": "_lovasz",
+        "moving average of the weights (0.99)": "_ema",
+        "random scale of 0.5 to 2": "_wide_scales",
+    }
+    rows = list(csv.DictReader((STUDIES / "baselines_search" / "results.csv").read_text(encoding="utf-8").splitlines()))
+    found = {row["model"]: float(row["mean_iou"]) for row in rows}
+    assert len(found) == 2 * len(suffixes)
+    best = {}
+    for recipe, *cells in cells_of(searched):
+        for model, cell in zip(("r2unet", "segnet_aspp"), cells, strict=True):
+            assert float(cell.strip("*")) == pytest.approx(found[model + suffixes[recipe]], abs=0.0006), recipe
+            if cell.startswith("**"):
+                best[model] = model + suffixes[recipe]
+    assert best == {m: max((n for n in found if n.startswith(m)), key=found.get) for m in ("r2unet", "segnet_aspp")}
+    scored = compared(STUDIES / "baselines")
+    splits = {split: scored.runs["camvid", split] for split in ("val", "test")}
+    (of_drives,) = [section["per_group"] for section in scored.table["sections"] if section["split"] == "test"]
+    drives = {row["group"]: {one["model"]: one["value"] for one in row["models"]} for row in of_drives}
+    images = {row["model"]: f"{row['images_seen']:,}" for row in scored.table["costs"]}
+    shown = {first: cells for first, *cells in cells_of(trained)}
+    assert {NAMES[name] for name in shown} == set(images)
+    for name, (seen, *values) in shown.items():
+        model = NAMES[name]
+        assert seen == images[model]
+        expected = [mean_iou(next(iter(splits[s][model].values())).counts.sum(axis=0)) for s in ("val", "test")]
+        expected += [drives[drive][model] for drive in ("0001TP", "Seq05VD")]
+        assert [float(value.strip("*")) for value in values] == pytest.approx(expected, abs=0.0006), name
+
+
+def cells_of(table):
+    """The cells of the rows of a table's Markdown, below its head."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]

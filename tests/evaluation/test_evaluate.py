@@ -176,7 +176,7 @@ def test_groups_are_scored_as_their_images_alone(records, tmp_path, call_script)
     model.save(tmp_path / "model.keras")
     flags = (f"--model={tmp_path}/model.keras", f"--data_dir={records}", f"--output={tmp_path}/own.json")
     code, out, error = call_script("evaluate", *flags, "--group_by=block:2", f"--report_dir={tmp_path}/report")
-    assert code == 0 and "by block:2 (3)" in out and "groups.csv" in out, error
+    assert code == 0 and "by block:2 (3)" in out and "3 groups: too few to say" in out and "groups.csv" in out, error
     assert Scores.from_json(tmp_path / "own.json").groups == scores.groups
     head, *rows = csv.reader(io.StringIO((tmp_path / "report" / "groups.csv").read_text()))
     assert head[:4] == ["group", "images", "mean_iou", "pixel_accuracy"] and [row[0] for row in rows] == list(parts)
