@@ -11,6 +11,7 @@ from kseg.settings.loss_grammar import (
     parse_loss,
 )
 from kseg.settings.model_names import (
+    COMPUTED,
     ENCODER_NAMES,
     HUB,
     MODEL_FILES,
@@ -25,6 +26,7 @@ from kseg.settings.training_settings import GROUPS, Augmentation, Resize, Settin
 
 __all__ = [
     "CLASS_WEIGHTS",
+    "COMPUTED",
     "ENCODER_NAMES",
     "FOCAL_GAMMA",
     "GROUPS",

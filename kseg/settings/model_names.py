@@ -2,11 +2,12 @@
 
 import ast
 import difflib
+import numbers
 import os
 import pathlib
 import zipfile
 
-from kseg.io.errors import InputError, MissingFileError
+from kseg.io.errors import InputError, MissingFileError, check_whole, is_whole
 from kseg.io.files import reading
 
 # The file of kseg/models in which each builder is. Builder and model have one name.
@@ -44,19 +45,30 @@ HUB = "hub:"  # before the name of a preset of KerasHub
 _WIDTH = 64  # base_filters of the published weights
 _HDF5, _HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # where such a file may say what it is
 _PICKLE = b"\x80"  # how PyTorch's files began before they were zip archives
+COMPUTED = object()  # a default that the source computes
+_LEAST = {"seed": 0, "steps": 0}  # of options that are whole numbers; the others begin at 1
 _NO_OPTION = "name"  # a keyword of every builder: the model's own name
 
 
 def options_in_source(name):
-    """Return the names of the options that the builder of a model takes, as its source says.
+    """Return the options that the builder of a model takes, as its source says: {name: default}, in its order.
 
     Args: `name`: a key of `MODEL_FILES`.
+    Returns: dict; a default that is no literal is `COMPUTED`.
     """
     path = pathlib.Path(__file__).resolve().parents[1] / "models" / f"{MODEL_FILES[name]}.py"
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return [keyword.arg for keyword in node.args.kwonlyargs if keyword.arg != _NO_OPTION]
+            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            return {keyword.arg: _literal(default) for keyword, default in pairs if keyword.arg != _NO_OPTION}
     raise LookupError(f"{path} has no builder {name}.")
+
+
+def _literal(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return COMPUTED
 
 
 def check_model_name(name, models):
@@ -125,7 +137,32 @@ def _check_weights_file(path):
 
 
 def check_model_options(name, options, known):
-    """Raise InputError for an option that is not one of those known of a model."""
+    """Raise InputError for an option that a model does not have, or whose value is not of the type of its default.
+
+    Args: `options`: {name: value}. `known`: {name: default} of the model's options.
+    """
     unknown = [option for option in options if option not in known]
     if unknown:
         raise InputError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
+    for option, value in options.items():
+        _check_option(option, value, known[option])
+
+
+def _check_option(option, value, default):
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise InputError(f"{option} must be True or False, got {value!r}.")
+    elif isinstance(default, int):
+        check_whole(option, value, _LEAST.get(option, 1))
+    elif isinstance(default, float):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+            raise InputError(f"{option} must be at least 0 and below 1, got {value!r}.")
+    elif option in ("depth", "decoder_filters", "aspp_filters"):
+        if value is not default:
+            check_whole(option, value, 1)
+    elif option in ("rates", "multi_grid"):
+        whole = isinstance(value, (tuple, list)) and value and all(is_whole(one) and one >= 1 for one in value)
+        if not whole and value != default:
+            raise InputError(f"{option} must be a list of whole numbers of at least 1, got {value!r}.")
+    elif option == "encoder_weights" and not isinstance(value, (str, os.PathLike)) and value is not default:
+        raise InputError(f"{option} must be 'imagenet', the path of a file or None, got {value!r}.")

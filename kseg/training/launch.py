@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kseg.data.augmentation.plan import check_batch
 from kseg.data.records.manifest import MANIFEST, load_manifest
 from kseg.inference.model_paths import described_model
-from kseg.io.errors import InputError, is_whole
+from kseg.io.errors import InputError, is_whole, plain
 from kseg.io.files import StrPath, checked_path
 from kseg.io.progress import announce_keras
 from kseg.io.runtime import choose_kernels
@@ -100,7 +100,7 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     if isinstance(model, str) and "kseg.models" not in sys.modules:  # else MODELS may hold more, and is asked later
         check_model_name(model, MODEL_FILES)
         if isinstance(model_options, dict) and all(isinstance(key, str) for key in model_options):
-            check_model_options(model, current_options(model, model_options), options_in_source(model))
+            check_model_options(model, plain(current_options(model, model_options)), options_in_source(model))
     chosen_loggers(settings.logger)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
     folder.check_is_folder()

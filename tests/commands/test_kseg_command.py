@@ -11,7 +11,7 @@ from absl import flags
 from kseg.commands import command_line, configs_command, main, train_command
 from kseg.io.errors import InputError
 from kseg.models import MODELS, options_of
-from kseg.settings import GROUPS, MODEL_FILES, Settings, options_in_source
+from kseg.settings import COMPUTED, GROUPS, MODEL_FILES, Settings, options_in_source
 from kseg.settings import configs as config_files
 
 WITHOUT_SCRIPT = {"configs", "benchmark"}  # scripts/benchmark.py is another: it measures kseg against its peers
@@ -102,7 +102,11 @@ def test_help_has_groups_with_names(call_script):
 
 def test_options_are_read_from_the_source_of_each_builder():
     for name in MODELS:
-        assert options_in_source(name) == options_of(name) != []
+        of_source, of_builder = options_in_source(name), options_of(name)
+        assert list(of_source) == list(of_builder) != []
+        computed = {option for option, default in of_source.items() if default is COMPUTED}
+        assert computed <= {"initializer", "decoder_initializer", "depth"}
+        assert all(of_source[option] == of_builder[option] for option in of_builder.keys() - computed)
 
 
 def test_a_config_is_found_by_name_and_a_file_of_that_path_wins(clone):

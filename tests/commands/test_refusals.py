@@ -117,6 +117,8 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, new, "--epochs=1", "--batch_size=500"), "A batch of 500 needs at least as many training images"),
         ((*train, new, "--epochs=1", "--encoder=vgg16", "--encoder_weights=no.h5"), "No encoder weights at no.h5"),
         ((*train, new, "--epochs=1", "--encoder=mobilenetv2"), "got 'mobilenetv2'. Did you mean mobilenet_v2?"),
+        ((*train, new, "--epochs=1", "--base_filters=-1"), "base_filters"),
+        ((*train, new, "--epochs=1", '--model_options={"depth": 2.5}'), "depth must be a whole number"),
         ((*train, new, "--epochs=1", "--encoder=hub:"), "hub:PRESET or, in Python, a keras.Model"),
         (
             (*encoder, "--encoder_weights=preset"),
@@ -144,7 +146,10 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, f"--workdir={root}/LICENSE", "--epochs=1"), "--workdir must be a folder, but"),
         ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
-        (("study", "nosuch"), "There is no nosuch. Give a STUDY.toml, or a study of kseg's: baselines_search, camvid"),
+        (
+            ("study", "nosuch"),
+            "There is no nosuch. Give a STUDY.toml, or a study of kseg's: baselines, baselines_search, camvid",
+        ),
         ((*train, old, "--epochs=2"), "A run can be extended but not shortened: it has 3 steps, got 2."),
     ]
     found, frameworks = answers(COMMANDS, json.dumps([arguments for arguments, _ in cases]))
