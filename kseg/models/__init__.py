@@ -44,11 +44,11 @@ def build_model(
         raise InputError(f"Height and width must both be given or both be None, got {input_shape}.")
     check_whole("num_classes", num_classes, 2)
     for option, value in options.items():
-        _check_option(option, value, known[option])
+        _check_keras_option(option, value, known[option])
     return MODELS[name](tuple(input_shape), num_classes, **options)
 
 
-def _check_option(option, value, default):
+def _check_keras_option(option, value, default):
     """Raise InputError unless an encoder, or an initializer, is one."""
     if value is default:
         return
