@@ -6,6 +6,7 @@ import os
 import sys
 
 from kseg.io.errors import InputError
+from kseg.io.text import error_text
 
 
 def converter_of(package, extra):
@@ -26,8 +27,7 @@ def converting(kind):
         with quiet():
             yield
     except Exception as error:
-        why = " ".join(str(error).split())[:400] or type(error).__name__
-        raise InputError(f"The model cannot be written as {kind}: {why}") from error
+        raise InputError(f"The model cannot be written as {kind}: {error_text(error)}.") from error
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import re
 
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path
+from kseg.io.text import error_text
 
 PREFIX = "hf://"
 _PLACE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -45,8 +46,7 @@ def local_path(path):
     try:
         return pathlib.Path(huggingface_hub.snapshot_download(name, revision=revision, ignore_patterns=list(_UNUSED)))
     except Exception as error:  # its own kinds, those of its HTTP library, and OSError
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(
-            f"The Hub does not give {path}: {reason}. Check the name and the network; a private model needs "
+            f"The Hub does not give {path}: {error_text(error)}. Check the name and the network; a private model needs "
             "`hf auth login` first."
         ) from error

@@ -28,6 +28,17 @@ def first_names(names, most) -> str:
     return shown
 
 
+def error_text(error: BaseException, most: int = 400) -> str:
+    """Return what a library's error says as one line, cut after so many characters, or its kind if it says nothing.
+
+    The line has no full stop at its end, so that it fits into a sentence.
+    """
+    line = " ".join(str(error).split()).rstrip(". ")
+    if len(line) > most:
+        line = f"{line[:most]} [...]"
+    return line or type(error).__name__
+
+
 def listed(names) -> str:
     """Return "a", "a and b", "a, b and c"."""
     *most, last = map(str, names)

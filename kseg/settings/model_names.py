@@ -42,7 +42,7 @@ ENCODER_NAMES = (
     "convnext_tiny",
 )  # `kseg.models.backbones.ENCODERS` has what makes them
 HUB = "hub:"  # before the name of a preset of KerasHub
-_WIDTH = 64  # base_filters of the published weights
+WIDTH = 64  # base_filters of every builder where nothing else is said, and of the published weights
 _HDF5, _HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # where such a file may say what it is
 _PICKLE = b"\x80"  # how PyTorch's files began before they were zip archives
 COMPUTED = object()  # a default that the source computes
@@ -109,10 +109,10 @@ def check_encoder_options(options):
             f"encoder_weights 'preset' and an encoder hub:PRESET go together, got {os.fspath(source)!r} for encoder "
             f"{encoder or 'of the model itself'}."
         )
-    width = options.get("base_filters", _WIDTH)
-    if source == "imagenet" and width != _WIDTH:
+    width = options.get("base_filters", WIDTH)
+    if source == "imagenet" and width != WIDTH:
         raise InputError(
-            f"The published weights are those of base_filters {_WIDTH}, got {width}. Leave out base_filters, or the "
+            f"The published weights are those of base_filters {WIDTH}, got {width}. Leave out base_filters, or the "
             "weights."
         )
     if source not in ("imagenet", "preset"):

@@ -19,6 +19,7 @@ from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder, describe
 from kseg.settings import (
     MODEL_FILES,
+    WIDTH,
     check_encoder_options,
     check_model_name,
     check_model_options,
@@ -30,8 +31,6 @@ from kseg.training.logs import chosen_loggers
 
 if TYPE_CHECKING:
     import keras
-
-_WIDTH = 64  # base filters of every builder, where nothing else is said
 
 
 def train(
@@ -142,5 +141,5 @@ def choose_for_run(model, workdir, model_options, onednn):
 
 def choose_kernels_for(model, model_options, onednn, stored=None):
     """Choose the kernels of a model; stored: as in `kseg.io.runtime.choose_kernels`."""
-    width = model_options.get("base_filters", _WIDTH) if isinstance(model_options, dict) else _WIDTH
+    width = model_options.get("base_filters", WIDTH) if isinstance(model_options, dict) else WIDTH
     choose_kernels(onednn, stored, width if isinstance(model, str) and is_whole(width) else None)

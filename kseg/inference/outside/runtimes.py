@@ -13,6 +13,7 @@ import numpy as np
 
 from kseg.inference.outside.file_kinds import ONNX, SAVED_MODEL, TFLITE
 from kseg.io.errors import InputError
+from kseg.io.text import error_text
 
 _ONNX_TYPES = {"float": "float32", "float16": "float16", "double": "float64"}
 
@@ -58,8 +59,7 @@ def runtime_errors(text):
     except InputError:
         raise
     except Exception as error:
-        why = " ".join(str(error).split())[:400] or type(error).__name__
-        raise InputError(f"{text}: {why}") from error
+        raise InputError(f"{text}: {error_text(error)}.") from error
 
 
 def _package(name, extra, file):

@@ -1,11 +1,10 @@
 """Backbones of KerasHub, and any other network with a pyramid of maps, as an encoder."""
 
-import textwrap
-
 import keras
 import numpy as np
 
 from kseg.io.errors import InputError
+from kseg.io.text import error_text
 from kseg.layers.pyramid import Pyramid
 from kseg.models.backbones.layerwise import SIZE, STRIDES
 from kseg.models.pretrained.weights import PREFIX
@@ -27,7 +26,7 @@ def _from_preset(encoder, what, **options):
     try:
         return kinds[what].from_preset(encoder.removeprefix(HUB), **options)
     except Exception as error:  # KerasHub, kagglehub and huggingface_hub raise their own where the network fails
-        reason = textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".") or type(error).__name__
+        reason = error_text(error)
         if "Max retries exceeded" in reason:
             reason = "it cannot be downloaded, because the network does not answer"
         raise InputError(
@@ -77,8 +76,7 @@ def fitting(network, input_shape, encoder):
 
 
 def _unfit(encoder, shape, error):
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return InputError(f"Encoder {encoder} cannot take images of {tuple(shape)}: {reason}")
+    return InputError(f"Encoder {encoder} cannot take images of {tuple(shape)}: {error_text(error)}.")
 
 
 def pyramid(network, x, *, output_stride, encoder):
