@@ -2,8 +2,8 @@
 
 import keras
 
-from kseg.io.errors import InputError
-from kseg.layers.preprocessing import Preprocess, check_divides
+from kseg.io.errors import InputError, check_divides
+from kseg.layers.preprocessing import Preprocess
 from kseg.layers.upsampling import UpSampling2D
 from kseg.models.pretrained import weights
 

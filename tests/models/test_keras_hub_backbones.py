@@ -109,6 +109,8 @@ def test_one_that_is_built_for_a_size_is_built_anew_for_another():
         encode(backbone, (64, 96, 3))
     with pytest.raises(kseg.InputError, match=r"cannot take images of \(None, None, 3\): "):
         encode(backbone, (None, None, 3))
+    with pytest.raises(kseg.InputError, match="Mix Transformers take no other"):
+        encode(backbone, (64, 96, 3))
 
 
 def test_a_preset_folder_is_an_encoder(tmp_path):
@@ -118,6 +120,9 @@ def test_a_preset_folder_is_an_encoder(tmp_path):
     converter = hub.layers.ResNetImageConverter(image_size=(64, 64), scale=[0.02, 0.01, 0.04], offset=[-1.0, -2.0, 0.5])
     converter.save_to_preset(tmp_path / "preset")
     name = f"hub:{tmp_path / 'preset'}"
+    backbone.save_to_preset(tmp_path / "alone")
+    with pytest.raises(kseg.InputError, match="no converter .* both a backbone and its image converter were saved"):
+        encode(f"hub:{tmp_path / 'alone'}", (64, 64, 3))
     model = with_scores((64, 64, 3), 3, encoder=name)
     # x * scale + offset = (x - mean) / deviation
     preprocess = model.get_layer("preprocess")
@@ -174,13 +179,51 @@ def test_ones_own_network_is_an_encoder(tmp_path):
         close(ours, theirs, 1e-6)
 
 
+@pytest.mark.parametrize(("first", "second"), [("a", "b"), ("b", "a"), ("P10", "P2"), ("P2", "P10")])
+def test_of_several_maps_of_a_stride_the_last_given_counts(first, second):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 4, strides=4)(image)
+    y = keras.layers.Conv2D(6, 1)(x)
+    network = keras.Model(image, keras.layers.Conv2D(5, 8, strides=8)(y), name="own")
+    for maps in ({first: x, second: y, "last": network.output}, [x, y, network.output]):
+        network.pyramid_outputs = maps
+        assert [value.shape[-1] for value in encode(network, (32, 32, 3))[1].values()] == [6, 5]
+
+
+def test_maps_that_are_none_are_refused():
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(4, 32, strides=32)(image)
+    network = keras.Model(image, x, name="own")
+    for wrong, got in (
+        (keras.layers.GlobalAveragePooling2D()(x), r"must be its maps \(B, H, W, C\), got shape \(None, 4\) as 'P6'"),
+        (np.zeros((1, 2, 2, 4)), "must be its maps .* got ndarray as 'P6'"),
+        (_own().pyramid_outputs["P2"], "must be maps of its own: "),
+        (keras.layers.Permute((3, 1, 2))(x), "must have one stride, got 16 down and 32 across"),
+    ):
+        network.pyramid_outputs = {"P5": x, "P6": wrong}
+        with pytest.raises(kseg.InputError, match=got):
+            encode(network, (64, 64, 3))
+
+    class Never(keras.Model):
+        pass
+
+    never_called = Never(name="never")
+    never_called.pyramid_outputs = [x]
+    with pytest.raises(kseg.InputError, match="must be a functional network of one input"):
+        encode(never_called, (64, 64, 3))
+
+
 def test_networks_that_do_not_fit_are_refused():
-    with pytest.raises(kseg.InputError, match="Encoder own has maps of strides 4, 16 and cannot be dilated, got .* 32"):
+    with pytest.raises(
+        kseg.InputError, match="own has maps of strides 4, 16 and cannot be dilated, but .* 32 is asked"
+    ):
         encode(_own(), (32, 32, 3))
     with pytest.raises(kseg.InputError, match="Encoder own takes images of 64x64 alone, got input_shape"):
         encode(_own(64), (32, 32, 3), output_stride=16)
     plain = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 2, strides=2)], name="plain")
-    with pytest.raises(kseg.InputError, match="Encoder plain must be a network of one input with pyramid_outputs"):
+    with pytest.raises(
+        kseg.InputError, match="Encoder plain must be a functional network of one input, with pyramid_outputs"
+    ):
         encode(plain, (32, 32, 3))
     with pytest.raises(kseg.InputError, match="Encoder own came with its weights"):
         load_encoder(plain, _own(), "imagenet")

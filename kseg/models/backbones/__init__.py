@@ -105,13 +105,16 @@ def encode(encoder, input_shape, *, output_stride=32, base_filters=64, initializ
     """An encoder on an image that it normalises itself, and its maps.
 
     Args: `encoder`: a name of ENCODERS, "hub:PRESET" (a preset of KerasHub, or a folder of one; architecture only), or
-        a keras.Model with `pyramid_outputs`, whose layers and weights the model shares unless it must be built anew for
-        this size. `input_shape`: (H, W, 3), multiples of `output_stride` or None. `output_stride`: of the deepest map:
-        8, 16 or 32. Below 32 later strides become dilation: with the same weights, every second value is that of the
-        strided network (Chen et al. 2017, arXiv 1706.05587, section 3.1). `base_filters`: of VGG16 and the ResNets, 64
-        in the papers; other encoders have their own widths. `initializer`: of the kernels of what ENCODERS names.
+        a keras.Model with `pyramid_outputs` ({name: map}), whose layers and weights the model shares unless it must be
+        built anew for this size. Names do not count: a map's stride is the image's height by its own, and of several
+        with one stride the last given is taken. Such a network gets images normalised by ImageNet's mean and
+        deviation; set `mean` and `scale` of the layer `preprocess` where it expects others. `input_shape`: (H, W, 3),
+        multiples of `output_stride` or None. `output_stride`: of the deepest map: 8, 16 or 32. Below 32 later strides
+        become dilation: with the same weights, every second value is that of the strided network (Chen et al. 2017,
+        arXiv 1706.05587, section 3.1). `base_filters`: of VGG16 and the ResNets, 64 in the papers; other encoders have
+        their own widths. `initializer`: of the kernels of what ENCODERS names.
     Returns: (image, maps): the keras.Input, and {stride: the deepest map of that stride}, strides of 2, 4, 8, 16 and 32
-        up to `output_stride`; 2 or 4 may be missing.
+        up to `output_stride`; 2 or 4 may be missing, and of a keras.Model any but the last.
     Raises: ValueError for another encoder, output stride or width, sizes that do not divide, or an encoder that cannot
         be dilated or that cannot take images of this size.
     """

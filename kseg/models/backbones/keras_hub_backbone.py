@@ -31,7 +31,8 @@ def _from_preset(encoder, what, **options):
             reason = "it cannot be downloaded, because the network does not answer"
         raise InputError(
             f"KerasHub gives no {what} for encoder {encoder}: {reason}. Give the name of a preset, with a network or "
-            "after one run with it, or hub:FOLDER for a preset saved by save_to_preset."
+            "after one run with it, or hub:FOLDER, into which both a backbone and its image converter were saved by "
+            "save_to_preset."
         ) from error
 
 
@@ -57,8 +58,18 @@ def fitting(network, input_shape, encoder):
     Args: `network`: keras.Model with `pyramid_outputs`. `input_shape`: (H, W, 3). `encoder`: its name for messages.
     Returns: keras.Model. Raises: ValueError for a network without pyramid, or one that cannot take this size.
     """
-    if not getattr(network, "pyramid_outputs", None) or not isinstance(network.input, keras.KerasTensor):
-        raise InputError(f"Encoder {encoder} must be a network of one input with pyramid_outputs, {{name: map}}.")
+    given = getattr(network, "input", None)  # a subclass that was never called has none
+    if not getattr(network, "pyramid_outputs", None) or not isinstance(given, keras.KerasTensor):
+        raise InputError(
+            f"Encoder {encoder} must be a functional network of one input, with pyramid_outputs {{name: map}}."
+        )
+    named = network.pyramid_outputs
+    for name, value in named.items() if isinstance(named, dict) else enumerate(named):
+        if not isinstance(value, keras.KerasTensor) or len(value.shape) != 4:
+            what = f"shape {tuple(value.shape)}" if isinstance(value, keras.KerasTensor) else type(value).__name__
+            raise InputError(
+                f"pyramid_outputs of encoder {encoder} must be its maps (B, H, W, C), got {what} as {name!r}."
+            )
     own = tuple(network.input.shape[1:])
     if len(own) != 3 or own[2] not in (3, None):
         raise InputError(f"Encoder {encoder} must take RGB images (B, H, W, 3), but takes {(None, *own)}.")
@@ -76,18 +87,32 @@ def fitting(network, input_shape, encoder):
 
 
 def _unfit(encoder, shape, error):
-    return InputError(f"Encoder {encoder} cannot take images of {tuple(shape)}: {error_text(error)}.")
+    height, width = shape[:2]
+    advice = (
+        "" if height and height == width else " Try a fixed, square size: KerasHub's Mix Transformers take no other."
+    )
+    return InputError(f"Encoder {encoder} cannot take images of {tuple(shape)}: {error_text(error)}.{advice}")
 
 
 def pyramid(network, x, *, output_stride, encoder):
-    """The maps of a network of `fitting`: {stride: the deepest map of it}.
+    """The maps of a network of `fitting`: {stride: the last of `pyramid_outputs` that has it}.
+
+    The order is that in which they were given, in which KerasHub's backbones go deeper: stage10 after stage9.
 
     Args: `x`: (B, H, W, 3), normalised. `output_stride`: that of the network's deepest map up to stride 32.
         `encoder`: its name for messages.
     Raises: ValueError for another output stride, since such a network is not dilated, and for images it cannot take.
     """
+    flat = keras.tree.flatten(network.pyramid_outputs)  # sorted by name, as `Pyramid` gives them
+    given = network.pyramid_outputs.values() if isinstance(network.pyramid_outputs, dict) else flat
+    places = [next(place for place, tensor in enumerate(flat) if tensor is one) for one in given]
     if type(network).__module__.startswith("keras."):  # a config of its own would not know the pyramid
-        network = keras.Model(network.input, keras.tree.flatten(network.pyramid_outputs), name=network.name)
+        try:
+            network = keras.Model(network.input, flat, name=network.name)
+        except ValueError as error:
+            raise InputError(
+                f"pyramid_outputs of encoder {encoder} must be maps of its own: {error_text(error)}."
+            ) from error
     layer = Pyramid(network, name=f"{PREFIX}pyramid")
     sizes = [size or SIZE for size in layer.features.input_shape[1:3]]
     try:
@@ -96,14 +121,20 @@ def pyramid(network, x, *, output_stride, encoder):
     except Exception as error:  # of layers that are not ours: KerasHub's MiT fails on an image that is not square
         raise _unfit(encoder, x.shape[1:], error) from error
     maps = {}
-    for shape, tensor in zip(shapes, outputs, strict=True):
-        stride = round(sizes[0] / shape[1])
+    for place in places:
+        stride, across = (round(size / side) for size, side in zip(sizes, shapes[place][1:3], strict=True))
+        if stride != across and {stride, across} & set(STRIDES):
+            raise InputError(
+                f"A map of encoder {encoder} must have one stride, got {stride} down and {across} across, for a map of "
+                f"shape {shapes[place]}. Channels come last."
+            )
         if stride in STRIDES:
-            maps[stride] = tensor
+            maps[stride] = outputs[place]
     if not maps or max(maps) != output_stride:
         raise InputError(
             f"Encoder {encoder} has maps of strides {', '.join(map(str, sorted(maps))) or 'none of 2 to 32'} and "
-            f"cannot be dilated, got output stride {output_stride}. Give that of its deepest map, or another encoder."
+            f"cannot be dilated, but output stride {output_stride} is asked of it. deeplabv3 and deeplabv3plus take "
+            "an encoder that ends at stride 16 or 8 (output_stride says which), all other decoders one that ends at 32."
         )
     return dict(sorted(maps.items()))
 

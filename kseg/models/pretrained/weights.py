@@ -167,7 +167,9 @@ def _load(model, table, layers, path, *, label, bgr):
     if initial:
         message += f"; not in the file and left at their initial values: {', '.join(initial)}"
     level = logging.WARNING if initial else logging.INFO
-    logging.getLogger("kseg").log(level, message, len(used), total, path, ", ".join(unused) or "none")
+    # PyTorch counts the batches of each norm: numbers that no network needs, and which would hide the others.
+    named = [name for name in unused if not name.endswith("num_batches_tracked")]
+    logging.getLogger("kseg").log(level, message, len(used), total, path, ", ".join(named) or "none")
     return {"used": used, "unused": unused, "initial": initial}
 
 
