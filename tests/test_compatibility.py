@@ -118,7 +118,7 @@ def test_a_run_of_deeplabv3_goes_on_whatever_its_option_is_called(files, tmp_pat
         capsys.readouterr()
         kseg.train("deeplabv3", files / "records", run, model_options=options, epochs=1, **settings)
         assert "is finished, nothing to train" in capsys.readouterr().out
-    with pytest.raises(kseg.InputError, match="  model_options, encoder: stored 'vgg16', now 'resnet50'"):
+    with pytest.raises(kseg.InputError, match="  encoder \\(of model_options\\): stored 'vgg16', now 'resnet50'"):
         other = {**OLD_OPTIONS, "backbone": "resnet50"}
         kseg.train("deeplabv3", files / "records", run, model_options=other, epochs=2, **settings)
     _, history = kseg.train("deeplabv3", files / "records", run, model_options=OLD_OPTIONS, epochs=2, **settings)

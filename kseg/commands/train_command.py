@@ -20,6 +20,7 @@ from kseg.data.datasets import DATASETS
 from kseg.io.errors import NotFiniteError
 from kseg.settings import (
     MODEL_FILES,
+    OPTION_FLAGS,
     Settings,
     check_model_name,
     check_model_options,
@@ -96,7 +97,7 @@ def settings_and_options(args):
 
     settings = make_settings(**{field: args[field].value for field in Settings.__dataclass_fields__})
     options = command_line.parse_json(args, "model_options")
-    for name in ("base_filters", "encoder", "encoder_weights"):
+    for name in OPTION_FLAGS:
         value = args[name].value
         if value and options.setdefault(name, value) != value:
             raise flags.Error(

@@ -1,6 +1,8 @@
 """A model as other programs take it. A format is one entry of EXPORTERS, from which --format and its help follow."""
 
 import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -13,7 +15,8 @@ class Exporter(NamedTuple):
     smaller types of number it can hold. default: which of them it holds if nobody says. Of a folder: own: pattern of
     the paths in it, beside its texts; last: the file in it without which it is not complete. server: which server takes
     the folder that --layout=server makes of it (`kseg.export.layouts`), "" for none. converters: the packages that
-    make it of a Keras model.
+    make it of a Keras model. needs: {package: extra} of what it does not work without: those, and the runtime that
+    proves it.
     """
 
     module: str
@@ -26,6 +29,7 @@ class Exporter(NamedTuple):
     last: str = ""
     server: str = ""
     converters: tuple = ("tensorflow",)
+    needs: Mapping[str, str] = MappingProxyType({})
 
     @property
     def functions(self):
@@ -33,6 +37,7 @@ class Exporter(NamedTuple):
         return importlib.import_module(self.module)
 
 
+_ONNX = dict.fromkeys(("tf2onnx", "onnx", "onnxruntime"), "onnx")
 EXPORTERS = {
     "savedmodel": Exporter(
         "kseg.export.savedmodel",
@@ -51,6 +56,7 @@ EXPORTERS = {
         ("float16", "int8"),
         server="Triton Inference Server",
         converters=("tensorflow", "tf2onnx", "onnx"),
+        needs=_ONNX,
     ),
     "litert": Exporter(
         "kseg.export.litert_file",
@@ -58,6 +64,7 @@ EXPORTERS = {
         ".tflite",
         "a file for LiteRT (TensorFlow Lite) on phones and small devices",
         ("float16", "int8"),
+        needs={"ai_edge_litert": "litert"},
     ),
     "web": Exporter(
         "kseg.export.web_folder",
@@ -69,6 +76,7 @@ EXPORTERS = {
         own=r"index\.html|(model|runtime)\.js",
         last="index.html",
         converters=("tensorflow", "tf2onnx", "onnx"),
+        needs={**_ONNX, "selenium": "web"},
     ),
 }
 

@@ -1,5 +1,6 @@
 """What an export is asked for: its format, numbers and place. Nothing here imports Keras."""
 
+import importlib.util
 import os
 import pathlib
 
@@ -53,7 +54,14 @@ def _chosen(format, quantize, calibration_data, layout):
             "quantize='int8' and calibration_data go together: int8 is fitted to the values that real images give. "
             "Give the record folder that the model was trained on, or a folder of photographs."
         )
+    _check_installed(exporter)
     return exporter
+
+
+def _check_installed(exporter):
+    for package, extra in exporter.needs.items():
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"This export needs the package {package}. Install it with pip install 'kseg[{extra}]'.")
 
 
 def _check_place(path, exporter, format, layout):

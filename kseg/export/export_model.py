@@ -179,7 +179,8 @@ def _put(made, path, exporter, layout):
     if made.is_dir():
         last = last_of(exporter, path.name) if layout == "server" else exporter.last
         with replacing_content(path, own_paths(exporter), CLASSES, last) as folder:
-            shutil.copytree(made, folder, dirs_exist_ok=True)
+            with writing(path):
+                shutil.copytree(made, folder, dirs_exist_ok=True)
             if is_users(path / CARD_FILE):
                 shutil.copyfile(path / CARD_FILE, folder / CARD_FILE)
         return

@@ -4,7 +4,7 @@ import pathlib
 import tempfile
 import zipfile
 
-from kseg.export.converters import converter_of, converting
+from kseg.export.converters import converting
 from kseg.export.savedmodel import save
 from kseg.export.serving import Serving
 
@@ -20,7 +20,6 @@ def write(model, path, quantize=None, calibration=None):
     """
     import tensorflow as tf
 
-    converter_of("ai_edge_litert", "litert")  # for the proof
     with tempfile.TemporaryDirectory(prefix="kseg-export-") as folder:
         save({"serving_default": Serving(model).function()}, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])

@@ -21,7 +21,6 @@ def write(model, path, quantize=None, calibration=None):
     """
     tf2onnx = converter_of("tf2onnx", "onnx")
     onnx = converter_of("onnx", "onnx")
-    converter_of("onnxruntime", "onnx")  # for the proof
     serving = Serving(model)
     function = serving.function()
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)

@@ -12,7 +12,6 @@ import numpy as np
 
 from kseg.data.synthetic.scene import draw_street
 from kseg.export import onnx_file
-from kseg.export.converters import converter_of
 from kseg.inference.outside.carried_files import CLASSES, REPORT
 from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError
@@ -34,7 +33,6 @@ def write(model, path, quantize=None, calibration=None):
     Args:
         model: keras.Model that gives logits. path: of the folder. quantize, calibration: of `onnx_file.write`.
     """
-    converter_of("selenium", "web")  # for the proof
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kseg-export-") as folder:

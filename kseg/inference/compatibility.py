@@ -9,8 +9,8 @@ import numpy as np
 from kseg.inference.finite import first_not_finite
 from kseg.inference.label_model import class_count, label_set_of
 from kseg.inference.loading import check_shapes
-from kseg.io.errors import InputError, warn_user
-from kseg.layers.preprocessing import check_divides, preprocess_layer
+from kseg.io.errors import InputError, check_divides, warn_user
+from kseg.layers.preprocessing import preprocess_layer
 
 MAX_CLASSES = 255  # ids that a label map of 8 bits tells from void
 

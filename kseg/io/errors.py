@@ -54,6 +54,12 @@ class MissingFileError(FileNotFoundError, InputError):
         return as_written(super().__str__())
 
 
+def error_in(where, error: InputError) -> InputError:
+    """Return an error that also says where: of a missing file, or an InputError."""
+    kind = MissingFileError if isinstance(error, MissingFileError) else InputError
+    return kind(f"{where}: {error}")
+
+
 class FileAccessError(OSError, InputError):  # OSError first: it is what makes errno and text of the arguments
     """A file that could not be read or written: a full disk, a missing permission."""
 
@@ -74,6 +80,17 @@ class LostProcessError(ConnectionError, ChildProcessError, InputError):
 
     def __str__(self):
         return as_written(super().__str__())
+
+
+def check_divides(height, width, multiple):
+    """Raise ValueError if a model cannot take images of this size; None is an unknown size."""
+    if not (height or 0) % multiple and not (width or 0) % multiple:
+        return
+    fit = "x".join(str(max(round(size / multiple), 1) * multiple) if size else "?" for size in (height, width))
+    raise InputError(
+        f"Height and width must be multiples of {multiple}, got {height or '?'}x{width or '?'}. Choose a size "
+        f"that fits, such as {fit}."
+    )
 
 
 def check_whole(name, value, least):

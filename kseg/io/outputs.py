@@ -28,7 +28,7 @@ def refuse_inputs(outputs, inputs):
     read = {}
     holding = {}
     written = {}
-    check_folder = functools.cache(_check_folder)
+    check_folder = functools.cache(check_writable)
     for path in inputs:
         if not is_url(path):
             read |= dict.fromkeys(_identities(path), path)
@@ -67,10 +67,15 @@ def _above(path, folders) -> tuple:
     return tuple(key for parent in parents if parent != os.fspath(path) for key in folders(parent))
 
 
-def _check_folder(folder):
+def check_writable(folder: pathlib.Path, what="output") -> None:
+    """Raise FileAccessError unless a folder, absolute, is one that can be written, or can be made.
+
+    Args:
+        what: it is, for the advice.
+    """
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
-        what = "a file" if there.exists() else "a link to nothing"
-        raise FileAccessError(f"{there} must be a folder, but is {what}. Choose another output.")
+        found = "a file" if there.exists() else "a link to nothing"
+        raise FileAccessError(f"{there} must be a folder, but is {found}. Choose another {what}.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise FileAccessError(f"You may not write in {there}. Choose another output.")
+        raise FileAccessError(f"You may not write in {there}. Choose another {what}.")

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kseg.io.errors import InputError, check_whole
+from kseg.io.errors import InputError, check_divides, check_whole
 
 
 def preprocess_layer(model):
@@ -16,17 +16,6 @@ def preprocess_layer(model):
     own = next((layer for layer in model.layers if isinstance(layer, Preprocess)), None)
     nested = (preprocess_layer(layer) for layer in model.layers if isinstance(layer, keras.Model))
     return own or next(filter(None, nested), None)
-
-
-def check_divides(height, width, multiple):
-    """Raise ValueError if a model cannot take images of this size; None is an unknown size."""
-    if not (height or 0) % multiple and not (width or 0) % multiple:
-        return
-    fit = "x".join(str(max(round(size / multiple), 1) * multiple) if size else "?" for size in (height, width))
-    raise InputError(
-        f"Height and width must be multiples of {multiple}, got {height or '?'}x{width or '?'}. Choose a size "
-        f"that fits, such as {fit}."
-    )
 
 
 @keras.saving.register_keras_serializable("kseg")

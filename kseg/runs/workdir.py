@@ -15,7 +15,7 @@ import kseg
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath, clear_unfinished, locked, reading, replacing, write_atomic, write_json
 from kseg.runs.architecture import difference
-from kseg.settings import Settings, current_options, flag_line, read_flag_line, without_effect
+from kseg.settings import OPTION_FLAGS, Settings, current_options, flag_line, read_flag_line, without_effect
 
 FLAGS_FILE = "flags.txt"
 ARCHITECTURE_FILE = "model.json"
@@ -46,14 +46,19 @@ _UNTIL = re.compile(r"# until step (\d+): (.*)")
 
 
 def _what_differs(name, stored, wanted):
-    """Yield (part of a setting, "" if it has none, its stored value, the wanted one) of a setting that differs."""
+    """Yield (what people call it, its stored value, the wanted one) of a setting that differs; of options, each one."""
     if name != "model_options":
-        yield "", stored, wanted
+        yield _SHOWN_AS.get(name, f"--{name}"), stored, wanted
         return
     old, new = json.loads(stored or "{}"), json.loads(wanted or "{}")
     for option in sorted({*old, *new}):
         if old.get(option) != new.get(option):
-            yield f", {option}", old.get(option), new.get(option)
+            shown = f"--{option} (of --model_options)" if option in OPTION_FLAGS else f"--model_options, {option}"
+            yield shown, old.get(option), new.get(option)
+
+
+def _value_text(value):
+    return "not set" if value is None else repr(value)
 
 
 def describe(model, data_dir, model_options, strategy, settings, records, backend=""):
@@ -152,7 +157,7 @@ class RunFolder:
         """What to do about a run that is another one."""
         if self.kept_model(stored.get("keep", "best")).exists():
             weights = shlex.quote(str(self.workdir))
-            return f"Use another --workdir, and --init_from={weights} to start it from this run's weights."
+            return f"Use another --workdir. To start from this run's weights, add --init_from={weights}."
         return "Use another --workdir."
 
     def alone(self) -> contextlib.AbstractContextManager[Any]:
@@ -161,9 +166,14 @@ class RunFolder:
         return locked(self.workdir)
 
     def check_is_folder(self) -> None:
-        """Raise InputError if a file stands where the folder is to be."""
-        if self.workdir.exists() and not self.workdir.is_dir():
+        """Raise InputError if a file stands where the folder is to be, or a folder that holds something else."""
+        if not self.workdir.exists():
+            return
+        if not self.workdir.is_dir():
             raise InputError(f"workdir must be a folder, but {self.workdir} is a file.")
+        names = os.listdir(self.workdir)
+        if FLAGS_FILE not in names and any(not name.startswith(".") for name in names):
+            raise InputError(f"{self.workdir} holds files but no kseg run. Use an empty or new workdir.")
 
     def stored(self) -> dict[str, str] | None:
         """Return the stored settings as {name: text}, or None for a folder without a run.
@@ -171,10 +181,9 @@ class RunFolder:
         Raises:
             ValueError: the workdir holds files but no kseg run.
         """
+        self.check_is_folder()
         path = self.workdir / FLAGS_FILE
         if not path.exists():
-            if self.workdir.exists() and any(not name.startswith(".") for name in os.listdir(self.workdir)):
-                raise InputError(f"{self.workdir} holds files but no kseg run. Use an empty or new workdir.")
             return None
         found = self.stored_or_none()
         if not {"model", "model_options", "strategy"} <= set(found):
@@ -247,11 +256,10 @@ class RunFolder:
                 "Different backends give different bits, so it would be another run. Set "
                 f"KERAS_BACKEND={stored['backend']} to continue. {way_out}"
             )
-        shown = {name: _SHOWN_AS.get(name, f"--{name}") for name in different}
         rows = [
-            f"  {shown[name]}{part}: stored {old!r}, now {new!r}"
+            f"  {shown}: stored {_value_text(old)}, now {_value_text(new)}"
             for name in different
-            for part, old, new in _what_differs(name, stored.get(name), wanted.get(name))
+            for shown, old, new in _what_differs(name, stored.get(name), wanted.get(name))
         ]
         if now < before:
             rows.append(f"A run can be extended but not shortened: it has {before} steps, got {now}.")

@@ -15,6 +15,7 @@ from kseg.settings.model_names import (
     ENCODER_NAMES,
     HUB,
     MODEL_FILES,
+    OPTION_FLAGS,
     WIDTH,
     check_encoder_name,
     check_encoder_options,
@@ -22,6 +23,7 @@ from kseg.settings.model_names import (
     check_model_options,
     is_hub,
     options_in_source,
+    size_multiple,
 )
 from kseg.settings.training_settings import GROUPS, Augmentation, Resize, Settings, make_settings, without_effect
 
@@ -34,6 +36,7 @@ __all__ = [
     "HUB",
     "LOSSES",
     "MODEL_FILES",
+    "OPTION_FLAGS",
     "TOP_K_SHARE",
     "WIDTH",
     "Augmentation",
@@ -52,5 +55,6 @@ __all__ = [
     "parse_class_weights",
     "parse_loss",
     "read_flag_line",
+    "size_multiple",
     "without_effect",
 ]

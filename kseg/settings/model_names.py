@@ -41,6 +41,7 @@ ENCODER_NAMES = (
     "efficientnet_v2_b0",
     "convnext_tiny",
 )  # `kseg.models.backbones.ENCODERS` has what makes them
+OPTION_FLAGS = ("base_filters", "encoder", "encoder_weights")  # options of builders that train has flags for
 HUB = "hub:"  # before the name of a preset of KerasHub
 WIDTH = 64  # base_filters of every builder where nothing else is said, and of the published weights
 _HDF5, _HDF5_PLACES = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)  # where such a file may say what it is
@@ -69,6 +70,20 @@ def _literal(node):
         return ast.literal_eval(node)
     except ValueError:
         return COMPUTED
+
+
+def size_multiple(name, options):
+    """What height and width of a model's images must be multiples of, as its builder says, without building it.
+
+    Args: `name`: a key of `MODEL_FILES`. `options`: of it, which `check_model_options` has judged.
+    """
+    options = {**options_in_source(name), **options}
+    if "output_stride" in options:
+        return options["output_stride"] if options["output_stride"] in (8, 16, 32) else 1  # no other can be built
+    if options.get("encoder") or "depth" not in options:
+        return 32
+    levels = options["depth"] if is_whole(options["depth"]) else 5  # of the papers
+    return 2**levels if MODEL_FILES[name] == "segnet" else 2 ** (levels - 1)  # the U-Nets' first level pools nothing
 
 
 def check_model_name(name, models):

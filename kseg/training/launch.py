@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kseg.data.augmentation.plan import check_batch
+from kseg.data.class_weights import class_weights
 from kseg.data.records.manifest import MANIFEST, load_manifest
 from kseg.inference.model_paths import described_model
-from kseg.io.errors import InputError, is_whole, plain
+from kseg.io.errors import InputError, check_divides, is_whole, plain
 from kseg.io.files import StrPath, checked_path
+from kseg.io.outputs import check_writable
 from kseg.io.progress import announce_keras
 from kseg.io.runtime import choose_kernels
 from kseg.runs.workdir import RunFolder, describe
@@ -26,6 +28,8 @@ from kseg.settings import (
     current_options,
     make_settings,
     options_in_source,
+    parse_class_weights,
+    size_multiple,
 )
 from kseg.training.logs import chosen_loggers
 
@@ -91,19 +95,28 @@ def train(
 def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     """Refuse what needs neither Keras nor TensorFlow to be seen: they take many seconds to import.
 
-    A model or an option that does not exist, a run in the workdir with other settings, a missing file of init_from or
-    encoder_weights, a label set that the records do not have, fewer images than a batch, images of several sizes and
-    no size to train at, a logger that is not installed. Whatever is not judged here, because it has another type than
-    it must have, is judged later.
+    A model or an option that does not exist, a size that the model cannot take, a run in the workdir with other
+    settings, a workdir that holds something else or cannot be written, a missing file of init_from or encoder_weights,
+    a label set that the records do not have, class weights of another number of classes, fewer images than a batch,
+    images of several sizes and no size to train at, a logger that is not installed. Whatever is not judged here,
+    because it has another type than it must have, is judged later.
     """
+    multiple = 1
     if isinstance(model, str) and "kseg.models" not in sys.modules:  # else MODELS may hold more, and is asked later
         check_model_name(model, MODEL_FILES)
-        if isinstance(model_options, dict) and all(isinstance(key, str) for key in model_options):
-            check_model_options(model, plain(current_options(model, model_options)), options_in_source(model))
+        named = {} if model_options is None else model_options
+        if isinstance(named, dict) and all(isinstance(key, str) for key in named):
+            named = plain(current_options(model, named))
+            check_model_options(model, named, options_in_source(model))
+            multiple = size_multiple(model, named)
     chosen_loggers(settings.logger)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
     folder.check_is_folder()
+    if not folder.finished:
+        check_writable(folder.workdir.absolute(), "workdir")
     options = {} if model_options is None else model_options
+    if size := settings.crop or settings.size:
+        check_divides(*size, multiple)
     if settings.init_from and isinstance(options, dict) and options.get("encoder_weights"):
         raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")
     if settings.init_from and folder.never_saved:  # else a checkpoint has the weights
@@ -117,11 +130,14 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
         manifest = load_manifest(data_dir)
     except InputError:  # told when all that the arguments themselves say has been judged
         return
-    manifest.info.label_set(settings.label_set)
+    label_set = manifest.info.label_set(settings.label_set)
+    if isinstance(parse_class_weights(settings.class_weights), list):
+        class_weights(settings.class_weights, None, label_set.num_classes)
     if {"train", "val"} <= set(manifest.splits):  # else that is what must be said first
         check_batch(len(manifest.splits["train"]), settings.batch_size)
         if settings.size is None:
-            manifest.splits["train"].common_size()
+            size = manifest.splits["train"].common_size()
+            check_divides(*settings.crop or size, multiple)
     if stored is None or not isinstance(options, dict):
         return
     backend = stored.get("backend", "")

@@ -144,6 +144,10 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
             "a regular expression, got",
         ),
         ((*train, f"--workdir={root}/LICENSE", "--epochs=1"), "--workdir must be a folder, but"),
+        ((*train, f"--workdir={root}/docs", "--epochs=1"), "holds files but no kseg run"),
+        ((*train, new, "--epochs=1", "--height=100", "--width=64"), "must be multiples of 16, got 100x64"),
+        ((*encoder, "--height=96", "--width=80"), "must be multiples of 32, got 96x80"),
+        ((*train, new, "--epochs=1", "--class_weights=1,2"), "Class weights need one weight per class"),
         ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
         (
@@ -156,6 +160,14 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     for (code, said), (arguments, text) in zip(found, cases, strict=True):
         assert code == 2 and text in said, (arguments, said)
     assert frameworks == [] and not (tmp_path / "new").exists()
+
+
+def test_an_export_says_before_any_framework_is_imported_what_is_not_installed(root, tmp_path):
+    absent = 'sys.modules["tf2onnx"] = None\n'
+    arguments = [("export", f"--model={root}/LICENSE", "--format=onnx", f"--output={tmp_path}/new.onnx")]
+    ((code, said),), frameworks = answers(COMMANDS.replace("found = []", absent + "found = []"), json.dumps(arguments))
+    assert code == 2 and "needs the package tf2onnx. Install it with pip install 'kseg[onnx]'" in said
+    assert frameworks == []
 
 
 def test_python_is_refused_as_early_and_in_its_own_words(records, run, tmp_path):

@@ -11,6 +11,7 @@ from kseg import blocks
 from kseg.export.export_model import export_saved_model
 from kseg.models import MODELS, build_model, common, options_of
 from kseg.models.backbones import resnet
+from kseg.settings import size_multiple
 
 SIZE = (64, 64)
 # Every model by its name (two levels of the U-Nets, since XLA compiles each layer), and those that take any encoder on
@@ -70,6 +71,12 @@ def test_shape_name_and_type(case, model):
     assert model.name == case.partition("-")[0]
     assert logits.shape == (2, *SIZE, 3) and logits.dtype == "float32"
     assert model.layers[1].name == "preprocess" and model.get_layer("preprocess").size == SIZE
+    # Training refuses other sizes before it imports what builds models.
+    assert model.get_layer("preprocess").multiple == size_multiple(model.name, CASES[case])
+    if not CASES[case] or "depth" in CASES[case]:
+        assert build_model(model.name, (None, None, 3), 3, base_filters=1).get_layer("preprocess").multiple == (
+            size_multiple(model.name, {})
+        )
     with pytest.raises(ValueError, match=r"multiples of \d+, got 65x64. Choose a size that fits, such as"):
         _build(case, (65, 64))
 

@@ -151,7 +151,7 @@ def test_a_run_cannot_become_shorter(whole, records):
         f"{whole} holds a run with other settings:",
         "  epochs: stored '3', now '2'",
         "A run can be extended but not shortened: it has 9 steps, got 6.",
-        f"Use another workdir, and init_from={whole} to start it from this run's weights.",
+        f"Use another workdir. To start from this run's weights, add init_from={whole}.",
     ]
     for values in ({"epochs": 4, "batch_size": 1}, {"epochs": 4, "keep": "last"}, {"epochs": 4, "patience": 2}):
         name = list(values)[1]

@@ -50,8 +50,8 @@ def test_another_function_of_the_same_name_is_another_run(settings, whole, recor
         kseg.train(lambda: made("tanh"), records, whole, **settings)
     assert str(error.value) == (
         f"{whole} holds a run of a different model than the function builds now: activation of layer 'hidden' "
-        f'(Conv2D) was "relu", is "tanh". Use another workdir, and init_from={whole} to start it from this run'
-        "'s weights."
+        f'(Conv2D) was "relu", is "tanh". Use another workdir. To start from this run\'s '
+        f"weights, add init_from={whole}."
     )
     with pytest.raises(kseg.InputError, match=r"filters of layer 'hidden' \(Conv2D\) was 4, is 6"):
         kseg.train(lambda: made(filters=6), records, whole, **settings)
@@ -76,7 +76,7 @@ def test_a_function_named_like_a_model_of_ksegs_is_not_that_model(records, tmp_p
         return made()
 
     kseg.train(unet, records, tmp_path / "run", **SETTINGS)
-    with pytest.raises(kseg.InputError, match="a function that builds the model: stored '.*unet', now None"):
+    with pytest.raises(kseg.InputError, match="a function that builds the model: stored '.*unet', now not set"):
         kseg.train("unet", records, tmp_path / "run", **SETTINGS)
 
 
@@ -106,8 +106,8 @@ def test_a_run_of_another_backend_is_refused(whole, records, tmp_path):
         kseg.train(lambda: made(), records, workdir, **LONGER)
     assert str(error.value) == (
         f"{workdir} was trained with KERAS_BACKEND=jax, now it is tensorflow. Different backends give "
-        "different bits, so it would be another run. Set KERAS_BACKEND=jax to continue. Use another workdir, and "
-        f"init_from={workdir} to start it from this run's weights."
+        "different bits, so it would be another run. Set KERAS_BACKEND=jax to continue. Use another workdir. To "
+        f"start from this run's weights, add init_from={workdir}."
     )
     assert contents(workdir) == before
 
