@@ -11,13 +11,14 @@ the file. The same command continues a study that was interrupted. Exit code 1: 
 """
 
 import json
+import re
 import signal
 import sys
 
 from absl import flags
 
 from kseg.commands import command_line, train_command
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, MissingFileError
 from kseg.settings.configs import config_files, find_config
 from kseg.studies.engines import ENGINES
 
@@ -67,6 +68,10 @@ def run(args, files):
         before = signal.signal(signal.SIGTERM, _end)
         try:
             found = kseg.study(file, engine=args.engine, equivalence=args.equivalence)
+        except MissingFileError as error:
+            if not (how := how_prepared(file)):
+                raise
+            raise flags.Error(f"{error} {file} says how:\n  {how}") from error
         finally:
             signal.signal(signal.SIGTERM, before)
         output = found.table["plan"]["output"]
@@ -76,6 +81,13 @@ def run(args, files):
     print(f"{folder}/report/index.html  the same with charts and pictures, for a browser")
     if found.broken:
         sys.exit(1)
+
+
+def how_prepared(file):
+    """Return the command that prepares the records of a study, as its first comment gives it; "" if it gives none."""
+    command = r"^#\s+(?:python scripts/prepare_data\.py|kseg prepare) (.+)$"
+    said = re.search(command, file.read_text(encoding="utf-8"), re.MULTILINE)
+    return f"kseg prepare {said[1]}" if said else ""
 
 
 def _end(number, frame):

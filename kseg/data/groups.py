@@ -55,8 +55,8 @@ class Groups(NamedTuple):
             text = f"Independent groups: {count} ({first_names(self.names, 5)}), by {self.by}."
         if len(self.drives) == 1:
             return (
-                f"{text} The interval tells how far the difference hangs on the part of the drive. It is of this drive "
-                "alone and tells nothing of others."
+                f"{text} The interval says how much the difference changes from one part of this drive to another. It "
+                "says nothing of other drives."
             )
         if 1 < len(self.drives) < FEW:
             return f"{text} So few tell nothing of other drives: the interval is of these drives alone."

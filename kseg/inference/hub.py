@@ -1,5 +1,6 @@
 """Models on the Hugging Face Hub: hf://USER/NAME is a folder of a run or an export that somebody uploaded."""
 
+import os
 import pathlib
 import re
 
@@ -36,7 +37,10 @@ def local_path(path):
         InputError: no path; huggingface_hub is not installed; the Hub does not give the model.
     """
     if not on_hub(path):
-        return pathlib.Path(checked_path(path, "model"))
+        local = pathlib.Path(checked_path(path, "model"))
+        if local.name in ("", ".."):  # "." and "..": the name of their folder is the model's
+            return pathlib.Path(os.path.abspath(local))
+        return local
     name = hub_name(path)
     try:
         import huggingface_hub

@@ -89,7 +89,7 @@ def _is_own(path):
 def _faults(unmatched, folders, left_out):
     patterns = [pattern for pattern in unmatched if pattern not in folders]
     empty = [folder for folder in unmatched if folder in folders]
-    faults = [f"No file matches {', '.join(patterns)}."] if patterns else []
+    faults = [f"No file matches {', '.join(one or 'an empty name' for one in patterns)}."] if patterns else []
     others = f" ({first_names(left_out, _MOST_NAMES)})" if left_out else ""
     return faults + ([f"No image or video is in {', '.join(empty)}{others}."] if empty else [])
 

@@ -136,6 +136,13 @@ def reading(path):
         raise FileAccessError(f"Cannot read {path}: {why}.") from error
 
 
+def _first_line(error):
+    """What an OSError without a number says; of those that shutil.copytree collected, the first."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return f"{error.args[0][0][2]}"
+    return str(error).strip().partition("\n")[0]
+
+
 @contextlib.contextmanager
 def writing(path):
     """A block in which an OSError says that `path` could not be written, and why."""
@@ -144,7 +151,7 @@ def writing(path):
     except InputError:
         raise
     except OSError as error:
-        why = error.strerror or str(error).strip().partition("\n")[0]
+        why = error.strerror or _first_line(error)
         text = f"Cannot write {path}: {why}. Earlier files are intact: fix this and run the same again."
         if error.errno:
             raise FileAccessError(error.errno, text) from error

@@ -68,6 +68,11 @@ def shown_gap(first: float, second: float, digits: int) -> float:
     return round(round(second, digits) - round(first, digits), digits)
 
 
+def signed(value: float, digits: int) -> str:
+    """Return a number with so many decimals and its sign; a zero is "+0.00", also one that is -0 or rounds to it."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
 def checked_name(name) -> str:
     """Return a served model's name; InputError unless every address, folder and server takes it as it is."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):

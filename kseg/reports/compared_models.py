@@ -19,7 +19,7 @@ def checked_models(models, data_dir, output):
         InputError: fewer than two models, a model twice, an output that is read or that holds other things.
     """
     named = _named(models)
-    output = checked_path(output, "output")
+    output, data_dir = checked_path(output, "output"), checked_path(data_dir, "data_dir")
     read = [path for model in named.values() for path in model_files(model)]
     refuse_inputs([output], [*read, *record_files(data_dir)])
     check_folder(output)
@@ -34,7 +34,8 @@ def _named(models):
     if isinstance(models, dict):
         named = dict(models)
     else:
-        named = short_names([path if on_hub(path) else checked_path(path, "a model of a list") for path in models])
+        paths = [path if on_hub(path) else checked_path(path, "a model of a list") for path in models]
+        named = short_names(paths) if paths else {}
     if len(named) < 2:
         raise InputError(f"A comparison needs two models or more, got {len(named)}: {', '.join(named) or 'none'}.")
     return named

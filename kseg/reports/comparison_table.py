@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from kseg.io.files import StrPath, write_json
-from kseg.io.text import agreeing_digits, shown_gap
+from kseg.io.text import agreeing_digits, shown_gap, signed
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import Scores, count_of_classes
 from kseg.score_table import MICRO_SCORES, SCORES
@@ -67,10 +67,12 @@ def verdict(names, values, interval, above, unit):
         ahead, behind = 1, 0
     else:
         low, high, above = -high, -low, 1 - above
+    if low == high == 0:
+        return {"winner": None, "text": f"{names[0]} and {names[1]} have the same mean IoU, also in each resample."}
     digits = agreeing_digits(values[behind], values[ahead], low, high)
     best, other = (f"{values[model]:.{digits}f}" for model in (ahead, behind))
-    gap = f"{shown_gap(values[behind], values[ahead], digits):+.{digits}f}"
-    numbers = f"a difference of {gap} (95 % interval by {unit} {low:+.{digits}f} to {high:+.{digits}f}"
+    gap = signed(shown_gap(values[behind], values[ahead], digits), digits)
+    numbers = f"a difference of {gap} (95 % interval by {unit} {signed(low, digits)} to {signed(high, digits)}"
     if low > 0:
         text = f"{names[ahead]} has the higher mean IoU: {best} against {other}, {numbers})."
         return {"winner": ahead, "text": text}
@@ -178,8 +180,8 @@ class Comparison:
 
 
 def _number(value, digits, sign=""):
-    return "-" if math.isnan(value) else f"{value:{sign}.{digits}f}"
+    return "-" if math.isnan(value) else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
 def _interval(pair, digits):
-    return "-" if math.isnan(pair[0]) else f"{pair[0]:+.{digits}f} to {pair[1]:+.{digits}f}"
+    return "-" if math.isnan(pair[0]) else f"{signed(pair[0], digits)} to {signed(pair[1], digits)}"

@@ -1,6 +1,6 @@
 """The report of a study as text: the verdict of every pair first, then what it rests on."""
 
-from kseg.io.text import count_text, first_names, listed, shown_gap
+from kseg.io.text import count_text, first_names, listed, shown_gap, signed
 from kseg.studies.statistics.significance import MEANINGFUL
 from kseg.studies.statistics.verdict import BETTER, EQUAL
 from kseg.studies.study_plan import SECONDS
@@ -66,7 +66,8 @@ def _ends(row, digits, sign=""):
     """Return an interval as text, "no interval" where nothing is known."""
     if row["low"] is None:
         return "no interval"
-    return f"{row['low']:{sign}.{digits}f} to {row['high']:{sign}.{digits}f}"
+    low, high = (f"{round(row[end], digits) + 0.0:{sign}.{digits}f}" for end in ("low", "high"))  # no -0.0
+    return f"{low} to {high}"
 
 
 def _section_lines(section):
@@ -186,7 +187,7 @@ def _pair(pair):
         )
     return (
         f"{pair['first']} - {pair['second']}",
-        f"{shown_gap(pair['second_score'], pair['first_score'], pair['digits']):+.{pair['digits']}f}",
+        signed(shown_gap(pair["second_score"], pair["first_score"], pair["digits"]), pair["digits"]),
         _ends(pair, pair["digits"], "+"),
         f"{pair['p']:.2g}",
         f"{pair['p_equivalent']:.2g}",

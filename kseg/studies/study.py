@@ -18,7 +18,7 @@ from kseg.data.augmentation.plan import check_batch
 from kseg.data.groups import groups_of
 from kseg.data.records.leave_out import groups_to_leave_out, leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, error_in
 from kseg.io.files import StrPath, locked, reading, write_json
 from kseg.io.outputs import refuse_inputs
 from kseg.io.progress import Waiting
@@ -67,7 +67,7 @@ def study(source: StrPath | dict[str, Any], *, engine: str = "local", equivalenc
     reported, the others go on, and the next call tries it again.
 
     Args:
-        source: path of a STUDY.toml, or a dict of its keys.
+        source: path of a STUDY.toml, the name of one of kseg's (`kseg configs`), or a dict of its keys.
         engine: a name of `kseg.studies.engines.ENGINES`.
         equivalence: the difference of mean IoU that does not matter, as a share of 1.
     Returns:
@@ -88,7 +88,7 @@ def study(source: StrPath | dict[str, Any], *, engine: str = "local", equivalenc
     try:
         _check(plan)
     except InputError as error:
-        raise InputError(f"{'The study' if isinstance(source, Mapping) else source}: {error}") from error
+        raise error_in("The study" if isinstance(source, Mapping) else source, error) from error
     with locked(output):
         before = power_before(plan.as_json(), equivalence)
         threads = _claim(output, plan, engine, before)

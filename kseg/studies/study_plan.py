@@ -13,7 +13,7 @@ from typing import Any
 
 from kseg.data.datasets import DATASETS
 from kseg.inference.outside.description import describe_file
-from kseg.io.errors import InputError, check_whole, plain
+from kseg.io.errors import InputError, check_whole, error_in, plain
 from kseg.io.files import checked_path, reading
 from kseg.io.hash_list import sha256_of_content
 from kseg.settings import read_flag_line
@@ -110,7 +110,7 @@ def read_plan(source):
     table = source
     if not isinstance(source, collections.abc.Mapping):
         where = checked_path(source, "study")
-        with reading(where), open(where, "rb") as file:
+        with reading(where), open(find_config(where, "studies"), "rb") as file:
             try:
                 table = tomllib.load(file)
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -118,7 +118,7 @@ def read_plan(source):
     try:
         return _plan(plain(dict(table)))
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise error_in(where, error) from error
 
 
 def _plan(table):

@@ -73,8 +73,8 @@ def test_what_the_names_show_and_what_it_means():
     one = shown_groups(val, CAMVID)
     assert one.by == "block:25" and len(one.names) == 4 and one.names[0] == "0016E5_07959 to 0016E5_08007"
     assert one.meaning() == (
-        "Independent groups: 4 blocks of 25 consecutive frames, of 1 drive (0016E5). The interval tells how far the "
-        "difference hangs on the part of the drive. It is of this drive alone and tells nothing of others."
+        "Independent groups: 4 blocks of 25 consecutive frames, of 1 drive (0016E5). The interval says how much "
+        "the difference changes from one part of this drive to another. It says nothing of other drives."
     )
     test = [f"0001TP_{i:06}" for i in range(62)] + [f"Seq05VD_f{i:05}" for i in range(171)]
     two = shown_groups(test, CAMVID)

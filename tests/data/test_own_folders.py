@@ -1,9 +1,11 @@
 """Folders as people have them: 300 at random against a reading written here, and each rule by itself."""
 
+import errno
 import json
 import os
 import pathlib
 import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from kseg.data.datasets import camvid, image_folders
 from kseg.data.datasets.listing import same_in_two_splits
 from kseg.data.records import manifest as records
 from kseg.data.records.prepare import prepare_dataset
-from kseg.io.errors import InputError
+from kseg.io.errors import FileAccessError, InputError
 
 FOLDERS = 300
 # The words of the issue, once more and by themselves: what is taken for what.
@@ -554,7 +556,31 @@ def test_a_mask_of_one_bit_says_that_its_white_is_1(tmp_path):
         prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
 
 
-NEEDS_VAL = "training needs a validation split: move some images to val/images and val/labels, and prepare again."
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems make no such names")
+def test_a_name_that_is_no_utf8_is_one_clear_line_and_nothing_is_written(tmp_path):
+    root = make_folder(tmp_path / "own")
+    for folder in ("images", "labels"):
+        place = os.fsencode(root / "train" / folder)
+        os.rename(place + b"/train0.png", place + b"/\xe9t\xe9.png")  # Latin-1, as an old archive unpacks it
+    with pytest.raises(InputError) as error:
+        prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
+    expected = "\\xe9t\\xe9: the file name is not UTF-8; rename the file"
+    assert str(error.value).splitlines()[1:] == [expected] and not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    """No room for a shard: the line names it, and no shard stays half-written."""
+
+    def full(values):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("kseg.data.records.shards.serialize_example", full)
+    with pytest.raises(FileAccessError, match=r"Cannot write .*train-.*: No space left on device\. Earlier"):
+        prepare_dataset("folder", make_folder(tmp_path / "own"), tmp_path / "out", workers=1, progress=False)
+    assert not list((tmp_path / "out").glob("*tfrecord*"))
+
+
+NEEDS_VAL = "training needs a validation split: move some of the images, and labels, to val, and prepare again."
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])

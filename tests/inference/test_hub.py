@@ -101,3 +101,14 @@ def test_another_form_is_refused_before_anything_is_asked(hub, path):
 
 def test_a_path_of_this_machine_stays_what_it_is():
     assert local_path("runs/mine") == pathlib.Path("runs/mine")
+
+
+def test_a_folder_without_a_name_is_called_by_its_own(tmp_path, monkeypatch):
+    (tmp_path / "run" / "inner").mkdir(parents=True)
+    for there, path in ((tmp_path / "run", "."), (tmp_path / "run", "./"), (tmp_path / "run" / "inner", "..")):
+        monkeypatch.chdir(there)
+        assert local_path(path) == tmp_path / "run"
+        with pytest.raises(kseg.InputError, match="it is no model"):
+            kseg.load_model(path)
+    with pytest.raises(kseg.InputError, match="it is no model|holds"):
+        kseg.load_model("/")

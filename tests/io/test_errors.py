@@ -1,5 +1,7 @@
 """What an error of kseg's is to Python, and what it says."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,14 @@ def test_a_file_that_cannot_be_written_keeps_its_number_and_says_its_text(tmp_pa
     error = caught.value
     assert isinstance(error, errors.InputError) and error.errno == 28
     assert f"Cannot write {tmp_path}/a: No space left on device" in str(error) and "('" not in str(error)
+
+
+def test_of_many_files_that_cannot_be_copied_the_first_is_said(tmp_path):
+    failed = [("a", "b", "[Errno 28] No space left on device: 'b'"), ("c", "d", "[Errno 28] another")]
+    with pytest.raises(errors.FileAccessError) as caught, writing(tmp_path / "model"):
+        raise shutil.Error(failed)
+    text = f"Cannot write {tmp_path}/model: [Errno 28] No space left on device: 'b'. Earlier files are intact"
+    assert str(caught.value).startswith(text)
 
 
 def test_a_whole_number_of_pythons_or_numpys_is_an_int():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kseg.io.text import error_text
+from kseg.io.text import error_text, shown_gap, signed
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from kseg.io.text import error_text
 )
 def test_what_a_library_says_is_one_line_without_a_full_stop(error, text):
     assert error_text(error, 10 if "xx" in text else 400) == text
+
+
+def test_a_zero_has_one_sign():
+    assert [signed(value, 2) for value in (-0.004, -0.0, 0.0, 0.004, -0.006, 1.5)] == [*["+0.00"] * 4, "-0.01", "+1.50"]
+    assert signed(shown_gap(0.12344, 0.12341, 4), 4) == "+0.0000"

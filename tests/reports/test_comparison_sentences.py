@@ -70,6 +70,8 @@ def test_only_all_resamples_are_a_hundred_per_cent(share, text):
 
 
 def test_without_truth_nothing_is_compared():
+    said = verdict(("A", "B"), [0.5, 0.5], [-0.0, 0.0], 0.5, "image")
+    assert said == {"winner": None, "text": "A and B have the same mean IoU, also in each resample."}
     said = verdict(("A", "B"), [math.nan] * 2, [math.nan] * 2, math.nan, "image")
     assert said == {"winner": None, "text": "There is no mean IoU to compare: no pixel of the truth is of a class."}
 

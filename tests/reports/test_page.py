@@ -67,8 +67,8 @@ def test_the_numbers_stand_on_the_page(page, report):
     assert "No model was trained again" in page.find_element("id", "meaning").text
     # One drive, val_0 .. val_65: 66 frames are blocks of 25, 25 and 16.
     assert page.find_element("id", "groups").text == (
-        "Independent groups: 3 blocks of 25 consecutive frames, of 1 drive (val). The interval tells how far the "
-        "difference hangs on the part of the drive. It is of this drive alone and tells nothing of others."
+        "Independent groups: 3 blocks of 25 consecutive frames, of 1 drive (val). The interval says how much "
+        "the difference changes from one part of this drive to another. It says nothing of other drives."
     )
     widths = page.execute_script(
         "return [...document.querySelectorAll('#classes-table tr .fill.first')].map(e => e.style.width)"

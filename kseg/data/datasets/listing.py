@@ -263,6 +263,18 @@ def same_in_two_splits(splits: Mapping[str, tuple[Frame, ...]]) -> list[Problem]
     return problems
 
 
+def names_without_utf8(frames: Iterable[Frame]) -> list[Problem]:
+    """Return a problem for every name that is no UTF-8, as old archives unpack them: records hold names as UTF-8."""
+    problems = []
+    for frame in frames:
+        try:
+            frame.name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(frame.name).decode(errors="backslashreplace")
+            problems.append(Problem("no UTF-8", f"{shown}: the file name is not UTF-8; rename the file"))
+    return problems
+
+
 def _ids_of_colours(rgb: np.ndarray, colours: Mapping[int, int], what: str) -> np.ndarray:
     packed = rgb[..., 0].astype(np.int32) << 16 | rgb[..., 1].astype(np.int32) << 8 | rgb[..., 2]
     values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)

@@ -23,7 +23,7 @@ __all__ = ["Manifest", "Split", "decode", "load_manifest", "parse_example", "rea
 MANIFEST = "dataset.json"
 FORMAT_VERSION = 1
 ORIGIN = "source.json"  # what the records were made from: marks a folder as ours before dataset.json is there
-NO_VALIDATION = "training needs a validation split: move some images to val/images and val/labels, and prepare again"
+NO_VALIDATION = "training needs a validation split: move some of the images, and labels, to val, and prepare again"
 LABEL_SPACES = ("train_ids", "label_ids")  # of records that do not say themselves which ids they hold
 
 

@@ -12,7 +12,7 @@ import tqdm
 import kseg
 from kseg.data.checks.record_faults import mistaken_void, mostly_void
 from kseg.data.datasets import DATASETS
-from kseg.data.datasets.listing import Problem, Source, one_line_each, same_in_two_splits, stamp
+from kseg.data.datasets.listing import Problem, Source, names_without_utf8, one_line_each, same_in_two_splits, stamp
 from kseg.data.labels import with_current_names
 from kseg.data.records import manifest as records
 from kseg.data.records import shards as writer
@@ -225,6 +225,7 @@ def _check(listed: Source, todo: list[writer.ShardTask], pool: Workers) -> None:
     """Raise ValueError with the problems of the listing and of the frames to be written, one line for each cause."""
     problems = same_in_two_splits(listed.splits)
     for split, frames in listed.splits.items():
+        problems += names_without_utf8(frames)
         if not frames and not listed.problems:
             problems.append(Problem(f"no {split}", f"split {split} has no image with a label"))
     items = [item for task in todo for item in task.frames]

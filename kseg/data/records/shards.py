@@ -12,7 +12,7 @@ import numpy as np
 from kseg.data.datasets.listing import Frame, Problem, Reference, Source, read_bytes
 from kseg.io import images
 from kseg.io.errors import InputError
-from kseg.io.files import write_atomic
+from kseg.io.files import write_atomic, writing
 from kseg.io.text import count_text, size_text
 from kseg.io.tfrecord import FOOTER_BYTES, HEADER_BYTES, frame, serialize_example
 
@@ -103,7 +103,7 @@ def write_shard(source: Source, task: ShardTask) -> dict:
     counts = np.zeros(256, np.int64)
     offset = 0
     try:
-        with open(temporary, "wb") as file:
+        with writing(task.path), open(temporary, "wb") as file:
             for item in task.frames:
                 values, ids = _record(source, task, item)
                 counts += np.bincount(ids.ravel(), minlength=256)

@@ -68,7 +68,7 @@ def describe_file(path):
     """
     path = pathlib.Path(path)
     if kind_of(path) != DESCRIPTION:
-        beside = path.with_name(f"{path.name}.toml")
+        beside = path.parent / f"{path.name}.toml"
         if not beside.is_file():
             return Description(None, model_in(path), kind_of(path))
         table = read_table(beside, "The description of a contestant")

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from kseg.io.errors import InputError
-from kseg.io.text import shown_gap
+from kseg.io.text import shown_gap, signed
 from kseg.studies.statistics import intervals
 from kseg.studies.statistics.intervals import LEVEL, RESAMPLES, Estimate, Groups
 from kseg.studies.statistics.power import FEWEST_GROUPS, Budget, budget
@@ -135,8 +135,8 @@ class Comparison:
         level = f"{100 * difference.level:g} % interval"
         return (
             f"{first:.{digits}f} against {second:.{digits}f}",
-            f"{shown_gap(second, first, digits):+.{digits}f}",
-            f"{level} {difference.low:+.{digits}f} to {difference.high:+.{digits}f}",
+            signed(shown_gap(second, first, digits), digits),
+            f"{level} {signed(difference.low, digits)} to {signed(difference.high, digits)}",
         )
 
 
