@@ -9,6 +9,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import textwrap
 
@@ -17,7 +18,7 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, write_atomic
-from kseg.settings.configs import config_files, config_text, read_config
+from kseg.settings.configs import config_files, config_text, configs_folder, read_config
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("copy", None, "Name of the config to copy.", flag_values=FLAGS)
@@ -46,8 +47,15 @@ def copy_config(name, output=None):
     path = pathlib.Path(checked_path(output, "output")) if output else pathlib.Path(files[name].name)
     if os.path.lexists(path):
         raise InputError(f"{path} is there already. Choose another file with --output.")
-    write_atomic(str(path), config_text(files[name]).encode())
+    write_atomic(str(path), _of_a_copy(config_text(files[name]), files[name], path).encode())
     return path
+
+
+def _of_a_copy(text, config, path):
+    """Return a config's text whose comments give the commands of an installed kseg, and the copy's own path."""
+    text = text.replace("python scripts/prepare_data.py ", "kseg prepare ")
+    text = re.sub(r"python scripts/(\w+)\.py ", r"kseg \1 ", text)
+    return text.replace(f"configs/{config.relative_to(configs_folder()).as_posix()}", path.as_posix())
 
 
 def _lines(files):

@@ -139,6 +139,15 @@ def test_a_copied_config_needs_no_other_file(clone):
     assert command_line.expand_flagfiles(["--flagfile=a.flags"]) == expected
 
 
+def test_a_copy_names_the_commands_of_an_installed_kseg_and_itself(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags_file = configs_command.copy_config("segnet_aspp", "mine.flags").read_text(encoding="utf-8")
+    assert "\n#   kseg train --flagfile=mine.flags\n" in flags_file
+    study = configs_command.copy_config("studies/streets").read_text(encoding="utf-8")
+    assert "\n#   kseg study streets.toml\n" in study and "\n#   kseg prepare --dataset=synthetic " in study
+    assert "scripts/" not in flags_file + study
+
+
 def test_copying_replaces_nothing(clone):
     (clone / "a.flags").write_text("mine")
     with pytest.raises(InputError, match="a.flags is there already"):

@@ -54,9 +54,10 @@ def run(records, tmp_path):
     return workdir
 
 
-def answers(program, *arguments):
-    """Run a program; gives what it found and which frameworks it imported."""
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+def answers(program, *arguments, folder=None):
+    """Run a program in a folder; gives what it found and which frameworks it imported."""
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     return json.loads(done.stdout)
 
 
@@ -168,6 +169,17 @@ def test_an_export_says_before_any_framework_is_imported_what_is_not_installed(r
     ((code, said),), frameworks = answers(COMMANDS.replace("found = []", absent + "found = []"), json.dumps(arguments))
     assert code == 2 and "needs the package tf2onnx. Install it with pip install 'kseg[onnx]'" in said
     assert frameworks == []
+
+
+def test_a_study_of_ours_says_how_to_prepare_its_records(tmp_path):
+    ((code, said),), frameworks = answers(COMMANDS, json.dumps([("study", "streets")]), folder=tmp_path)
+    assert code == 2 and "There is no record folder data/streets." in said and frameworks == []
+    command = "kseg prepare --dataset=synthetic --train_scenes=960 --val_scenes=240 --seed=11 --output=data/streets"
+    assert said.splitlines()[-1].strip() == command
+    by_name = "import kseg\ntry: kseg.study('streets')\nexcept FileNotFoundError as error: found = str(error)\n"
+    report = "import json, sys; print(json.dumps([found, sorted({'keras', 'tensorflow'} & set(sys.modules))]))"
+    said, frameworks = answers(by_name + report, folder=tmp_path)
+    assert said.startswith("streets: There is no record folder data/streets") and frameworks == []
 
 
 def test_python_is_refused_as_early_and_in_its_own_words(records, run, tmp_path):

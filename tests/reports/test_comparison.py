@@ -257,6 +257,10 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
 def test_what_cannot_be_compared_is_refused_and_leaves_nothing(models, records, tmp_path):
     with pytest.raises(ValueError, match="two models or more, got 1"):
         kseg.compare(models[:1], records, tmp_path / "report")
+    with pytest.raises(ValueError, match="two models or more, got 0: none"):
+        kseg.compare([], records, tmp_path / "report")
+    with pytest.raises(ValueError, match="data_dir must be"):
+        kseg.compare(models, None, tmp_path / "report")
     other = linear_model(0, classes=4)
     with pytest.raises(ValueError, match=r"but these differ: a has 19 \(unnamed\), b has 4 \(unnamed\)"):
         kseg.compare({"a": models[0], "b": other}, records, tmp_path / "report")
