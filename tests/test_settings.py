@@ -238,3 +238,8 @@ def test_the_same_from_the_command_line(flag, message, call_script, tmp_path):
     code, _, error = call_script("train", "--model=unet", *paths, "--epochs=1", flag)
     assert code == 2 and message in error and len(error.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_an_option_of_models_given_as_a_setting_says_where_it_belongs():
+    with pytest.raises(kseg.InputError, match="encoder is an option of a model, no setting: model_options={'encoder'"):
+        make_settings(epochs=1, encoder="vgg16")

@@ -298,13 +298,24 @@ def _warnings_in_a_line(program):
         warnings.formatwarning = python
 
 
+def _parsed(arguments, flag_values):
+    """Return what is left of arguments when flags are read; an unknown flag of a flagfile is said to stand there."""
+    try:
+        return flag_values(arguments)
+    except flags.UnrecognizedFlagError as error:
+        typed = {argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:]}
+        if error.flagname in typed:
+            raise
+        raise flags.Error(f"{error}. It stands in a flagfile.") from error
+
+
 def _start(run, flag_values, takes_arguments, program):
     try:
         arguments = expand_flagfiles(sys.argv[1:])
         if {"--help", "-h", "-help"} & set(arguments):
             print(_help(flag_values, sys.modules[run.__module__].__doc__, program))
             return
-        rest = flag_values([program, *arguments])[1:]
+        rest = _parsed([program, *arguments], flag_values)[1:]
         if rest and not takes_arguments:
             raise flags.Error(f"Every argument must be --flag=value, got {rest[0]!r}.")
         _show_log()

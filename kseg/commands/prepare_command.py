@@ -18,6 +18,7 @@ two splits share. It draws augmented samples. The exit code is 2 if anything is 
 """
 
 import os
+import sys
 
 from absl import flags
 
@@ -82,6 +83,10 @@ def check(values):
     if "://" in folder:
         place = os.path.basename(folder)
     sheet = values.output or f"{place}.check.png"
+    beside = os.path.dirname(os.path.abspath(sheet))
+    if values.output is None and os.path.isdir(beside) and not os.access(beside, os.W_OK):
+        print(f"No picture: you may not write in {beside}. --output=PNG draws it elsewhere.", file=sys.stderr)
+        sheet = None
     report = check_dataset(folder, sheet, label_space=values.label_space, workers=values.workers, progress=True)
     print(report)
     if report.sheet:

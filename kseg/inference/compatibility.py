@@ -45,7 +45,7 @@ def check_classes(model, label_set, data, outputs=None):
             advice = f"The model was trained on others ({shown}, ...). Choose data of its classes"
         raise InputError(
             f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
-            f"{advice}; or say by a map which class is which."
+            f"{advice}; or say in a class map which class is which (docs/how-to/contestants.md)."
         )
     if known and list(known["classes"]) != list(label_set.classes):
         first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)

@@ -246,16 +246,16 @@ def _check(model, looks, multiple):
         if _works_at_one_size(model):
             height, width = model.label_set["size"]
             raise InputError(
-                f"scales other than 1 need a file that keeps the size of images, but {_name_of(model)} resizes all to "
-                f"{width}x{height}. Give the run, or train one with crop_height and crop_width."
+                f"--scales other than 1 need a file that keeps the size of images, but {_name_of(model)} resizes all "
+                f"to {width}x{height}. Give the run, or train one with --crop_height and --crop_width."
             )
         return
     if None not in model.input_shape[1:3]:
         height, width = model.input_shape[1:3]
         size = f"{width}x{height}"
         raise InputError(
-            f"scales other than 1 need a model of free size, but {model.name} takes images of {size} alone. Train one "
-            "with crop_height and crop_width."
+            f"--scales other than 1 need a model of free size, but {model.name} takes images of {size} alone. Train "
+            "one with --crop_height and --crop_width."
         )
 
 

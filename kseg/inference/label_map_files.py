@@ -55,7 +55,7 @@ class Wanted:
                 given = ", ".join(str(kind) or "an empty name" for kind in kinds) or "nothing"
             else:
                 given = repr(kinds)
-            raise InputError(f"What to write must be some of {', '.join(KINDS)}, each once, got {given}.")
+            raise InputError(f"--write must be some of {', '.join(KINDS)}, each once, got {given}.")
         check_ids(self.ids)
 
     @property

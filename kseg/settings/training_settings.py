@@ -19,6 +19,7 @@ from kseg.settings.loss_grammar import (
     parse_class_weights,
     parse_loss,
 )
+from kseg.settings.model_names import OPTION_FLAGS
 
 _KINDS = {"bool": "True or False", "int": "a whole number", "float": "a finite number", "str": "text"}
 
@@ -396,5 +397,7 @@ def make_settings(**values):
     known = [field.name for field in dataclasses.fields(Settings)]
     for name in values:
         if name not in known:
+            if name in OPTION_FLAGS:
+                raise InputError(f"{name} is an option of a model, no setting: model_options={{{name!r}: ...}}.")
             raise InputError(f"Unknown setting {name!r}. Settings are: {', '.join(known)}.")
     return Settings(**values)

@@ -66,6 +66,9 @@ def test_a_command_is_the_same_code_as_its_script(root, tmp_path):
     assert code == 0 and out.startswith(train_command.__doc__) and "kseg train --flagfile=quickstart" in out
     code, _, error = kseg("train", "--learning_rat=1", cwd=tmp_path, root=root)
     assert code == 2 and error.startswith("kseg train: error: Unknown command line flag 'learning_rat'")
+    (tmp_path / "mine.flags").write_text("--learning_rat=1\n")
+    code, _, error = kseg("train", "--flagfile=mine.flags", cwd=tmp_path, root=root)
+    assert code == 2 and "flag 'learning_rat'" in error and error.endswith("It stands in a flagfile.\n")
 
 
 @pytest.mark.parametrize(

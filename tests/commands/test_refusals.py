@@ -77,7 +77,10 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("evaluate", f"--model={root}/README.md", "--data_dir=no/data"), "There is no record folder no/data"),
         (("predict", "--model=no/run", f"--images={root}/README.md", output), "No model at no/run"),
         (("predict", "--model=no/run", data, "--split=val", output), "No model at no/run"),
-        (("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--write=colour"), "What to write must be"),
+        (
+            ("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--write=colour"),
+            "--write must be some of",
+        ),
         (("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--tile=0"), "tile"),
         (
             ("predict", f"--model={root}/LICENSE", f"--images={root}/docs/pictures", f"--output={root}/SECURITY.md"),

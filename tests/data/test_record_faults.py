@@ -347,6 +347,12 @@ def test_the_script_draws_a_sheet_and_exits_by_what_it_finds(source, checked, tm
     assert "WARNING: No split has a pixel of" in out and "--class_weights=median_frequency or --class_weights=" in out
     with Image.open(tmp_path / "records.check.png") as sheet:  # four columns of 3 x 128 pixels, six rows of 3 x 64
         assert sheet.width == 4 * (384 + 8) + 8 and sheet.height > 6 * 192
+    mine.unlink()
+    with pytest.MonkeyPatch.context() as patch:  # as for a user whom permissions stop
+        patch.setattr("kseg.commands.prepare_command.os.access", lambda path, mode: False)
+        code, out, error = run(f"--check={tmp_path}/records")
+    assert code == 0 and "nothing is wrong" in out and not mine.exists(), error
+    assert f"No picture: you may not write in {tmp_path}. --output=PNG draws it elsewhere." in error
     change(labels_of(source, "val")[1], np.zeros_like)
     shutil.rmtree(tmp_path / "records")
     checked()

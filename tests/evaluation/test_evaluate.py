@@ -150,7 +150,7 @@ def test_classes_must_fit(records):
         ("train_ids", r"on others \(road, car, sky, .*of its classes"),
     ):
         model.layers[1].label_set = {"name": name, "classes": names, "palette": [[0, 0, 0]] * 4}
-        with pytest.raises(ValueError, match=f"model has 4 classes, .*{advice}; or say by a map"):
+        with pytest.raises(ValueError, match=f"model has 4 classes, .*{advice}; or say in a class map"):
             kseg.evaluate(model, records)
     model = brightness_model()
     model.layers[1].label_set = {"name": "train_ids", "classes": ["road", "bus", "sky"], "palette": [[0, 0, 0]] * 3}
