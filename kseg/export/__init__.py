@@ -37,7 +37,6 @@ class Exporter(NamedTuple):
         return importlib.import_module(self.module)
 
 
-_ONNX = dict.fromkeys(("tf2onnx", "onnx", "onnxruntime"), "onnx")
 EXPORTERS = {
     "savedmodel": Exporter(
         "kseg.export.savedmodel",
@@ -56,7 +55,7 @@ EXPORTERS = {
         ("float16", "int8"),
         server="Triton Inference Server",
         converters=("tensorflow", "tf2onnx", "onnx"),
-        needs=_ONNX,
+        needs=dict.fromkeys(("tf2onnx", "onnx", "onnxruntime"), "onnx"),
     ),
     "litert": Exporter(
         "kseg.export.litert_file",
@@ -76,7 +75,7 @@ EXPORTERS = {
         own=r"index\.html|(model|runtime)\.js",
         last="index.html",
         converters=("tensorflow", "tf2onnx", "onnx"),
-        needs={**_ONNX, "selenium": "web"},
+        needs=dict.fromkeys(("tf2onnx", "onnx", "selenium"), "web"),
     ),
 }
 
