@@ -44,7 +44,11 @@ def main():
         print(f"kseg: error: unknown command {name!r}.{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"kseg {name}", *arguments[1:]]
-    importlib.import_module(f"kseg.commands.{COMMANDS[name]}").main()
+    try:
+        command = importlib.import_module(f"kseg.commands.{COMMANDS[name]}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    command.main()
 
 
 def _help():

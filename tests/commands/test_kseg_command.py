@@ -61,6 +61,17 @@ def test_help_lists_the_commands_and_imports_no_framework(root, tmp_path):
     assert done.stdout.splitlines()[-1] == "0 set()"
 
 
+def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.importlib, "import_module", interrupted)
+    monkeypatch.setattr(sys, "argv", ["kseg", "train"])
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == 130
+
+
 def test_a_command_is_the_same_code_as_its_script(root, tmp_path):
     code, out, _ = kseg("train", "--help", cwd=tmp_path, root=root)
     assert code == 0 and out.startswith(train_command.__doc__) and "kseg train --flagfile=quickstart" in out
