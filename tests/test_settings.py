@@ -186,7 +186,7 @@ def test_the_parts_that_settings_hand_out():
         ({"data_dir": ""}, "data_dir must be the path of a folder, got ''"),
         ({"callbacks": print}, "callbacks must be a list of keras.callbacks.Callback objects, got <built-in"),
         ({"callbacks": [print]}, "callbacks must hold keras.callbacks.Callback objects, got <built-in"),
-        ({"model": 3}, "model must be a name of kseg.MODELS or a function"),
+        ({"model": 3}, "model must be a name of kseg.MODELS or a function .* builds a keras.Model, got 3"),
         ({"model": lambda classes: None}, "model must be a function without arguments, but <lambda> needs some"),
         ({"model": kseg.MODELS["unet"]}, "but unet needs some .missing a required argument: 'input_shape'."),
         ({"model": functools.partial(kseg.build_model, "unet")}, "but partial needs some .* 'input_shape'"),

@@ -62,7 +62,8 @@ def check_model(model, options):
     """Return the options as JSON types; ValueError unless `build_for_run` takes these as its first two arguments."""
     if isinstance(model, keras.Model) or not (isinstance(model, str) or callable(model)):
         raise InputError(
-            "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model."
+            "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model, got "
+            f"{model!r}."
         )
     if not isinstance(model, str):
         _check_no_arguments(model)
