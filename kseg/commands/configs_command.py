@@ -9,7 +9,6 @@
 
 import os
 import pathlib
-import re
 import shutil
 import textwrap
 
@@ -18,7 +17,7 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, write_atomic
-from kseg.settings.configs import config_files, config_text, configs_folder, read_config
+from kseg.settings.configs import config_files, config_text, configs_folder, read_config, with_commands
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("copy", None, "Name of the config to copy.", flag_values=FLAGS)
@@ -53,9 +52,7 @@ def copy_config(name, output=None):
 
 def _of_a_copy(text, config, path):
     """Return a config's text whose comments give the commands of an installed kseg, and the copy's own path."""
-    text = text.replace("python scripts/prepare_data.py ", "kseg prepare ")
-    text = re.sub(r"python scripts/(\w+)\.py ", r"kseg \1 ", text)
-    return text.replace(f"configs/{config.relative_to(configs_folder()).as_posix()}", path.as_posix())
+    return with_commands(text).replace(f"configs/{config.relative_to(configs_folder()).as_posix()}", path.as_posix())
 
 
 def _lines(files):

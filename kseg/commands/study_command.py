@@ -19,7 +19,7 @@ from absl import flags
 
 from kseg.commands import command_line, train_command
 from kseg.io.errors import InputError, MissingFileError
-from kseg.settings.configs import config_files, find_config
+from kseg.settings.configs import config_files, find_config, with_commands
 from kseg.studies.engines import ENGINES
 
 FLAGS = command_line.new_flags(__name__)
@@ -85,9 +85,8 @@ def run(args, files):
 
 def how_prepared(file):
     """Return the command that prepares the records of a study, as its first comment gives it; "" if it gives none."""
-    command = r"^#\s+(?:python scripts/prepare_data\.py|kseg prepare) (.+)$"
-    said = re.search(command, file.read_text(encoding="utf-8"), re.MULTILINE)
-    return f"kseg prepare {said[1]}" if said else ""
+    said = re.search(r"^#\s+(kseg prepare .+)$", with_commands(file.read_text(encoding="utf-8")), re.MULTILINE)
+    return said[1] if said else ""
 
 
 def _end(number, frame):

@@ -1,8 +1,6 @@
 """A model as other programs take it. A format is one entry of EXPORTERS, from which --format and its help follow."""
 
 import importlib
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -15,8 +13,8 @@ class Exporter(NamedTuple):
     smaller types of number it can hold. default: which of them it holds if nobody says. Of a folder: own: pattern of
     the paths in it, beside its texts; last: the file in it without which it is not complete. server: which server takes
     the folder that --layout=server makes of it (`kseg.export.layouts`), "" for none. converters: the packages that
-    make it of a Keras model. needs: {package: extra} of what it does not work without: those, and the runtime that
-    proves it.
+    make it of a Keras model. needs: what the extra of its name brings and it does not work without: those, and the
+    runtime that proves it.
     """
 
     module: str
@@ -29,7 +27,7 @@ class Exporter(NamedTuple):
     last: str = ""
     server: str = ""
     converters: tuple = ("tensorflow",)
-    needs: Mapping[str, str] = MappingProxyType({})
+    needs: tuple = ()
 
     @property
     def functions(self):
@@ -55,7 +53,7 @@ EXPORTERS = {
         ("float16", "int8"),
         server="Triton Inference Server",
         converters=("tensorflow", "tf2onnx", "onnx"),
-        needs=dict.fromkeys(("tf2onnx", "onnx", "onnxruntime"), "onnx"),
+        needs=("tf2onnx", "onnx", "onnxruntime"),
     ),
     "litert": Exporter(
         "kseg.export.litert_file",
@@ -63,7 +61,7 @@ EXPORTERS = {
         ".tflite",
         "a file for LiteRT (TensorFlow Lite) on phones and small devices",
         ("float16", "int8"),
-        needs={"ai_edge_litert": "litert"},
+        needs=("ai_edge_litert",),
     ),
     "web": Exporter(
         "kseg.export.web_folder",
@@ -75,7 +73,7 @@ EXPORTERS = {
         own=r"index\.html|(model|runtime)\.js",
         last="index.html",
         converters=("tensorflow", "tf2onnx", "onnx"),
-        needs=dict.fromkeys(("tf2onnx", "onnx", "selenium"), "web"),
+        needs=("tf2onnx", "onnx", "selenium"),
     ),
 }
 

@@ -54,14 +54,14 @@ def _chosen(format, quantize, calibration_data, layout):
             "quantize='int8' and calibration_data go together: int8 is fitted to the values that real images give. "
             "Give the record folder that the model was trained on, or a folder of photographs."
         )
-    _check_installed(exporter)
+    _check_installed(exporter, format)
     return exporter
 
 
-def _check_installed(exporter):
-    for package, extra in exporter.needs.items():
+def _check_installed(exporter, format):
+    for package in exporter.needs:
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"This export needs the package {package}. Install it with pip install 'kseg[{extra}]'.")
+            raise InputError(f"This export needs the package {package}. Install it with pip install 'kseg[{format}]'.")
 
 
 def _check_place(path, exporter, format, layout):

@@ -68,9 +68,14 @@ def shown_gap(first: float, second: float, digits: int) -> float:
     return round(round(second, digits) - round(first, digits), digits)
 
 
+def decimals(value: float, digits: int, sign: str = "") -> str:
+    """Return a number with so many decimals, no -0.00 among them. sign: "+" shows that of positive numbers too."""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
 def signed(value: float, digits: int) -> str:
-    """Return a number with so many decimals and its sign; a zero is "+0.00", also one that is -0 or rounds to it."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+    """Return a number with so many decimals and its sign; a zero is "+0.00"."""
+    return decimals(value, digits, "+")
 
 
 def checked_name(name) -> str:

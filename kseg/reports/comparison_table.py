@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from kseg.io.files import StrPath, write_json
-from kseg.io.text import agreeing_digits, shown_gap, signed
+from kseg.io.text import agreeing_digits, decimals, shown_gap, signed
 from kseg.metrics.objects import ObjectScores
 from kseg.metrics.scores import Scores, count_of_classes
 from kseg.score_table import MICRO_SCORES, SCORES
@@ -180,7 +180,7 @@ class Comparison:
 
 
 def _number(value, digits, sign=""):
-    return "-" if math.isnan(value) else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+    return "-" if math.isnan(value) else decimals(value, digits, sign)
 
 
 def _interval(pair, digits):

@@ -42,6 +42,12 @@ def with_pages(text):
     return _PAGE.sub(placed, text)
 
 
+def with_commands(text):
+    """Return a text in which `python scripts/NAME.py` is the command of an installed kseg that does the same."""
+    text = text.replace("python scripts/prepare_data.py ", "kseg prepare ")
+    return re.sub(r"python scripts/(\w+)\.py ", r"kseg \1 ", text)
+
+
 def config_files():
     """Return {name: path} of the configs that can be started, by a name such as "camvid/laptop"."""
     folder = configs_folder()

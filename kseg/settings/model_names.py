@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import numbers
 import os
 import pathlib
@@ -51,6 +52,7 @@ _LEAST = {"seed": 0, "steps": 0}  # of options that are whole numbers; the other
 _NO_OPTION = "name"  # a keyword of every builder: the model's own name
 
 
+@functools.cache
 def options_in_source(name):
     """Return the options that the builder of a model takes, as its source says: {name: default}, in its order.
 

@@ -1,6 +1,6 @@
 """The report of a study as text: the verdict of every pair first, then what it rests on."""
 
-from kseg.io.text import count_text, first_names, listed, shown_gap, signed
+from kseg.io.text import count_text, decimals, first_names, listed, shown_gap, signed
 from kseg.studies.statistics.significance import MEANINGFUL
 from kseg.studies.statistics.verdict import BETTER, EQUAL
 from kseg.studies.study_plan import SECONDS
@@ -66,8 +66,7 @@ def _ends(row, digits, sign=""):
     """Return an interval as text, "no interval" where nothing is known."""
     if row["low"] is None:
         return "no interval"
-    low, high = (f"{round(row[end], digits) + 0.0:{sign}.{digits}f}" for end in ("low", "high"))  # no -0.0
-    return f"{low} to {high}"
+    return f"{decimals(row['low'], digits, sign)} to {decimals(row['high'], digits, sign)}"
 
 
 def _section_lines(section):

@@ -101,12 +101,12 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     images of several sizes and no size to train at, a logger that is not installed. Whatever is not judged here,
     because it has another type than it must have, is judged later.
     """
+    options = {} if model_options is None else model_options
     multiple = 1
     if isinstance(model, str) and "kseg.models" not in sys.modules:  # else MODELS may hold more, and is asked later
         check_model_name(model, MODEL_FILES)
-        named = {} if model_options is None else model_options
-        if isinstance(named, dict) and all(isinstance(key, str) for key in named):
-            named = plain(current_options(model, named))
+        if isinstance(options, dict) and all(isinstance(key, str) for key in options):
+            named = plain(current_options(model, options))
             check_model_options(model, named, options_in_source(model))
             multiple = size_multiple(model, named)
     chosen_loggers(settings.logger)
@@ -114,7 +114,6 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     folder.check_is_folder()
     if not folder.finished:
         check_writable(folder.workdir.absolute(), "workdir")
-    options = {} if model_options is None else model_options
     if size := settings.crop or settings.size:
         check_divides(*size, multiple)
     if settings.init_from and isinstance(options, dict) and options.get("encoder_weights"):
@@ -137,7 +136,8 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
         check_batch(len(manifest.splits["train"]), settings.batch_size)
         if settings.size is None:
             size = manifest.splits["train"].common_size()
-            check_divides(*settings.crop or size, multiple)
+            if settings.crop is None:
+                check_divides(*size, multiple)
     if stored is None or not isinstance(options, dict):
         return
     backend = stored.get("backend", "")
