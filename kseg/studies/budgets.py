@@ -6,6 +6,7 @@ from typing import Any
 from kseg.io.errors import InputError
 from kseg.io.text import count_text
 
+UNEQUAL = 1.25  # the most CPU seconds of a contestant by the fewest, up to which a budget of them counts as kept
 TRAINING = 3  # multiply-adds of a training step by those of the forward pass: forward, gradients of maps, of kernels
 
 
@@ -51,3 +52,38 @@ def share_of(limit, facts, name):
         )
     spent = steps * of_step
     return Share(steps, steps * batch, spent, limit.value - spent)
+
+
+def seconds_note(limit, costs):
+    """Return what a study of a budget of seconds has to say of what its runs took; "" for another budget.
+
+    Args:
+        limit: {kind, value} of the plan. costs: of each contestant on each data set, its model, data and cpu_seconds
+            (of the whole process, the mean of its runs).
+    """
+    if limit["kind"] == "gpu-seconds":
+        return "A pilot turned the budget into steps. What the runs took of the GPU was not measured."
+    if limit["kind"] != "seconds" or not costs:
+        return ""
+    several = len({row["data"] for row in costs}) > 1
+    took = {
+        row["model"] + (f" on {row['data']}" if several else ""): row["cpu_seconds"] / limit["value"] for row in costs
+    }
+    least, most = min(took, key=took.get), max(took, key=took.get)
+    note = (
+        "A pilot turned the budget into steps. With start, scoring and export a run took "
+        f"{_times(took[least], took[most])} the budget in CPU seconds."
+    )
+    if took[most] > UNEQUAL * took[least]:
+        note += (
+            f" The budgets were not equal: {most} took {took[most]:.2f} times the budget and {least} "
+            f"{took[least]:.2f} times. A pilot measures wrongly where other work shares the cores, and runs on "
+            "different machines differ."
+        )
+    return note
+
+
+def _times(least, most):
+    if f"{least:.2f}" == f"{most:.2f}":
+        return f"{least:.2f} times"
+    return f"{least:.2f} to {most:.2f} times"

@@ -215,8 +215,8 @@ def _cost_lines(table):
     limit = table["plan"]["budget"]
     yield f"Budget of each run: {limit['value']:.6g} {limit['kind']}."
     of_seconds = limit["kind"] in SECONDS
-    if of_seconds:
-        yield "A pilot turned it into steps. 'CPU seconds' is of the whole process, with start, scoring and export."
+    if table["seconds_note"]:
+        yield table["seconds_note"]
     spent_and_left = () if of_seconds else ("spent", "left")
     rows = [
         (
@@ -234,8 +234,8 @@ def _cost_lines(table):
         memory = "?"
         if row["peak_memory"] is not None:
             memory = f"{row['peak_memory'] / 1e9:.2f} GB"
-        left = row["budget"] - row["spent"]
         if not of_seconds:
+            left = row["budget"] - row["spent"]
             spent_and_left = (f"{row['spent']:.6g}", f"{left:.3g} ({left / row['budget']:.2%})")
         rows.append(
             (

@@ -14,7 +14,7 @@ from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading, write_atomic, write_json
 from kseg.io.hash_list import write_hashes
 from kseg.io.text import count_text, first_names
-from kseg.studies.budgets import TRAINING
+from kseg.studies.budgets import TRAINING, seconds_note
 from kseg.studies.report_sections import groups_of_plan, planned_seeds, section_of, usable_seeds
 from kseg.studies.report_text import text_of
 from kseg.studies.run_counts import FIXED, FOLDER, RESULTS, RunCounts, counts_path, read_counts, write_results
@@ -101,6 +101,7 @@ def compared(output, *, equivalence=EQUIVALENCE, broken=()):
         "equivalence": equivalence,
         "sections": sections,
         "costs": costs,
+        "seconds_note": seconds_note(plan["budget"], costs),
         "sources": [_source(row) for row in finished_rows(output, plan) if row["split"] == _first_split(plan, row)],
         "before": stored["before"],
         "broken": list(broken),
@@ -174,10 +175,12 @@ def _costs(plan, data, runs):
             continue
         found = [one.row for one in of.values()]
         one = found[0]
+        cpu_seconds = float(np.mean([row["cpu_seconds"] for row in found]))
         spent = {
             "multiply-adds": TRAINING * one["multiply_adds"] * one["images_seen"],
             "images": one["images_seen"],
-            "seconds": float(np.mean([row["cpu_seconds"] for row in found])),
+            "seconds": cpu_seconds,
+            "gpu-seconds": None,  # nobody measures them
         }
         memory = [row["peak_memory"] for row in found if row["peak_memory"] is not None]
         rows.append(
@@ -187,7 +190,7 @@ def _costs(plan, data, runs):
                 "parameters": one["parameters"],
                 "multiply_adds": one["multiply_adds"],
                 "images_seen": one["images_seen"],
-                "cpu_seconds": spent["seconds"],
+                "cpu_seconds": cpu_seconds,
                 "peak_memory": max(memory, default=None),
                 "spent": spent[kind],
                 "budget": value,

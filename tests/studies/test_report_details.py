@@ -122,6 +122,20 @@ def test_the_text_shows_the_objects_found(study, section):
     assert f"{cell['value']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})" in lines[start + 3]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "spent"), [("seconds", "the budget in CPU seconds", True), ("gpu-seconds", "not measured", False)]
+)
+def test_a_budget_of_seconds_is_reported_with_what_is_known(tmp_path, kind, said, spent):
+    write_study(tmp_path, {"a": 0.9, "b": 0.5}, 2)
+    stored = json.loads((tmp_path / "study.json").read_bytes())
+    stored["plan"]["budget"] = {"kind": kind, "value": 100.0}
+    (tmp_path / "study.json").write_text(json.dumps(stored))
+    found = report(tmp_path)
+    assert said in str(found) and said in found.table["seconds_note"]
+    for row in found.table["costs"]:
+        assert row["spent"] == (row["cpu_seconds"] if spent else None)
+
+
 def test_counts_of_an_earlier_version_are_reported_without_what_they_lack(tmp_path):
     write_study(tmp_path, {"a": 0.9, "b": 0.5}, 2, old=("a", "b"))
     assert read_counts(counts_path(tmp_path, "a", "drawn", 0, "val")).objects is None

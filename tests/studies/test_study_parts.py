@@ -13,7 +13,7 @@ import pytest
 from kseg.io.errors import InputError
 from kseg.models import build_model
 from kseg.studies import usage
-from kseg.studies.budgets import share_of
+from kseg.studies.budgets import seconds_note, share_of
 from kseg.studies.engines import ENGINES
 from kseg.studies.engines.job import Job
 from kseg.studies.engines.local import gpus
@@ -121,6 +121,26 @@ def test_steps_of_a_budget(limit, steps, spent, left):
     facts = {"batch_size": 8, "multiply_adds": 50, "seconds_per_step": 0.25}
     share = share_of(limit, facts, "unet")
     assert (share.steps, share.images, share.spent, share.left) == (steps, 8 * steps, spent, left)
+
+
+def test_a_budget_of_seconds_is_held_against_what_the_runs_took():
+    limit = {"kind": "seconds", "value": 200}
+    fast = {"model": "unet", "data": "streets", "cpu_seconds": 210}
+    slow = {"model": "segnet", "data": "streets", "cpu_seconds": 260}  # 1.24 times as many
+    kept = seconds_note(limit, [fast, slow])
+    assert "a run took 1.05 to 1.30 times the budget" in kept and "not equal" not in kept
+    slow["cpu_seconds"] = 264  # 1.26 times as many
+    broken = seconds_note(limit, [fast, slow])
+    assert "not equal: segnet took 1.32 times the budget and unet 1.05 times" in broken
+    assert "segnet on camvid took" in seconds_note(limit, [fast, slow | {"data": "camvid"}])
+    assert "a run took 1.05 times the budget" in seconds_note(limit, [fast])
+
+
+def test_other_budgets_are_not_held_against_seconds():
+    row = {"model": "unet", "data": "streets", "cpu_seconds": 210}
+    assert seconds_note({"kind": "images", "value": 200}, [row]) == ""
+    assert seconds_note({"kind": "seconds", "value": 200}, []) == ""
+    assert "was not measured" in seconds_note({"kind": "gpu-seconds", "value": 200}, [row])
 
 
 def test_a_budget_of_less_than_a_step_is_refused():

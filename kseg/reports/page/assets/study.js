@@ -326,7 +326,7 @@ function showCosts() {
   if (!presence("costs-note", rows.length ? "" : section.open, ["costs-chart", "costs-table"])) return;
   note("costs-note", "Mean IoU with its 95 % interval against what a model costs; up and to the left is better. Seconds " +
     "and memory are those of the training process, with start, scoring and export." +
-    (ofSeconds ? " A pilot turned the budget of seconds into steps, so the whole process takes longer than it." : ""));
+    (data.seconds_note ? ` ${data.seconds_note}` : ""));
   const yReach = reachOf(rows.flatMap((row) => [row.score.low, row.score.high]));
   const y = { marks: ticks(...yReach, 4), scale: linear(yReach) };
   const panels = Object.entries(COSTS).filter(([key]) => rows.every((row) => row[key] !== null)).map(([key, [text, show]]) => {
