@@ -33,9 +33,10 @@ class Serving:
         self.model = in_float32(model) if portable else model
         self.portable = portable
         self.spec = tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)
-        self.folding = Folding()
+        self.folding = Folding(doubling=not portable)
         if not _is_mixed(self.model):
-            self.folding.find(self._predict, self.spec)
+            with self._layers():
+                self.folding.find(self._predict, self.spec)
 
     def function(self, outputs=OUTPUTS, spec=None, before=None):
         """Return a tf.function with an input signature.
@@ -46,7 +47,7 @@ class Serving:
         import tensorflow as tf
 
         def predict(given):
-            with self.folding.applied():
+            with self._layers(), self.folding.applied():
                 found = self._predict(before(given) if before else given)
             return {name: found[name] for name in outputs}
 
@@ -59,6 +60,10 @@ class Serving:
 
         return tf.function(encoded if before else images, input_signature=[spec or self.spec], autograph=False)
 
+    def _layers(self):
+        """A block in which the model's layers are those of the format."""
+        return _portable_layers() if self.portable else contextlib.nullcontext()
+
     def _predict(self, images):
         return answers(self.model, images, self.portable)
 
@@ -68,11 +73,8 @@ def answers(model, images, portable=True):
     import tensorflow as tf
 
     height, width = tf.unstack(tf.shape(images)[1:3])
-    if portable:
-        with _portable_layers():
-            logits = logits_at(model, images, height, width, resize=portable_resize)
-    else:
-        logits = logits_at(model, images, height, width)
+    resize = {"resize": portable_resize} if portable else {}
+    logits = logits_at(model, images, height, width, **resize)
     probabilities = tf.nn.softmax(logits)
     return {
         "labels": tf.cast(first_maximum(logits), tf.uint8),

@@ -1,5 +1,6 @@
 """Every format: what is written does what the model does, or is not written."""
 
+import functools
 import subprocess
 import sys
 import zipfile
@@ -363,6 +364,61 @@ def test_norms_are_folded_into_every_kind_of_convolution():
     with folding.applied():
         found = tf.function(lambda x: model(x, training=False), autograph=False)(pixels)
     np.testing.assert_allclose(found, model(pixels, training=False), rtol=2e-5)
+
+
+def kinds(model, folding, pixels):
+    """Return what a model gives in a graph of its own, and the types of the graph's operations."""
+    spec = tf.TensorSpec((None, None, None, 3))
+
+    def predict(images):
+        with folding.applied():
+            return model(images, training=False)
+
+    folding.find(lambda images: model(images, training=False), spec)
+    graph = tf.function(predict, autograph=False).get_concrete_function(spec)
+    return graph(tf.constant(pixels)), [operation.type for operation in graph.graph.get_operations()]
+
+
+@pytest.mark.parametrize("doubling", [True, False])
+def test_a_convolution_of_a_doubled_map_is_one_transposed_convolution(doubling):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    conv = functools.partial(keras.layers.Conv2D, 4, 3, padding="same", bias_initializer="normal")
+    double = keras.layers.UpSampling2D
+    x = layers.BatchNormalization()(conv()(double()(image)))
+    x = conv(activation="relu")(double()(x))  # without a norm
+    twice = double()(x)
+    x = keras.layers.Add()([conv()(twice), twice[..., :4]])  # the doubled map is used twice
+    # None of these is one: two other upsamplings, four other convolutions.
+    others = [conv()(double(3)(x)), conv()(layers.UpSampling2D(interpolation="bilinear")(x))]
+    others.append(keras.layers.Conv2D(4, 1)(double()(x)))
+    others.append(conv(dilation_rate=2)(double()(x)))
+    others.append(conv(strides=2)(double()(x)))
+    others.append(conv(groups=2)(double()(x)))
+    model = keras.Model(image, [x, *others])
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(1).uniform(0.5, 1.5, weight.shape))
+    pixels = np.random.default_rng(0).uniform(size=(2, 7, 5, 3)).astype(np.float32)
+    found, operations = kinds(model, Folding(doubling=doubling), pixels)
+    assert operations.count("Conv2DBackpropInput") == (3 if doubling else 0)
+    for one, expected in zip(found, model(pixels, training=False), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=2e-5)
+
+
+def test_a_convolution_before_positions_of_maxima_stays_as_it_is():
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(keras.layers.UpSampling2D()(image))
+    x, positions = layers.MaxPooling2DWithArgmax()(x)
+    model = keras.Model(image, layers.MaxUnpooling2D()([x, positions]))
+    _, operations = kinds(model, Folding(doubling=True), np.zeros((1, 4, 4, 3), np.float32))
+    assert "Conv2DBackpropInput" not in operations
+
+
+@pytest.mark.parametrize(("portable", "count"), [(False, 4), (True, 0)])
+def test_a_unet_doubles_by_transposed_convolutions_for_tensorflow_alone(portable, count):
+    made = serving.Serving(kseg.build_model("unet", (None, None, 3), 3, base_filters=2), portable=portable)
+    operations = made.function().get_concrete_function().graph.get_operations()
+    assert [operation.type for operation in operations].count("Conv2DBackpropInput") == count
 
 
 def test_converters_get_a_model_of_mixed_precision_in_float32_and_its_saved_model_stays_as_it_is(images, tmp_path):
