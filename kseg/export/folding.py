@@ -1,7 +1,8 @@
 """What a graph for other runtimes has instead of a model's layers, while it is made; the model itself stays as it is.
 
 Batch norms are folded into the convolutions before them, and convolutions with a group for each channel are depthwise.
-For TensorFlow, upsampling by the nearest neighbour and the 3x3 convolution behind it are one transposed convolution.
+For TensorFlow, upsampling by the nearest neighbour and the 3x3 convolution behind it are one transposed convolution,
+and wide convolutions are several narrow ones.
 """
 
 import contextlib
@@ -40,6 +41,16 @@ def _convolved_by_depth(layer, inputs, kernel):
     )
 
 
+def _as_depthwise(layer, inputs):
+    outputs = _convolved(layer, inputs, keras.ops.cast(layer.kernel, inputs.dtype))
+    bias = keras.ops.cast(layer.bias, inputs.dtype) if layer.use_bias else 0
+    return layer.activation(outputs + bias)
+
+
+def _doubled(layer, inputs, kernel):
+    return keras.ops.conv_transpose(inputs, kernel, 2, "same", data_format="channels_last")
+
+
 def _convolved_back(layer, inputs, kernel):
     return keras.ops.conv_transpose(
         inputs,
@@ -59,6 +70,7 @@ _KINDS = {
     keras.layers.Conv2DTranspose: (_convolved_back, lambda shape: (1, 1, shape[2], 1)),
 }
 _NORM = keras.layers.BatchNormalization
+WIDE, PART = 256, 64  # output channels from which on TensorFlow gets a kernel in parts, and of a part
 
 
 class Folding:
@@ -72,16 +84,21 @@ class Folding:
     that gives positions: rounding decides between nearly equal values of a window, and another position moves a patch
     of labels.
 
-    With `doubling`, `applied` also replaces a 3x3 convolution behind an upsampling by the nearest neighbour, as in
-    U-Net's decoder. It multiplies every pixel of the small map up to four times, by different weights. A transposed 4x4
-    convolution of stride 2, whose kernel has the sums of these weights, gives the same map (equal to rounding) with 4/9
-    of the multiply-adds. TensorFlow is faster by it; ONNX Runtime is not, and LiteRT is slower.
+    For TensorFlow, `applied` does two more things, both equal to rounding. They make TensorFlow faster, but not the
+    other runtimes (benchmarks/RESULTS.md).
+
+    - A 3x3 convolution behind an upsampling by the nearest neighbour, as in U-Net's decoder, multiplies every pixel of
+      the small map up to four times, by different weights. A transposed 4x4 convolution of stride 2, whose kernel has
+      the sums of these weights, gives the same map with 4/9 of the multiply-adds.
+    - TensorFlow keeps a kernel's output channels side by side. A convolution of one image reads a block of them at a
+      time, and from 256 channels on, the steps between its reads are so wide that the cache loses what it holds. So a
+      kernel of that many channels is kept in parts of 64.
     """
 
-    def __init__(self, doubling=False):
-        self._doubling = doubling
+    def __init__(self, tensorflow=False):
+        self._tensorflow = tensorflow
         self._norms = {}  # number of a convolution's call -> the norm
-        self._folded = {}  # (convolution, norm, whether it doubles) by id -> kernel and bias
+        self._folded = {}  # (convolution, norm, whether it doubles, is split) -> [(kernel, bias)], of its parts
         self._first = 0  # number of the first convolution that no pooling with positions comes after
         self.norms = 0  # of the model's graph, folded or not
 
@@ -134,29 +151,27 @@ class Folding:
 
         def double(call, layer, inputs):
             outputs = call(layer, inputs)
-            if self._doubling and _doubles(layer):
+            if _doubles(layer):
                 doubled[id(outputs)] = outputs, inputs
             return outputs
 
         def convolve(call, layer, inputs):
             number = next(calls)
             norm = self._norms.get(number)
-            if id(inputs) in doubled and number >= self._first and _is_plain_3x3(layer):
-                kernel, bias = self._weights(layer, norm, doubles=True)
-                small = doubled[id(inputs)][1]
-                outputs = keras.ops.conv_transpose(small, kernel, 2, "same", data_format="channels_last") + bias
-                if norm is None:
-                    return layer.activation(outputs)
-                without_norm[id(outputs)] = outputs
-                return outputs
-            if norm is None and not _is_depthwise(layer):
-                return call(layer, inputs)
+            changes = self._tensorflow and number >= self._first and layer.compute_dtype == "float32"
+            doubles = changes and id(inputs) in doubled and _is_plain_3x3(layer)
+            if norm is None and not doubles and not (changes and _is_wide(layer)):
+                return _as_depthwise(layer, inputs) if _is_depthwise(layer) else call(layer, inputs)
+            if doubles:
+                convolved = _doubled
+                inputs = doubled[id(inputs)][1]
+            else:
+                convolved = _KINDS[_kind_of(layer)][0]
+            weights = self._weights(layer, norm, doubles, split=changes and _is_wide(layer))
+            parts = [convolved(layer, inputs, kernel) + bias for kernel, bias in weights]
+            outputs = parts[0] if len(parts) == 1 else keras.ops.concatenate(parts, axis=-1)
             if norm is None:
-                outputs = _convolved(layer, inputs, keras.ops.cast(layer.kernel, inputs.dtype))
-                bias = keras.ops.cast(layer.bias, inputs.dtype) if layer.use_bias else 0
-                return layer.activation(outputs + bias)
-            kernel, bias = self._weights(layer, norm)
-            outputs = _KINDS[_kind_of(layer)][0](layer, inputs, kernel) + bias
+                return layer.activation(outputs)
             without_norm[id(outputs)] = outputs
             return outputs
 
@@ -168,15 +183,20 @@ class Folding:
         with _replaced({**dict.fromkeys(_KINDS, convolve), _NORM: normalise, keras.layers.UpSampling2D: double}):
             yield
 
-    def _weights(self, layer, norm, *, doubles=False):
-        key = id(layer), id(norm), doubles
+    def _weights(self, layer, norm, doubles, split):
+        key = id(layer), id(norm), doubles, split
         if key not in self._folded:
             import tensorflow as tf
 
             with tf.init_scope():
                 kernel, bias = folded_weights(layer, norm)
-                values = (doubling_kernel(kernel) if doubles else kernel), bias
-                self._folded[key] = [tf.Variable(value, trainable=False) for value in values]
+                parts = [(kernel, bias)]
+                if doubles:
+                    parts = [(doubling_kernel(kernel), bias)]
+                elif split:
+                    ends = range(PART, len(bias), PART)
+                    parts = zip(np.split(kernel, ends, axis=-1), np.split(bias, ends), strict=True)
+                self._folded[key] = [[tf.Variable(value, trainable=False) for value in part] for part in parts]
         return self._folded[key]
 
 
@@ -218,16 +238,17 @@ def _doubles(layer):
 
 def _is_plain_3x3(layer):
     """Whether a convolution is what `doubling_kernel` knows."""
-    wanted = {
-        "kernel_size": (3, 3),
-        "strides": (1, 1),
-        "dilation_rate": (1, 1),
-        "groups": 1,
-        "padding": "same",
-        "data_format": "channels_last",
-        "compute_dtype": "float32",
-    }
-    return type(layer) is keras.layers.Conv2D and all(getattr(layer, name) == value for name, value in wanted.items())
+    wanted = {"kernel_size": (3, 3), "strides": (1, 1), "dilation_rate": (1, 1), "padding": "same"}
+    return _is_plain(layer) and all(getattr(layer, name) == value for name, value in wanted.items())
+
+
+def _is_wide(layer):
+    """Whether TensorFlow is faster with a convolution's kernel in parts."""
+    return _is_plain(layer) and layer.kernel_size != (1, 1) and layer.filters >= WIDE
+
+
+def _is_plain(layer):
+    return type(layer) is keras.layers.Conv2D and layer.groups == 1 and layer.data_format == "channels_last"
 
 
 def _kind_of(layer):

@@ -33,7 +33,7 @@ class Serving:
         self.model = in_float32(model) if portable else model
         self.portable = portable
         self.spec = tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)
-        self.folding = Folding(doubling=not portable)
+        self.folding = Folding(tensorflow=not portable)
         if not _is_mixed(self.model):
             with self._layers():
                 self.folding.find(self._predict, self.spec)

@@ -18,7 +18,7 @@ import kseg
 from kseg import layers
 from kseg.data.pipeline import examples_tensorflow
 from kseg.export import EXPORTERS, export_model, proof, savedmodel, serving
-from kseg.export.folding import Folding
+from kseg.export.folding import WIDE, Folding
 from kseg.export.proof_images import ProofImages, images_for
 from kseg.export.serving import OUTPUTS
 from kseg.inference.logits import logits_at
@@ -379,8 +379,8 @@ def kinds(model, folding, pixels):
     return graph(tf.constant(pixels)), [operation.type for operation in graph.graph.get_operations()]
 
 
-@pytest.mark.parametrize("doubling", [True, False])
-def test_a_convolution_of_a_doubled_map_is_one_transposed_convolution(doubling):
+@pytest.mark.parametrize("tensorflow", [True, False])
+def test_a_convolution_of_a_doubled_map_is_one_transposed_convolution(tensorflow):
     keras.utils.set_random_seed(0)
     image = keras.Input((None, None, 3))
     conv = functools.partial(keras.layers.Conv2D, 4, 3, padding="same", bias_initializer="normal")
@@ -399,19 +399,34 @@ def test_a_convolution_of_a_doubled_map_is_one_transposed_convolution(doubling):
     for weight in model.weights:
         weight.assign(np.random.default_rng(1).uniform(0.5, 1.5, weight.shape))
     pixels = np.random.default_rng(0).uniform(size=(2, 7, 5, 3)).astype(np.float32)
-    found, operations = kinds(model, Folding(doubling=doubling), pixels)
-    assert operations.count("Conv2DBackpropInput") == (3 if doubling else 0)
+    found, operations = kinds(model, Folding(tensorflow=tensorflow), pixels)
+    assert operations.count("Conv2DBackpropInput") == (3 if tensorflow else 0)
     for one, expected in zip(found, model(pixels, training=False), strict=True):
         np.testing.assert_allclose(one, expected, rtol=2e-5)
 
 
+@pytest.mark.parametrize("tensorflow", [True, False])
+def test_wide_convolutions_are_several_narrow_ones_for_tensorflow(tensorflow):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    conv = functools.partial(keras.layers.Conv2D, bias_initializer="normal")
+    x = layers.BatchNormalization()(conv(WIDE, 3, strides=2, padding="same", use_bias=False)(image))  # 4 parts
+    x = conv(WIDE + 1, 3, padding="same", dilation_rate=2, activation="relu")(x)  # 5 parts, the last of one
+    x = conv(WIDE, 1)(x)
+    model = keras.Model(image, conv(WIDE - 1, 3)(x))
+    pixels = np.random.default_rng(0).uniform(size=(2, 17, 14, 3)).astype(np.float32)
+    found, operations = kinds(model, Folding(tensorflow=tensorflow), pixels)
+    assert operations.count("Conv2D") == (4 + 5 + 1 + 1 if tensorflow else 4)
+    np.testing.assert_allclose(found, model(pixels, training=False), atol=1e-5)
+
+
 def test_a_convolution_before_positions_of_maxima_stays_as_it_is():
     image = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(4, 3, padding="same")(keras.layers.UpSampling2D()(image))
+    x = keras.layers.Conv2D(WIDE, 3, padding="same")(keras.layers.UpSampling2D()(image))
     x, positions = layers.MaxPooling2DWithArgmax()(x)
     model = keras.Model(image, layers.MaxUnpooling2D()([x, positions]))
-    _, operations = kinds(model, Folding(doubling=True), np.zeros((1, 4, 4, 3), np.float32))
-    assert "Conv2DBackpropInput" not in operations
+    _, operations = kinds(model, Folding(tensorflow=True), np.zeros((1, 4, 4, 3), np.float32))
+    assert "Conv2DBackpropInput" not in operations and operations.count("Conv2D") == 1
 
 
 @pytest.mark.parametrize(("portable", "count"), [(False, 4), (True, 0)])
