@@ -11,7 +11,15 @@ else meanwhile. Reading and augmenting images is not measured: training says its
 from absl import flags
 
 from kseg.commands import command_line, train_command
-from kseg.settings import MODEL_FILES, check_model_name, check_model_options, current_options, options_in_source
+from kseg.io.errors import check_divides
+from kseg.settings import (
+    MODEL_FILES,
+    check_model_name,
+    check_model_options,
+    current_options,
+    options_in_source,
+    size_multiple,
+)
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_integer("num_classes", 19, "Classes of the model.", 2, 254, flag_values=FLAGS)
@@ -26,7 +34,10 @@ def run(args):
         args.train_steps = 1
     settings, options = train_command.settings_and_options(args)
     check_model_name(args.model, MODEL_FILES)
-    check_model_options(args.model, current_options(args.model, options), options_in_source(args.model))
+    known = current_options(args.model, options)
+    check_model_options(args.model, known, options_in_source(args.model))
+    if size := settings.crop or settings.size:
+        check_divides(*size, size_multiple(args.model, known))
     from kseg.training.launch import choose_kernels_for
 
     choose_kernels_for(args.model, options, settings.onednn)  # before anything imports TensorFlow

@@ -30,6 +30,8 @@ _SIGPIPE = 13
 # Flags of earlier versions. A flagfile may still name them; they have no effect.
 _REMOVED = ("--on_conflict", "--keep_checkpoints", "--log_every_steps")
 
+_EXCLUDE = ("epochs", "train_steps")  # flags of which a run has one
+
 _NUMBERS = {"invalid literal for int": "whole number", "could not convert string to float": "number"}
 _NO_NUMBER = re.compile(rf"^flag --(\w+)=(.*): ({'|'.join(_NUMBERS)})\b.*$", re.DOTALL)
 
@@ -37,10 +39,11 @@ _NO_NUMBER = re.compile(rf"^flag --(\w+)=(.*): ({'|'.join(_NUMBERS)})\b.*$", re.
 def expand_flagfiles(arguments):
     """Replace each `--flagfile=PATH` by the flags in it, and put those before all other arguments.
 
-    So flags on the command line always win. PATH may be the name of one of kseg's own configs. A flagfile may name
-    other flagfiles, at paths relative to itself: they are read in place, and the last line wins. A line is a flag,
-    blank, or a comment starting with #. A value that contains a line break or " #" is written as JSON after :=, as in
-    --data_dir:="a #1" (`settings.flag_line`).
+    So flags on the command line always win: --train_steps there also takes the place of a file's --epochs, and the
+    other way round. PATH may be the name of one of kseg's own configs. A flagfile may name other flagfiles, at paths
+    relative to itself: they are read in place, and the last line wins. A line is a flag, blank, or a comment starting
+    with #. A value that contains a line break or " #" is written as JSON after :=, as in --data_dir:="a #1"
+    (`settings.flag_line`).
 
     A value or argument that starts with "~/" is in the home folder: shells leave it as it is after --flag=.
 
@@ -61,7 +64,15 @@ def expand_flagfiles(arguments):
             others.append(argument)
         else:
             from_files += _read_flagfile(find_config(path), pathlib.Path("."), ())
+    typed = {_flag_name(argument): argument for argument in others}
+    for one, other in (_EXCLUDE, _EXCLUDE[::-1]):
+        if one in typed and other not in typed and not typed[one].endswith("=0"):
+            from_files = [argument for argument in from_files if _flag_name(argument) != other]
     return list(map(_in_home, from_files)) + others
+
+
+def _flag_name(argument):
+    return argument.lstrip("-").partition("=")[0]
 
 
 def _in_home(argument):
@@ -79,7 +90,7 @@ def _flagfile_path(argument, following):
     name, equals, path = argument.lstrip("-").partition("=")
     if not argument.startswith("-") or name != "flagfile":
         return None
-    if not equals and not following:
+    if not path if equals else not following:
         raise flags.Error("--flagfile needs a path.")
     if equals:
         return path
@@ -87,7 +98,10 @@ def _flagfile_path(argument, following):
 
 
 def _read_flagfile(path, folder, opened):
-    file = (folder / path).resolve()
+    try:
+        file = (folder / path).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        raise flags.Error(f"Cannot read flagfile {path}: {error}. Give a file.") from error
     if file in opened:
         raise flags.Error(f"Flagfile {path} includes itself.")
     result = []
@@ -303,7 +317,7 @@ def _parsed(arguments, flag_values):
     try:
         return flag_values(arguments)
     except flags.UnrecognizedFlagError as error:
-        typed = {argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:]}
+        typed = set(map(_flag_name, sys.argv[1:]))
         if error.flagname in typed:
             raise
         raise flags.Error(f"{error}. It stands in a flagfile.") from error

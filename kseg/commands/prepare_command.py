@@ -71,6 +71,8 @@ flags.DEFINE_integer("scene_height", 128, "synthetic: height of a scene in pixel
 flags.DEFINE_integer("scene_width", 256, "synthetic: width of a scene in pixels.", 1, flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "synthetic: random seed of the scenes.", 0, flag_values=FLAGS)
 
+STREETS = ("train_scenes", "val_scenes", "scene_height", "scene_width", "seed")  # flags that synthetic alone takes
+
 
 def check(values):
     """Print what a record folder holds and warnings; problems end the script with code 2."""
@@ -109,16 +111,20 @@ def run(values):
     command_line.require(values, "dataset", "output")
     if values.dataset != "synthetic":
         command_line.require(values, "source")
+        given = [f"--{name}" for name in STREETS if values[name].present]
+        if given:
+            raise flags.Error(f"{', '.join(given)} has no effect with --dataset={values.dataset}, which draws nothing.")
     if (values.store_height is None) != (values.store_width is None):
         raise flags.Error("--store_height and --store_width go together; give both or neither.")
     from kseg.data.records.ensure import draw_streets
-    from kseg.data.records.prepare import prepare_dataset
+    from kseg.data.records.prepare import check_output, prepare_dataset
 
     source = values.source
     dataset = values.dataset
     if dataset == "synthetic":
         source = source or os.path.join(values.output, "source")
         dataset = "cityscapes"
+        check_output(values.output, drawn=True)
         draw_streets(
             source,
             train=values.train_scenes,

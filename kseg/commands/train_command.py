@@ -11,6 +11,7 @@ interrupted.
 import importlib.util
 import json
 import os
+import pathlib
 import shlex
 
 from absl import flags
@@ -18,6 +19,7 @@ from absl import flags
 from kseg.commands import command_line
 from kseg.data.datasets import DATASETS
 from kseg.io.errors import NotFiniteError
+from kseg.runs.workdir import RunFolder
 from kseg.settings import (
     MODEL_FILES,
     OPTION_FLAGS,
@@ -173,10 +175,21 @@ def next_commands(workdir, data_dir):
     backend = "" if keras.backend.backend() == "tensorflow" else "KERAS_BACKEND=tensorflow "
     lines = {
         "look": f"kseg predict --model={run} --data_dir={data} --split=val --output={shlex.quote(workdir + '-labels')}",
-        "compare": f"kseg compare {run} ANOTHER_RUN --data_dir={data} --output=report",
+        "compare": f"kseg compare {run} {_another_run(workdir, data_dir)} --data_dir={data} --output=report",
         "export": f"{backend}kseg export --model={run} {exported}",
     }
     return "\n".join(["\nNext:", *(f"  {name:8} {command_line.as_typed(text)}" for name, text in lines.items())])
+
+
+def _another_run(workdir, data_dir):
+    """Return the latest finished run on the same records beside a run, or a word in its place."""
+    run = pathlib.Path(workdir).absolute()
+    others = [RunFolder(folder) for folder in run.parent.iterdir() if folder != run and folder.is_dir()]
+    found = [other for other in others if other.finished and (other.stored_or_none() or {}).get("data_dir") == data_dir]
+    if not found:
+        return "ANOTHER_RUN"
+    latest = max(found, key=lambda other: (other.workdir / "scores.json").stat().st_mtime)
+    return shlex.quote(os.path.join(os.path.dirname(workdir), latest.workdir.name))
 
 
 def main():

@@ -8,6 +8,7 @@ from kseg.io.text import count_text, first_names
 
 BLOCK = 25  # frames of a block where nothing else is said
 FEW = 10  # groups; below, what is drawn from them tells nothing of others
+UNNAMED = "unnamed"  # the drive whose name is empty
 _BLOCKS = re.compile(r"block:([1-9]\d{0,8})")
 
 
@@ -32,6 +33,14 @@ class Groups(NamedTuple):
         """What one of them is, in a word."""
         return {"drive": "drive", "image": "image"}.get(self.by, "block" if self.by.startswith("block:") else "group")
 
+    @property
+    def alone(self) -> str:
+        """What an interval of so few is of, "of these drives alone"; "" where there are enough of them."""
+        if 0 < len(self.drives) < FEW:
+            return "of this drive alone" if len(self.drives) == 1 else f"of these {len(self.drives)} drives alone"
+        count = len(self.names)
+        return f"of these {count} {self.unit}s alone" if count < FEW and self.by != "image" else ""
+
     def meaning(self) -> str:
         """Say how many independent groups there are, and what an interval of them can tell."""
         count = len(self.names)
@@ -52,16 +61,17 @@ class Groups(NamedTuple):
         elif self.unit == "block":
             text = f"Independent groups: {count_text(count, 'block')} of {self.by[6:]} consecutive frames, of {drives}."
         else:
-            text = f"Independent groups: {count} ({first_names(self.names, 5)}), by {self.by}."
+            text = f"Independent groups: {count} ({first_names(self.names, 5)}), by {self.by}"
+            text += f", of {drives}." if self.drives else "."
         if len(self.drives) == 1:
             return (
                 f"{text} The interval says how much the difference changes from one part of this drive to another. It "
                 "says nothing of other drives."
             )
         if 1 < len(self.drives) < FEW:
-            return f"{text} So few tell nothing of other drives: the interval is of these drives alone."
+            return f"{text} So few drives tell nothing of others: the interval is {self.alone}."
         if count < FEW:
-            return f"{text} So few tell nothing of others: the interval is of these groups alone."
+            return f"{text} So few tell nothing of others: the interval is {self.alone}."
         return text
 
 
@@ -89,14 +99,20 @@ def groups_of(names, by: str, rule: str) -> Groups:
     """
     check_group_by(by)
     if by != "drive" and not by.startswith("block:"):
-        return Groups(by, tuple(_matched(_pattern(by).search, names, f"group_by {by}")))
+        of = _matched(_pattern(by).search, names, f"group_by {by}")
+        if "" in of:
+            raise InputError(
+                f"group_by {by} must find the group in every name, but finds nothing in {names[of.index('')]!r}."
+            )
+        return Groups(by, tuple(of), _drives_shown(names, rule))
     if not rule:
         raise InputError(
             f"group_by {by} needs a dataset whose names tell the drives, and this one has no rule for that. Give a "
             "regular expression whose first group is the drive."
         )
     size = _BLOCKS.fullmatch(by)
-    drives = _matched(_pattern(rule).fullmatch, names, f"group_by {by}, whose rule for a drive is {rule},")
+    found = _matched(_pattern(rule).fullmatch, names, f"group_by {by}, whose rule for a drive is {rule},")
+    drives = [drive or UNNAMED for drive in found]
     of = _blocks(names, drives, int(size[1])) if size else drives
     return Groups(by, tuple(of), tuple(sorted(set(drives))))
 
@@ -108,13 +124,19 @@ def shown_groups(names, rule: str) -> Groups:
         names, rule: as in `groups_of`.
     """
     names = tuple(names)
-    if not rule or not all(map(_pattern(rule).fullmatch, names)):
+    if not _drives_shown(names, rule):
         return Groups("image", names)
     by_drive = groups_of(names, "drive", rule)
     if len(by_drive.names) > 1:
         return by_drive
     blocks = groups_of(names, f"block:{BLOCK}", rule)
     return blocks if len(blocks.names) > 1 else Groups("image", names, by_drive.drives)
+
+
+def _drives_shown(names, rule):
+    """Return the names of all drives in order; none where a name does not show its drive."""
+    matches = [_pattern(rule).fullmatch(name) for name in names] if rule else [None]
+    return () if None in matches else tuple(sorted({match[1] or UNNAMED for match in matches}))
 
 
 def check_rule(rule) -> None:
@@ -140,13 +162,13 @@ def _pattern(text: str) -> re.Pattern:
 
 
 def _matched(match, names, what: str) -> list[str]:
-    """Return the first group of each name's match, "unnamed" where it is empty."""
+    """Return the first group of each name's match."""
     found = []
     for name in names:
         one = match(name)
         if one is None or one[1] is None:
             raise InputError(f"{what} must match every name, but does not match {name!r}.")
-        found.append(one[1] or "unnamed")
+        found.append(one[1])
     return found
 
 

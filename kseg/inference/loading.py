@@ -18,7 +18,7 @@ from kseg.inference.ensemble import AveragingModel
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel, label_set_of
 from kseg.inference.looks import ONE_LOOK
-from kseg.inference.model_paths import described_model, weights_file
+from kseg.inference.model_paths import HDF5, described_model, weights_file
 from kseg.inference.outside import alone
 from kseg.inference.outside.carried_files import carried_table
 from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, SEEDS, TFLITE, WEB, seed_runs
@@ -36,7 +36,6 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 # What Keras may raise about a file of arbitrary bytes, or a user's own layers.
 DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, ImportError)
 DAMAGED += (ArithmeticError, zipfile.BadZipFile, zlib.error, struct.error)
-_HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
 _UNREGISTERED = re.compile(r"Could not locate (class|function) '([^']+)'")
 REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
@@ -98,7 +97,7 @@ def _load_own(path):
         return SavedModel(path)
     path = weights_file(path)
     with reading(path), open(path, "rb") as file:
-        if file.read(len(_HDF5)) == _HDF5:
+        if file.read(len(HDF5)) == HDF5:
             raise InputError(
                 f"{path} is an HDF5 file, as Keras wrote before .keras. Load it with Keras and save it as a .keras "
                 "file: keras.models.load_model(PATH).save('model.keras'). If it holds weights alone, build the model "

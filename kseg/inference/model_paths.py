@@ -7,8 +7,11 @@ from kseg.inference.label_marks import CLASSES_FILE
 from kseg.inference.outside.description import describe_file
 from kseg.inference.outside.file_kinds import KSEG, SEEDS, seed_runs
 from kseg.io.errors import InputError, MissingFileError
+from kseg.io.files import reading
 from kseg.io.text import count_text
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
+
+ZIP, HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"  # how a .keras file begins, and one of an earlier Keras
 
 
 def described_model(path):
@@ -48,6 +51,10 @@ def _is_of_label_maps(file):
 def weights_file(path):
     """Return the .keras file of a run folder, or that file itself; InputError for a folder without one."""
     if not path.is_dir():
+        with reading(path), open(path, "rb") as file:
+            begin = file.read(8)
+        if not begin.startswith((ZIP, HDF5)):
+            raise InputError(f"{path} is damaged or not a .keras file: it does not begin as one does.")
         return path
     kept = RunFolder(path).stored_model()
     if not kept.exists():
@@ -56,6 +63,11 @@ def weights_file(path):
             raise InputError(
                 f"{path} holds the seeds of {count_text(len(contestants), 'contestant')} of a study: give the folder "
                 f"of one, such as {contestants[0]}."
+            )
+        if (path / FLAGS_FILE).exists():
+            raise InputError(
+                f"The run in {path} has not finished: there is no {kept.name} yet. Start its command again to "
+                "continue it."
             )
         others = [file for file in sorted(path.iterdir()) if not _is_of_label_maps(file)]
         other = f" ({others[0].name})" if others else ""

@@ -19,6 +19,17 @@ _streams = []  # the last one stands for standard error
 _waits = []  # what is waited for on a terminal, whose line is not finished
 
 
+def on_terminal(stream):
+    """Whether a stream is a terminal that can show a line: those of pseudo-terminals may have no rows."""
+    if not stream.isatty():
+        return False
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # a stream that only says that it is a terminal
+        return True
+    return size.lines > 0 and size.columns > 0
+
+
 def say(text):
     """Print a line to standard output, above what is being waited for."""
     if _waits:
@@ -46,7 +57,7 @@ def progress_bar(description, total, done=0, unit="images", shown=True, stays=Tr
     """
     if not shown:
         return tqdm(disable=True)
-    if sys.stderr.isatty():
+    if on_terminal(sys.stderr):
         options = {"initial": done, "dynamic_ncols": True, "mininterval": 0.5, "leave": stays}
         kind = _WarmBar if warm else tqdm
         return kind(total=total, desc=description, unit=f" {unit}", **options)
@@ -136,7 +147,7 @@ class Waiting:
         self._text = text
         self._clock = clock
         self._shown = shown
-        self._terminal = sys.stderr.isatty()
+        self._terminal = on_terminal(sys.stderr)
         self._begin = clock()
         self._written = self._begin
         self._after = after

@@ -105,7 +105,7 @@ def recomputed(found, models):
             "groups": [] if by_group is None else list(groups.names),
             "meaning": groups.meaning(),
         },
-        "verdicts": _verdicts(models, rows["scores"][0], groups.unit),
+        "verdicts": _verdicts(models, rows["scores"][0], groups),
         **rows,
         "objects": [_objects(found, model) for model in range(len(found.objects["objects"]))],
         "images": _rows(found, groups),
@@ -134,14 +134,14 @@ def _rows(found, groups):
     return scored_rows(rows, found.counts)
 
 
-def _verdicts(names, row, unit):
+def _verdicts(names, row, groups):
     """Return the verdict of each model against the first by a row of scores; None for the first itself."""
     found = [None]
     for model, difference in enumerate(row["differences"][1:], start=1):
         pair = (0, model)
         ends = difference["by_group"] or difference["by_image"]
         values = [row["values"][m] for m in pair]
-        said = verdict([names[m] for m in pair], values, ends, difference["above"], unit)
+        said = verdict([names[m] for m in pair], values, ends, difference["above"], groups.unit, groups.alone)
         if said["winner"] is not None:
             said["winner"] = pair[said["winner"]]
         found.append(said)

@@ -49,12 +49,12 @@ def difference_rows(whole, by_image, by_group, pixels):
     return {"scores": scores, "per_class": classes}
 
 
-def verdict(names, values, interval, above, unit):
+def verdict(names, values, interval, above, unit, alone=""):
     """Say which of two models has the higher mean IoU, and whether that is more than chance.
 
     Args:
         names, values: of the first model and the other. interval: of other minus first. above: share of the resamples
-            in which the other is above the first. unit: what was resampled.
+            in which the other is above the first. unit: what was resampled. alone: `Groups.alone`, where they are few.
     Returns:
         dict: text, a sentence, whose difference is that of the scores in it and positive; winner, 0 or 1, None where
         the interval holds 0 or nothing can be scored.
@@ -72,7 +72,8 @@ def verdict(names, values, interval, above, unit):
     digits = agreeing_digits(values[behind], values[ahead], low, high)
     best, other = (f"{values[model]:.{digits}f}" for model in (ahead, behind))
     gap = signed(shown_gap(values[behind], values[ahead], digits), digits)
-    numbers = f"a difference of {gap} (95 % interval by {unit} {signed(low, digits)} to {signed(high, digits)}"
+    ends = f"{alone and f', {alone}:'} {signed(low, digits)} to {signed(high, digits)}"
+    numbers = f"a difference of {gap} (95 % interval by {unit}{ends}"
     if low > 0:
         text = f"{names[ahead]} has the higher mean IoU: {best} against {other}, {numbers})."
         return {"winner": ahead, "text": text}

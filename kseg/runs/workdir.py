@@ -319,7 +319,10 @@ class RunFolder:
         clear_unfinished(self.workdir, *(path.name for path in self.parts))
         clear_unfinished(self.checkpoints, "step-*.npz")
         (self.workdir / "scores.json").unlink(missing_ok=True)  # from here on the run is not finished
-        header = f"# kseg {kseg.__version__}. kseg train --flagfile=THIS --workdir=NEW repeats this run."
+        again = "kseg train --flagfile=THIS --workdir=NEW repeats this run"
+        if "builder" in wanted:
+            again = f"{wanted['builder']} builds the model: kseg.train({wanted['model']}, ...) repeats this run"
+        header = f"# kseg {kseg.__version__}. {again}."
         lines = [f"# {n}={value}" if n in _COMMENTS else flag_line(n, value) for n, value in wanted.items()]
         place = lines.index(flag_line("epochs", wanted["epochs"]))
         lines = [header, *lines[:place], *past, *lines[place:]]

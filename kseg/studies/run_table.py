@@ -6,6 +6,8 @@ import time
 
 from tqdm import tqdm
 
+from kseg.io.progress import on_terminal
+
 
 class RunTable:
     """Counts the runs of a study: done, running, left, and the time left.
@@ -58,7 +60,7 @@ class RunTable:
         return text
 
     def _say(self, event):
-        if not self._stream.isatty():
+        if not on_terminal(self._stream):
             print(f"{event}: {self.state()}", file=self._stream, flush=True)
             return
         lines = [*self._rows(), self.state()]

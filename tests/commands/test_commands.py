@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pathlib
 import subprocess
 import sys
 import warnings
@@ -102,6 +103,20 @@ def test_a_flag_that_is_gone_still_reads_from_an_old_flagfile(tmp_path, capsys):
     (tmp_path / "flags.txt").write_text("--epochs=3\n--on_conflict=new\n# until step 9: --epochs=2\n--seed=1\n")
     assert expand_flagfiles([f"--flagfile={tmp_path}/flags.txt"]) == ["--epochs=3", "--seed=1"]
     assert "flags.txt:2: --on_conflict=new has no effect: this flag no longer exists.\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "left"),
+    [
+        ("--train_steps=3", ["--seed=1", "--train_steps=3"]),
+        ("--epochs=2", ["--epochs=3", "--seed=1", "--epochs=2"]),
+        ("--train_steps=0", ["--epochs=3", "--seed=1", "--train_steps=0"]),  # says nothing of the length
+    ],
+)
+def test_a_length_that_is_typed_takes_the_place_of_the_files(tmp_path, typed, left):
+    (tmp_path / "a.flags").write_text("--epochs=3\n--seed=1\n")
+    assert expand_flagfiles([f"--flagfile={tmp_path}/a.flags", typed]) == left
+    assert expand_flagfiles([typed, "--epochs=5", f"--flagfile={tmp_path}/a.flags"])[:2] == ["--epochs=3", "--seed=1"]
 
 
 @pytest.mark.parametrize(
@@ -238,8 +253,26 @@ def test_a_bad_crop_shows_before_streets_are_drawn(tmp_path):
         (None, "jax", "KERAS_BACKEND=tensorflow kseg export --model='runs/a b' --format=savedmodel"),
     ],
 )
-def test_the_export_that_a_run_proposes_is_one_that_can_be_done_here(converter, backend, export, monkeypatch):
+def test_the_export_that_a_run_proposes_is_one_that_can_be_done_here(converter, backend, export, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kseg train"])
     monkeypatch.setattr(train_command.importlib.util, "find_spec", lambda package: converter)
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    assert train_command.next_commands("runs/a b/", "data").splitlines()[-1].startswith(f"  export   {export}")
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("runs/a b").mkdir(parents=True)
+    lines = train_command.next_commands("runs/a b/", "data").splitlines()
+    assert lines[-1].startswith(f"  export   {export}")
+    assert lines[-2] == "  compare  kseg compare 'runs/a b' ANOTHER_RUN --data_dir=data --output=report"
+
+
+def test_the_comparison_that_a_run_proposes_is_with_the_latest_run_on_its_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["kseg train"])
+    monkeypatch.chdir(tmp_path)
+    for name, data, finished in (("a", "data", 1), ("b", "data", 2), ("c", "other", 3), ("d", "data", None)):
+        folder = pathlib.Path("runs", name)
+        folder.mkdir(parents=True)
+        (folder / "flags.txt").write_text(f"--model=unet\n--data_dir={data}\n")
+        if finished:
+            (folder / "scores.json").touch()
+            os.utime(folder / "scores.json", (finished, finished))
+    said = train_command.next_commands("runs/d", "data")
+    assert "  compare  kseg compare runs/d runs/b --data_dir=data" in said

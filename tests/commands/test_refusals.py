@@ -69,12 +69,42 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     old = f"--workdir={run}"
     encoder = (*train, new, "--epochs=1", "--encoder=vgg16")
     (tmp_path / "empty.h5").touch()
-    with zipfile.ZipFile(tmp_path / "whole.keras", "w") as archive:
-        archive.writestr("model.weights.h5", b"")
+    for name in ("whole", "other"):
+        with zipfile.ZipFile(tmp_path / f"{name}.keras", "w") as archive:
+            archive.writestr("model.weights.h5", b"")
+    pair = [str(tmp_path / f"{name}.keras") for name in ("other", "whole")]
+    model = f"--model={pair[1]}"
+    (tmp_path / "loop").symlink_to("loop")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "classes.json").touch()
+    prepare = ("prepare", "--dataset=synthetic")
     cases = [
         (("evaluate", "--model=no/run", data), "No model at no/run"),
-        (("evaluate", f"--model={run}", data), f"{run} holds neither saved_model.pb nor best.keras"),
-        (("evaluate", f"--model={root}/README.md", "--data_dir=no/data"), "There is no record folder no/data"),
+        (("evaluate", f"--model={run}", data), f"The run in {run} has not finished: there is no best.keras yet"),
+        (
+            ("predict", f"--model={root}/LICENSE", f"--images={root}/docs/pictures", output),
+            "not a .keras file",
+        ),
+        ((*train, new, "--epochs=1", f"--init_from={root}/LICENSE"), "not a .keras file: it does not begin as one"),
+        (("train", f"--flagfile={tmp_path}/loop"), f"Cannot read flagfile {tmp_path}/loop"),
+        (("train", "--flagfile="), "--flagfile needs a path"),
+        (("benchmark", "--model=unet", "--height=100", "--width=64"), "must be multiples of 16, got 100x64"),
+        ((*prepare, f"--output={records}"), f"{records} holds records of something else than streets"),
+        ((*prepare, f"--output={photos}"), f"{photos} must be a new or empty folder, but holds classes.json"),
+        ((*prepare, f"--source={photos}", output), "photos must be a new or empty folder, or hold streets"),
+        ((*prepare, output, "--train_scenes=1000000"), "train must be at most 999999, got 1000000"),
+        (
+            ("prepare", "--dataset=folder", f"--source={photos}", output, "--seed=7"),
+            "--seed has no effect with --dataset=folder",
+        ),
+        (("prepare", "--dataset=folder", f"--source={root}/LICENSE", output), "must be a folder, but"),
+        (
+            ("train", "--model=unet", f"--data_dir={photos}", new, "--epochs=1"),
+            "it looks like images and labels",
+        ),
+        (("train", "--model=unet", f"--data_dir={root}/LICENSE", new, "--epochs=1"), "LICENSE is a file"),
+        (("evaluate", model, "--data_dir=no/data"), "There is no record folder no/data"),
         (("predict", "--model=no/run", f"--images={root}/README.md", output), "No model at no/run"),
         (("predict", "--model=no/run", data, "--split=val", output), "No model at no/run"),
         (
@@ -83,36 +113,62 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ),
         (("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--tile=0"), "tile"),
         (
-            ("predict", f"--model={root}/LICENSE", f"--images={root}/docs/pictures", f"--output={root}/SECURITY.md"),
+            (
+                "predict",
+                model,
+                f"--images={root}/docs/pictures",
+                f"--output={root}/SECURITY.md",
+            ),
             "is a file",
         ),
         (
             (
                 "predict",
-                f"--model={root}/LICENSE",
+                model,
                 f"--images={root}/docs/pictures/camvid.png",
                 f"--output={root}/docs/pictures",
             ),
             "is the input",
         ),
         (
-            ("predict", f"--model={root}/LICENSE", "--submission", f"--source={tmp_path}", output),
+            ("predict", model, "--submission", f"--source={tmp_path}", output),
             "holds neither leftImg8bit",
         ),
         (("compare", "no/run", "no/other", data, output), "No model at no/run"),
-        (("compare", f"{root}/README.md", f"{root}/LICENSE", data, output, "--split=tset"), "no split 'tset'"),
-        (("compare", f"{root}/README.md", f"{root}/README.md", data, output), "README.md was given twice"),
-        (("compare", f"{root}/README.md", f"{root}/LICENSE", data, f"--output={run}"), "which kseg did not write"),
-        (("export", "--model=no/run", output), "No model at no/run"),
-        (("export", f"--model={root}/LICENSE", "--format=onnx", output), "A file of format onnx must end in .onnx"),
-        (("export", f"--model={root}/LICENSE", "--quantize=int8", output), "Format savedmodel holds float32 alone"),
-        (("export", f"--model={root}/LICENSE", f"--output={root}/docs"), "which kseg did not write"),
-        (("evaluate", f"--model={root}/LICENSE", data, f"--output={root}/README.md"), "is not a table of scores"),
         (
-            ("evaluate", f"--model={root}/LICENSE", data, f"--report_dir={root}/README.md"),
+            ("compare", *pair, data, output, "--split=tset"),
+            "no split 'tset'",
+        ),
+        (
+            ("compare", pair[0], pair[0], data, output),
+            "other.keras was given twice",
+        ),
+        (
+            ("compare", *pair, data, f"--output={run}"),
+            "which kseg did not write",
+        ),
+        (("export", "--model=no/run", output), "No model at no/run"),
+        (
+            ("export", model, "--format=onnx", output),
+            "A file of format onnx must end in .onnx",
+        ),
+        (
+            ("export", model, "--quantize=int8", output),
+            "Format savedmodel holds float32 alone",
+        ),
+        (("export", model, f"--output={root}/docs"), "which kseg did not write"),
+        (
+            ("evaluate", model, data, f"--output={root}/README.md"),
+            "is not a table of scores",
+        ),
+        (
+            ("evaluate", model, data, f"--report_dir={root}/README.md"),
             "must be a folder, but is a file",
         ),
-        (("calibrate", f"--model={root}/LICENSE", "--data_dir=no/data", f"{output}.keras"), "no record folder no/data"),
+        (
+            ("calibrate", model, "--data_dir=no/data", f"{output}.keras"),
+            "no record folder no/data",
+        ),
         ((*train, new, "--epochs=1", "--init_from=no/run"), "No model at no/run"),
         ((*train, new, "--epochs=1", "--momentum=0.5"), "--momentum has no effect with --optimizer=adam"),
         ((*train, new, "--epochs=1", "--encodr=vgg16"), "Unknown command line flag 'encodr'"),
@@ -140,11 +196,17 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
             (*encoder, '--model_options={"encoder": "resnet50"}'),
             '--model_options says "resnet50"',
         ),
-        (("evaluate", f"--model={root}/LICENSE", data, "--group_by=block:0"), "needs a whole number of frames"),
-        (("evaluate", f"--model={root}/LICENSE", data, "--group_by=drives"), "with a group in brackets, got 'drives'"),
-        (("evaluate", f"--model={root}/LICENSE", data, "--group_by=(nope)"), "must match every name, but does not"),
+        (("evaluate", model, data, "--group_by=block:0"), "needs a whole number of frames"),
         (
-            ("compare", f"{root}/README.md", f"{root}/LICENSE", data, output, "--group_by=("),
+            ("evaluate", model, data, "--group_by=drives"),
+            "with a group in brackets, got 'drives'",
+        ),
+        (
+            ("evaluate", model, data, "--group_by=(nope)"),
+            "must match every name, but does not",
+        ),
+        (
+            ("compare", *pair, data, output, "--group_by=("),
             "a regular expression, got",
         ),
         ((*train, f"--workdir={root}/LICENSE", "--epochs=1"), "--workdir must be a folder, but"),
@@ -166,9 +228,11 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     assert frameworks == [] and not (tmp_path / "new").exists()
 
 
-def test_an_export_says_before_any_framework_is_imported_what_is_not_installed(root, tmp_path):
+def test_an_export_says_before_any_framework_is_imported_what_is_not_installed(tmp_path):
+    with zipfile.ZipFile(tmp_path / "whole.keras", "w") as archive:
+        archive.writestr("model.weights.h5", b"")
     absent = 'sys.modules["tf2onnx"] = None\n'
-    arguments = [("export", f"--model={root}/LICENSE", "--format=onnx", f"--output={tmp_path}/new.onnx")]
+    arguments = [("export", f"--model={tmp_path}/whole.keras", "--format=onnx", f"--output={tmp_path}/new.onnx")]
     ((code, said),), frameworks = answers(COMMANDS.replace("found = []", absent + "found = []"), json.dumps(arguments))
     assert code == 2 and "needs the package tf2onnx. Install it with pip install 'kseg[onnx]'" in said
     assert frameworks == []

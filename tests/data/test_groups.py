@@ -57,6 +57,7 @@ def test_a_regular_expression_groups_by_its_first_group():
         ("block:2.5", CAMVID, "whole number of frames"),
         ("", CAMVID, "must be drive, block:25 or a regular expression, got ''"),
         (7, CAMVID, "got 7"),
+        (r"(x*)$", CAMVID, "must find the group in every name, but finds nothing in 'a_1'"),
         ("drive", "", "this one has no rule for that"),
         ("drive", DATASETS["folder"].drive, "group_by drive.* does not match 'b_x'"),
         ("block:2", DATASETS["cityscapes"].drive, "does not match 'a_1'"),
@@ -80,10 +81,10 @@ def test_what_the_names_show_and_what_it_means():
     two = shown_groups(test, CAMVID)
     assert (two.by, two.names) == ("drive", ("0001TP", "Seq05VD"))
     assert two.meaning() == (
-        "Independent groups: 2 drives (0001TP, Seq05VD). So few tell nothing of other drives: the interval is of these "
-        "drives alone."
+        "Independent groups: 2 drives (0001TP, Seq05VD). So few drives tell nothing of others: the interval is of "
+        "these 2 drives alone."
     )
-    assert "40 blocks" not in two.meaning() and "these drives alone" in groups_of(test, "block:5", CAMVID).meaning()
+    assert "40 blocks" not in two.meaning() and "these 2 drives alone" in groups_of(test, "block:5", CAMVID).meaning()
     ten = shown_groups([f"{drive}_1" for drive in "abcdefghij"], CAMVID)
     assert ten.meaning() == "Independent groups: 10 drives (a, b, c, d, e and 5 more)."
     few = shown_groups(val[:37], CAMVID)  # 25 and a rest of 12: one block
@@ -92,7 +93,10 @@ def test_what_the_names_show_and_what_it_means():
     for names, rule in ((["holiday", "cat"], DATASETS["folder"].drive), (val, "")):
         none = shown_groups(names, rule)
         assert none == Groups("image", tuple(names)) and "The names show no drives" in none.meaning()
-    assert "these groups alone" in groups_of(["x1", "y2"], r"(\d)", "").meaning()
+    finer = groups_of(test, r"_f?\d*(\d)$", CAMVID)  # more than FEW groups, of the same two drives
+    assert len(finer.names) == 10 and "of 2 drives (0001TP, Seq05VD). So few drives" in finer.meaning()
+    assert (two.alone, finer.alone) == ("of these 2 drives alone",) * 2
+    assert "these 2 groups alone" in groups_of(["x1", "y2"], r"(\d)", "").meaning()
 
 
 def test_the_records_keep_the_rule_so_that_scoring_needs_no_dataset(tmp_path, monkeypatch):

@@ -266,6 +266,15 @@ def test_an_unlabelled_split_is_left_out_and_said(tmp_path, capsys):
         prepare_dataset("camvid", root, tmp_path / "other", workers=1, progress=False)
 
 
+def test_an_empty_split_is_left_out_and_said(tmp_path, capsys):
+    root = make_camvid(tmp_path / "camvid")
+    for kind in ("images", "labels"):
+        (root / "test" / kind).mkdir(parents=True)
+    manifest = prepare_dataset("camvid", root, tmp_path / "out", workers=1)
+    assert set(manifest.splits) == {"train", "val"}
+    assert "test: left out, its folders are empty.\n" in capsys.readouterr().out
+
+
 def test_train_without_labels_is_an_error(tmp_path):
     root = make_folder(tmp_path)
     for path in (root / "train" / "labels").iterdir():

@@ -100,14 +100,18 @@ def test_a_finished_folder_of_another_origin_is_an_error_that_says_what_differs(
         prepare("camvid", root, out)
     assert content(out) == before
     (out / "source.json").unlink()
-    with pytest.raises(ValueError, match="holds records from another source .dataset.json."):
+    with pytest.raises(ValueError, match="holds records from another source: dataset.json."):
         prepare("camvid", root, out)
     foreign = tmp_path / "deeplab"
     foreign.mkdir()
     (foreign / "train-00000-of-00001").write_bytes(b"somebody's work")
-    with pytest.raises(ValueError, match="another source .train-00000-of-00001."):
+    with pytest.raises(ValueError, match="another source: train-00000-of-00001."):
         prepare("camvid", root, foreign)
     assert content(foreign) == {"train-00000-of-00001": b"somebody's work"}
+    (foreign / "train-00000-of-00001").rename(foreign / "photo.jpg")
+    with pytest.raises(ValueError, match="must be a new or empty folder, but holds photo.jpg"):
+        prepare("camvid", root, foreign)
+    assert list(content(foreign)) == ["photo.jpg"]
 
 
 @pytest.mark.parametrize("damage", ["delete", "change"])

@@ -151,7 +151,7 @@ def test_streets_of_an_older_version_are_not_trained_on(drawing, tmp_path):
 
 def test_foreign_data_is_refused(tmp_path):
     (tmp_path / "gtFine").mkdir()
-    with pytest.raises(ValueError, match="not drawn by kseg"):
+    with pytest.raises(ValueError, match="but holds gtFine and no synthetic.json"):
         dataset.draw_cityscapes(tmp_path, **SMALL, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["gtFine"]
 

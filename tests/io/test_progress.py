@@ -1,6 +1,8 @@
 """Progress as text: whole lines where there is no terminal, and the pace of an epoch."""
 
 import io
+import os
+import struct
 import threading
 
 import pytest
@@ -68,6 +70,19 @@ def test_a_terminal_gets_a_bar(terminal, kind, monkeypatch, capsys):
         bar.set_postfix({"loss": 1}, refresh=False)
         bar.update(4)
         assert bar.n == bar.total == 4
+
+
+@pytest.mark.parametrize(("rows", "kind"), [(0, "ProgressLines"), (24, "tqdm")])
+def test_a_terminal_without_rows_gets_lines(rows, kind, monkeypatch):
+    """As a program's pseudo-terminal is: tqdm would draw nothing on it."""
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+    fcntl, termios = (pytest.importorskip(name) for name in ("fcntl", "termios"))
+    ends = pty.openpty()
+    fcntl.ioctl(ends[1], termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
+    with open(ends[1], "w") as terminal:
+        monkeypatch.setattr(progress.sys, "stderr", terminal)
+        assert terminal.isatty() and type(progress.progress_bar("x", 4)).__name__ == kind
+    os.close(ends[0])
 
 
 def test_the_time_of_a_first_update_that_compiles_is_not_counted(capsys):

@@ -213,8 +213,8 @@ def test_the_summary_says_what_the_interval_means(found):
     assert "Means are over " in text and f" of {LABELS.num_classes} classes (" in text
     assert "No model was trained again" in text
     assert (
-        "\nIndependent groups: 2 drives (eastmoor, fernfeld). So few tell nothing of other drives: the interval is of "
-        "these drives alone.\n" in text
+        "\nIndependent groups: 2 drives (eastmoor, fernfeld). So few drives tell nothing of others: the interval is of "
+        "these 2 drives alone.\n" in text
     )
 
 

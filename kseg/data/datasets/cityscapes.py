@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from kseg.data.datasets.listing import Problem, Reference, Source, archive_names, one_line_each, pair
+from kseg.data.datasets.listing import Problem, Reference, Source, archive_names, no_source, one_line_each, pair
 from kseg.data.labels import IGNORE_LABEL, DatasetInfo, label_set_of
 from kseg.io.errors import InputError, MissingFileError
 
@@ -118,7 +118,7 @@ def read(source) -> Source:
     """
     root = os.path.abspath(os.fspath(source))
     if not os.path.isdir(root):
-        raise MissingFileError(f"There is no source folder {root}.")
+        raise no_source(root)
     images = {split: {} for split in ("train", "val")}
     labels, instances = ({split: {} for split in images} for _ in range(2))
     problems = []

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 
-from kseg.data.datasets.listing import Problem, Source, list_stems, one_line_each, pair, walk_files
+from kseg.data.datasets.listing import Problem, Source, list_stems, no_source, one_line_each, pair, walk_files
 from kseg.data.labels import Colour, DatasetInfo, label_set_of
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import reading
@@ -52,7 +52,7 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
     """
     root = os.path.abspath(os.fspath(root))
     if not os.path.isdir(root):
-        raise MissingFileError(f"There is no source folder {root}.")
+        raise no_source(root)
     show = functools.partial(os.path.relpath, start=root)
     candidates, unread = _find_folders(root)
     splits = {}
@@ -78,6 +78,9 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
         if images and not labels and split != "train" and not _holds_files(folders["labels"]):
             unlabelled[split] = tuple(images.values())
             notes.append(_unlabelled_note(split, len(images), folders["images"]))
+            continue
+        if split not in required and not any(map(_holds_files, folders.values())):
+            notes.append(f"{split}: left out, its folders are empty.")
             continue
         labels, doubtful, suffixes = _by_image(split, images, labels, show)
         for suffix, count in suffixes.items():
@@ -233,7 +236,7 @@ def read(source, classes: str | None = None) -> Source:
     """
     root = os.path.abspath(os.fspath(source))
     if not os.path.isdir(root):
-        raise MissingFileError(f"There is no source folder {root}.")
+        raise no_source(root)
     info, colours, drawn = read_classes(classes or os.path.join(root, "classes.json"), os.path.basename(root))
     return read_split_folders(root, info, ("train",), colours, drawn)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kseg.data.labels import Colour, DatasetInfo
 from kseg.io import images as codec
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import reading
 from kseg.io.text import count_text, first_names
 from kseg.io.users_text import composed
@@ -94,6 +94,13 @@ class Source:
                     f"{what}: index {index} is drawn in {colour}, which classes.json gives to "
                     f'{self.info.id_names[owners[0]]} (id {owners[0]}); use "labels": "color", or export label ids'
                 )
+
+
+def no_source(root: str) -> InputError:
+    """Return the error that says that a dataset's folder is none."""
+    if os.path.lexists(root):
+        return InputError(f"The source must be a folder, but {root} is none.")
+    return MissingFileError(f"There is no source folder {root}.")
 
 
 class Problem(NamedTuple):

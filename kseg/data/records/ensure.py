@@ -5,9 +5,9 @@ import pathlib
 
 from kseg.data.datasets import DATASETS
 from kseg.data.records.manifest import MANIFEST
-from kseg.data.records.prepare import prepare_dataset
+from kseg.data.records.prepare import check_output, prepare_dataset
 from kseg.data.synthetic.dataset import check_drawing, draw_cityscapes
-from kseg.io.errors import MissingFileError
+from kseg.io.errors import InputError, MissingFileError
 from kseg.io.progress import progress_bar
 
 
@@ -38,8 +38,17 @@ def ensure_records(dataset, data_dir):
     if dataset == "synthetic":
         check_drawing(folder / "source")
         if not (folder / MANIFEST).exists():
+            check_output(str(folder))
             draw_streets(folder / "source")
             prepare_dataset("cityscapes", folder / "source", folder)
+    elif folder.is_file():
+        raise InputError(f"--data_dir must be a record folder, which kseg prepare writes, but {folder} is a file.")
+    elif not (folder / MANIFEST).exists() and (folder / "classes.json").exists():
+        raise MissingFileError(
+            f"No records in {folder}, but a classes.json: it looks like images and labels of your own. Prepare their "
+            "records, and give that folder:\n"
+            f"kseg prepare --dataset=folder --source={folder} --output=RECORD_FOLDER"
+        )
     elif not (folder / MANIFEST).exists() and not (folder.is_dir() and any("-of-" in f for f in os.listdir(folder))):
         raise MissingFileError(
             f"No records in {data_dir} yet. Put into one folder: {DATASETS[dataset].download}.\n"

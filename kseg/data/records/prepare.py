@@ -165,9 +165,7 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
     if os.path.isdir(output):
         files = list_files(output)
     if records.ORIGIN not in files:
-        foreign = [f for f in files if f == records.MANIFEST or SHARD_NAME.match(f)]
-        if foreign:
-            raise InputError(f"{output} holds records from another source ({foreign[0]}). Choose an empty folder.")
+        check_output(output)
         return None
     path = os.path.join(output, records.ORIGIN)
     with reading(path), open(path, "rb") as file:
@@ -192,6 +190,25 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
     if progress:
         tqdm.tqdm.write(f"{output} is already prepared from the same files with the same options.")
     return manifest
+
+
+def check_output(output: str, drawn: bool = False) -> None:
+    """Refuse a folder to write records into that holds files of other things; folders in it may be the sources.
+
+    Args:
+        output: folder, there or not. drawn: whether the records are to be of drawn streets.
+    Raises:
+        InputError: files that are not kseg's records; with `drawn`, records of something else.
+    """
+    files = [file for file in list_files(output) if not file.startswith(".")] if os.path.isdir(output) else []
+    if records.ORIGIN not in files:
+        if files:
+            what = "holds"
+            if records.MANIFEST in files or any(map(SHARD_NAME.match, files)):
+                what = "holds records from another source:"
+            raise InputError(f"{output} must be a new or empty folder, but {what} {files[0]}. Choose another folder.")
+    elif drawn and records.MANIFEST in files and not records.load_manifest(output).options.get("drawn"):
+        raise InputError(f"{output} holds records of something else than streets. Choose another folder.")
 
 
 def _differences(before: dict, now: dict) -> list[str]:

@@ -14,6 +14,8 @@ from kseg.io.parallel import Workers
 
 DRAWING_VERSION = 4  # raise when the drawing changes: older folders are then refused, not mixed with
 MARKER = "synthetic.json"
+MOST_STREETS = 999_999  # of a split: six digits of a name count them
+MOST_PIXELS = 8192  # of a side
 UNFINISHED = "synthetic.unfinished.json"
 CITIES = {"train": ("alderburg", "brookhaven", "cedarstadt", "dunmere"), "val": ("eastmoor", "fernfeld")}
 
@@ -39,15 +41,16 @@ def draw_cityscapes(root, *, train=480, val=60, height=128, width=256, seed=0, w
     """
     if workers is None:
         workers = min(_cores(), 8)
-    for name, value, least in (
-        ("train", train, 1),
-        ("val", val, 1),
-        ("seed", seed, 0),
-        ("height", height, 48),
-        ("width", width, 64),
-        ("workers", workers, 1),
+    for name, value, least, most in (
+        ("train", train, 1, MOST_STREETS),
+        ("val", val, 1, MOST_STREETS),
+        ("seed", seed, 0, None),
+        ("height", height, 48, MOST_PIXELS),
+        ("width", width, 64, MOST_PIXELS),
+        ("workers", workers, 1, None),
     ):
-        check_whole(name, value, least)
+        if check_whole(name, value, least) and most is not None and value > most:
+            raise InputError(f"{name} must be at most {most}, got {value}.")
     root = pathlib.Path(root)
     seed, height, width, train, val = (int(v) for v in (seed, height, width, train, val))
     drawing = {
@@ -140,9 +143,12 @@ def _claim(root, drawing):
                 "Remove it or choose another folder."
             )
         return
-    for name in ("leftImg8bit", "gtFine"):
-        if (root / name).exists():
-            raise InputError(f"{root} holds {name} but no {MARKER}: not drawn by kseg. Choose another folder.")
+    foreign = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    if foreign:
+        raise InputError(
+            f"{root} must be a new or empty folder, or hold streets of kseg's, but holds {foreign[0]} and no {MARKER}. "
+            "Choose another folder."
+        )
     write_atomic(root / UNFINISHED, f"{json.dumps(drawing)}\n".encode())
 
 

@@ -135,7 +135,7 @@ def read_state_dict(path):
     except _DAMAGED as error:
         raise InputError(
             f"Cannot read {path} as a PyTorch state dict: {error}. "
-            "Save it with torch.save(model.state_dict(), path), or give Keras' VGG16 file."
+            "Save it with torch.save(model.state_dict(), path), or get the file anew."
         ) from error
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     if not arrays:

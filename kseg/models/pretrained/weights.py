@@ -21,6 +21,7 @@ IMAGENET_SCALE = tuple(255 * value for value in (0.229, 0.224, 0.225))
 # Keras' own weights are Caffe's: BGR minus the mean, not scaled. Here in RGB order.
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 
+MOST_PROBLEMS = 3  # of the arrays of a file that does not fit, which are named
 PREFIX = "encoder_"  # of the layers of every encoder that is not in ARCHITECTURES
 
 _URL = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -300,7 +301,7 @@ def _file_shape(shape, kind, torch):
 
 
 def _check(model, table, layers, names, arrays, path, label):
-    """Raises ValueError that names every array that is missing or unfit."""
+    """Raises ValueError that names the first arrays that are missing or unfit, and counts the others."""
     problems = []
     for layer, variables in names.items():
         kind = layers[layer][0]
@@ -317,10 +318,11 @@ def _check(model, table, layers, names, arrays, path, label):
             elif arrays[name].shape != needs:
                 problems.append(f"{name} has shape {arrays[name].shape}, '{layer}' needs {needs}")
     if problems:
+        shown = "; ".join(problems[:MOST_PROBLEMS])
+        if len(problems) > MOST_PROBLEMS:
+            shown += f"; and {len(problems) - MOST_PROBLEMS} more arrays"
         narrow = ", or build with base_filters=64" if "base_filters" in label else ""
-        raise InputError(
-            f"{path} does not fit the encoder ({label}): {'; '.join(problems)}. Give {table['formats']}{narrow}."
-        )
+        raise InputError(f"{path} does not fit the encoder ({label}): {shown}. Give {table['formats']}{narrow}.")
 
 
 def _assign(layer, kind, values, torch, flip):
