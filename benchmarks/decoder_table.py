@@ -14,6 +14,7 @@ from kseg.models.backbones import ENCODERS
 
 SHAPE = (352, 480, 3)  # CamVid's 360x480 at the next multiple of 32, and its 11 classes, as in the suite `models`
 CLASSES = 11
+BACKENDS = "both"  # TensorFlow and JAX; no decoder or encoder needs one of them
 DEEPEST = 32  # output stride of a builder without that option
 
 
@@ -44,6 +45,7 @@ def table(names, encoders):
     yield _line(["encoder", *(f"`{name}`" for name in names)])
     yield _line(["---"] * (len(names) + 1))
     yield _line(["output stride", *(str(output_stride(name)) for name in names)])
+    yield _line(["backends", *(BACKENDS for _ in names)])
     reasons = []
     for encoder in encoders:
         row = [f"`{encoder}`"]

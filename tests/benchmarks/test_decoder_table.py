@@ -1,6 +1,8 @@
 """benchmarks/decoder_table.py: that the table of docs/reference/decoders.md is what is counted anew."""
 
+import os
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -18,12 +20,32 @@ CELLS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in LINES if l
 
 
 def test_the_committed_table_has_every_decoder_and_encoder():
-    head, _, strides, *rows = CELLS
+    head, _, strides, backends, *rows = CELLS
     names = [cell.strip("`") for cell in head[1:]]
     assert names == decoder_table.decoders() and len(names) >= 8
     assert {f"`{encoder}`" for encoder in ENCODERS} <= {row[0] for row in rows}
     dilated = [name for name, stride in zip(names, strides[1:], strict=True) if stride == "16"]
     assert dilated == ["deeplabv3", "deeplabv3plus"] and set(strides[1:]) == {"16", "32"}
+    assert set(backends[1:]) == {"both"}  # below, on JAX
+
+
+ON_JAX = """
+import sys
+sys.modules["tensorflow"] = None  # importing it raises ImportError from here on
+import keras, numpy, kseg
+for name in sys.argv[1:]:
+    model = kseg.build_model(name, (64, 64, 3), 3, encoder="vgg16", base_filters=2)
+    scores = numpy.asarray(model(numpy.zeros((1, 64, 64, 3), "uint8"), training=False))
+    assert keras.backend.backend() == "jax" and scores.shape == (1, 64, 64, 3) and numpy.isfinite(scores).all(), name
+"""
+
+
+def test_every_decoder_runs_on_jax():
+    pytest.importorskip("jax", reason="pip install -e '.[test]'")
+    command = [sys.executable, "-c", ON_JAX, *decoder_table.decoders()]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["fpn", "segformer", "deeplabv3plus"])
@@ -65,6 +87,7 @@ def test_what_cannot_be_built_is_a_dash_and_a_reason(monkeypatch):
         "| encoder | `fpn` | `deeplabv3` |",
         "| --- | --- | --- |",
         "| output stride | 32 | 16 |",
+        "| backends | both | both |",
         "| `first` | 1 M, 2 G | 1 M, 2 G |",
         "| `second` | - | - |",
         "",

@@ -86,6 +86,7 @@ def test_a_run_of_before_says_nothing_of_its_layers_or_backend(whole, records, t
     (workdir / "model.json").unlink()
     lines = (workdir / "flags.txt").read_text().splitlines()
     assert {"# backend=tensorflow", f"# builder={__name__}.whole.<locals>.<lambda>"} <= set(lines)
+    assert lines[0].endswith("<lambda> builds the model: kseg.train(<lambda>, ...) repeats this run.")
     kept = [line for line in lines if not line.startswith(("# backend", "# builder"))]
     # It took settings that have no effect: momentum with adam.
     kept[kept.index("--momentum=0.9")] = "--momentum=0.8"
