@@ -148,8 +148,10 @@ def run(args):
     if (on_hub(models) or isinstance(models, list)) and not args.output:
         raise flags.Error(f"--model={args.model} is in no folder of yours: give --output=FILE.json for its scores.")
     command_line.check_scored(args, models)
-    from kseg.data.records.manifest import record_files
+    from kseg.data.datasets.cityscapes import check_regular_ids
+    from kseg.data.records.manifest import load_manifest, record_files
     from kseg.inference.model_paths import model_files
+    from kseg.inference.outside.class_map import ClassMap
     from kseg.io.outputs import refuse_inputs
     from kseg.reports import report_files
 
@@ -159,7 +161,10 @@ def run(args):
     reports = [pathlib.Path(args.report_dir, name) for name in report_files.FILES] if args.report_dir else []
     read = [*model_files(models), *record_files(args.data_dir)]
     if args.map:
+        ClassMap.read(args.map)
         read.append(args.map)
+    if args.protocol == "cityscapes" and not args.label_space:
+        check_regular_ids(load_manifest(args.data_dir))
     refuse_inputs([output, *reports], read)
     report_files.check_own_scores(output)
     if args.report_dir:

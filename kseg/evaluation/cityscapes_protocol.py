@@ -1,6 +1,6 @@
 """The protocol "cityscapes": predictions as regular ids at the labels' size, counted as the benchmark does."""
 
-from kseg.data.datasets.cityscapes import regular_id_table
+from kseg.data.datasets.cityscapes import check_regular_ids, regular_id_table
 from kseg.evaluation.one_pass import split_pass
 from kseg.inference.label_model import class_count
 from kseg.inference.predictor import predictor
@@ -65,10 +65,5 @@ def regular_ids(source, outputs):
     Raises:
         ValueError: no Cityscapes, records that hold training ids only, or a class that several ids share.
     """
-    manifest = source.manifest
-    if manifest.info.name != "cityscapes" or manifest.label_space == "cityscapes/train_ids":
-        raise InputError(
-            f'Protocol "cityscapes" needs records of Cityscapes that hold its regular ids, {manifest.data_dir} holds '
-            f"{manifest.label_space}."
-        )
+    check_regular_ids(source.manifest)
     return regular_id_table(source.label_set, outputs)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kseg.data.augmentation.plan import check_batch
 from kseg.data.class_weights import class_weights
-from kseg.data.records.manifest import MANIFEST, load_manifest
+from kseg.data.records.manifest import MANIFEST, NO_VALIDATION, load_manifest
 from kseg.inference.model_paths import described_model
 from kseg.io.errors import InputError, check_divides, is_whole, plain
 from kseg.io.files import StrPath, checked_path
@@ -132,7 +132,9 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     label_set = manifest.info.label_set(settings.label_set)
     if isinstance(parse_class_weights(settings.class_weights), list):
         class_weights(settings.class_weights, None, label_set.num_classes)
-    if {"train", "val"} <= set(manifest.splits):  # else that is what must be said first
+    if "val" not in manifest.splits:
+        raise InputError(f"{data_dir}: {NO_VALIDATION}.")
+    if "train" in manifest.splits:  # else that is what must be said first
         check_batch(len(manifest.splits["train"]), settings.batch_size)
         if settings.size is None:
             size = manifest.splits["train"].common_size()

@@ -134,6 +134,8 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
             ("predict", model, "--submission", f"--source={tmp_path}", output),
             "holds neither leftImg8bit",
         ),
+        (("evaluate", model, data, f"--map={root}/LICENSE"), "must be a .toml or .json file"),
+        (("evaluate", model, data, "--protocol=cityscapes"), "needs records of Cityscapes that hold its regular ids"),
         (("compare", "no/run", "no/other", data, output), "No model at no/run"),
         (
             ("compare", *pair, data, output, "--split=tset"),

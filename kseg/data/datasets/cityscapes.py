@@ -10,6 +10,15 @@ from kseg.data.labels import IGNORE_LABEL, DatasetInfo, label_set_of
 from kseg.io.errors import InputError, MissingFileError
 
 
+def check_regular_ids(manifest) -> None:
+    """Raise InputError unless records are of Cityscapes and hold its regular ids, as its protocol needs."""
+    if manifest.info.name != "cityscapes" or manifest.label_space == "cityscapes/train_ids":
+        raise InputError(
+            f'Protocol "cityscapes" needs records of Cityscapes that hold its regular ids, {manifest.data_dir} holds '
+            f"{manifest.label_space}."
+        )
+
+
 def regular_id_table(label_set, outputs):
     """Return the table of `regular_ids` for a label set of `kseg.data.datasets.cityscapes.info()`.
 
