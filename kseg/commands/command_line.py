@@ -270,6 +270,13 @@ def require(flag_values, *names):
         raise flags.Error(f"{listed(missing)} must be given. See --help.")
 
 
+def check_folder(path, what):
+    """Stop with one line unless a folder is there. what: it should be, such as "the output of kseg compare"."""
+    if not os.path.isdir(path):
+        found = "is a file" if os.path.exists(path) else "does not exist"
+        raise flags.Error(f"{path} must be a folder, {what}, but {found}.")
+
+
 def parse_json(flag_values, name):
     """Return the value of a flag that holds a JSON object."""
     try:

@@ -48,6 +48,7 @@ def run(args, models):
         unused = [f"--{name}" for name in ("data_dir", "output", "group_by", "label_set") if args[name].value]
         if models or unused:
             raise flags.Error(f"--verify checks a report and nothing else. Leave out {', '.join([*models, *unused])}.")
+        command_line.check_folder(args.verify, "the output of kseg compare or kseg study")
         from kseg.studies.verify import verify
 
         found = verify(args.verify)

@@ -52,6 +52,7 @@ def run(args, files):
     if args.report is not None:
         if files:
             raise flags.Error(f"--report takes no STUDY.toml: the folder knows its study. Got {files[0]}.")
+        command_line.check_folder(args.report, "the output of kseg study")
         from kseg.studies.study_report import report
 
         found = report(args.report, equivalence=args.equivalence)

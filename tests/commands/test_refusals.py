@@ -218,6 +218,8 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, new, "--epochs=1", "--class_weights=1,2"), "Class weights need one weight per class"),
         ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
+        (("compare", "--verify=nosuch"), "nosuch must be a folder, the output of kseg compare or kseg study, but does"),
+        (("study", f"--report={root}/LICENSE"), "must be a folder, the output of kseg study, but is a file"),
         (
             ("study", "nosuch"),
             "There is no nosuch. Give a STUDY.toml, or a study of kseg's: baselines, baselines_search, camvid",

@@ -492,6 +492,9 @@ def test_the_script_exits_with_1_for_a_broken_run_and_reports_without_training(c
     code, _, err = call_script("study", path, "--report", plan["output"])
     assert code == 2 and "--report takes no STUDY.toml" in err
     code, _, err = call_script("study", "--report", tmp_path / "nowhere")
+    assert code == 2 and "nowhere must be a folder, the output of kseg study, but does not exist" in err
+    (tmp_path / "nowhere").mkdir()
+    code, _, err = call_script("study", "--report", tmp_path / "nowhere")
     assert code == 2 and "holds no study" in err
 
 
