@@ -454,11 +454,10 @@ def test_starting_a_run_clears_its_own_temporary_files_alone(tmp_path):
 def test_preparing_leaves_files_alone_that_only_look_like_its_own(tmp_path):
     root = make_camvid(tmp_path / "camvid")
     out = tmp_path / "out"
-    out.mkdir()
+    prepare("camvid", root, out)
     users = ["notes.tmp-1", "letter.tmp-1.txt", "mine.stats.json", ".tmp-3-diary"]
     for name in users:
         (out / name).write_text(name)
-    prepare("camvid", root, out)
     (out / "dataset.json").unlink()
     for name in ("train-00000-of-00001.tfrecord.tmp-77", ".tmp-77-dataset.json", "train-00000-of-00009.tfrecord"):
         (out / name).write_text("left by a process that was killed")

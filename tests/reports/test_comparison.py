@@ -237,7 +237,8 @@ def test_intervals_are_of_the_groups_asked_for(models, records, tmp_path):
     row = found.table["scores"][0]["differences"][1]
     assert row["by_group"] == [expected["mean_iou"].low, expected["mean_iou"].high]
     assert row["above"] == expected["mean_iou"].above and row["by_image"] != row["by_group"]
-    assert f"Independent groups: 3 (0, 1, 2), by {pattern}." in str(found) and "95 % by group" in str(found)
+    assert f"Independent groups: 3 (0, 1, 2), by {pattern}, of 2 drives (" in str(found)
+    assert "95 % by group" in str(found)
     with pytest.raises(kseg.InputError, match="needs two groups of images or more, but all of split val are of one"):
         kseg.compare(models[:2], records, tmp_path / "other", group_by="(0000)")
     assert not (tmp_path / "other").exists()

@@ -91,6 +91,7 @@ def prepare_dataset(
     tasks = _plan(listed, output, options, origin)
     written = [os.path.join(output, name) for name in (records.MANIFEST, records.ORIGIN)]
     refuse_inputs([*written, *(task.path + end for task in tasks for end in ("", writer.STATS))], _inputs(listed))
+    check_output(output)
     with locked(pathlib.Path(output)):
         _write(listed, output, options, origin, tasks, workers, progress)
     manifest = records.load_manifest(output)
@@ -165,7 +166,6 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
     if os.path.isdir(output):
         files = list_files(output)
     if records.ORIGIN not in files:
-        check_output(output)
         return None
     path = os.path.join(output, records.ORIGIN)
     with reading(path), open(path, "rb") as file:
