@@ -64,11 +64,23 @@ def expand_flagfiles(arguments):
             others.append(argument)
         else:
             from_files += _read_flagfile(find_config(path), pathlib.Path("."), ())
-    typed = {_flag_name(argument): argument for argument in others}
+    typed = {_flag_name(argument): _value(others, place) for place, argument in enumerate(others)}
     for one, other in (_EXCLUDE, _EXCLUDE[::-1]):
-        if one in typed and other not in typed and not typed[one].endswith("=0"):
+        if one in typed and other not in typed and typed[one].strip("0"):
             from_files = [argument for argument in from_files if _flag_name(argument) != other]
-    return list(map(_in_home, from_files)) + others
+    return list(map(_in_home, _last_length(from_files))) + others
+
+
+def _last_length(from_files):
+    """Return the flags of files with the last of the lengths that exclude each other."""
+    lengths = [_flag_name(a) for a in from_files if _flag_name(a) in _EXCLUDE and a.partition("=")[2].strip("0")]
+    return [a for a in from_files if not lengths or _flag_name(a) not in _EXCLUDE or _flag_name(a) == lengths[-1]]
+
+
+def _value(arguments, place):
+    """Return the value of a flag among the arguments, which may be the next one."""
+    _, equals, value = arguments[place].partition("=")
+    return value if equals else "".join(arguments[place + 1 : place + 2])
 
 
 def _flag_name(argument):
@@ -99,7 +111,8 @@ def _flagfile_path(argument, following):
 
 def _read_flagfile(path, folder, opened):
     try:
-        file = (folder / path).resolve()
+        file = folder / path
+        file = (file if file.exists() else find_config(str(path))).resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         raise flags.Error(f"Cannot read flagfile {path}: {error}. Give a file.") from error
     if file in opened:
@@ -115,6 +128,8 @@ def _read_flagfile(path, folder, opened):
 
 
 def _flagfile_lines(file, shown):
+    if file.exists() and not file.is_file():
+        raise flags.Error(f"Cannot read flagfile {shown}: it is no file. Give one.")
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all

@@ -113,11 +113,14 @@ def run(values):
         command_line.require(values, "source")
         given = [f"--{name}" for name in STREETS if values[name].present]
         if given:
-            raise flags.Error(f"{', '.join(given)} has no effect with --dataset={values.dataset}, which draws nothing.")
+            have = "has" if len(given) == 1 else "have"
+            raise flags.Error(f"{', '.join(given)} {have} no effect: --dataset={values.dataset} draws nothing.")
     if (values.store_height is None) != (values.store_width is None):
         raise flags.Error("--store_height and --store_width go together; give both or neither.")
     from kseg.data.records.ensure import draw_streets
+    from kseg.data.records.manifest import MANIFEST
     from kseg.data.records.prepare import check_output, prepare_dataset
+    from kseg.io.outputs import refuse_inputs
 
     source = values.source
     dataset = values.dataset
@@ -125,6 +128,7 @@ def run(values):
         source = source or os.path.join(values.output, "source")
         dataset = "cityscapes"
         check_output(values.output, drawn=True)
+        refuse_inputs([os.path.join(values.output, MANIFEST)], [source])
         draw_streets(
             source,
             train=values.train_scenes,

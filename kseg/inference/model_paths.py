@@ -12,6 +12,10 @@ from kseg.io.text import count_text
 from kseg.runs.workdir import FLAGS_FILE, RunFolder
 
 ZIP, HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"  # how a .keras file begins, and one of an earlier Keras
+_MODELS = (
+    "Give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of label maps, or the description "
+    "of one (docs/how-to/contestants.md)."
+)
 
 
 def described_model(path):
@@ -22,10 +26,9 @@ def described_model(path):
     """
     path = local_path(path)
     if not path.exists():
-        raise MissingFileError(
-            f"No model at {path}: give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of "
-            "label maps, or the description of one (docs/how-to/contestants.md)."
-        )
+        raise MissingFileError(f"No model at {path}: {_MODELS[0].lower()}{_MODELS[1:]}")
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} must be a file or a folder, but is neither. {_MODELS}")
     described = describe_file(path)
     if described.kind == KSEG:
         weights_file(described.file)
@@ -54,7 +57,8 @@ def weights_file(path):
         with reading(path), open(path, "rb") as file:
             begin = file.read(8)
         if not begin.startswith((ZIP, HDF5)):
-            raise InputError(f"{path} is damaged or not a .keras file: it does not begin as one does.")
+            what = "does not begin as one does" if begin else "is empty"
+            raise InputError(f"{path} is damaged or not a .keras file: it {what}. {_MODELS}")
         return path
     kept = RunFolder(path).stored_model()
     if not kept.exists():

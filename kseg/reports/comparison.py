@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kseg import __version__
-from kseg.data.groups import BLOCK, groups_of
+from kseg.data.groups import groups_of
 from kseg.data.pipeline.load import open_split
 from kseg.evaluation.one_pass import split_pass
 from kseg.inference.compatibility import check_classes, warn_of_other_records
@@ -153,7 +153,7 @@ def _check_groups(source, group_by):
     if len(groups.names) < 2:
         raise InputError(
             f"An interval needs two groups of images or more, but all of split {source.split.name} are of one, "
-            f"{groups.names[0]}. Take smaller groups, such as block:{BLOCK}, or leave group_by out."
+            f"{groups.names[0]}. Take smaller groups, or leave group_by out."
         )
 
 

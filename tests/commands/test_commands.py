@@ -116,6 +116,9 @@ def test_a_flag_that_is_gone_still_reads_from_an_old_flagfile(tmp_path, capsys):
 def test_a_length_that_is_typed_takes_the_place_of_the_files(tmp_path, typed, left):
     (tmp_path / "a.flags").write_text("--epochs=3\n--seed=1\n")
     assert expand_flagfiles([f"--flagfile={tmp_path}/a.flags", typed]) == left
+    (tmp_path / "b.flags").write_text(f"--flagfile={tmp_path}/a.flags\n--train_steps=7\n--epochs=0\n")
+    assert expand_flagfiles([f"--flagfile={tmp_path}/b.flags"]) == ["--seed=1", "--train_steps=7"]
+    assert expand_flagfiles([f"--flagfile={tmp_path}/a.flags", "--train_steps", "0"])[0] == "--epochs=3"
     assert expand_flagfiles([typed, "--epochs=5", f"--flagfile={tmp_path}/a.flags"])[:2] == ["--epochs=3", "--seed=1"]
 
 

@@ -1,6 +1,7 @@
 """What can be refused without TensorFlow is refused before it is imported, which takes many seconds."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -79,6 +80,11 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     photos.mkdir()
     (photos / "classes.json").touch()
     prepare = ("prepare", "--dataset=synthetic")
+    half = tmp_path / "half"  # records of something else, of a process that was killed
+    half.mkdir()
+    (half / "source.json").write_bytes((records / "source.json").read_bytes())
+    (tmp_path / "gone").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "fifo")
     cases = [
         (("evaluate", "--model=no/run", data), "No model at no/run"),
         (("evaluate", f"--model={run}", data), f"The run in {run} has not finished: there is no best.keras yet"),
@@ -93,10 +99,19 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*prepare, f"--output={records}"), f"{records} holds records of something else than streets"),
         ((*prepare, f"--output={photos}"), f"{photos} must be a new or empty folder, but holds classes.json"),
         ((*prepare, f"--source={photos}", output), "photos must be a new or empty folder, or hold streets"),
+        ((*prepare, f"--output={half}"), f"{half} holds records of something else than streets"),
+        ((*prepare, f"--output={tmp_path}/gone"), "must be a folder, but is a link to nothing"),
+        ((*prepare, "--output=gs://bucket/x"), "Records are written into a local folder, got gs://bucket/x"),
+        ((*prepare, f"--output={tmp_path}/same", f"--source={tmp_path}/same"), "lies in the input"),
+        (
+            ("predict", f"--model={tmp_path}/fifo", f"--images={root}/docs/pictures", output),
+            "must be a file or a folder",
+        ),
+        (("train", f"--flagfile={tmp_path}/fifo"), "it is no file"),
         ((*prepare, output, "--train_scenes=1000000"), "train must be at most 999999, got 1000000"),
         (
             ("prepare", "--dataset=folder", f"--source={photos}", output, "--seed=7"),
-            "--seed has no effect with --dataset=folder",
+            "--seed has no effect: --dataset=folder draws nothing",
         ),
         (("prepare", "--dataset=folder", f"--source={root}/LICENSE", output), "must be a folder, but"),
         (

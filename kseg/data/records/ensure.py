@@ -38,7 +38,7 @@ def ensure_records(dataset, data_dir):
     if dataset == "synthetic":
         check_drawing(folder / "source")
         if not (folder / MANIFEST).exists():
-            check_output(str(folder))
+            check_output(str(folder), drawn=True)
             draw_streets(folder / "source")
             prepare_dataset("cityscapes", folder / "source", folder)
     elif folder.is_file():

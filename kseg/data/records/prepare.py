@@ -22,6 +22,7 @@ from kseg.io.files import (
     StrPath,
     checked_path,
     clear_unfinished,
+    is_url,
     list_files,
     locked,
     reading,
@@ -71,7 +72,9 @@ def prepare_dataset(
     store_size, shards, workers = plain((store_size, shards, workers))
     _check_options(dataset, store_size, image_format, shards, workers)
     source = checked_path(source, "source")
-    output = os.path.abspath(checked_path(output, "output"))
+    output = checked_path(output, "output")
+    check_local(output)
+    output = os.path.abspath(output)
     listed = DATASETS[dataset].read(source)
     if progress:
         for note in listed.notes:
@@ -167,15 +170,7 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
         files = list_files(output)
     if records.ORIGIN not in files:
         return None
-    path = os.path.join(output, records.ORIGIN)
-    with reading(path), open(path, "rb") as file:
-        content = file.read()
-    try:
-        before = json.loads(content, object_hook=with_current_names)
-    except (ValueError, RecursionError):  # no JSON, no UTF-8, brackets without end
-        before = None
-    if not isinstance(before, dict) or not all(isinstance(before.get(part), dict) for part in origin):
-        raise InputError(f"{path} is damaged, or not from kseg. Choose another folder or delete this one.")
+    before = _origin(output)
     changes = _differences(before, origin)
     if records.MANIFEST not in files:
         return None
@@ -192,23 +187,55 @@ def _finished(output: str, origin: dict, progress: bool) -> records.Manifest | N
     return manifest
 
 
+def check_local(output) -> None:
+    """Raise InputError for records that are to be written elsewhere than on this machine."""
+    if is_url(output):
+        raise InputError(f"Records are written into a local folder, got {output}. Copy them there afterwards.")
+
+
+_ORIGIN_PARTS = ("options", "classes", "files")
+
+
 def check_output(output: str, drawn: bool = False) -> None:
-    """Refuse a folder to write records into that holds files of other things; folders in it may be the sources.
+    """Refuse a folder to write records into that holds other things; folders in it may be the sources.
 
     Args:
-        output: folder, there or not. drawn: whether the records are to be of drawn streets.
+        output: folder, there or not. drawn: whether the records are to be of drawn streets, for which nothing but their
+            own source/ may be there.
     Raises:
-        InputError: files that are not kseg's records; with `drawn`, records of something else.
+        InputError: no local folder; files that are not kseg's records; with `drawn`, records of something else.
     """
+    check_local(output)
+    if os.path.lexists(output) and not os.path.isdir(output):
+        what = "a file" if os.path.exists(output) else "a link to nothing"
+        raise InputError(f"{output} must be a folder, but is {what}. Choose another folder.")
     files = [file for file in list_files(output) if not file.startswith(".")] if os.path.isdir(output) else []
-    if records.ORIGIN not in files:
-        if files:
-            what = "holds"
-            if records.MANIFEST in files or any(map(SHARD_NAME.match, files)):
-                what = "holds records from another source:"
-            raise InputError(f"{output} must be a new or empty folder, but {what} {files[0]}. Choose another folder.")
-    elif drawn and records.MANIFEST in files and not records.load_manifest(output).options.get("drawn"):
-        raise InputError(f"{output} holds records of something else than streets. Choose another folder.")
+    if records.ORIGIN in files:
+        if drawn and not _origin(output)["options"].get("drawn"):
+            raise InputError(f"{output} holds records of something else than streets. Choose another folder.")
+        return
+    others = files
+    if drawn and os.path.isdir(output):
+        others = sorted(name for name in os.listdir(output) if not name.startswith(".") and name != "source")
+    if others:
+        what = "holds"
+        if records.MANIFEST in files or any(map(SHARD_NAME.match, files)):
+            what = "holds records from another source:"
+        raise InputError(f"{output} must be a new or empty folder, but {what} {others[0]}. Choose another folder.")
+
+
+def _origin(output: str) -> dict:
+    """Return what the records in a folder were made from, a dict of _ORIGIN_PARTS; InputError if it is damaged."""
+    path = os.path.join(output, records.ORIGIN)
+    with reading(path), open(path, "rb") as file:
+        content = file.read()
+    try:
+        found = json.loads(content, object_hook=with_current_names)
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, brackets without end
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in _ORIGIN_PARTS):
+        raise InputError(f"{path} is damaged, or not from kseg. Choose another folder.")
+    return found
 
 
 def _differences(before: dict, now: dict) -> list[str]:

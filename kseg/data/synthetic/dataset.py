@@ -61,16 +61,18 @@ def draw_cityscapes(root, *, train=480, val=60, height=128, width=256, seed=0, w
         "train": train,
         "val": val,
     }
-    if root.exists() and not root.is_dir():
-        raise InputError(f"{root} must be a folder, got a file. Choose another place for the streets.")
+    if os.path.lexists(root) and not root.is_dir():
+        what = "a file" if root.exists() else "a link to nothing"
+        raise InputError(f"{root} must be a folder, got {what}. Choose another place for the streets.")
+    if (root / MARKER).is_file() and _held(root / MARKER, root) == drawing and not _missing(root, drawing):
+        return 0  # a folder that may be read alone
     with locked(root):
         return _draw_missing(root, drawing, workers, progress)
 
 
 def _draw_missing(root, drawing, workers, progress):
     _claim(root, drawing)
-    frames = [(split, i) for split in ("train", "val") for i in range(drawing[split])]
-    missing = [frame for frame in frames if not all(path.is_file() for path in frame_paths(root, *frame))]
+    missing = _missing(root, drawing)
     for path in {path.parent for frame in missing for path in frame_paths(root, *frame)}:
         path.mkdir(parents=True, exist_ok=True)
     source = (str(root), *(drawing[name] for name in ("seed", "height", "width")))
@@ -81,6 +83,12 @@ def _draw_missing(root, drawing, workers, progress):
     if (root / UNFINISHED).exists():
         os.replace(root / UNFINISHED, root / MARKER)
     return len(missing)
+
+
+def _missing(root, drawing):
+    """The frames, (split, index), of which a file is not there."""
+    frames = [(split, i) for split in ("train", "val") for i in range(drawing[split])]
+    return [frame for frame in frames if not all(path.is_file() for path in frame_paths(root, *frame))]
 
 
 def check_drawing(root):
