@@ -60,6 +60,18 @@ def test_the_tables_of_the_streets(streets):
         assert seen == f"{images[NAMES[name]]:,}"
 
 
+def test_the_table_of_the_learning_rates():
+    text = (ROOT / "docs/reference/results.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| learning rate .*\n(?:\|.*\n)+", text, re.MULTILINE).group()
+    runs = compared(STUDIES / "streets_rates").runs["streets_rates", "val"]
+    found = {name: mean_iou(next(iter(of.values())).counts.sum(axis=0)) for name, of in runs.items()}
+    assert len(found) == 3 * len(NAMES)
+    for name, *cells in cells_of(table):
+        rates = [found[f"{NAMES[name]}_{rate}"] for rate in ("01", "03", "10")]
+        assert [float(cell.strip("*")) for cell in cells] == pytest.approx(rates, abs=0.0006), name
+        assert [cell.startswith("**") for cell in cells] == [rate == max(rates) for rate in rates], name
+
+
 def test_the_tables_of_camvid():
     table = compared(STUDIES / "camvid").table
     val, test = table["sections"]
@@ -199,17 +211,26 @@ def test_the_tables_of_the_baselines():
         "random scale of 0.5 to 2": "_wide_scales",
         "rate of 0.01": "_high_rate",
         "rate of 0.002": "_low_rate",
+        "average and rate of 0.002": "_ema_low_rate",
+        "Dice and rate of 0.01": "_dice_high_rate",
+        "one pooling less: three in R2U-Net, four in SegNet-ASPP": "_shallower",
+        "one pooling less, average and rate of 0.002": "_shallower_ema_low_rate",
+        "one pooling less and Dice": "_shallower_dice",
+        "one pooling less and rate of 0.01": "_shallower_high_rate",
     }
     rows = list(csv.DictReader((STUDIES / "baselines_search" / "results.csv").read_text(encoding="utf-8").splitlines()))
     found = {row["model"]: float(row["mean_iou"]) for row in rows}
-    both = {"r2unet": "_ema_low_rate", "segnet_aspp": "_dice_high_rate"}
-    assert len(found) == 2 * len(suffixes) + len(both)
-    for recipe, *cells in cells_of(searched):
-        for model, cell in zip(("r2unet", "segnet_aspp"), cells, strict=True):
-            value = found[model + (suffixes[recipe] if recipe in suffixes else both[model])]
-            assert float(cell.strip("*")) == pytest.approx(value, abs=0.0006), recipe
-            best = max(found[name] for name in found if name.startswith(model))
-            assert cell.startswith("**") == (value > best - 0.001), recipe
+    cells = {}
+    for recipe, *values in cells_of(searched):
+        for model, cell in zip(("r2unet", "segnet_aspp"), values, strict=True):
+            if cell:
+                cells[model + suffixes[recipe]] = cell
+    assert set(cells) == set(found)
+    for name, cell in cells.items():
+        assert float(cell.strip("*")) == pytest.approx(found[name], abs=0.0006), name
+        model = "r2unet" if name.startswith("r2unet") else "segnet_aspp"
+        best = max(value for other, value in found.items() if other.startswith(model))
+        assert cell.startswith("**") == (found[name] == best), name
     scored = compared(STUDIES / "baselines")
     splits = {split: scored.runs["camvid", split] for split in ("val", "test")}
     (of_drives,) = [section["per_group"] for section in scored.table["sections"] if section["split"] == "test"]
