@@ -113,7 +113,7 @@ def test_a_run_is_loaded_by_the_weights_it_kept(records, tmp_path):
     loaded = [np.asarray(variable.value) for variable in kseg.load_model(tmp_path / "run").variables]
     assert all(np.array_equal(a, b) for a, b in zip(loaded, weights(tmp_path / "run" / "last.keras"), strict=True))
     (tmp_path / "run" / "last.keras").unlink()
-    with pytest.raises(ValueError, match="nor last.keras"):
+    with pytest.raises(ValueError, match="has not finished: there is no last.keras"):
         kseg.load_model(tmp_path / "run")
 
 
