@@ -1,8 +1,8 @@
 """Make a model's confidences honest: fit a temperature on a split.
 
-kseg calibrate --model=runs/segnet_aspp --data_dir=data/cityscapes --output=segnet_aspp_calibrated.keras
-kseg evaluate --model=segnet_aspp_calibrated.keras --data_dir=data/cityscapes --report_dir=report
-kseg export --model=segnet_aspp_calibrated.keras --output=segnet_aspp_saved_model
+    kseg calibrate --model=runs/segnet_aspp --data_dir=data/cityscapes --output=segnet_aspp_calibrated.keras
+    kseg evaluate --model=segnet_aspp_calibrated.keras --data_dir=data/cityscapes --report_dir=report
+    kseg export --model=segnet_aspp_calibrated.keras --output=segnet_aspp_saved_model
 
 Labels and scores stay as they are. The new model carries the temperature, and the card of its run, into every export.
 """

@@ -3,10 +3,10 @@
     kseg evaluate --model=runs/segnet_aspp --data_dir=data/cityscapes
     kseg evaluate --model=runs/a,runs/b --data_dir=data/cityscapes --output=ensemble.json
     kseg evaluate --audit --row=.9892,.8912,.9943,.8912,.8377
-    kseg evaluate --audit --mean=.7532,.0041,5 --mean=.7480,.0052,5
 
-The second scores an ensemble. The third asks whether five published scores can be of one confusion matrix, the fourth
-whether the order of two published means may be chance. Neither of these needs a model.
+The second scores an ensemble. The third asks whether five published scores can be of one confusion matrix.
+--audit --mean=.7532,.0041,5 --mean=.7480,.0052,5 asks whether the order of two published means may be chance (mean,
+standard deviation, number of seeds). No --audit needs a model.
 """
 
 import pathlib

@@ -2,9 +2,9 @@
 
     kseg export --model=runs/segnet_aspp --output=segnet_aspp_saved_model
     kseg export --model=runs/segnet_aspp --format=onnx --output=segnet_aspp.onnx
-    kseg export --model=runs/segnet_aspp --format=onnx --layout=server --output=segnet_aspp
     kseg export --model=runs/unet --format=litert --quantize=int8 --calibration_data=data/camvid --output=unet.tflite
 
+--layout=server writes a folder that TensorFlow Serving or Triton takes as it is.
 docs/how-to/export.md says what each format can, what is proved, and how to use the files where no kseg is installed.
 """
 

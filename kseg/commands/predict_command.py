@@ -2,12 +2,11 @@
 
     kseg predict --model=runs/segnet_aspp --images=photos --output=labels
     kseg predict --model=runs/segnet_aspp --images=drive.mp4 --output=labels --write=overlay
-    kseg predict --model=runs/a,runs/b --images=photos --output=labels --write=labels,color,disagreement
     kseg predict --model=runs/segnet_aspp --data_dir=data/camvid --split=test --output=labels
-    kseg predict --submission --model=runs/segnet_aspp --source=CITYSCAPES --output=submission
-    kseg predict --check=submission --source=CITYSCAPES
 
-CITYSCAPES is a folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or it is that zip.
+--model=runs/a,runs/b is an ensemble; --write=labels,disagreement shows where its models disagree.
+--submission --source=CITYSCAPES writes a submission; --check=SUBMISSION --source=CITYSCAPES checks one. CITYSCAPES is a
+folder that holds leftImg8bit/test/ or leftImg8bit_trainvaltest.zip, or it is that zip.
 Damaged images and videos are named, the others labelled; the exit code is 1 then. docs/how-to/label-photographs.md has
 more.
 """

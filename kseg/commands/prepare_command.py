@@ -1,9 +1,8 @@
 """Convert a dataset into the record folder that training and evaluation read.
 
     kseg prepare --dataset=cityscapes --source=DIR --output=DIR
-    kseg prepare --dataset=camvid|folder --source=DIR --output=DIR
+    kseg prepare --dataset=folder --source=DIR --output=DIR
     kseg prepare --dataset=synthetic --output=DIR
-    kseg prepare --check=DIR
 
 cityscapes: DIR holds leftImg8bit/ and gtFine/, or the two zips as downloaded.
 camvid: DIR holds train/, val/ and perhaps test/, each with images/ and labels/, or with trainannot/, ... beside them.
@@ -12,9 +11,10 @@ synthetic: streets with all 19 classes of Cityscapes, which this command draws.
 Other common names of folders and labels work too, and a split without labels is left out; a printed line says so.
 Every frame is checked first. If there are problems, they are listed, one line for each cause, and nothing is written.
 
---check reads a whole record folder. It counts the pixels of each class and suggests class weights. It looks for damaged
-records, labels whose ids are not the stated ones, smoothed or blank labels, 255 where a class is meant, and images that
-two splits share. It draws augmented samples. The exit code is 2 if anything is wrong, 0 if there are at most warnings.
+`kseg prepare --check=DIR` reads a whole record folder. It counts the pixels of each class and suggests class weights.
+It looks for damaged records, labels whose ids are not the stated ones, smoothed or blank labels, 255 where a class is
+meant, and images that two splits share. It draws augmented samples. The exit code is 2 if anything is wrong, 0 if there
+are at most warnings.
 """
 
 import os

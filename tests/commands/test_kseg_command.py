@@ -1,5 +1,6 @@
 """The command `kseg`, and the configs that it finds by name."""
 
+import importlib
 import os
 import pathlib
 import subprocess
@@ -100,6 +101,15 @@ def test_what_is_no_command(monkeypatch, capsys, arguments, code, text):
         found = end.code
     captured = capsys.readouterr()
     assert found == code and text in captured.out + captured.err
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_help_opens_with_three_examples(command):
+    help_text = importlib.import_module(f"kseg.commands.{main.COMMANDS[command]}").__doc__
+    _, examples, *_ = help_text.split("\n\n")
+    assert [line.split()[0] for line in examples.splitlines()] == ["kseg"] * 3
+    assert all(line.startswith("    kseg ") for line in examples.splitlines())
+    assert f"kseg {command}" in examples
 
 
 def test_help_has_groups_with_names(call_script):
