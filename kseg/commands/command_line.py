@@ -289,7 +289,7 @@ def check_folder(path, what):
     """Stop with one line unless a folder is there. what: it should be, such as "the output of kseg compare"."""
     if not os.path.isdir(path):
         found = "is a file" if os.path.exists(path) else "does not exist"
-        raise flags.Error(f"{path} must be a folder, {what}, but {found}.")
+        raise flags.Error(f"{path or repr(path)} must be a folder, {what}, but {found}.")
 
 
 def parse_json(flag_values, name):
