@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import numbers
 import pathlib
 from typing import Any
@@ -219,8 +220,9 @@ def power_before(plan, equivalence=EQUIVALENCE):
             runs = _runs(folder, pilot, data["name"], split)
             seeds = usable_seeds(pilot, runs)
             wanted = [model["name"] for model in plan["models"] if len(seeds.get(model["name"], ())) > 1]
+            pairs = math.comb(len(plan["models"]), 2)
             for first, second in itertools.combinations(wanted, 2):
-                line = _power_line(plan, pilot, runs, seeds, (first, second), equivalence)
+                line = _power_line(plan, pilot, runs, seeds, (first, second), pairs, equivalence)
                 lines.append(f"Pilot on {data['name']}, split {split}, {first} and {second}: {line}")
     if not lines:
         raise InputError(
@@ -231,8 +233,8 @@ def power_before(plan, equivalence=EQUIVALENCE):
     return lines
 
 
-def _power_line(plan, pilot, runs, seeds, pair, equivalence):
-    """Return `power.budget` of a pair, from the pilot's counts, for the plan's seeds."""
+def _power_line(plan, pilot, runs, seeds, pair, pairs, equivalence):
+    """Return `power.budget` of a pair among `pairs`, from the pilot's counts, for the plan's seeds."""
     fewest = min(len(seeds[model]) for model in pair)
     counts = [np.stack([runs[model][seed].counts for seed in seeds[model][:fewest]]) for model in pair]
     one = runs[pair[0]][seeds[pair[0]][0]]
@@ -245,5 +247,6 @@ def _power_line(plan, pilot, runs, seeds, pair, equivalence):
         paired=plan["paired"],
         difference=equivalence,
         unit=f"{groups.unit}s",
+        pairs=pairs,
     )
     return str(needs)

@@ -313,6 +313,15 @@ def test_a_budget_reaches_the_power_and_one_less_does_not():
         f"you need {needs.needed_seeds} seeds per model and {needs.needed_groups} groups; "
         f"you have 6 and 12, which see it with {100 * needs.power:.0f} %."
     )
+    # among six pairs each is asked about at 5 % / 6, which Holm asks of the pair with the smallest p
+    corrected = 1 - 0.05 / 6
+    among = power.budget(found, pairs=6)
+    assert among.power == power.power(found, 6, 12, level=corrected) < needs.power
+    enough = power.power(found, among.needed_seeds, among.needed_groups, level=corrected)
+    assert enough >= 0.8 > power.power(found, among.needed_seeds - 1, among.needed_groups, level=corrected)
+    assert str(among).startswith(
+        "To see a difference of 0.01 among 6 pairs of models with a probability of 80 %, you need "
+    )
     # seeds alone: no more groups than there are, and t's 5 % and 80 % for .01 / .008 from tables: 8 seeds
     alone = power.budget(of_seeds_alone(0.008))
     assert (alone.needed_seeds, alone.needed_groups) == (8, 20)

@@ -206,6 +206,15 @@ def test_unpaired_models_may_have_other_numbers_of_runs():
         compare(fewer, groups)
 
 
+def test_the_budget_knows_how_many_pairs_are_compared():
+    models, groups = study(0.03)
+    two = {name: models[name] for name in "ab"}
+    (alone,) = compare(two, groups)
+    assert alone.budget.pairs == 1 and "among" not in str(alone.budget)
+    among = next(pair for pair in compare(models, groups) if {pair.first, pair.second} == {"a", "b"})
+    assert len(models) == among.budget.pairs == 3 and among.budget.power < alone.budget.power
+
+
 def test_without_groups_images_are_drawn():
     models, _ = study(0.03)
     found = compare(models)[0]

@@ -49,7 +49,7 @@ class Budget:
     """What a study needs to see a difference, and what it has; `str()` is the sentence.
 
     power: of the seeds and groups at hand. needed_seeds, needed_groups: None where 1,000 seeds and 100,000 groups are
-    too few. unit: what a group is called.
+    too few. unit: what a group is called. pairs: of models, each of which is asked about.
     """
 
     difference: float
@@ -60,13 +60,15 @@ class Budget:
     needed_seeds: int | None
     needed_groups: int | None
     unit: str = "groups"
+    pairs: int = 1
 
     def __str__(self):
         chance = f"{100 * self.power:.0f} %"
         if self.power > 0.995:
             chance = "over 99 %"
         have = f"you have {self.seeds} and {self.groups}, which see it with {chance}"
-        see = f"To see a difference of {self.difference:g} with a probability of {100 * self.wanted:.0f} %"
+        among = f" among {self.pairs} pairs of models" if self.pairs > 1 else ""
+        see = f"To see a difference of {self.difference:g}{among} with a probability of {100 * self.wanted:.0f} %"
         if self.needed_seeds is None:
             many = f"more than {MOST_SEEDS[-1]:,} seeds per model and {MOST_GROUPS:,} {self.unit}"
             return f"{see}, {many} are needed; {have}."
@@ -74,25 +76,37 @@ class Budget:
 
 
 def budget(
-    components, *, seeds=None, groups=None, paired=True, difference=0.01, wanted=WANTED, level=LEVEL, unit="groups"
+    components,
+    *,
+    seeds=None,
+    groups=None,
+    paired=True,
+    difference=0.01,
+    wanted=WANTED,
+    level=LEVEL,
+    unit="groups",
+    pairs=1,
 ):
     """Say how many seeds and groups a study needs to see a difference, and what it has.
 
     The fewest groups from those at hand on (a drive to label costs more than a run) for which 30 seeds or fewer are
     enough, and then the fewest seeds. Where no number of groups makes 30 seeds enough, up to 1,000 seeds are asked for.
-    Never under six seeds or ten groups, which a verdict asks for.
+    Never under six seeds or ten groups, which a verdict asks for. Among several pairs of models Holm's correction asks
+    the most of the pair with the smallest p: 1 - level divided by the number of pairs. All pairs are planned for that.
 
     Args:
         components: Components of the difference. seeds, groups: at hand; None: those of the components.
-        paired, difference, level: as in `power`. wanted: the power to reach. unit: what a group is called.
+        paired, difference: as in `power`. level: of the interval of a single pair. wanted: the power to reach.
+        unit: what a group is called. pairs: how many pairs of models the study compares.
     """
     seeds = seeds or components.seeds
     groups = groups or components.groups
     if not 0 < wanted < 1:
         raise InputError(f"The power to reach must lie between 0 and 1, got {wanted}.")
+    corrected = 1 - (1 - level) / pairs
 
     def reached(seeds, groups):
-        return power(components, seeds, groups, paired=paired, difference=difference, level=level)
+        return power(components, seeds, groups, paired=paired, difference=difference, level=corrected)
 
     def enough(seeds, groups):
         return reached(seeds, groups) >= wanted
@@ -107,6 +121,7 @@ def budget(
         needed_seeds=needed_seeds,
         needed_groups=needed_groups,
         unit=unit,
+        pairs=pairs,
     )
 
 

@@ -217,7 +217,8 @@ def compare(
         alone = tuple(name for name in pair if name in fixed)
         runs = [whole for whole, _ in of_pair]
         of_images = [np.repeat(values[name], len(runs[0]) if name in fixed else 1, axis=0) for name in pair]
-        shares, needs = _shares_and_budget(*of_images, member, of_seeds, equivalence, level, unit)
+        asked = {"paired": of_seeds, "difference": equivalence, "level": level, "unit": unit, "pairs": len(pairs)}
+        shares, needs = _shares_and_budget(*of_images, member, asked)
         test = chance = None
         if len(alone) < 2:
             test = seed_test(*runs, paired=of_seeds)
@@ -254,10 +255,13 @@ def _check(models, equivalence, level, fixed):
             raise InputError(f"A fixed model has one run, but {name} has {len(models.get(name, ()))}.")
 
 
-def _shares_and_budget(first, second, member, paired, equivalence, level, unit):
-    """What `Comparison` says of variances, from two models' linearised scores; None, None with one run."""
+def _shares_and_budget(first, second, member, asked):
+    """What `Comparison` says of variances, from two models' linearised scores; None, None with one run.
+
+    asked: keyword arguments of `budget`.
+    """
     runs = min(len(first), len(second))
     if runs == 1:
         return None, None
     found = components(first[:runs] - second[:runs], member)
-    return found.shares(), budget(found, paired=paired, difference=equivalence, level=level, unit=unit)
+    return found.shares(), budget(found, **asked)
