@@ -13,7 +13,7 @@ import warnings
 
 from absl import flags
 
-from kseg.commands.main import COMMANDS, WITHOUT_SCRIPT
+from kseg.commands.main import COMMANDS, WITHOUT_SCRIPT, plain_failures
 from kseg.io.errors import DamagedInputError, InputError, speaking_flags
 from kseg.io.progress import announce_keras
 from kseg.io.tensorflow_log import show_tensorflow_log
@@ -25,8 +25,6 @@ _FLAGFILE_HELP = """\
 --flagfile=FILE reads flags from a file, a line each, or from one of kseg's own configs by its name (`kseg configs`).
 Flags on the command line win."""
 
-_SIGPIPE = 13
-
 # Flags of earlier versions. A flagfile may still name them; they have no effect.
 _REMOVED = ("--on_conflict", "--keep_checkpoints", "--log_every_steps")
 
@@ -34,6 +32,7 @@ _EXCLUDE = ("epochs", "train_steps")  # flags of which a run has one
 
 _NUMBERS = {"invalid literal for int": "whole number", "could not convert string to float": "number"}
 _NO_NUMBER = re.compile(rf"^flag --(\w+)=(.*): ({'|'.join(_NUMBERS)})\b.*$", re.DOTALL)
+_NO_BOOLEAN = re.compile(r"^flag --(\w+)=.*: \('Non-boolean argument to boolean flag', (.*)\)$", re.DOTALL)
 
 
 def expand_flagfiles(arguments):
@@ -131,7 +130,7 @@ def _flagfile_lines(file, shown):
     if file.exists() and not file.is_file():
         raise flags.Error(f"Cannot read flagfile {shown}: it is no file. Give one.")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
         raise flags.Error(
             f"Cannot read flagfile {shown}: {getattr(error, 'strerror', None) or error}. Give a file, or the name of "
@@ -251,7 +250,12 @@ def models_of(text):
     """
     if os.path.exists(text) or "," not in text:
         return text
-    return text.split(",")
+    models = text.split(",")
+    if "" in models:
+        raise flags.Error(
+            f"--model has a comma too many, got {text}. A comma stands between two models of an ensemble."
+        )
+    return models
 
 
 def check_models(*models):
@@ -313,7 +317,7 @@ def start(run, flag_values, takes_arguments=False):
     """
     program = pathlib.Path(sys.argv[0]).name  # of the command kseg: "kseg train"
     flag_values.set_gnu_getopt(takes_arguments)
-    with speaking_flags(list(flag_values)), _warnings_in_a_line(program):
+    with plain_failures(program), speaking_flags(list(flag_values)), _warnings_in_a_line(program):
         _start(run, flag_values, takes_arguments, program)
 
 
@@ -342,7 +346,8 @@ def _parsed(arguments, flag_values):
         typed = set(map(_flag_name, sys.argv[1:]))
         if error.flagname in typed:
             raise
-        raise flags.Error(f"{error}. It stands in a flagfile.") from error
+        form = ", where a line must be --flag=value" if " " in error.flagname else ""
+        raise flags.Error(f"{error}. It stands in a flagfile{form}.") from error
 
 
 def _start(run, flag_values, takes_arguments, program):
@@ -367,9 +372,6 @@ def _start(run, flag_values, takes_arguments, program):
             traceback.print_exc()
         print(f"{program}: error: {as_typed(shown(error))}", file=sys.stderr)
         sys.exit(1 if isinstance(error, DamagedInputError) else 2)
-    except BrokenPipeError:  # the reader of this command's output, such as head, wanted no more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes
-        sys.exit(128 + _SIGPIPE)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(130)
@@ -378,6 +380,8 @@ def _start(run, flag_values, takes_arguments, program):
 def _help(flag_values, text, program):
     """Return what --help prints: a command's docstring, its flags by groups, and --flagfile."""
     groups = {}
+    if not _wide_enough(os.environ.get("COLUMNS", "80")):
+        del os.environ["COLUMNS"]  # absl fails to fold its text into less
     for module in flag_values.flags_by_module_dict():
         title = "Flags" if module.startswith(("kseg.", "__main__")) else module  # flags of no group of their own
         _, _, flags_text = flag_values.module_help(module).partition(":\n")
@@ -387,6 +391,10 @@ def _help(flag_values, text, program):
         lines += ["", f"{title}:", *parts]
     lines += ["", _FLAGFILE_HELP]
     return as_typed("\n".join(lines))
+
+
+def _wide_enough(columns):
+    return columns.isdecimal() and int(columns) >= 40
 
 
 _SCRIPTS = {"prepare": "prepare_data"}  # a command's script has its name, but for these
@@ -424,5 +432,6 @@ class _Say(logging.Handler):
 
 def shown(error):
     """Return an error's text, in kseg's words where Python's are those of its types, shortened if it is very long."""
-    text = _NO_NUMBER.sub(lambda found: f"--{found[1]} must be a {_NUMBERS[found[3]]}, got {found[2]!r}.", str(error))
+    text = _NO_BOOLEAN.sub(r"--\1 must be true or false, got \2.", str(error))
+    text = _NO_NUMBER.sub(lambda found: f"--{found[1]} must be a {_NUMBERS[found[3]]}, got {found[2]!r}.", text)
     return text if len(text) <= 2000 else f"{text[:1900]} ..."

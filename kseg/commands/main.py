@@ -1,9 +1,12 @@
 """The command `kseg`: kseg COMMAND [--flag=value ...], the same code as scripts/COMMAND.py."""
 
 import ast
+import contextlib
 import difflib
+import errno
 import importlib
 import importlib.util
+import os
 import sys
 
 import kseg
@@ -28,9 +31,52 @@ _EXAMPLES = """\
     kseg compare runs/r2unet runs/segnet_aspp --data_dir=data/camvid --output=report"""
 
 
+_SIGPIPE = 13
+_NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def plain_failures(program):
+    """While it lasts, what no command can help ends the program without a traceback.
+
+    That is a reader of its output that wants no more, such as head, a full disk, and a working folder that is gone.
+    """
+    try:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            print(f"{program}: error: The working folder no longer exists. Change to another one.", file=sys.stderr)
+            sys.exit(2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(128 + _SIGPIPE)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        _drop_output()
+        where = f" {error.filename}" if error.filename else ""
+        print(f"{program}: error: Cannot write{where}: {error.strerror}. Make room, and start again.", file=sys.stderr)
+        sys.exit(2)
+
+
+def _drop_output():
+    """Send what is still to be printed nowhere: Python would complain when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main():
     """Run the command that the first argument names."""
-    arguments = sys.argv[1:]
+    with plain_failures("kseg"):
+        _main(sys.argv[1:])
+
+
+def _main(arguments):
+    if arguments[:1] == ["help"] and arguments[1:2] and arguments[1] in COMMANDS:
+        arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("--help", "-h", "-help", "help"):
         print(_help())
         sys.exit(0 if arguments else 2)
@@ -39,7 +85,7 @@ def main():
         return
     name = arguments[0]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
+        near = difflib.get_close_matches(name, [*COMMANDS, "--help", "--version"], 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"kseg: error: unknown command {name!r}.{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)

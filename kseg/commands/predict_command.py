@@ -100,7 +100,9 @@ command_line.define_looks(FLAGS, __name__)
 def check(args):
     """Say what is wrong with a submission, or that nothing is."""
     if args.model or args.images or args.data_dir or args.output or not command_line.looks_of(args).single:
-        raise flags.Error("--check takes no --model, --images, --data_dir, --output or looks: it writes nothing.")
+        raise flags.Error(
+            "--check takes no --model, --images, --data_dir, --output, --tile, --scales or --flip: it writes nothing."
+        )
     from kseg.inference.cityscapes_submission_check import check_submission
 
     count, notes = check_submission(args.check, args.source, progress=True)
@@ -126,7 +128,8 @@ def submit(args):
 def predict_split(args):
     """Label a split of a record folder."""
     if args.images:
-        raise flags.Error("Give --images or --data_dir, not both.")
+        given = next(name for name in ("data_dir", "split", "label_space") if args[name].value)
+        raise flags.Error(f"--images are labelled without --{given}, which is for records. Give one of the two.")
     command_line.require(args, "model", "data_dir", "split", "output")
     model = command_line.models_of(args.model)
     command_line.check_models(model)
@@ -174,6 +177,9 @@ def run(args):
         print(note, file=sys.stderr)
     model = command_line.models_of(args.model)
     command_line.check_models(model)
+    from kseg.inference.model_paths import check_labels_images
+
+    check_labels_images(model)
     from kseg.inference.predict_files import write_label_maps
 
     write_label_maps(

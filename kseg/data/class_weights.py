@@ -63,15 +63,12 @@ def class_weights(
     if kind == "none":
         return None
     if isinstance(kind, str):
-        _check_number("pixel count", "the data", pixel_counts, num_classes)
+        if len(pixel_counts) != num_classes:
+            raise InputError(
+                f"Class weights need one pixel count per class: the model has {num_classes} classes, the data "
+                f"{len(pixel_counts)}. Use the label set that the model was built for."
+            )
         return median_frequency_weights(pixel_counts, present_pixels, _EXPONENTS[kind])
-    _check_number("weight", "class_weights", kind, num_classes)
+    if len(kind) != num_classes:
+        raise InputError(f"class_weights must be {num_classes} numbers, one for each class, got {len(kind)}.")
     return np.asarray(kind, "float32")
-
-
-def _check_number(what, whose, numbers, num_classes):
-    if len(numbers) != num_classes:
-        raise InputError(
-            f"Class weights need one {what} per class: the model has {num_classes} classes, {whose} {len(numbers)}. "
-            "Use the label set that the model was built for."
-        )

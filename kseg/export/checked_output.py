@@ -6,14 +6,15 @@ import pathlib
 
 from kseg.export import EXPORTERS, LAYOUTS
 from kseg.export.layouts import own_paths
-from kseg.inference.model_paths import model_files
+from kseg.inference.model_paths import described_model, model_files
 from kseg.inference.outside.carried_files import CLASSES, carried_table
-from kseg.inference.outside.file_kinds import kind_of
+from kseg.inference.outside.file_kinds import KSEG, SEEDS, kind_of
 from kseg.io.errors import InputError
-from kseg.io.files import check_own, checked_path
+from kseg.io.files import check_own, checked_path, is_url
 from kseg.io.outputs import refuse_inputs
 from kseg.io.text import checked_name
 
+ALREADY = "A model is exported from its run folder or its .keras file, but this one is read as {}{}. Give one of those."
 _SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".pt", ".pth", ".zip")
 
 
@@ -25,6 +26,15 @@ def checked_output(model, path, format, quantize=None, layout="plain", data_dir=
     """
     exporter = _chosen(format, quantize, calibration_data, layout)
     path = pathlib.Path(checked_path(path, "path"))
+    for folder in filter(None, (data_dir, calibration_data)):
+        if not is_url(folder) and not os.path.isdir(folder):
+            raise InputError(
+                f"{folder} must be a record folder or a folder of photographs, but there is no such folder."
+            )
+    if isinstance(model, (str, os.PathLike)):
+        described = described_model(model)
+        if described.kind not in (KSEG, SEEDS):
+            raise InputError(ALREADY.format(described.kind, f", got {model}"))
     # A run's SavedModel is no input: its weights are read from the .keras file.
     files = [file for file in model_files(model) if file.name != "saved_model"]
     refuse_inputs([path], [*files, *(folder for folder in (data_dir, calibration_data) if folder)])

@@ -5,7 +5,7 @@ import os
 from kseg.inference.hub import local_path
 from kseg.inference.outside.file_kinds import TFLITE
 from kseg.runs.model_card import CARD_FILE, MARK, as_markdown, carried_card, metadata, model_index, table
-from kseg.runs.workdir import FLAGS_FILE, run_of
+from kseg.runs.workdir import run_of
 
 _TAGS = {"SavedModel": "tf-keras", "ONNX": "onnx", "TFLite": "tflite", "web page": "onnx"}
 _NUMBERS = {
@@ -23,16 +23,6 @@ _USE = {
     "web page": "Open `index.html` in a browser. It needs no server and no network.",
 }
 _USE_HEAD = "\n## Use\n"
-
-
-def unfinished_run(source):
-    """Return the folder (pathlib.Path) of the run that a model is of and that has not finished; else None."""
-    if source is None:
-        return None
-    run = run_of(local_path(source))
-    if run.finished or not (run.workdir / FLAGS_FILE).exists():
-        return None
-    return run.workdir
 
 
 def card_of_run(source):

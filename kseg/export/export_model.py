@@ -18,16 +18,17 @@ import numpy as np
 
 from kseg.export import EXPORTERS
 from kseg.export.checked_output import checked_output
-from kseg.export.export_card import card_of_run, export_card, unfinished_run
+from kseg.export.export_card import card_of_run, export_card
 from kseg.export.exported_facts import checked_model
 from kseg.export.layouts import last_of, lay_out, own_paths
 from kseg.export.proof import in_a_process, in_this_process, prove
 from kseg.export.proof_images import IMAGES, ProofImages, calibration_images, images_for
 from kseg.export.serving import compute_dtype, in_float32
 from kseg.inference.compatibility import warn_of_other_records
+from kseg.inference.model_paths import unfinished_run
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import model_in
-from kseg.io.errors import InputError, warn_user
+from kseg.io.errors import InputError
 from kseg.io.files import (
     StrPath,
     json_text,
@@ -100,9 +101,6 @@ def export_model(
         calibration = calibration_images(calibration_data)
     source = model if isinstance(model, (str, os.PathLike)) else None
     model, facts = checked_model(model, label_set)
-    unfinished = unfinished_run(source)
-    if unfinished:
-        warn_user(f"The run {unfinished} has not finished: its model is as training left it.")
     if images is None:
         images = images_for(model, source, data_dir, QUICK_IMAGES if quick else IMAGES)
     if images.split is not None:
@@ -125,7 +123,9 @@ def export_model(
             with start(made, exporter.kind) as runtime:
                 report |= compare(runtime, images, progress=progress, scored=not quick)
             texts = {name: f"{json_text(table, 1)}\n" for name, table in ((CLASSES, facts), (REPORT, report))}
-            texts[CARD_FILE] = export_card(card or card_of_run(source), model.name, facts, report, bool(unfinished))
+            texts[CARD_FILE] = export_card(
+                card or card_of_run(source), model.name, facts, report, unfinished_run(source) is not None
+            )
             exporter.functions.embed(made, texts)
             if converted:  # the texts have changed the file
                 with start(made, exporter.kind) as runtime:

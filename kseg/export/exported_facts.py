@@ -3,6 +3,7 @@
 import keras
 
 import kseg
+from kseg.export.checked_output import ALREADY
 from kseg.inference.compatibility import check_outputs, noise, warn_of_probabilities
 from kseg.inference.finite import first_not_finite
 from kseg.inference.label_model import label_set_of
@@ -33,7 +34,7 @@ def checked_model(model, label_set):
     """
     model = as_model(model)
     if not isinstance(model, keras.Model):
-        raise InputError(f"The model is {model.reads or 'no Keras model'} already: export the .keras file of its run.")
+        raise InputError(ALREADY.format(model.reads or "ensemble", ""))
     check_outputs(model)
     if label_set is not None and not (isinstance(label_set, dict) and {"name", "classes", "palette"} <= set(label_set)):
         raise InputError(f"label_set must be a dict of name, classes and palette, got {label_set!r}.")

@@ -54,6 +54,7 @@ class Labelling:
         self._batch_size = batch_size
         self._progress = progress
         self._damaged = []
+        self._labelled = 0
 
     def run(self, images, outputs, folder, read, left_out=()):
         """Label images and videos and write their files.
@@ -91,7 +92,10 @@ class Labelling:
         if self._damaged:
             which = "damaged or no image" if left_out else "damaged"
             count = f"{len(self._damaged)} of {len(images) + len(left_out)} inputs are {which}"
-            raise DamagedInputError("\n".join([f"{count}; what could be labelled is in {folder}:", *self._damaged]))
+            rest = f"what could be labelled is in {folder}"
+            if not self._labelled:
+                rest = "nothing could be labelled"
+            raise DamagedInputError("\n".join([f"{count}; {rest}:", *self._damaged]))
 
     def _batches(self, jobs, read):
         """Give lists of (pixels, image, files) of one size."""
@@ -114,6 +118,7 @@ class Labelling:
             yield batch
 
     def _label_images(self, batch):
+        self._labelled += len(batch)
         images = [pixels for pixels, _, _ in batch]
         for (pixels, _, files), ids, measured in zip(
             batch, *self._label(images, [image for _, image, _ in batch]), strict=True
@@ -152,6 +157,7 @@ class Labelling:
             writers = {}
             legend = None
             for frames in _grouped(video.read(), self._batch_size):
+                self._labelled += len(frames)
                 images = [pixels for pixels, *_ in frames]
                 if not writers:
                     writers = {kind: stack.enter_context(self._writer(video, kind, files[kind])) for kind in files}

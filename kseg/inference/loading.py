@@ -18,7 +18,7 @@ from kseg.inference.ensemble import AveragingModel
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel, label_set_of
 from kseg.inference.looks import ONE_LOOK
-from kseg.inference.model_paths import HDF5, described_model, weights_file
+from kseg.inference.model_paths import described_model, unfinished_run, weights_file
 from kseg.inference.outside import alone
 from kseg.inference.outside.carried_files import carried_table
 from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, SEEDS, TFLITE, WEB, seed_runs
@@ -26,8 +26,8 @@ from kseg.inference.outside.outside_model import OutsideModel
 from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.outside.runtimes import open_file, runtime_errors
 from kseg.inference.resizing import at_label_size
-from kseg.io.errors import InputError
-from kseg.io.files import StrPath, reading
+from kseg.io.errors import InputError, warn_user
+from kseg.io.files import StrPath
 from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
 
@@ -96,13 +96,6 @@ def _load_own(path):
             )
         return SavedModel(path)
     path = weights_file(path)
-    with reading(path), open(path, "rb") as file:
-        if file.read(len(HDF5)) == HDF5:
-            raise InputError(
-                f"{path} is an HDF5 file, as Keras wrote before .keras. Load it with Keras and save it as a .keras "
-                "file: keras.models.load_model(PATH).save('model.keras'). If it holds weights alone, build the model "
-                "and call load_weights first."
-            )
     try:
         with zipfile.ZipFile(path) as archive:
             check_unpacked(archive, path)
@@ -155,6 +148,8 @@ def as_model(model, looks=ONE_LOOK):
             raise InputError(f"Models of an ensemble must differ, but {twice} was given twice.")
         return AveragingModel([as_model(one) for one in model], looks)
     if isinstance(model, (str, os.PathLike)):
+        if unfinished := unfinished_run(model):
+            warn_user(f"The run {unfinished} has not finished: its model is as training left it.")
         model = load_model(model)
     if not isinstance(model, LabelModel):
         if not isinstance(model, keras.Model):

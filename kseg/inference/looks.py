@@ -37,11 +37,11 @@ class Looks:
         scales = self.scales
         if not isinstance(scales, (tuple, list)) or not scales or not all(map(_is_scale, scales)):
             raise InputError(
-                f"scales must be a list of numbers from {_LEAST_SCALE} to {_MOST_SCALE}, such as (0.75, 1, 1.25), got "
-                f"{scales!r}."
+                f"scales must be a list of numbers from {_LEAST_SCALE} to {_MOST_SCALE}, such as 0.75, 1 and 1.25, got "
+                f"{_shown(scales)}."
             )
         if len(set(scales)) < len(scales):
-            raise InputError(f"scales must differ, got {scales!r}.")
+            raise InputError(f"scales must differ, got {_shown(scales)}.")
         if not isinstance(self.flip, bool):
             raise InputError(f"flip must be True or False, got {self.flip!r}.")
         object.__setattr__(self, "scales", tuple(map(float, scales)))
@@ -50,6 +50,13 @@ class Looks:
     def single(self) -> bool:
         """Whether this is one look at the whole image as it is."""
         return self.tile is None and self.scales == (1.0,) and not self.flip
+
+
+def _shown(scales):
+    """Return scales as both a command and Python may have them."""
+    if not isinstance(scales, (tuple, list)):
+        return repr(scales)
+    return ", ".join(map(str, scales)) or "none"
 
 
 def _is_scale(value):

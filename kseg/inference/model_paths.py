@@ -1,15 +1,18 @@
 """What is at the path that a user calls a model: found, and refused, before anything imports Keras."""
 
 import pathlib
+import zipfile
 
+from kseg.data.records.manifest import MANIFEST
 from kseg.inference.hub import local_path
 from kseg.inference.label_marks import CLASSES_FILE
 from kseg.inference.outside.description import describe_file
-from kseg.inference.outside.file_kinds import KSEG, SEEDS, seed_runs
+from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, SEEDS, seed_runs
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import reading
 from kseg.io.text import count_text
-from kseg.runs.workdir import FLAGS_FILE, RunFolder
+from kseg.io.zips import DAMAGED
+from kseg.runs.workdir import FLAGS_FILE, RunFolder, run_of
 
 ZIP, HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"  # how a .keras file begins, and one of an earlier Keras
 _MODELS = (
@@ -37,6 +40,27 @@ def described_model(path):
     return described
 
 
+def check_labels_images(model):
+    """Raise InputError for a folder of label maps, or a list with one: it cannot label other images."""
+    for path in model if isinstance(model, list) else [model]:
+        described = described_model(path)
+        if described.kind == LABEL_MAPS:
+            raise InputError(
+                f"{described.file} holds PNG files alone: as a model it is a folder of label maps, which has "
+                f"predictions of its own images and of no others. {_MODELS}"
+            )
+
+
+def unfinished_run(source):
+    """Return the folder (pathlib.Path) of the run that a model is of and that has not finished; else None."""
+    if source is None:
+        return None
+    run = run_of(local_path(source))
+    if run.finished or not (run.workdir / FLAGS_FILE).exists():
+        return None
+    return run.workdir
+
+
 def _check_finished(folder):
     """Raise InputError unless every run in the folder of a study's seeds has its scores, which it writes last."""
     unfinished = [run.name for run in seed_runs(folder) if not RunFolder(run).finished]
@@ -59,6 +83,7 @@ def weights_file(path):
         if not begin.startswith((ZIP, HDF5)):
             what = "does not begin as one does" if begin else "is empty"
             raise InputError(f"{path} is damaged or not a .keras file: it {what}. {_MODELS}")
+        _check_begun(path, begin)
         return path
     kept = RunFolder(path).stored_model()
     if not kept.exists():
@@ -73,13 +98,34 @@ def weights_file(path):
                 f"The run in {path} has not finished: there is no {kept.name} yet. Start its command again to "
                 "continue it."
             )
+        if (path / MANIFEST).exists():
+            raise InputError(f"{path} is a record folder: it holds images, and no model. {_MODELS}")
         others = [file for file in sorted(path.iterdir()) if not _is_of_label_maps(file)]
+        runs = [file for file in others if (file / FLAGS_FILE).exists()]
         other = f" ({others[0].name})" if others else ""
+        hint = f"Give one of the runs in it, such as {runs[0]}." if runs else _MODELS
         raise InputError(
             f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone{other}: it is no model, no "
-            "scored run and no folder of label maps."
+            f"scored run and no folder of label maps. {hint}"
         )
     return kept
+
+
+def _check_begun(path, begin):
+    """Raise InputError for a file that begins as a .keras file does, but is none; deeper damage is Keras' to find."""
+    if begin.startswith(HDF5):
+        raise InputError(
+            f"{path} begins as an HDF5 file, which Keras wrote before .keras. Load it with Keras and save it as a "
+            ".keras file: keras.models.load_model(PATH).save('model.keras'). If it holds weights alone, build the "
+            "model and call load_weights first."
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except DAMAGED as error:
+        raise InputError(f"{path} is damaged or not a .keras file: {error}. {_MODELS}") from error
+    if "config.json" not in names:
+        raise InputError(f"{path} is a zip, but damaged or not a .keras file: it holds no config.json. {_MODELS}")
 
 
 def model_files(model):

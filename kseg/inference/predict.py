@@ -14,7 +14,7 @@ from kseg.inference.label_ids import label_ids
 from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks
 from kseg.inference.predictor import MEASURES, measuring_predictor
-from kseg.inference.read_image import most_pixels, read_image
+from kseg.inference.read_image import check_image, most_pixels, read_image
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath
 
@@ -95,6 +95,10 @@ def predict(
         FloatingPointError: scores that are nan or infinite; it names the image.
     """
     looks = Looks(tile, scales, flip)
+    many = isinstance(image, (list, tuple))
+    named = [(one, f"image {i} (counted from 0)") for i, one in enumerate(image)] if many else [(image, "the image")]
+    for one, name in named:
+        check_image(one, name)
     model = as_model(model, looks)
     check_outputs(model)
     found = label_ids(model, ids)
@@ -112,6 +116,5 @@ def predict(
         labels = found.table[labels[0]] if ids == "dataset" else labels[0].astype(np.uint8, copy=False)
         return (labels, *(measured[name][0] for name in measures)) if measures else labels
 
-    if isinstance(image, (list, tuple)):
-        return [predict_one(one, f"image {i} (counted from 0)") for i, one in enumerate(image)]
-    return predict_one(image, "the image")
+    found_of_each = [predict_one(one, name) for one, name in named]
+    return found_of_each if many else found_of_each[0]

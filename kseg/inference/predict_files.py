@@ -15,6 +15,7 @@ from kseg.inference.read_image import most_pixels, read_image
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, is_url
 from kseg.io.outputs import refuse_inputs
+from kseg.runs.workdir import FLAGS_FILE
 
 
 def predict_files(model, paths, output, **options):
@@ -109,7 +110,12 @@ def _check_several(model, wanted):
 
 def _checked_outputs(images, output, wanted, inputs):
     """Return {kind: path} of the files for each (image, name); InputError if one may not be written."""
-    written = output_paths(images, pathlib.Path(checked_path(output, "output")), wanted.kinds)
+    output = pathlib.Path(checked_path(output, "output"))
+    if (output / FLAGS_FILE).exists():
+        raise InputError(
+            f"The output {output} is the folder of a run, which must stay as it is. Choose another output."
+        )
+    written = output_paths(images, output, wanted.kinds)
     pictures = [picture for files in written for picture in files.values()]
     refuse_inputs(pictures, inputs)
     for picture in pictures:

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL.Image import Image as PillowImage
 
-from kseg.io.errors import InputError
+from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading
 from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image, upright_rgb
 
@@ -14,6 +14,19 @@ from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image, upright_r
 def most_pixels(looks):
     """Return how many pixels an image may have that is looked at so (Looks)."""
     return MAX_PIXELS if looks.tile is None else MAX_TILED_PIXELS
+
+
+def check_image(image, name="the image"):
+    """Raise what `read_image` raises for a path of nothing, or for what is no image; files are not opened.
+
+    That is for before a model is loaded.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        image = checked_path(image, "image")
+        if not os.path.exists(image):
+            raise MissingFileError(f"There is no {image}.")
+    elif not isinstance(image, (bytes, bytearray, PillowImage)):
+        read_image(image, name)
 
 
 def read_image(image, name="the image", most=MAX_PIXELS):

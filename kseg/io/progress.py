@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import os
 import sys
 import threading
@@ -9,11 +10,13 @@ import time
 
 from tqdm import tqdm
 
+from kseg.io.errors import InputError
 from kseg.io.import_hook import around_import
 
 LINE_SECONDS = 30  # between two lines where there is no terminal
 QUIET_SECONDS = 5  # of silence before a wait is worth a line where there is no terminal
 TICK_SECONDS = 1  # between two looks at the clock while something is waited for
+_BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX"}  # those of Keras' that kseg takes
 _ERASE = "\r\x1b[K"  # the terminal's line, from its beginning
 _streams = []  # the last one stands for standard error
 _waits = []  # what is waited for on a terminal, whose line is not finished
@@ -212,5 +215,19 @@ class Waiting:
 @functools.cache
 def announce_keras():
     """From now on the import of Keras and its backend, which takes many seconds, is said, whoever imports it."""
-    backend = {"jax": "JAX", "torch": "PyTorch"}.get(os.environ.get("KERAS_BACKEND"), "TensorFlow")
-    around_import("keras", functools.partial(Waiting, f"loading {backend}"))
+    around_import("keras", _loading)
+
+
+def _loading():
+    """Return what says that a backend is loaded; InputError for one that Keras cannot have here, or kseg does not take.
+
+    Without KERAS_BACKEND Keras takes what its own settings say, which is TensorFlow if nobody changed them.
+    """
+    asked = os.environ.get("KERAS_BACKEND")
+    if asked and asked not in _BACKENDS:
+        raise InputError(
+            f"KERAS_BACKEND must be {' or '.join(_BACKENDS)}, got {asked!r}. Set one of them, or unset it."
+        )
+    if asked and importlib.util.find_spec(asked) is None:
+        raise InputError(f"KERAS_BACKEND is {asked}, which is not installed. Install it, or unset KERAS_BACKEND.")
+    return Waiting(f"loading {_BACKENDS[asked or 'tensorflow']}")

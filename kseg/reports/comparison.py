@@ -143,7 +143,8 @@ def _check_same_classes(models):
         each = ", ".join(text for _, text in shown.values())
         raise InputError(
             f"Models can only be compared over the same classes, but these differ: {each}. Map the classes "
-            "of one to those of the data (--map, docs/how-to/contestants.md), or score each alone by kseg evaluate."
+            "of one to those of the data in its description (docs/how-to/contestants.md), or score each alone by kseg "
+            "evaluate."
         )
 
 

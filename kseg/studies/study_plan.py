@@ -112,7 +112,7 @@ def read_plan(source):
         where = checked_path(source, "study")
         with reading(where), open(find_config(where, "studies"), "rb") as file:
             try:
-                table = tomllib.load(file)
+                table = tomllib.loads(file.read().decode("utf-8-sig"))
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise InputError(f"{where} is not TOML: {error}.") from error
     try:

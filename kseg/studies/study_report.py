@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kseg import __version__
-from kseg.io.errors import InputError, MissingFileError
+from kseg.io.errors import InputError, MissingFileError, error_in
 from kseg.io.files import checked_path, reading, write_atomic, write_json
 from kseg.io.hash_list import write_hashes
 from kseg.io.text import count_text, first_names
@@ -213,7 +213,10 @@ def power_before(plan, equivalence=EQUIVALENCE):
     if not plan["pilot"]:
         return []
     folder = pathlib.Path(checked_path(plan["pilot"], "pilot"))
-    pilot = stored_study(folder)["plan"]
+    try:
+        pilot = stored_study(folder)["plan"]
+    except InputError as error:
+        raise error_in("pilot", error) from error
     lines = []
     for data in plan["data"]:
         for split in data["splits"]:

@@ -50,6 +50,58 @@ def test_each_script_is_a_command(root):
     assert main.COMMANDS.keys() == scripts - {"benchmark"} | WITHOUT_SCRIPT
 
 
+@pytest.mark.parametrize("arguments", [("--help",), ("configs",), ("help", "train")])
+def test_output_that_goes_nowhere_ends_without_a_traceback(arguments, root):
+    command = [sys.executable, "-m", "kseg", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: Cannot write: No space left on device. Make room, and start again.\n")
+    assert done.stderr.count("\n") == 1
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + 13, "")
+
+
+def test_a_working_folder_that_is_gone_is_told(tmp_path, root):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = (
+        "import os, sys; sys.argv = ['kseg', 'study', 'streets']; from kseg.commands.main import main; "
+        "os.rmdir(os.getcwd()); main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=gone, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "kseg: error: The working folder no longer exists. Change to another one.\n"
+
+
+@pytest.mark.parametrize("columns", ["1", "7", "wide"])
+def test_help_takes_a_terminal_of_any_width(columns, monkeypatch, call_script):
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, _ = call_script("predict", "--help")
+    assert code == 0 and out.startswith("Label photographs and videos") and "--images" in out
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "torch"])
+def test_a_backend_that_kseg_does_not_take_is_refused(backend, monkeypatch, tmp_path, root):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    size = ("--height=32", "--width=32", "--base_filters=2")
+    code, _, err = kseg("benchmark", "--model=unet", *size, cwd=tmp_path, root=root)
+    message = f"KERAS_BACKEND must be tensorflow or jax, got {backend!r}. Set one of them, or unset it."
+    assert (code, err) == (2, f"kseg benchmark: error: {message}\n")
+
+
+def test_flags_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "windows.flags"
+    file.write_bytes("--model=unet\r\n--epochs=2\r\n".encode("utf-8-sig"))
+    assert command_line.expand_flagfiles([f"--flagfile={file}"]) == ["--model=unet", "--epochs=2"]
+
+
 def test_help_lists_the_commands_and_imports_no_framework(root, tmp_path):
     program = (
         "import sys; sys.argv = ['kseg', '--help']\n"

@@ -73,6 +73,12 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     for name in ("whole", "other"):
         with zipfile.ZipFile(tmp_path / f"{name}.keras", "w") as archive:
             archive.writestr("model.weights.h5", b"")
+            archive.writestr("config.json", b"{}")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("a.jpg", b"")
+    (tmp_path / "old.keras").write_bytes(b"\x89HDF\r\n\x1a\n and more")
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "a.png").touch()
     pair = [str(tmp_path / f"{name}.keras") for name in ("other", "whole")]
     model = f"--model={pair[1]}"
     (tmp_path / "loop").symlink_to("loop")
@@ -93,6 +99,30 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
             "not a .keras file",
         ),
         ((*train, new, "--epochs=1", f"--init_from={root}/LICENSE"), "not a .keras file: it does not begin as one"),
+        (("evaluate", f"--model={tmp_path}/photos.zip", data), "photos.zip is a zip, but damaged or not a .keras file"),
+        (("evaluate", f"--model={tmp_path}/old.keras", data), "old.keras begins as an HDF5 file"),
+        (("evaluate", f"--model={records}", data), f"{records} is a record folder: it holds images, and no model"),
+        (("evaluate", f"--model={run.parent}", data), f"Give one of the runs in it, such as {run}."),
+        (("evaluate", f"--model={run},", data), "--model has a comma too many"),
+        (
+            ("predict", f"--model={tmp_path}/maps", f"--images={root}/docs/pictures", output),
+            "it is a folder of label maps, which has predictions of its own images and of no others",
+        ),
+        (
+            ("predict", model, f"--images={root}/docs/pictures", f"--output={run}"),
+            f"The output {run} is the folder of a run, which must stay as it is",
+        ),
+        (
+            ("predict", model, f"--images={root}/docs/pictures", "--split=val", output),
+            "--images are labelled without --split",
+        ),
+        (("predict", model, f"--images={root}/docs/pictures", output, "--flip=maybe"), "--flip must be true or false"),
+        (("predict", model, f"--images={root}/docs/pictures", output, "--scales=0"), "got 0.0."),
+        (("export", model, f"--output={tmp_path}/new", "--data_dir=nope"), "there is no such folder"),
+        (
+            ("export", f"--model={tmp_path}/maps", f"--output={tmp_path}/new"),
+            "A model is exported from its run folder or its .keras file, but this one is read as label maps",
+        ),
         (("train", f"--flagfile={tmp_path}/loop"), f"Cannot read flagfile {tmp_path}/loop"),
         (("train", "--flagfile="), "--flagfile needs a path"),
         (("benchmark", "--model=unet", "--height=100", "--width=64"), "must be multiples of 16, got 100x64"),
@@ -230,7 +260,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, f"--workdir={root}/docs", "--epochs=1"), "holds files but no kseg run"),
         ((*train, new, "--epochs=1", "--height=100", "--width=64"), "must be multiples of 16, got 100x64"),
         ((*encoder, "--height=96", "--width=80"), "must be multiples of 32, got 96x80"),
-        ((*train, new, "--epochs=1", "--class_weights=1,2"), "Class weights need one weight per class"),
+        ((*train, new, "--epochs=1", "--class_weights=1,2"), "--class_weights must be 3 numbers"),
         ((train[0], "--model=unett", *train[2:], new), "Unknown model 'unett'"),
         ((*train, old, "--epochs=3", "--seed=1"), "  --seed: stored '0', now '1'\nUse another --workdir."),
         (("compare", "--verify=nosuch"), "nosuch must be a folder, the output of kseg compare or kseg study, but does"),
@@ -249,7 +279,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
 
 def test_an_export_says_before_any_framework_is_imported_what_is_not_installed(tmp_path):
     with zipfile.ZipFile(tmp_path / "whole.keras", "w") as archive:
-        archive.writestr("model.weights.h5", b"")
+        archive.writestr("config.json", b"{}")
     absent = 'sys.modules["tf2onnx"] = None\n'
     arguments = [("export", f"--model={tmp_path}/whole.keras", "--format=onnx", f"--output={tmp_path}/new.onnx")]
     ((code, said),), frameworks = answers(COMMANDS.replace("found = []", absent + "found = []"), json.dumps(arguments))

@@ -305,7 +305,7 @@ def test_the_images_of_a_split_are_labelled(run_folder, model, tmp_path, call_sc
     for flags, message in (
         (("--split=val",), "has no split 'val'. Choose one of: train, test"),
         ((), "--split must be given"),
-        (("--split=test", f"--images={source}"), "--images or --data_dir, not both"),
+        (("--split=test", f"--images={source}"), "--images are labelled without --data_dir, which is for records"),
         (("--split=test", f"--output={records}/labels"), "lies in the input"),
     ):
         code, _, error = call_script("predict", *arguments, *flags)

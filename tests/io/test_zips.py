@@ -156,7 +156,7 @@ def test_weights_that_would_unpack_to_more(tmp_path, monkeypatch, little_memory)
     with pytest.raises(InputError, match=f"a.pth as a PyTorch state dict: {says}"):
         read_state_dict(write_zeros(tmp_path / "a.pth", "x/data.pkl"))
     with pytest.raises(InputError, match=f"a.keras is damaged or not a .keras file: {says}"):
-        load_model(write_zeros(tmp_path / "a.keras", "model.weights.h5"))
+        load_model(write_zeros(tmp_path / "a.keras", "config.json"))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("kernel", (10**7,), "f4", chunks=(10**6,), compression="gzip")  # no chunk is written
     assert (tmp_path / "a.h5").stat().st_size < 10**5

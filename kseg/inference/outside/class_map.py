@@ -35,7 +35,7 @@ def read_table(path, what):
         content = path.read_bytes()
     parse = {".json": users_json, ".toml": tomllib.loads}[path.suffix]
     try:
-        table = parse(content.decode())
+        table = parse(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # of JSON, TOML and UTF-8
         raise InputError(f"{path} is not {path.suffix[1:].upper()}: {error}.") from error
     if not isinstance(table, dict):
