@@ -136,15 +136,15 @@ def _open(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
     """Decode fully, not yet rotated; ValueError if the bytes are not an image or end early."""
     image = _header(data, what, most)
     try:
-        if image.format == "PNG":
-            image.verify()  # every chunk's checksum; the object cannot be used afterwards
-            with large_images_allowed(most > MAX_PIXELS):
+        with large_images_allowed(most > MAX_PIXELS):
+            if image.format == "PNG":
+                image.verify()  # every chunk's checksum; the object cannot be used afterwards
                 image = Image.open(io.BytesIO(data), formats=("PNG",))
-        elif _is_jpeg(image) and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # of the last scan
-            raise InputError("the end marker is missing")
-        elif _tiff(image, _TIFF_SUBFILE, 0) & 1:  # raw files of cameras, too
-            raise InputError("its first picture is a thumbnail. Save the full picture alone")
-        image.load()
+            elif _is_jpeg(image) and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # of the last scan
+                raise InputError("the end marker is missing")
+            elif _tiff(image, _TIFF_SUBFILE, 0) & 1:  # raw files of cameras, too
+                raise InputError("its first picture is a thumbnail. Save the full picture alone")
+            image.load()  # Pillow looks at a TIFF's size again
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
     except BROKEN as error:

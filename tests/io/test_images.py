@@ -230,6 +230,17 @@ def test_declared_sizes_beyond_the_limit_are_refused_before_decoding(name, monke
             read(huge(name), "big")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+def test_large_images_that_are_allowed_bring_no_warning(kind, monkeypatch):
+    """Pillow warns above MAX_IMAGE_PIXELS, and fails above twice as many."""
+    data = saved(RGB, kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W - 1)
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(io.BytesIO(data))
+    assert images.decode_image(data, "x", most=images.MAX_TILED_PIXELS)[0].shape == (H, W, 3)
+
+
 def test_a_tiff_of_a_huge_tile_is_refused_before_decoding():
     tiles = [(256, 4, W), (257, 4, H), (258, 3, 8), (259, 3, 5), (262, 3, 1), (277, 3, 1), (322, 4, 2**15)]
     tiles += [(323, 4, 2**15), (324, 4, 8), (325, 4, 8)]
