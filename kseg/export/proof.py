@@ -19,6 +19,7 @@ from kseg.inference.outside import alone
 from kseg.inference.outside.file_kinds import WEB
 from kseg.io.errors import InputError
 from kseg.io.progress import progress_bar
+from kseg.io.text import size_text
 from kseg.metrics.scores import ScoreCounts
 from kseg.runs.model_card import dataset_name
 
@@ -180,8 +181,8 @@ def _compare(keras_answer, runtime, batches, kind, limits, classes):
         shape = tuple(images.shape[:3])
         if labels.shape != shape or confidence.shape != shape:
             raise ExportError(
-                f"The {kind} file must give labels and confidence of {shape}, batch, height and width of the images, "
-                f"but gives {labels.shape} and {confidence.shape}. Nothing was written."
+                f"Of {_shown(names[0], images)} the {kind} file must give labels and confidence of {shape}, batch, "
+                f"height and width, but gives {labels.shape} and {confidence.shape}. Nothing was written."
             )
         labels_seen |= set(np.unique(expected).tolist())
         groups.setdefault((*images.shape[1:3], len(images)), []).extend(
@@ -222,31 +223,37 @@ def _compare_others(model, runtime, batches, kind, limits, classes):
     outputs = alone.OUTPUTS[kind]
     of_keras = AveragingModel([model])
     firsts = {images.shape[1:3]: (names[0], images[:1]) for names, images in reversed(batches)}
-    for (height, width), (name, image) in firsts.items():
-        where = f"Of image {name} of {width}x{height},"
+    for name, image in firsts.values():
+        shown = _shown(name, image)
         if "encoded" in outputs:
             labels, found = (runtime.run(image, output)[0] for output in ("labels", "encoded"))
-            equal = (labels == found).mean() if labels.shape == found.shape else 0.0
+            if labels.shape != found.shape:
+                raise ExportError(
+                    f"Of the PNG file of {shown} the {kind} file must give labels of {labels.shape}, but gives "
+                    f"{found.shape}. Nothing was written."
+                )
+            equal = (labels == found).mean()
             if equal < limits.pixels:
                 raise ExportError(
-                    f"The {kind} file gives other labels for a PNG file than for its pixels. {where} {equal:.2%} are "
-                    f"the same, at least {limits.pixels:.1%} must. Nothing was written."
+                    f"The {kind} file gives other labels for a PNG file than for its pixels. Of {shown}, {equal:.2%} "
+                    f"are the same, at least {limits.pixels:.1%} must; {_most_missed(labels, found, classes)}. Nothing "
+                    "was written."
                 )
         if "probabilities" in outputs:
             found, expected = runtime.run(image, "probabilities")[0], of_keras.probabilities(image, [name])
             if found.shape != expected.shape:
                 raise ExportError(
-                    f"The {kind} file must give probabilities of {expected.shape}, but gives {found.shape}. Nothing "
-                    "was written."
+                    f"Of {shown} the {kind} file must give probabilities of {expected.shape}, but gives "
+                    f"{found.shape}. Nothing was written."
                 )
             gaps = _gap(found, expected)
             near = float((gaps.max(axis=-1) <= limits.confidence).mean())
             if not near >= limits.pixels:
                 worst = int(np.nanargmax(gaps.mean(axis=(0, 1, 2))))
                 raise ExportError(
-                    f"The {kind} file gives other probabilities than the model does in Keras. {where} {near:.2%} of "
-                    f"the pixels have all of them within {limits.confidence} of Keras', at least {limits.pixels:.1%} "
-                    f"must. Worst is class {dict(enumerate(classes)).get(worst, worst)}. Nothing was written."
+                    f"The {kind} file gives other probabilities than the model does in Keras. Of {shown}, {near:.2%} "
+                    f"of the pixels have all within {limits.confidence} of Keras', at least {limits.pixels:.1%} must. "
+                    f"Worst is class {_name_of(worst, classes)}. Nothing was written."
                 )
 
 
@@ -261,24 +268,42 @@ def _difference(rows, kind, limits, classes, agreeing, near, place):
     where = f"images of {width}x{height} in batches of {batch}"
     name, expected, labels, gap = min(rows, key=lambda row: (row[1] == row[2]).mean())
     if agreeing >= limits.pixels:
-        name, _, _, gap = max(rows, key=lambda row: np.nan_to_num(row[3], nan=1.0).mean())
+        name, expected, _, gap = max(rows, key=lambda row: np.nan_to_num(row[3], nan=1.0).mean())
+        worst = int(np.bincount(expected.ravel().astype(int), np.nan_to_num(gap, nan=1.0).ravel()).argmax())
+        of_class = gap[expected == worst].mean()
         return (
             f"The {kind} file does not do what the model does in Keras. In {where}, the confidence of {near:.2%} of "
             f"the pixels is within {limits.confidence} of Keras', at least {limits.pixels:.1%} must be. Worst is image "
-            f"{name}: it differs by {gap.mean():.3g} on average. Nothing was written."
+            f"{name}: it differs by {gap.mean():.3g} on average; most of it is class {_name_of(worst, classes)}, by "
+            f"{of_class:.3g}. Nothing was written."
         )
+    return (
+        f"The {kind} file does not do what the model does in Keras. In {where}, {agreeing:.2%} of the pixels have "
+        f"the same label, at least {limits.pixels:.1%} must. Worst is image {name}: {(expected == labels).mean():.2%}; "
+        f"{_most_missed(expected, labels, classes)}. Nothing was written."
+    )
+
+
+def _most_missed(expected, labels, classes):
+    """Say in which class labels differ most from those expected, and what they are there."""
     missed = np.bincount(expected[expected != labels].ravel().astype(int), minlength=1)
     worst = int(missed.argmax())
     wrong = labels[(expected == worst) & (labels != worst)].astype(int)
     taken_for = int(np.bincount(wrong).argmax())
-    names = dict(enumerate(classes))
     own = (labels[expected == worst] == worst).mean()
     return (
-        f"The {kind} file does not do what the model does in Keras. In {where}, {agreeing:.2%} of the pixels have "
-        f"the same label, at least {limits.pixels:.1%} must. Worst is image {name}: {(expected == labels).mean():.2%}; "
-        f"most of it is class {names.get(worst, worst)}, of which {own:.2%} is the same and the most is "
-        f"{names.get(taken_for, taken_for)}. Nothing was written."
+        f"most of it is class {_name_of(worst, classes)}, of which {own:.2%} is the same and the most is "
+        f"{_name_of(taken_for, classes)}"
     )
+
+
+def _name_of(label, classes):
+    return dict(enumerate(classes)).get(label, label)
+
+
+def _shown(name, images):
+    """Name an image of a batch, and its size."""
+    return f"image {name} of {size_text(images[0])}"
 
 
 def _latency(runtime, images):

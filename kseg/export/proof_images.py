@@ -41,7 +41,7 @@ class ProofImages:
 
     where: in words, without paths of this machine. images: list of (name, uint8 (H, W, 3)). split: examples of the
     validation split in the model's label set (`kseg.data.pipeline.load.open_split`), None where there is none. notes:
-    what was left out and why.
+    what was left out and why, and how many images were drawn.
     """
 
     where: str
@@ -120,7 +120,9 @@ def images_for(model, path, data=None, images=IMAGES):
     where = count_text(missing, "synthetic street")
     if found.images:
         where = f"{found.where} and {where}"
-    return dataclasses.replace(found, where=where, images=[*found.images, *streets])
+    were = "was a drawn street, no photograph" if missing == 1 else "were drawn streets, no photographs"
+    notes = (*found.notes, f"{missing} of {images} images {were}.")
+    return dataclasses.replace(found, where=where, images=[*found.images, *streets], notes=notes)
 
 
 def _size_of(model):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from browsing import require_chromium
 from export_faults import FAULTS
 from PIL import Image
 
@@ -27,6 +28,10 @@ from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of
 from kseg.io.errors import NotFiniteError
 
+# Size, batch, image and class of what a file does otherwise.
+DIFFERS = (
+    r"file does not do .* images of \d+x\d+ in batches of \d, .* image \d: .* class (road|(a <b>)?car(</b>)?|sky), "
+)
 SUFFIXES = {name: exporter.suffix for name, exporter in EXPORTERS.items() if name != "web"}  # which has its own tests
 
 
@@ -77,7 +82,7 @@ def test_a_planted_fault_fails_the_export_and_nothing_is_written(fault, format, 
         assert found["agreement"]["pixels"] > 0.999 and len(found["agreement"]["classes_seen"]) == 3
         return
     monkeypatch.setattr(serving, "answers", fault(serving.answers, monkeypatch))
-    with pytest.raises(proof.ExportError, match=r"file does not do .* images of \d+x\d+ in batches of \d.* image \d"):
+    with pytest.raises(proof.ExportError, match=DIFFERS):
         written(model, format, tmp_path, images)
     assert not list(tmp_path.iterdir())
 
@@ -91,7 +96,7 @@ def test_wrong_probabilities_beside_right_labels_fail_the_export(format, model, 
         return {**found, "probabilities": found["probabilities"][..., ::-1]}
 
     monkeypatch.setattr(serving, "answers", faulty)
-    message = r"other probabilities than .* Of image image \d of \d+x\d+, .* class \w+"
+    message = r"other probabilities than .* Of image image \d of \d+x\d+, .* class (road|car|sky)\."
     with pytest.raises(proof.ExportError, match=message):
         written(model, format, tmp_path, images)
     assert not list(tmp_path.iterdir())
@@ -100,7 +105,10 @@ def test_wrong_probabilities_beside_right_labels_fail_the_export(format, model, 
 def test_files_of_images_that_are_read_otherwise_fail_the_export(model, images, tmp_path, monkeypatch):
     own = examples_tensorflow.decode_images
     monkeypatch.setattr(examples_tensorflow, "decode_images", lambda files: own(files)[..., ::-1])
-    with pytest.raises(proof.ExportError, match="other labels for a PNG file than for its pixels. Of image image"):
+    message = (
+        r"other labels for a PNG file than for its pixels. Of image image \d of \d+x\d+, .* class (road|car|sky), "
+    )
+    with pytest.raises(proof.ExportError, match=message):
         written(model, "savedmodel", tmp_path, images)
     assert not list(tmp_path.iterdir())
 
@@ -108,36 +116,44 @@ def test_files_of_images_that_are_read_otherwise_fail_the_export(model, images, 
 # What is written.
 
 
-@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("format", EXPORTERS)
 def test_a_file_is_proved_in_a_fresh_process_and_scored_like_its_model(format, records, tmp_path):
     """Of a model of fixed size, to which the file itself resizes images of other sizes."""
     from kseg.data.pipeline.load import open_split
     from kseg.export.exported_facts import carried
 
+    if format == "web":
+        require_chromium()
     model = tiny.build_tiny()
     for variable in model.trainable_variables:
         variable.assign(variable + np.random.default_rng(0).normal(0, 0.1, variable.shape))
     model.get_layer("preprocess").label_set = carried(open_split(records, "val"))
-    path = tmp_path / f"tiny{SUFFIXES[format]}"
+    path = tmp_path / f"tiny{EXPORTERS[format].suffix}"
     kseg.export_model(model, path, format=format, data_dir=records)
     kind = EXPORTERS[format].kind
     report = carried_table(path, kind, REPORT)
     assert report["images"] == (
         "5 images of split val of source, 7 images of split train of source and 9 synthetic streets"
     )
+    drawn = "9 of 21 images were drawn streets, no photographs."
+    assert report["notes"] == [drawn] and drawn in export_model.summary(path, format).splitlines()
     sizes = {(group["height"], group["width"]) for group in report["agreement"]["groups"]}
     assert len(sizes) == 3 and all(height % 32 and width % 32 for height, width in sizes)
-    assert {group["batch"] for group in report["agreement"]["groups"]} == {1, 3}
+    batches = {group["batch"] for group in report["agreement"]["groups"]}
+    assert batches == ({1} if format == "web" else {1, 3})  # a page labels one at a time
+    assert report["quantize"] == ("float16" if format == "web" else None)
+    limits = proof.LIMITS[report["quantize"]]
     assert report["scores"]["images"] == 5
-    assert abs(report["scores"]["mean_iou"] - report["scores"]["keras_mean_iou"]) < 0.002
-    assert report["latency"]["median_ms"] > 0 and report["latency"]["peak_memory_bytes"] > 1e6
-    used = {"onnx": ("tensorflow", "tf2onnx", "onnx"), "litert": ("tensorflow",)}[format]
+    assert abs(report["scores"]["mean_iou"] - report["scores"]["keras_mean_iou"]) < limits.mean_iou
+    assert report["latency"]["median_ms"] > 0
+    assert format == "web" or report["latency"]["peak_memory_bytes"] > 1e6
+    used = ("tensorflow", "tf2onnx", "onnx") if format in ("onnx", "web") else ("tensorflow",)
     assert report["converted_with"] == {package: version(package) for package in used}
     facts = carried_table(path, kind, CLASSES)
     assert facts["classes"] == ["road", "car", "sky"] and facts["ids"] == [[0], [1], [2]]
     own = kseg.evaluate(model, records).confusion_matrix
     found = kseg.evaluate(path, records).confusion_matrix
-    assert np.abs(own - found).sum() <= 0.002 * own.sum()
+    assert np.abs(own - found).sum() <= 2 * (1 - limits.pixels) * own.sum()  # a pixel leaves one cell for another
     if format == "litert":
         assert zipfile.ZipFile(path).namelist() == [CLASSES, REPORT, "README.md"]
 
@@ -300,17 +316,21 @@ def test_where_images_come_from(records, tmp_path):
     """Those the user names; those of the run, if they are there; streets."""
     model = tiny.brightness_model((32, 48, 3))
     model.layers[1].label_set = {**tiny.LABELS, "name": "train_ids"}
-    assert images_for(model, None, images=2).where == "2 synthetic streets"
+    drawn = images_for(model, None, images=2)
+    assert drawn.where == "2 synthetic streets"
+    assert drawn.notes == ("2 of 2 images were drawn streets, no photographs.",)
     run = tmp_path / "run"
     run.mkdir()
     (run / "flags.txt").write_text(f"--model=unet\n--data_dir={records}\n")
     found = images_for(model, run, images=4)
-    assert found.where == "4 images of split val of source" and len(found.split) == 5
+    assert found.where == "4 images of split val of source" and len(found.split) == 5 and found.notes == ()
     (run / "flags.txt").write_text(f"--model=unet\n--data_dir={tmp_path}/gone\n")
     gone = images_for(model, run / "best.keras", images=4)
     assert gone.where == "4 synthetic streets" and "The run's records are not used" in gone.notes[0]
     photographs = records.parent / "source" / "val" / "images"
     assert images_for(model, run, photographs, 3).where == "3 photographs of folder images"
+    one_drawn = images_for(model, run, photographs, 6)  # of 5 photographs
+    assert one_drawn.notes == ("1 of 6 images was a drawn street, no photograph.",)
 
 
 # The graph.

@@ -12,12 +12,18 @@ CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
 
 
-def start_browser(*arguments):
-    """Start headless Chromium, which ends with the block, or skip and say what to install."""
+def require_chromium():
+    """Return selenium.webdriver and the paths of Chromium and its driver, or skip and say what to install."""
     webdriver = pytest.importorskip("selenium.webdriver")
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
         pytest.skip("Chromium is not here: apt-get install chromium chromium-driver")
+    return webdriver, *programs
+
+
+def start_browser(*arguments):
+    """Start headless Chromium, which ends with the block, or skip and say what to install."""
+    webdriver, *programs = require_chromium()
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", *arguments):
