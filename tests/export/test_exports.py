@@ -1,5 +1,6 @@
 """Every format: what is written does what the model does, or is not written."""
 
+import collections
 import functools
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from kseg.inference.outside import alone
 from kseg.inference.outside.carried_files import CLASSES, REPORT, carried_table
 from kseg.inference.outside.file_kinds import kind_of
 from kseg.io.errors import NotFiniteError
+from kseg.models import options_of
 
 # Size, batch, image and class of what a file does otherwise.
 DIFFERS = (
@@ -384,6 +386,50 @@ def test_norms_are_folded_into_every_kind_of_convolution():
     with folding.applied():
         found = tf.function(lambda x: model(x, training=False), autograph=False)(pixels)
     np.testing.assert_allclose(found, model(pixels, training=False), rtol=2e-5)
+
+
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Conv2DTranspose)
+
+
+def foldable(model):
+    """Count in a model's graph the norms that alone take what a convolution gives, but those before a last pooling.
+
+    All norms that lead to a max pooling that gives positions stay. Returns: (norms that fold, all norms).
+    """
+    graphs = [model, *(layer for layer in model._flatten_layers() if isinstance(layer, keras.Sequential))]
+    folds = norms = 0
+    for graph in graphs:
+        nodes = [
+            node for nodes in (getattr(graph, "_functional", None) or graph)._nodes_by_depth.values() for node in nodes
+        ]
+        takers = collections.Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+        takers.update(id(tensor) for tensor in graph.outputs)
+        maker = {id(tensor): node for node in nodes for tensor in node.outputs}
+        todo = [node for node in nodes if isinstance(node.operation, layers.MaxPooling2DWithArgmax)]
+        before_pooling = set()
+        while todo:
+            node = todo.pop()
+            if id(node) not in before_pooling:
+                before_pooling.add(id(node))
+                todo += [maker[id(tensor)] for tensor in node.input_tensors]
+        for node in nodes:
+            if isinstance(node.operation, keras.layers.BatchNormalization):
+                norms += 1
+                (tensor,) = node.input_tensors
+                convolution = maker[id(tensor)].operation
+                linear = getattr(convolution, "activation", None) in (None, keras.activations.linear)
+                follows = isinstance(convolution, CONVOLUTIONS) and linear
+                folds += follows and takers[id(tensor)] == 1 and id(node) not in before_pooling
+    return folds, norms
+
+
+@pytest.mark.parametrize("name", ["segnet", "segnet_aspp", "r2unet", "unet", "deeplabv3plus"])
+def test_every_norm_of_a_real_model_that_can_be_folded_is(name):
+    options = {"depth": 2} if "depth" in options_of(name) else {}
+    model = kseg.build_model(name, (None, None, 3), 3, base_filters=2, **options)
+    folding = serving.Serving(model).folding
+    assert (folding.count, folding.norms) == foldable(model)
+    assert folding.count > 1
 
 
 def kinds(model, folding, pixels):
