@@ -1,14 +1,18 @@
 """The page of a web export in headless Chromium, opened from the file system."""
 
 import contextlib
+import http.server
 import io
 import json
 import pathlib
+import re
 import shutil
+import threading
 
 import keras
 import numpy as np
 import pytest
+import served
 import tiny
 from browsing import CAMERA, WEBGPU, click, open_page, press, start_browser, texts, wait, wider_than_screen
 from export_faults import FAULTS
@@ -142,6 +146,82 @@ def test_a_second_model_stands_beside_and_a_phone_shows_everything(opened, page,
     click(opened, "summary")
     assert "of the pixels" in texts(opened, "#facts")[0]
     opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_tab_reaches_the_buttons_in_their_order_and_shows_where_it_is(opened):
+    from selenium.webdriver.common.keys import Keys
+
+    opened.execute_script("const head = document.querySelector('h1'); head.tabIndex = -1; head.focus()")
+    reached = []
+    for _ in range(4):
+        press(opened, Keys.TAB)
+        script = "const e = document.activeElement; const button = e.closest('label') || e; return ["
+        name, outline = opened.execute_script(f"{script}button.textContent, getComputedStyle(button).outlineStyle]")
+        assert outline == "solid"
+        reached.append(name)
+    assert reached == ["Photograph", "Video", "Camera", "Second model"]
+
+
+# Each gives what became of a request: "sent", or the browser's error.
+FROM_PAGE = """
+    const [address, done] = arguments;
+    fetch(address, { mode: "no-cors" }).then(() => done("sent"), (error) => done(String(error)));"""
+FROM_WORKER = """
+    const [address, done] = arguments;
+    const ask = `fetch("${address}", { mode: "no-cors" })`;
+    const code = `${ask}.then(() => postMessage("sent"), (error) => postMessage(String(error)))`;
+    const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+    worker.onmessage = ({ data }) => done(data);"""
+
+
+def test_the_page_and_its_workers_can_send_nothing(page, tmp_path):
+    """Not even where a script in it tries to. The same page without its policy does send."""
+    text = (page / "index.html").read_text()
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" [^>]*>', text)[0]
+    (tmp_path / "index.html").write_text(text.replace(policy, ""))
+    seen = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, start_browser() as browser:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        try:
+            for folder, answer in ((page, "TypeError: Failed to fetch"), (tmp_path, "sent")):
+                open_page(browser, folder)
+                for script, name in ((FROM_PAGE, "page"), (FROM_WORKER, "worker")):
+                    assert browser.execute_async_script(script, f"{address}/{name}") == answer
+                assert seen == ([] if folder == page else ["/page", "/worker"])
+        finally:
+            server.shutdown()
+
+
+def test_a_served_page_labels_as_keras_does_with_a_thread_for_each_core_and_sends_nothing(page, model, tmp_path):
+    """The server's two headers isolate the page: only then browsers give it threads."""
+    image = smooth(1, size=(75, 101))[0]
+    Image.fromarray(image).save(tmp_path / "one.png")
+    with served.serving(model, page=page) as port, start_browser("--disable-gpu") as browser:
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait_for(browser, "Ready")
+        isolated, cores, device = browser.execute_script(
+            "return [self.crossOriginIsolated, navigator.hardwareConcurrency, ksegPage.models[0].device]"
+        )
+        threads = min(8, cores)
+        assert isolated and device == f"WebAssembly, {threads} thread{'s' if threads > 1 else ''}"
+        assert device in texts(browser, "#status")[0]
+        choose_photograph(browser, tmp_path / "one.png")
+        agreement, shown = labelled_frame(browser, model)
+        assert agreement >= 0.995
+        np.testing.assert_array_equal(shown, image)
+        for script in (FROM_PAGE, FROM_WORKER):
+            assert "Failed to fetch" in browser.execute_async_script(script, f"http://127.0.0.1:{port}/v2")
 
 
 def test_evaluate_and_compare_run_the_page_itself(page, model, records, tmp_path, call_script):
@@ -280,6 +360,8 @@ def test_what_is_no_picture_is_said_and_the_page_goes_on(opened, tmp_path):
 def test_the_folder_carries_classes_and_proof_and_an_own_folder_stays(page, model, images, tmp_path):
     assert json.loads((page / "classes.json").read_text())["classes"] == LABELS["classes"]
     report = json.loads((page / REPORT).read_text())
+    card = (page / "README.md").read_text()
+    assert "| Format | web page |" in card and "Open `index.html` in a browser." in card
     assert report["kind"] == "web page" and report["quantize"] == "float16" and "WebAssembly" in str(report["versions"])
     assert {group["batch"] for group in report["agreement"]["groups"]} == {1}  # a page labels one at a time
     (tmp_path / "mine").mkdir()
