@@ -19,6 +19,7 @@ from PIL import Image
 import kseg
 from kseg import layers
 from kseg.data.pipeline import examples_tensorflow
+from kseg.evaluation.temperature import with_temperature
 from kseg.export import EXPORTERS, export_model, proof, savedmodel, serving
 from kseg.export.folding import WIDE, Folding
 from kseg.export.proof_images import ProofImages, images_for
@@ -230,6 +231,22 @@ def test_an_export_gives_the_probabilities_of_all_classes_where_they_are_average
     of_file = kseg.predict(path, image, return_confidence=True, scales=(1, 0.5))
     np.testing.assert_allclose(of_file[1], own[1], atol=0.01)
     assert (of_file[0] == own[0]).mean() > 0.99
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_an_export_of_a_calibrated_model_has_its_confidences(format, plain, tmp_path):
+    """Far from those without the temperature, whose labels are the same."""
+    with_temperature(plain, 3.0).save(tmp_path / "calibrated.keras")
+    images = ProofImages("3 test images", [(f"image {i}", image) for i, image in enumerate(smooth(3))])
+    path = written(tmp_path / "calibrated.keras", format, tmp_path, images)
+    image = smooth(1, (45, 71))[0]
+    labels, confidence = kseg.predict(tmp_path / "calibrated.keras", image, return_confidence=True)
+    found_labels, found = kseg.predict(path, image, return_confidence=True)
+    assert (found_labels == labels).mean() > 0.999
+    np.testing.assert_allclose(found, confidence, atol=1e-4)
+    before = kseg.predict(plain, image, return_confidence=True)[1]
+    assert np.abs(found - before).mean() > 0.05
+    assert kseg.load_model(path).label_set["classes"] == tiny.LABELS["classes"]
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
