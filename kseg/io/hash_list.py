@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import re
 
 from kseg.io.files import LOCK, reading, sha256_of, write_atomic
 
@@ -45,26 +46,55 @@ def write_hashes(folder, parts=None):
     write_atomic(os.fspath(folder / HASHES), _text(folder, files_below(folder, parts)).encode())
 
 
-def hash_faults(folder, parts=None):
-    """Return a line for each file of a report that is not as sha256.txt says, and for what is wrong with that list."""
+def unlisted(folder, parts=None):
+    """Return the files of a report that have no line in sha256.txt."""
+    listed = _names_and_hashes(_own_text(pathlib.Path(folder), parts))
+    return [name for name in files_below(folder, parts) if name not in listed]
+
+
+def hash_faults(folder, parts=None, *, growing=False):
+    """Return a line for each file of a report that is not as sha256.txt says, and for what is wrong with that list.
+
+    Lines for what is none of the parts do not count.
+
+    Args:
+        growing: files without a line are no fault: the runs that write them are not finished.
+    """
     folder = pathlib.Path(folder)
-    names = files_below(folder, parts)
-    path = folder / HASHES
-    if not path.is_file():
+    if not (folder / HASHES).is_file():
         return [f"{HASHES} is not there: it has the sha256 of every file of the report."]
-    with reading(path):
-        content = path.read_bytes()
+    text = _own_text(folder, parts)
+    names = files_below(folder, parts)
+    known = _names_and_hashes(text)
+    if growing:
+        names = [name for name in names if name in known]
     expected = _text(folder, names)
-    if content == expected.encode():
+    if text == expected:
         return []
-    lines = content.decode(errors="replace").split("\n")
-    known = dict(line.split("  ", 1)[::-1] for line in lines if "  " in line)
     if not known:
         return [f"{HASHES} is empty or damaged: it has no line with the sha256 of a file."]
-    of = dict(line.split("  ", 1)[::-1] for line in expected.splitlines())
+    of = _names_and_hashes(expected)
     faults = [f"{name}: there is no line for it in {HASHES}." for name in of if name not in known]
     faults += [f"{name}: {HASHES} has a line for it, but there is no such file." for name in known if name not in of]
     faults += [
         f"{name}: its sha256 is not that in {HASHES}." for name, sha in of.items() if known.get(name, sha) != sha
     ]
     return faults or [f"{HASHES} is not as kseg writes it: other line ends, another order, or more than its lines."]
+
+
+def _own_text(folder, parts):
+    """Return sha256.txt without the lines for what is none of the parts."""
+    path = folder / HASHES
+    with reading(path):
+        text = path.read_bytes().decode(errors="replace")
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
+    return "".join(line for line in lines if parts is None or "  " not in line or _first_part(line) in parts)
+
+
+def _first_part(line):
+    return line.split("  ", 1)[1].rstrip("\n").split("/")[0]
+
+
+def _names_and_hashes(text):
+    """Return {name: sha256} of the lines of a list."""
+    return dict(line.split("  ", 1)[::-1] for line in text.split("\n") if "  " in line)

@@ -20,6 +20,7 @@ from kseg.data.records.leave_out import groups_to_leave_out, leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
 from kseg.io.errors import InputError, error_in
 from kseg.io.files import StrPath, locked, reading, write_json
+from kseg.io.hash_list import write_hashes
 from kseg.io.outputs import refuse_inputs
 from kseg.io.progress import Waiting
 from kseg.studies.budgets import share_of
@@ -34,6 +35,7 @@ from kseg.studies.study_plan import check_same, read_plan, run_names, train_flag
 from kseg.studies.study_report import (
     COSTS,
     PLAN,
+    REPORT_PARTS,
     StudyReport,
     check_equivalence,
     power_before,
@@ -139,6 +141,7 @@ def _claim(output, plan, engine, before):
             raise InputError(f"{output} holds files but no study. Choose an empty or new folder.")
         wanted["threads"] = plan.threads or _threads(plan, engine)
     write_json(path, {"format": "kseg study 1", "kseg_version": kseg.__version__, "plan": wanted, "before": before})
+    write_hashes(output, REPORT_PARTS)
     return wanted["threads"]
 
 
@@ -185,6 +188,7 @@ def _facts(output, plan):
             if name not in known:
                 known[name] = _measure(output, plan, model, data)
                 write_json(path, known)
+                write_hashes(output, REPORT_PARTS)
             found[model.name, data.name] = dict(known[name])
     return found
 
@@ -325,8 +329,9 @@ def _run_all(output, plan, facts, left_out, engine):
 
 
 def _write_rows(output, paths, rows):
-    """Write results.csv in the order of the plan, however the runs ended."""
+    """Write results.csv in the order of the plan, however the runs ended, and sha256.txt."""
     write_results(output, [row for name in paths for row in rows.get(name, ())])
+    write_hashes(output, REPORT_PARTS)
 
 
 def _name(model, data, seed):

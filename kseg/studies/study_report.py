@@ -26,9 +26,10 @@ from kseg.studies.study_page import write_study_page
 
 PLAN = "study.json"
 _SOURCE = ("model", "data", "seed", "manifest_sha256", "weights_sha256", "flags_sha256", "kseg_version")
-# What belongs to the report in a study's folder, its sha256 in sha256.txt.
 COSTS = "costs.json"
-REPORT_PARTS = (PLAN, COSTS, RESULTS, "report.json", "report.txt", FOLDER, "report", "maps")
+# What the statistics need of a study's folder, and what the report adds; their sha256 in sha256.txt.
+STUDY_PARTS = (PLAN, COSTS, RESULTS, FOLDER, "maps")
+REPORT_PARTS = (*STUDY_PARTS, "report.json", "report.txt", "report")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,15 +113,25 @@ def compared(output, *, equivalence=EQUIVALENCE, broken=()):
 
 def finished_rows(output, plan):
     """Return the rows of results.csv, in the order of the plan: of each run that is scored on every split."""
-    fixed = [model for model in plan["models"] if model.get("file")]
-    trained = [model for model in plan["models"] if not model.get("file")]
-    runs = [*itertools.product([FIXED], plan["data"], fixed), *itertools.product(plan["seeds"], plan["data"], trained)]
     rows = []
-    for seed, data, model in runs:
-        paths = [counts_path(output, model["name"], data["name"], seed, split) for split in data["splits"]]
+    for paths in _planned_counts(output, plan):
         if all(path.exists() for path in paths):
             rows += [read_counts(path).row for path in paths]
     return rows
+
+
+def is_finished(output, plan):
+    """Whether every run of a study is scored on every split."""
+    return all(path.exists() for paths in _planned_counts(output, plan) for path in paths)
+
+
+def _planned_counts(output, plan):
+    """Yield the paths of each run's counts, in the order of the plan."""
+    fixed = [model for model in plan["models"] if model.get("file")]
+    trained = [model for model in plan["models"] if not model.get("file")]
+    runs = [*itertools.product([FIXED], plan["data"], fixed), *itertools.product(plan["seeds"], plan["data"], trained)]
+    for seed, data, model in runs:
+        yield [counts_path(output, model["name"], data["name"], seed, split) for split in data["splits"]]
 
 
 def _first_split(plan, row):

@@ -11,17 +11,26 @@ import tempfile
 from kseg import __version__
 from kseg.io.errors import InputError
 from kseg.io.files import checked_path, json_text, reading
-from kseg.io.hash_list import HASHES, files_below, hash_faults
-from kseg.io.text import count_text
+from kseg.io.hash_list import HASHES, files_below, hash_faults, unlisted
+from kseg.io.text import count_text, first_names
 from kseg.reports.comparison_counts import read_counts, recomputed
 from kseg.reports.page.output_folder import INDEX, numbers_file
 from kseg.reports.page.write_page import write_page
 from kseg.studies.run_counts import FOLDER as STUDY_COUNTS
-from kseg.studies.run_counts import RESULTS, results_text
+from kseg.studies.run_counts import RESULTS, results_text, run_part
 from kseg.studies.study_page import FOLDER as STUDY_PAGE
 from kseg.studies.study_page import KIND as STUDY_KIND
 from kseg.studies.study_page import page_table
-from kseg.studies.study_report import PLAN, REPORT_PARTS, compared, finished_rows, stored_study
+from kseg.studies.study_report import (
+    COSTS,
+    PLAN,
+    REPORT_PARTS,
+    STUDY_PARTS,
+    compared,
+    finished_rows,
+    is_finished,
+    stored_study,
+)
 
 _NUMBERS = "comparison.json"
 _STUDY_NUMBERS = "report.json"
@@ -34,7 +43,8 @@ _SHOWN = 10
 class Verified:
     """What was looked at, and what does not fit; `str()` is a line for each.
 
-    folder: of the report. files: how many. numbers: how many values were computed again. faults, notes: lines.
+    folder: of the report. files: how many. numbers: how many values were computed again. faults, notes: lines. hashed:
+    whether there were sha256 to compare.
     """
 
     folder: str
@@ -42,6 +52,7 @@ class Verified:
     numbers: int
     faults: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    hashed: bool = True
 
     def __str__(self):
         lines = [*self.faults, *self.notes]
@@ -51,7 +62,8 @@ class Verified:
         if self.faults:
             lines.append(f"{self.folder} does not fit: {count_text(len(self.faults), 'fault')} ({looked}).")
         else:
-            lines.append(f"{self.folder} fits: {looked}. Pictures are checked by their sha256 alone.")
+            pictures = " Pictures are checked by their sha256 alone." if self.hashed else ""
+            lines.append(f"{self.folder} fits: {looked}.{pictures}")
         return "\n".join(lines)
 
 
@@ -80,10 +92,11 @@ def verify(folder):
         )
     notes = []
     numbers = 0
-    if check is _check_study and not (folder / HASHES).exists() and not (folder / _STUDY_NUMBERS).exists():
-        notes.append(f"There is no report here: only {RESULTS} is compared with the counts.")
-        faults = []
-        check = _check_counts
+    hashed = True
+    if check is _check_study and not any((folder / part).exists() for part in REPORT_PARTS if part not in STUDY_PARTS):
+        parts, check = STUDY_PARTS, _check_counts
+        hashed = (folder / HASHES).exists()
+        faults = _study_faults(folder, notes) if hashed else []
     else:
         faults = hash_faults(folder, parts)
     try:
@@ -91,7 +104,7 @@ def verify(folder):
         faults += found
     except InputError as error:
         faults.append(f"The numbers cannot be computed again: {error}")
-    return Verified(str(folder), len(files_below(folder, parts)), numbers, tuple(faults), tuple(notes))
+    return Verified(str(folder), len(files_below(folder, parts)), numbers, tuple(faults), tuple(notes), hashed)
 
 
 def _check_comparison(folder, notes):
@@ -133,10 +146,46 @@ def _check_study(folder, notes):
     return _count(expected) + numbers + _count(results), [*faults, *others, *_check_results(folder, results)]
 
 
+def _study_faults(folder, notes):
+    """Return what `hash_faults` says of a study without a report, whose runs may not be finished."""
+    new = _of_unfinished_runs(folder)
+    if new:
+        files = f"{count_text(len(new), 'file')} not yet in {HASHES}: {first_names(new, _SHOWN)}"
+        notes.append(f"Runs are not finished, {files}.")
+    return hash_faults(folder, STUDY_PARTS, growing=bool(new))
+
+
+def _of_unfinished_runs(folder):
+    """Return the files without a line in sha256.txt, of a study whose runs are not finished; of another none."""
+    try:
+        if is_finished(folder, stored_study(folder)["plan"]):
+            return []
+    except (InputError, LookupError, TypeError):
+        return []
+    return unlisted(folder, STUDY_PARTS)
+
+
 def _check_counts(folder, notes):
     """Do what `_check_study` does where a study has no report: results.csv alone."""
+    note = f"There is no report here: only {RESULTS} is compared with the counts"
+    hashed = (folder / HASHES).exists()
+    if not hashed:
+        note += (
+            f", and there is no {HASHES}: nobody would notice another bit in {PLAN}, {COSTS} or maps, nor every one in "
+            "the counts. `kseg study --report` writes it"
+        )
+    notes.append(f"{note}.")
     rows = finished_rows(folder, stored_study(folder)["plan"])
+    if hashed:
+        # A run's row is written, and then the list, when all of its counts are there.
+        new = tuple(_of_unfinished_runs(folder))
+        rows = [row for row in rows if not any(name.startswith(_counts_of(row)) for name in new)]
     return _count(rows), _check_results(folder, rows)
+
+
+def _counts_of(row):
+    """Return how the names of a run's counts begin, of every split."""
+    return f"{STUDY_COUNTS}/{row['model']}/{row['data']}/{run_part(row['seed'])}."
 
 
 def _check_page(folder, found, version, same_version):

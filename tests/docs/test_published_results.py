@@ -7,9 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from kseg.io.hash_list import HASHES
 from kseg.io.text import shown_gap
 from kseg.studies.statistics.intervals import mean_iou
-from kseg.studies.study_report import compared
+from kseg.studies.study_report import STUDY_PARTS, compared
+from kseg.studies.verify import verify
 
 ROOT = pathlib.Path(__file__).parents[2]
 STUDIES = ROOT / "benchmarks" / "studies"
@@ -110,6 +112,15 @@ def test_the_verdict_of_the_streets(streets):
     for (first, second), pair in results.items():
         within = {first, second} <= segnets or {first, second} == {"unet", "r2unet"}
         assert (pair["result"] == "better") != within, (first, second)
+
+
+@pytest.mark.parametrize("study", sorted(path.name for path in STUDIES.iterdir()))
+def test_a_committed_study_is_as_it_was_committed(study):
+    """Every file has its sha256, results.csv is that of the counts, and every run is there."""
+    found = verify(STUDIES / study)
+    assert found.faults == () and len(found.notes) == 1 and "There is no report here" in found.notes[0]
+    names = [line.split("  ", 1)[1] for line in (STUDIES / study / HASHES).read_text().splitlines()]
+    assert len(names) == found.files and {name.partition("/")[0] for name in names} <= set(STUDY_PARTS)
 
 
 PEOPLE_AND_VEHICLES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
