@@ -85,13 +85,28 @@ def shallow(monkeypatch):
 # ---- the ResNets
 
 
-def test_resnet50_is_that_of_keras(reference):
-    ours = _backbone((32, 32, 3), "resnet50", 64, output_stride=32, initializer="zeros")
-    assert [layer.name for layer in ours.layers[1:]] == [layer.name for layer in reference.layers[1:]]
+@pytest.mark.parametrize("name", ["resnet50", "resnet101"])
+def test_a_resnet_gives_the_maps_of_keras_at_every_stride(name):
+    """Strides 2 to 32 of an image whose deepest map is 1x2; random weights and statistics."""
+    shape = (32, 64, 3)
+    theirs = {"resnet50": keras.applications.ResNet50, "resnet101": keras.applications.ResNet101}[name]
+    network = theirs(weights=None, include_top=False, input_shape=shape)
+    _randomize(network)
+    image = keras.Input(shape)
+    maps = resnet.resnet_maps(image, name, 64, output_stride=32, initializer="zeros")
+    ours = keras.Model(image, list(maps.values()))
+    names = [layer.name for layer in network.layers[1:]]
+    assert [layer.name for layer in keras.Model(image, maps[32]).layers[1:]] == names
     for layer in ours.layers[1:]:
-        layer.set_weights(reference.get_layer(layer.name).get_weights())
-    image = (IMAGES[:1, :32, :32] - np.float32(120)) / 60
-    _close(ours(image), reference(image))
+        layer.set_weights(network.get_layer(layer.name).get_weights())
+    pixels = (IMAGES[:1, :32, :64] - np.float32(120)) / 60
+    # The last layers of Keras' stages: He et al. 2015, table 1.
+    last = {"resnet50": 6, "resnet101": 23}[name]
+    layers = ["conv1_relu", "conv2_block3_out", "conv3_block4_out", f"conv4_block{last}_out", "conv5_block3_out"]
+    assert list(maps) == [2, 4, 8, 16, 32]
+    for stride, one, other in zip(maps, ours(pixels), _maps(network, layers, pixels), strict=True):
+        assert one.shape[1:3] == (32 // stride, 64 // stride)
+        _close(one, other)
 
 
 def test_dilation_keeps_what_stride_skips(shallow):
