@@ -10,7 +10,7 @@ from encoding import close, with_scores
 
 import kseg
 from kseg.layers import Pyramid
-from kseg.models import common
+from kseg.models import common, options_of
 from kseg.models.backbones import encode, keras_hub_backbone, load_encoder
 from kseg.models.pretrained.weights import encoder_layers
 
@@ -18,20 +18,20 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype="uint8"
 STRIDES = {"mit": [4, 8, 16, 32], "resnet": [4, 8, 16, 32], "csp_darknet": [2, 4, 8, 16, 32]}
 
 
-def _backbone(kind, size=64):
+def _backbone(kind, size=64, stages=4):
     hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed: pip install -e '.[hub]'")
     keras.utils.set_random_seed(0)
     if kind == "mit":
         return hub.models.MiTBackbone(
-            layerwise_depths=[1, 1, 1, 1],
-            num_layers=4,
-            layerwise_num_heads=[1, 1, 2, 2],
-            layerwise_sr_ratios=[1, 1, 1, 1],
+            layerwise_depths=[1] * stages,
+            num_layers=stages,
+            layerwise_num_heads=[1, 1, 2, 2][:stages],
+            layerwise_sr_ratios=[1] * stages,
             max_drop_path_rate=0.1,
-            layerwise_patch_sizes=[7, 3, 3, 3],
-            layerwise_strides=[4, 2, 2, 2],
+            layerwise_patch_sizes=[7, 3, 3, 3][:stages],
+            layerwise_strides=[4, 2, 2, 2][:stages],
             image_shape=(size, size, 3),
-            hidden_dims=[4, 8, 8, 16],
+            hidden_dims=[4, 8, 8, 16][:stages],
         )
     if kind == "resnet":
         return hub.models.ResNetBackbone(
@@ -95,6 +95,26 @@ def test_a_backbone_gives_its_own_maps_trains_and_is_saved(kind, tmp_path):
     kseg.export_saved_model(model, tmp_path / "saved_model")
     served = tf.saved_model.load(tmp_path / "saved_model").signatures["serving_default"](images=tf.constant(IMAGES))
     assert np.mean(served["labels"].numpy() == np.asarray(kseg.predict(model, list(IMAGES)))) > 0.99
+
+
+@pytest.mark.parametrize("decoder", [name for name in kseg.MODELS if "encoder" in options_of(name)])
+def test_every_decoder_learns_on_a_mix_transformer(decoder):
+    """It has no map of stride 2 and cannot be dilated: the DeepLabs get one of three stages, which ends at 16."""
+    backbone = _backbone("mit", stages=3 if decoder.startswith("deeplabv3") else 4)
+    narrow = {} if decoder == "deeplabv3" else {"decoder_filters": 16}
+    model = kseg.build_model(decoder, (64, 64, 3), 3, encoder=backbone, **narrow)
+    labels = np.random.default_rng(1).integers(0, 3, (2, 64, 64))
+    with tf.GradientTape() as tape:
+        logits = model(IMAGES, training=True)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    assert logits.shape == (2, 64, 64, 3)
+    encoder = {variable.path for variable in encoder_layers(model)[0].trainable_variables}
+    gradients = zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True)
+    found = {variable.path: gradient for variable, gradient in gradients}
+    assert all(np.isfinite(gradient).all() for gradient in found.values() if gradient is not None)
+    # What KerasHub puts behind the maps has none; of the decoder every variable has one.
+    assert encoder <= found.keys() and not [path for path in found.keys() - encoder if found[path] is None]
+    assert sum(found[path] is not None and np.abs(found[path]).max() > 0 for path in encoder) > len(encoder) / 2
 
 
 def test_one_that_is_built_for_a_size_is_built_anew_for_another():
