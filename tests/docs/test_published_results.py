@@ -15,6 +15,7 @@ from kseg.studies.verify import verify
 
 ROOT = pathlib.Path(__file__).parents[2]
 STUDIES = ROOT / "benchmarks" / "studies"
+FOUR_POOLINGS = "SegNet-ASPP, four poolings"
 NAMES = {
     "U-Net": "unet",
     "R2U-Net": "r2unet",
@@ -228,6 +229,9 @@ def test_the_tables_of_the_baselines():
         "one pooling less, average and rate of 0.002": "_shallower_ema_low_rate",
         "one pooling less and Dice": "_shallower_dice",
         "one pooling less and rate of 0.01": "_shallower_high_rate",
+        "one pooling less and batches of two images": "_shallower_batch2",
+        "one pooling less, Dice and batches of two images": "_shallower_dice_batch2",
+        "two poolings less and Dice": "_three_poolings_dice",
     }
     rows = list(csv.DictReader((STUDIES / "baselines_search" / "results.csv").read_text(encoding="utf-8").splitlines()))
     found = {row["model"]: float(row["mean_iou"]) for row in rows}
@@ -242,20 +246,25 @@ def test_the_tables_of_the_baselines():
         model = "r2unet" if name.startswith("r2unet") else "segnet_aspp"
         best = max(value for other, value in found.items() if other.startswith(model))
         assert cell.startswith("**") == (found[name] == best), name
-    scored = compared(STUDIES / "baselines")
-    splits = {split: scored.runs["camvid", split] for split in ("val", "test")}
-    (of_drives,) = [section["per_group"] for section in scored.table["sections"] if section["split"] == "test"]
-    drives = {row["group"]: {one["model"]: one["value"] for one in row["models"]} for row in of_drives}
-    images = {row["model"]: f"{row['images_seen']:,}" for row in scored.table["costs"]}
     shown = {first: cells for first, *cells in cells_of(trained)}
-    names = NAMES | {"SegNet-ASPP, four poolings": "segnet_aspp_shallower"}
-    assert {names[name] for name in shown} == set(images)
-    for name, (seen, *values) in shown.items():
-        model = names[name]
-        assert seen == images[model]
-        expected = [mean_iou(next(iter(splits[s][model].values())).counts.sum(axis=0)) for s in ("val", "test")]
-        expected += [drives[drive][model] for drive in ("0001TP", "Seq05VD")]
-        assert [float(value.strip("*")) for value in values] == pytest.approx(expected, abs=0.0006), name
+    seen = {}
+    for study, models in (
+        ("baselines", {"R2U-Net": "r2unet", "SegNet-ASPP": "segnet_aspp", FOUR_POOLINGS: "segnet_aspp_shallower"}),
+        ("baselines_longer", {f"{FOUR_POOLINGS}, batches of two": "segnet_aspp"}),
+    ):
+        scored = compared(STUDIES / study)
+        splits = {split: scored.runs["camvid", split] for split in ("val", "test")}
+        (of_drives,) = [section["per_group"] for section in scored.table["sections"] if section["split"] == "test"]
+        drives = {row["group"]: {one["model"]: one["value"] for one in row["models"]} for row in of_drives}
+        images = {row["model"]: f"{row['images_seen']:,}" for row in scored.table["costs"]}
+        assert set(models.values()) == set(images)
+        for name, model in models.items():
+            seen[name], *values = shown[name]
+            assert seen[name] == images[model]
+            expected = [mean_iou(next(iter(splits[s][model].values())).counts.sum(axis=0)) for s in ("val", "test")]
+            expected += [drives[drive][model] for drive in ("0001TP", "Seq05VD")]
+            assert [float(value.strip("*")) for value in values] == pytest.approx(expected, abs=0.0006), name
+    assert seen.keys() == shown.keys()
 
 
 def cells_of(table):
