@@ -23,8 +23,8 @@ def add_auxiliary_head(model, seed=0):
     resized bilinearly. The model itself stays as it is: what is saved and exported has no head.
 
     Args:
-        model: keras.Model on VGG16 or a ResNet: an FCN, parsenet, a DeepLab, FPN, SegFormer or U-Net with such an
-            encoder. seed: of the head's dropout.
+        model: keras.Model on VGG16 or a ResNet: an FCN, parsenet, a SegNet of four blocks or more, a DeepLab, FPN,
+            SegFormer or U-Net with such an encoder. seed: of the head's dropout.
     Returns:
         keras.Model: (B, H, W, 3) -> [logits, the head's], each float32 (B, H, W, C).
     Raises:
@@ -32,12 +32,14 @@ def add_auxiliary_head(model, seed=0):
     """
     middles = [layer for layer in model.layers if _MIDDLES.fullmatch(layer.name)]
     preprocess = preprocess_layer(model)
-    if not middles or preprocess is None or not isinstance(middles[-1].output, keras.KerasTensor):
+    if not middles or preprocess is None:
         raise InputError(
             f"auxiliary_weight needs a model with an auxiliary head, one on VGG16 or a ResNet, got '{model.name}'. "
             "Leave it out."
         )
     x = middles[-1].output  # (B, H/16, W/16, C)
+    if not isinstance(x, keras.KerasTensor):
+        x = x[0]  # of a SegNet, whose poolings give the positions of their maxima too
     x = keras.layers.Conv2D(
         max(x.shape[-1] // 4, 1),
         3,

@@ -20,13 +20,15 @@ from kseg.training.trainers import make_trainer
         ("deeplabv3", {"encoder": "resnet50"}, "conv4_block6_out", 4),
         ("deeplabv3", {"encoder": "vgg16", "output_stride": 8}, "block4_pool", 8),
         ("fcn8s", {}, "block4_pool", 4),
+        ("segnet_aspp", {}, "block4_pool", 4),  # whose pooling gives positions too
     ],
 )
 def test_the_head_is_on_the_map_that_the_paper_names(name, options, layer, size):
     model = build_model(name, (64, 64, 3), 3, base_filters=4, initializer="zeros", **options)
     before = [weight.path for weight in model.weights]
     trained = add_auxiliary_head(model)
-    assert trained.get_layer("auxiliary_conv").input is model.get_layer(layer).output
+    output = model.get_layer(layer).output
+    assert trained.get_layer("auxiliary_conv").input is (output[0] if isinstance(output, list | tuple) else output)
     assert trained.get_layer("auxiliary_conv").input.shape[1:3] == (size, size)
     assert [tuple(output.shape) for output in trained.outputs] == [(None, 64, 64, 3)] * 2
     assert trained.outputs[0] is model.output
@@ -37,7 +39,7 @@ def test_the_head_is_on_the_map_that_the_paper_names(name, options, layer, size)
     assert (names[-1] == "fc7") == (name == "fcn8s") and not any(
         "logits" in n or "score" in n or "aspp" in n for n in names
     )
-    assert len(names) == {"resnet50": 106, "vgg16": 13}.get(options.get("encoder"), 15)
+    assert len(names) == {"resnet50": 106, "vgg16": 13}.get(options.get("encoder"), 15 if name == "fcn8s" else 13)
 
 
 def test_a_free_model_has_a_free_head():
@@ -49,7 +51,8 @@ def test_a_free_model_has_a_free_head():
 def test_other_models_say_that_they_have_no_place_for_it_or_no_encoder():
     unet = build_model("unet", (32, 32, 3), 3, base_filters=1, depth=2)
     segnet = build_model("segnet", (32, 32, 3), 3, base_filters=1)
-    for model in (unet, segnet):
+    three_blocks = build_model("segnet", (32, 32, 3), 3, base_filters=1, depth=3)
+    for model in (unet, three_blocks):
         with pytest.raises(ValueError, match=f"an auxiliary head, one on VGG16 or a ResNet, got '{model.name}'"):
             add_auxiliary_head(model)
     with pytest.raises(ValueError, match="'unet' has no encoder"):
