@@ -112,9 +112,7 @@ def _checked_outputs(images, output, wanted, inputs):
     """Return {kind: path} of the files for each (image, name); InputError if one may not be written."""
     output = pathlib.Path(checked_path(output, "output"))
     if (output / FLAGS_FILE).exists():
-        raise InputError(
-            f"The output {output} is the folder of a run, which must stay as it is. Choose another output."
-        )
+        raise InputError(f"Runs must stay as they are, but the output {output} is one. Choose another output.")
     written = output_paths(images, output, wanted.kinds)
     pictures = [picture for files in written for picture in files.values()]
     refuse_inputs(pictures, inputs)

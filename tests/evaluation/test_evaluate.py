@@ -202,7 +202,7 @@ def test_unknown_protocol_and_missing_model(records):
         kseg.evaluate(brightness_model(), records, protocol="official")
     with pytest.raises(FileNotFoundError, match="No model at nowhere"):
         kseg.evaluate("nowhere", records)
-    with pytest.raises(ValueError, match="neither saved_model.pb nor best.keras"):
+    with pytest.raises(ValueError, match="is a record folder: it holds images, and no model"):
         kseg.evaluate(records, records)
 
 

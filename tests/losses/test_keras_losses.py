@@ -140,7 +140,10 @@ def test_class_weights_by_name():
         (lambda y, z: losses.CrossEntropy()(y, z, sample_weight=1.0), "no sample weights"),
         (lambda y, z: losses.class_weights("inverse", [1, 2], 2), "median_frequency"),
         (lambda y, z: losses.class_weights("median_frequency", [1, 2], 3), "3 classes, the data 2"),
-        (lambda y, z: losses.class_weights("1,2", [1, 2, 3], 3), "3 classes, class_weights 2"),
+        (
+            lambda y, z: losses.class_weights("1,2", [1, 2, 3], 3),
+            "class_weights must be 3 numbers, one for each class, got 2",
+        ),
         (lambda y, z: losses.SegmentationLoss()(y, z, sample_weight=1.0), "SegmentationLoss takes no sample weights"),
         (lambda y, z: losses.SegmentationLoss("dice", WEIGHTS), "class_weights has no effect with loss dice"),
         (lambda y, z: losses.median_frequency_weights([0, 0]), "not all 0"),

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -524,7 +525,8 @@ def test_folders_of_label_maps_and_odd_names_are_refused(model, tmp_path):
 
 def test_the_command_hands_its_flags_on(call_script, monkeypatch, tmp_path):
     model = tmp_path / "m.keras"
-    model.write_bytes(b"PK")
+    with zipfile.ZipFile(model, "w") as archive:
+        archive.writestr("config.json", "{}")
     called = []
     monkeypatch.setattr("kseg.serving.serve.serve", lambda *args, **options: called.append((args, options)))
     assert call_script("serve", f"--model={model}", "--port=0", "--queue=3", "--timeout=1.5")[0] == 0
