@@ -267,7 +267,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("study", f"--report={root}/LICENSE"), "must be a folder, the output of kseg study, but is a file"),
         (
             ("study", "nosuch"),
-            "There is no nosuch. Give a STUDY.toml, or a study of kseg's: baselines, baselines_longer, baselines_search",
+            "There is no nosuch. Give a STUDY.toml, or a study of kseg's: baselines, baselines_longer, ",
         ),
         ((*train, old, "--epochs=2"), "A run can be extended but not shortened: it has 3 steps, got 2."),
     ]

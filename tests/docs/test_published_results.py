@@ -231,6 +231,7 @@ def test_the_tables_of_the_baselines():
         "one pooling less and rate of 0.01": "_shallower_high_rate",
         "one pooling less and batches of two images": "_shallower_batch2",
         "one pooling less, Dice and batches of two images": "_shallower_dice_batch2",
+        "the same, and an auxiliary loss of weight 0.4": "_shallower_dice_batch2_auxiliary",
         "two poolings less and Dice": "_three_poolings_dice",
     }
     rows = list(csv.DictReader((STUDIES / "baselines_search" / "results.csv").read_text(encoding="utf-8").splitlines()))
