@@ -4,6 +4,8 @@ import importlib.util
 import os
 import pathlib
 
+from kseg.data.datasets.listing import walk_files
+from kseg.data.records.manifest import record_files
 from kseg.export import EXPORTERS, LAYOUTS
 from kseg.export.layouts import own_paths
 from kseg.inference.model_paths import described_model, model_files
@@ -11,6 +13,7 @@ from kseg.inference.outside.carried_files import CLASSES, carried_table
 from kseg.inference.outside.file_kinds import KSEG, SEEDS, kind_of
 from kseg.io.errors import InputError
 from kseg.io.files import check_own, checked_path, is_url
+from kseg.io.images import IMAGE_EXTENSIONS
 from kseg.io.outputs import refuse_inputs
 from kseg.io.text import checked_name
 
@@ -27,10 +30,8 @@ def checked_output(model, path, format, quantize=None, layout="plain", data_dir=
     exporter = _chosen(format, quantize, calibration_data, layout)
     path = pathlib.Path(checked_path(path, "path"))
     for folder in filter(None, (data_dir, calibration_data)):
-        if not is_url(folder) and not os.path.isdir(folder):
-            raise InputError(
-                f"{folder} must be a record folder or a folder of photographs, but there is no such folder."
-            )
+        if not has_records(folder):
+            photographs(folder)
     if isinstance(model, (str, os.PathLike)):
         described = described_model(model)
         if described.kind not in (KSEG, SEEDS):
@@ -40,6 +41,24 @@ def checked_output(model, path, format, quantize=None, layout="plain", data_dir=
     refuse_inputs([path], [*files, *(folder for folder in (data_dir, calibration_data) if folder)])
     _check_place(path, exporter, format, layout)
     return path
+
+
+def has_records(data):
+    """Whether a folder holds records."""
+    return is_url(data) or any(map(os.path.exists, record_files(data)))
+
+
+def photographs(folder):
+    """Return the paths (pathlib.Path) of the photographs in a folder; InputError for another place, and for none."""
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder} must be a record folder or a folder of photographs, but there is no such folder.")
+    paths = [pathlib.Path(path) for path in walk_files(str(folder)) if path.lower().endswith(IMAGE_EXTENSIONS)]
+    if not paths:
+        raise InputError(
+            f"{folder} holds neither records nor photographs ({', '.join(IMAGE_EXTENSIONS)}). Give a record folder "
+            "(kseg prepare writes one) or a folder of photographs."
+        )
+    return sorted(paths)
 
 
 def _chosen(format, quantize, calibration_data, layout):

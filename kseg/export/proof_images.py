@@ -2,24 +2,21 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 
 import numpy as np
 from PIL import Image
 
-from kseg.data.datasets.listing import walk_files
 from kseg.data.pipeline.load import open_split
-from kseg.data.records.manifest import load_manifest, record_files
+from kseg.data.records.manifest import load_manifest
 from kseg.data.sampling import evenly_spread
 from kseg.data.synthetic.scene import draw_street
+from kseg.export.checked_output import has_records, photographs
 from kseg.inference.compatibility import check_classes
 from kseg.inference.label_model import label_set_of
 from kseg.inference.predictor import compiled_with_confidence
 from kseg.inference.read_image import read_image
 from kseg.io.errors import InputError
-from kseg.io.files import is_url
-from kseg.io.images import IMAGE_EXTENSIONS
 from kseg.io.text import count_text
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.runs.model_card import dataset_name
@@ -134,11 +131,6 @@ def _size_of(model):
     return max(48, round(factor * height)), max(64, round(factor * width))
 
 
-def has_records(data):
-    """Whether a folder holds records."""
-    return is_url(data) or any(map(os.path.exists, record_files(data)))
-
-
 def _of_run(model, path, images):
     """The validation split that a run's flags.txt names, where it is still there and still the same."""
     empty = ProofImages("", [])
@@ -181,28 +173,16 @@ def of_split(split, images):
 
 
 def _of_photographs(folder, images):
-    paths = _photographs(folder)
+    paths = photographs(folder)
     chosen = evenly_spread(len(paths), images)
     pictures = [(paths[i].name, read_image(paths[i])) for i in chosen]
     return ProofImages(f"{count_text(len(pictures), 'photograph')} of folder {pathlib.Path(folder).name}", pictures)
 
 
-def _photographs(folder):
-    if not os.path.isdir(folder):
-        raise InputError(f"{folder} must be a record folder or a folder of photographs, but there is no such folder.")
-    paths = [pathlib.Path(path) for path in walk_files(str(folder)) if path.lower().endswith(IMAGE_EXTENSIONS)]
-    if not paths:
-        raise InputError(
-            f"{folder} holds neither records nor photographs ({', '.join(IMAGE_EXTENSIONS)}). Give a record folder "
-            "(kseg prepare writes one) or a folder of photographs."
-        )
-    return sorted(paths)
-
-
 def calibration_images(data):
     """Return images uint8 (H, W, 3) whose values int8 is fitted to: of a training split, or photographs."""
     if not has_records(data):
-        paths = _photographs(data)
+        paths = photographs(data)
         chosen = evenly_spread(len(paths), _CALIBRATION_IMAGES)
         return [_bounded(read_image(paths[i])) for i in chosen]
     splits = load_manifest(data).splits

@@ -170,6 +170,8 @@ class Labelling:
                         if kind == "overlay" and len(legend):
                             picture[-len(legend) :] = legend
                         write(picture, *times)
+                if bar.total:  # a container may say too few
+                    bar.total = max(bar.total, bar.n + len(frames))
                 bar.update(len(frames))
         for kind in writers:
             self._say(files[kind])

@@ -78,6 +78,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         archive.writestr("a.jpg", b"")
     (tmp_path / "old.keras").write_bytes(b"\x89HDF\r\n\x1a\n and more")
     (tmp_path / "maps").mkdir()
+    (tmp_path / "empty").mkdir()
     (tmp_path / "maps" / "a.png").touch()
     pair = [str(tmp_path / f"{name}.keras") for name in ("other", "whole")]
     model = f"--model={pair[1]}"
@@ -119,6 +120,10 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("predict", model, f"--images={root}/docs/pictures", output, "--flip=maybe"), "--flip must be true or false"),
         (("predict", model, f"--images={root}/docs/pictures", output, "--scales=0"), "got 0.0."),
         (("export", model, f"--output={tmp_path}/new", "--data_dir=nope"), "there is no such folder"),
+        (
+            ("export", model, f"--output={tmp_path}/new", f"--data_dir={tmp_path}/empty"),
+            "holds neither records nor photographs",
+        ),
         (
             ("export", f"--model={tmp_path}/maps", f"--output={tmp_path}/new"),
             "A model is exported from its run folder or its .keras file, but this one is read as label maps",
