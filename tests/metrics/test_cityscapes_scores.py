@@ -204,7 +204,7 @@ def test_bad_maps_are_refused_and_not_counted(changes, message):
     counts = CityscapesCounts()
     with pytest.raises(ValueError, match=message):
         counts.add(**(good | changes))
-    with pytest.raises(ValueError, match="at least one image to score, got none"):
+    with pytest.raises(ValueError, match="at least one image to score, got 0"):
         counts.scores()
     counts.add(**good)
     assert counts.matrix.sum() == 16
