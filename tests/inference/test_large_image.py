@@ -39,5 +39,7 @@ def test_the_largest_image_takes_less_than_4_gb(tmp_path, root):
     assert running.returncode == 0
     for name in ("aerial.png", "color/aerial.png", "overlay/aerial.png", "confidence/aerial.png"):
         with Image.open(tmp_path / "out" / name) as written:
-            assert written.size == (WIDTH, HEIGHT)
+            assert written.size[0] == WIDTH
+            # The legend of so many classes stands below the overlay.
+            assert written.size[1] > HEIGHT if name.startswith("overlay") else written.size[1] == HEIGHT
     assert 1024 * usage.ru_maxrss < MOST_BYTES
