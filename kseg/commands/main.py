@@ -29,8 +29,6 @@ _EXAMPLES = """\
     kseg train --flagfile=quickstart
     kseg predict --model=runs/quickstart --images=photos --output=labels
     kseg compare runs/r2unet runs/segnet_aspp --data_dir=data/camvid --output=report"""
-
-
 _SIGPIPE = 13
 _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 

@@ -176,7 +176,6 @@ def run(args):
     for note in inputs.notes:
         print(note, file=sys.stderr)
     model = command_line.models_of(args.model)
-    command_line.check_models(model)
     from kseg.inference.model_paths import check_labels_images
 
     check_labels_images(model)

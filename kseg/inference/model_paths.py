@@ -41,7 +41,7 @@ def described_model(path):
 
 
 def check_labels_images(model):
-    """Raise InputError for a folder of label maps, or a list with one: it cannot label other images."""
+    """As `described_model`, of a path or a list; refuse a folder of label maps too: it cannot label other images."""
     for path in model if isinstance(model, list) else [model]:
         described = described_model(path)
         if described.kind == LABEL_MAPS:

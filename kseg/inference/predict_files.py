@@ -11,8 +11,8 @@ from kseg.inference.label_map_files import USUAL, check_inside, check_replaceabl
 from kseg.inference.looks import ONE_LOOK, ONE_MODEL
 from kseg.inference.model_paths import described_model, model_files
 from kseg.inference.outside.file_kinds import SEEDS
-from kseg.inference.read_image import most_pixels, read_image
-from kseg.io.errors import InputError, MissingFileError
+from kseg.inference.read_image import check_image, most_pixels, read_image
+from kseg.io.errors import InputError
 from kseg.io.files import checked_path, is_url
 from kseg.io.outputs import refuse_inputs
 from kseg.runs.workdir import FLAGS_FILE
@@ -60,8 +60,7 @@ def write_label_maps(model, images, output, *, folders=(), left_out=(), wanted=U
     _check_several(model, wanted)
     written = _checked_outputs(images, output, wanted, [*paths, *folders, *model_files(model)])
     for path in paths:
-        if not os.path.exists(path):
-            raise MissingFileError(f"There is no {path}.")
+        check_image(path)
     if any(map(is_video, paths)):
         videos.check_installed()
     from kseg.inference.labelling import Labelling

@@ -24,9 +24,9 @@ from kseg.score_table import GROUP_SCORES, SCORE_NAMES, SCORES, ClassCounts
 
 def check_complete(images, expected=None):
     """Raise ValueError unless there are images, and as many as expected where that is known."""
-    if not images and expected is None:
+    if not images and not expected:
         raise InputError("There must be at least one image to score, got 0.")
-    if not images or expected not in (None, images):
+    if expected not in (None, images):
         raise InputError(f"Every image must be scored: expected {expected}, got {images}.")
 
 
