@@ -19,25 +19,35 @@ _MODELS = (
     "Give a run folder, a .keras, ONNX or TFLite file, a SavedModel folder, a folder of label maps, or the description "
     "of one (docs/how-to/contestants.md)."
 )
+_OWN = "Give a run folder or a .keras file."
 
 
-def described_model(path):
+def described_model(path, offered=_MODELS):
     """Return the `outside.description.Description` of a path that `load_model` takes.
 
+    Args:
+        offered: what a message says that the user may give.
     Raises:
         FileNotFoundError: nothing there. ValueError: a description that cannot be, a folder that is no model.
     """
     path = local_path(path)
     if not path.exists():
-        raise MissingFileError(f"No model at {path}: {_MODELS[0].lower()}{_MODELS[1:]}")
+        raise MissingFileError(f"No model at {path}: {offered[0].lower()}{offered[1:]}")
     if not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path} must be a file or a folder, but is neither. {_MODELS}")
+        raise InputError(f"{path} must be a file or a folder, but is neither. {offered}")
     described = describe_file(path)
     if described.kind == KSEG:
-        weights_file(described.file)
+        weights_file(described.file, offered)
     if described.kind == SEEDS:
         _check_finished(described.file)
     return described
+
+
+def check_own_weights(path):
+    """As `described_model`, but refuse all that `init_from` does not take: it needs a run folder or a .keras file."""
+    described = described_model(path, offered=_OWN)
+    if described.kind != KSEG:
+        raise InputError(f"init_from must be a run folder or a .keras file, got {path} ({described.kind}). {_OWN}")
 
 
 def check_labels_images(model):
@@ -75,15 +85,15 @@ def _is_of_label_maps(file):
     return file.suffix == ".png" or file.name == CLASSES_FILE or file.name.startswith(".")
 
 
-def weights_file(path):
+def weights_file(path, offered=_MODELS):
     """Return the .keras file of a run folder, or that file itself; InputError for a folder without one."""
     if not path.is_dir():
         with reading(path), open(path, "rb") as file:
             begin = file.read(8)
         if not begin.startswith((ZIP, HDF5)):
             what = "does not begin as one does" if begin else "is empty"
-            raise InputError(f"{path} is damaged or not a .keras file: it {what}. {_MODELS}")
-        _check_begun(path, begin)
+            raise InputError(f"{path} is damaged or not a .keras file: it {what}. {offered}")
+        _check_begun(path, begin, offered)
         return path
     kept = RunFolder(path).stored_model()
     if not kept.exists():
@@ -99,11 +109,11 @@ def weights_file(path):
                 "continue it."
             )
         if (path / MANIFEST).exists():
-            raise InputError(f"{path} is a record folder: it holds images, and no model. {_MODELS}")
+            raise InputError(f"{path} is a record folder: it holds images, and no model. {offered}")
         others = [file for file in sorted(path.iterdir()) if not _is_of_label_maps(file)]
         runs = [file for file in others if (file / FLAGS_FILE).exists()]
         other = f" ({others[0].name})" if others else ""
-        hint = f"Give one of the runs in it, such as {runs[0]}." if runs else _MODELS
+        hint = f"Give one of the runs in it, such as {runs[0]}." if runs else offered
         raise InputError(
             f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone{other}: it is no model, no "
             f"scored run and no folder of label maps. {hint}"
@@ -111,7 +121,7 @@ def weights_file(path):
     return kept
 
 
-def _check_begun(path, begin):
+def _check_begun(path, begin, offered):
     """Raise InputError for a file that begins as a .keras file does, but is none; deeper damage is Keras' to find."""
     if begin.startswith(HDF5):
         raise InputError(
@@ -123,9 +133,9 @@ def _check_begun(path, begin):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except DAMAGED as error:
-        raise InputError(f"{path} is damaged or not a .keras file: {error}. {_MODELS}") from error
+        raise InputError(f"{path} is damaged or not a .keras file: {error}. {offered}") from error
     if "config.json" not in names:
-        raise InputError(f"{path} is a zip, but damaged or not a .keras file: it holds no config.json. {_MODELS}")
+        raise InputError(f"{path} is a zip, but damaged or not a .keras file: it holds no config.json. {offered}")
 
 
 def model_files(model):

@@ -54,5 +54,26 @@ def read_image(image, name="the image", most=MAX_PIXELS):
     if array.dtype == object:
         raise InputError(f"An image must be a path or uint8 (H, W, 3) RGB, got {type(image).__name__} for {name}.")
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
-        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {array.dtype} of shape {array.shape} for {name}.")
+        got = f"{array.dtype} of shape {array.shape} for {name}"
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {got}.{_advice(array)}")
     return array
+
+
+def _advice(array):
+    """Return how to make an image of an array that looks like one; "" for all others."""
+    if array.ndim == 4 and array.shape[0] == 1:
+        return " Give image[0]: one image, no batch."
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        return " Give image.transpose(1, 2, 0): channels last."
+    if array.ndim == 2:
+        return " Give numpy.stack([image] * 3, axis=-1) for a grey image."
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in "fiu" or not array.size:
+        return ""
+    least, most = array.min(), array.max()
+    if not np.isfinite([least, most]).all():
+        return " Its values must be finite."
+    if least < 0 or most > 255:
+        return f" Its values are {least:g} to {most:g}: give the image as it was before that, with 0 to 255."
+    if most <= 1:
+        return " Its values are 0 to 1: give (image * 255).round().astype('uint8')."
+    return " Its values are 0 to 255: give image.round().clip(0, 255).astype('uint8')."

@@ -2,8 +2,8 @@
 
 import keras
 
-from kseg.inference.label_model import LabelModel
 from kseg.inference.loading import load_model
+from kseg.inference.model_paths import check_own_weights
 from kseg.io.errors import InputError
 from kseg.layers.preprocessing import preprocess_layer
 
@@ -21,9 +21,8 @@ def start_from(model, source):
     Raises:
         FileNotFoundError, ValueError: nothing there, no such file, or not a single layer that fits.
     """
+    check_own_weights(source)
     other = load_model(source)
-    if isinstance(other, LabelModel):
-        raise InputError(f"init_from must be a run folder or a .keras file, got the SavedModel {source}.")
     theirs = {layer.name: layer for layer in other.layers if layer.weights}
     loaded = []
     anew = []

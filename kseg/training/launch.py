@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kseg.data.augmentation.plan import check_batch
 from kseg.data.class_weights import class_weights
 from kseg.data.records.manifest import MANIFEST, NO_VALIDATION, load_manifest
-from kseg.inference.model_paths import described_model
+from kseg.inference.model_paths import check_own_weights
 from kseg.io.errors import InputError, check_divides, is_whole, plain
 from kseg.io.files import StrPath, checked_path
 from kseg.io.outputs import check_writable
@@ -119,7 +119,7 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     if settings.init_from and isinstance(options, dict) and options.get("encoder_weights"):
         raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")
     if settings.init_from and folder.never_saved:  # else a checkpoint has the weights
-        described_model(settings.init_from)
+        check_own_weights(settings.init_from)
     if isinstance(options, dict) and folder.never_saved:
         check_encoder_options(options)
     stored = folder.stored_or_none()

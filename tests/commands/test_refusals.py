@@ -99,7 +99,14 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
             ("predict", f"--model={root}/LICENSE", f"--images={root}/docs/pictures", output),
             "not a .keras file",
         ),
-        ((*train, new, "--epochs=1", f"--init_from={root}/LICENSE"), "not a .keras file: it does not begin as one"),
+        (
+            (*train, new, "--epochs=1", f"--init_from={root}/LICENSE"),
+            "not a .keras file: it does not begin as one does. Give a run folder or a .keras file.",
+        ),
+        (
+            (*train, new, "--epochs=1", f"--init_from={tmp_path}/maps"),
+            "init_from must be a run folder or a .keras file, got",
+        ),
         (("evaluate", f"--model={tmp_path}/photos.zip", data), "photos.zip is a zip, but damaged or not a .keras file"),
         (("evaluate", f"--model={tmp_path}/old.keras", data), "old.keras begins as an HDF5 file"),
         (("evaluate", f"--model={records}", data), f"{records} is a record folder: it holds images, and no model"),

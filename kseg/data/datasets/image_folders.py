@@ -21,6 +21,7 @@ _KINDS = {
 }
 _SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
+_WANTED = '{"classes": [{"id": 0, "name": "background"}, {"id": 1, "name": "road"}]}'  # as classes.json
 _ANNOTATED = {f"{split}annot": split for split in _SPLITS}  # the SegNet tutorial's labels; the images lie in SPLIT/
 _EXTENSIONS = {"images": IMAGE_EXTENSIONS, "labels": LABEL_EXTENSIONS}
 _ADVICE = {
@@ -244,10 +245,11 @@ def read(source, classes: str | None = None) -> Source:
 def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int, int] | None, dict[int, Colour]]:
     """Return (DatasetInfo, packed colour -> id or None, id -> colour that is given) of a file; ValueError if wrong."""
     if not os.path.isfile(path):
-        wanted = '{"classes": [{"id": 0, "name": "background"}, {"id": 1, "name": "road"}]}'
-        raise MissingFileError(f"There is no {path}. Write {wanted} there.")
+        raise MissingFileError(f"There is no {path}. Write {_WANTED} there.")
     with reading(path), open(path, "rb") as file:
         content = file.read()
+    if not content.strip():
+        raise InputError(f"{path} is empty. Write {_WANTED} there.")
     try:
         data = users_json(content)  # bytes: UTF-8 or UTF-16, with or without a byte-order mark
     except UnicodeDecodeError as error:
@@ -263,7 +265,7 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
 def _parse(data, name: str):
     """Return what `read_classes` does; InputError for any JSON value that is not a list of classes."""
     if not isinstance(data, dict):
-        raise InputError('it must be {"classes": [...]}, a JSON object.')
+        raise InputError(f'it must be {{"classes": [...]}}, a JSON object, got {json.dumps(data)[:100]}.')
     unknown = set(data) - {"name", "classes", "void", "labels"}
     encoding = data.get("labels", "ids")
     rows = data.get("classes")
@@ -275,7 +277,8 @@ def _parse(data, name: str):
     if encoding not in ("ids", "color"):
         raise InputError(f'"labels" must be "ids" or "color", got {encoding!r}.')
     if not isinstance(rows, list) or not rows:
-        raise InputError('"classes" must be a list of {"id": 0, "name": "road", "color": [128, 64, 128]}.')
+        wanted = '{"id": 0, "name": "road", "color": [128, 64, 128]}'
+        raise InputError(f'"classes" must be a list of {wanted}, got {json.dumps(rows)[:100]}.')
     for number, row in enumerate(rows):
         if isinstance(row, dict) and isinstance(row.get("name"), str):
             row["name"] = composed(row["name"])
