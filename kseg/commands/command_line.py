@@ -32,6 +32,7 @@ _EXCLUDE = ("epochs", "train_steps")  # flags of which a run has one
 
 _NUMBERS = {"invalid literal for int": "whole number", "could not convert string to float": "number"}
 _NO_NUMBER = re.compile(rf"^flag --(\w+)=(.*): ({'|'.join(_NUMBERS)})\b.*$", re.DOTALL)
+_BROKEN_PATH = re.compile(r" (\(?docs/[\w/-]*-)\n( +)")  # absl folds its text at hyphens too
 _NO_BOOLEAN = re.compile(r"^flag --(\w+)=.*: \('Non-boolean argument to boolean flag', (.*)\)$", re.DOTALL)
 
 
@@ -385,7 +386,7 @@ def _help(flag_values, text, program):
     for module in flag_values.flags_by_module_dict():
         title = "Flags" if module.startswith(("kseg.", "__main__")) else module  # flags of no group of their own
         _, _, flags_text = flag_values.module_help(module).partition(":\n")
-        groups.setdefault(title, []).append(flags_text.strip("\n"))
+        groups.setdefault(title, []).append(_BROKEN_PATH.sub(r"\n\2\1", flags_text.strip("\n")))
     lines = [text.rstrip()]
     for title, parts in groups.items():
         lines += ["", f"{title}:", *parts]

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -85,6 +86,16 @@ def test_help_takes_a_terminal_of_any_width(columns, monkeypatch, call_script):
     monkeypatch.setenv("COLUMNS", columns)
     code, out, _ = call_script("predict", "--help")
     assert code == 0 and out.startswith("Label photographs and videos") and "--images" in out
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_help_breaks_no_path_of_a_page(command, columns, monkeypatch, call_script):
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, _ = call_script(command, "--help")
+    assert code == 0
+    for page in re.findall(r"docs/[^\s)]*", out):
+        assert page.rstrip(".,:") in ("docs/",) or page.rstrip(".,:").endswith(".md"), page
 
 
 @pytest.mark.parametrize("backend", ["nonsense", "torch"])
