@@ -232,6 +232,10 @@ def test_the_tables_of_the_baselines():
         "one pooling less and batches of two images": "_shallower_batch2",
         "one pooling less, Dice and batches of two images": "_shallower_dice_batch2",
         "the same, and an auxiliary loss of weight 0.4": "_shallower_dice_batch2_auxiliary",
+        "the same with a weight of 1": "_shallower_dice_batch2_auxiliary1",
+        "the same with a weight of 2": "_shallower_dice_batch2_auxiliary2",
+        "the same with a weight of 4": "_shallower_dice_batch2_auxiliary4",
+        "auxiliary loss of weight 0.4 and rate of 0.01": "_shallower_dice_batch2_auxiliary_high_rate",
         "two poolings less and Dice": "_three_poolings_dice",
     }
     rows = list(csv.DictReader((STUDIES / "baselines_search" / "results.csv").read_text(encoding="utf-8").splitlines()))
