@@ -14,6 +14,7 @@ import tiny
 
 import kseg
 from kseg.inference.hub import local_path
+from kseg.layers.preprocessing import preprocess_layer
 
 constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -85,6 +86,20 @@ def test_a_run_on_the_hub_predicts_as_at_home(hub):
     assert (
         sum(path.endswith("last.keras") for path in Hub.asked) <= 2
     )  # asked for and fetched once, though loaded twice
+
+
+@pytest.mark.parametrize(("name", "format"), [("streets", "savedmodel"), ("streets.onnx", "onnx")])
+def test_an_export_on_the_hub_predicts_as_at_home(name, format, hub, tmp_path):
+    """A folder that has folders, and a file beside a card."""
+    preprocess_layer(hub).label_set = tiny.LABELS
+    path = kseg.export_model(hub, tmp_path / "export" / name, format=format, quick=True)
+    folder = path if path.is_dir() else path.parent
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    Hub.files = {"README.md": b"# card\n"} | {str(file.relative_to(folder)): file.read_bytes() for file in files}
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    np.testing.assert_array_equal(kseg.predict("hf://me/streets", image), kseg.predict(hub, image))
+    model = kseg.load_model("hf://me/streets")
+    assert model.reads == kseg.load_model(path).reads and model.label_set["classes"] == tiny.LABELS["classes"]
 
 
 def test_what_the_hub_does_not_have_is_one_line(hub):
