@@ -1,8 +1,11 @@
 """Several looks at an image: the mean of their probabilities, and windows that agree with the whole image."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
 import kseg
@@ -247,6 +250,23 @@ def test_the_command_line(network, tmp_path, call_script):
         assert code == 2 and message in error
     code, _, error = call_script("predict", f"--check={tmp_path}", "--flip")
     assert code == 2 and "--check takes no" in error
+
+
+@pytest.mark.parametrize("report", [False, True])
+def test_the_command_evaluate_scores_what_the_looks_give(report, network, records, tmp_path, call_script):
+    """Also where a report is written in the same pass."""
+    model = keras.models.clone_model(network)
+    model.get_layer("preprocess").label_set = tiny.LABELS
+    model.set_weights(network.get_weights())
+    model.save(tmp_path / "model.keras")
+    flags = [f"--model={tmp_path}/model.keras", f"--data_dir={records}", f"--output={tmp_path}/scores.json"]
+    flags += [f"--report_dir={tmp_path}/report"] if report else []
+    code, _, error = call_script("evaluate", *flags, "--tile=32", "--scales=1,0.5", "--flip")
+    assert code == 0, error
+    found = json.loads((tmp_path / "scores.json").read_text())["confusion_matrix"]
+    expected = kseg.evaluate(model, records, tile=32, scales=(1, 0.5), flip=True).confusion_matrix
+    np.testing.assert_array_equal(found, expected)
+    assert (kseg.evaluate(model, records).confusion_matrix != expected).any()
 
 
 def test_a_model_is_compiled_once_for_all_predictions(tmp_path):
