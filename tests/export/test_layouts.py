@@ -100,14 +100,17 @@ def test_kseg_takes_the_folder_as_it_takes_the_model(format, folders, model, rec
     np.testing.assert_array_equal(kseg.predict("hf://somebody/street", image), kseg.predict(model, image))
 
 
-def test_evaluate_and_compare_take_both_beside_the_model(folders, records, tmp_path):
+def test_evaluate_and_compare_take_both_and_a_tflite_file_beside_the_model(records, tmp_path):
     model = tiny.brightness_model()
     model.layers[1].label_set = tiny.LABELS
     paths = {format: write(model, tmp_path / format, format) for format in ("savedmodel", "onnx")}
+    paths["litert"] = write(model, tmp_path / "model.tflite", "litert", layout="plain")
     own = kseg.evaluate(model, records).confusion_matrix
     found = kseg.compare({"own": model, **paths}, records, tmp_path / "page")
     for scores in found.scores:
         np.testing.assert_array_equal(scores.confusion_matrix, own)
+    reads = ["Keras", "SavedModel", "ONNX from kseg", "TFLite from kseg"]
+    assert [one["reads"] for one in found.table["models"]] == reads
 
 
 def test_the_highest_version_is_the_model(folders, tmp_path):
