@@ -233,7 +233,7 @@ def test_an_export_gives_the_probabilities_of_all_classes_where_they_are_average
     assert (of_file[0] == own[0]).mean() > 0.99
 
 
-@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("format", SUFFIXES)
 def test_an_export_of_a_calibrated_model_has_its_confidences(format, plain, tmp_path):
     """Far from those without the temperature, whose labels are the same."""
     with_temperature(plain, 3.0).save(tmp_path / "calibrated.keras")
