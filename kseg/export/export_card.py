@@ -4,6 +4,7 @@ import os
 
 from kseg.inference.hub import local_path
 from kseg.inference.outside.file_kinds import TFLITE
+from kseg.io.text import bytes_text
 from kseg.runs.model_card import CARD_FILE, MARK, as_markdown, carried_card, metadata, model_index, table
 from kseg.runs.workdir import run_of
 
@@ -107,7 +108,7 @@ def _facts(report):
     rows = [
         ["Format", report["kind"]],
         ["Numbers", _numbers(report)],
-        ["Size", f"{report['bytes'] / 1e6:.1f} MB"],
+        ["Size", bytes_text(report["bytes"])],
         ["Compared with Keras on", report["images"]],
         ["Pixels with Keras' label", f"{agreement['pixels']:.2%} (at least {limits['pixels']:.1%} must)"],
         [f"Pixels whose confidence is within {limits['confidence']} of Keras'", f"{agreement['confidence']:.2%}"],

@@ -36,6 +36,7 @@ from kseg.io.files import (
     replacing_content,
     writing,
 )
+from kseg.io.text import bytes_text
 from kseg.runs.model_card import CARD_FILE, is_users
 
 QUICK_IMAGES = 3
@@ -225,7 +226,7 @@ def summary(path, format):
     latency = report["latency"]
     lines = [
         f"Proved on {report['images']}: {agreement['pixels']:.3%} of the pixels have Keras' label.",
-        f"{report['bytes'] / 1e6:.1f} MB; {latency['width']}x{latency['height']} in {latency['median_ms']:.1f} ms "
+        f"{bytes_text(report['bytes'])}; {latency['width']}x{latency['height']} in {latency['median_ms']:.1f} ms "
         f"(quartiles {latency['quartiles_ms'][0]:.1f} to {latency['quartiles_ms'][1]:.1f}){_memory(latency)}.",
     ]
     if report["scores"]:

@@ -13,6 +13,11 @@ def size_text(array_or_size) -> str:
     return f"{width}x{height}"
 
 
+def bytes_text(count: float) -> str:
+    """Return a number of bytes as text: "16.6 MB", and below a tenth of a megabyte "48.9 kB"."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
 def count_text(count: int, one: str, many: str | None = None) -> str:
     """Return "1 image", "2 images"; `many` is the plural where it is more than an s."""
     if count == 1:

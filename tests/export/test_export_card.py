@@ -18,6 +18,7 @@ from kseg.export import EXPORTERS, export_model
 from kseg.export.export_card import card_of_run
 from kseg.export.exported_facts import carried
 from kseg.export.proof_images import ProofImages
+from kseg.io.text import bytes_text
 from kseg.metrics import Scores
 from kseg.runs.model_card import MARK, run_card
 
@@ -72,6 +73,7 @@ def test_every_export_of_a_run_carries_the_runs_card_and_its_own_facts(format, r
         assert card.count(f"\n## {heading}\n") == 1
     kind = EXPORTERS[format].kind
     assert f"| Format | {kind} |" in card and "| Numbers | float32 |" in card
+    assert f"| Size | {bytes_text(report['bytes'])} |" in card
     assert f"| {report['agreement']['pixels']:.2%} (at least 99.9% must) |" in card
     assert (
         f"sha256 of its manifest: `{digest}`" in card and "--learning_rate=0.5" in card and "protocol standard" in card
