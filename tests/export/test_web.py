@@ -243,8 +243,10 @@ def test_evaluate_and_compare_run_the_page_itself(page, model, records, tmp_path
     assert code == 0, error
     table = json.loads((tmp_path / "scores.json").read_text())
     assert table["reads"].startswith("web page from kseg, in browser ") and "WebAssembly" in table["reads"]
-    gap = np.abs(np.array(table["confusion_matrix"]) - expected.confusion_matrix).sum()
-    assert gap <= 0.01 * expected.confusion_matrix.sum()
+    compared = kseg.compare({"keras": tiny.brightness_model(), "page": mapped}, records, tmp_path / "report")
+    assert compared.table["models"][1]["reads"] == table["reads"]
+    for matrix in (np.array(table["confusion_matrix"]), compared.scores[1].confusion_matrix):
+        assert np.abs(matrix - expected.confusion_matrix).sum() <= 0.01 * expected.confusion_matrix.sum()
     shutil.copytree(page, tmp_path / "other")
     text = (page / "index.html").read_text()
     mark = "  const begin = performance.now();\n"
@@ -331,21 +333,38 @@ def test_a_camera_and_webgpu_label_as_keras_does(page, model, tmp_path):
         assert browser.execute_script("return track.readyState") == "ended"  # the camera's light goes out
 
 
+def drop(browser, name, kind, content):
+    """Drop a file on the page."""
+    browser.execute_script("ksegPage.found = []")
+    browser.execute_script(
+        """const [name, type, content] = arguments;
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(content)], name, { type }));
+        document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));""",
+        name,
+        kind,
+        [*content],
+    )
+    wait(browser, lambda: browser.execute_script("return ksegPage.found.length"), 60)
+
+
 def test_a_photograph_that_is_dropped_is_labelled(opened, model):
     image = smooth(1, size=(40, 60))[0]
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png")
-    opened.execute_script("ksegPage.found = []")
-    opened.execute_script(
-        """const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(arguments[0])], 'dropped.png', { type: 'image/png' }));
-        document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));""",
-        [*file.getvalue()],
-    )
-    wait(opened, lambda: opened.execute_script("return ksegPage.found.length"), 60)
+    drop(opened, "dropped.png", "image/png", file.getvalue())
     agreement, frame = labelled_frame(opened, model)
     assert agreement >= 0.995
     np.testing.assert_array_equal(frame, image)
+
+
+def test_a_video_that_is_dropped_is_labelled(opened, model, tmp_path):
+    pytest.importorskip("av")
+    write_video(tmp_path / "drive.webm")
+    drop(opened, "drive.webm", "video/webm", (tmp_path / "drive.webm").read_bytes())
+    agreement, frame = labelled_frame(opened, model)
+    assert agreement >= 0.995 and frame.shape == (72, 96, 3)
+    click(opened, "#stop")
 
 
 def test_what_is_no_picture_is_said_and_the_page_goes_on(opened, tmp_path):
