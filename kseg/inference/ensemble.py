@@ -247,7 +247,7 @@ def _check(model, looks, multiple):
             height, width = model.label_set["size"]
             raise InputError(
                 f"--scales other than 1 need a file that keeps the size of images, but {_name_of(model)} resizes all "
-                f"to {width}x{height}. Give the run, or train one with --crop_height and --crop_width."
+                f"to {width}x{height}. Give its run, if that was trained on crops (--crop_height and --crop_width)."
             )
         return
     if None not in model.input_shape[1:3]:
