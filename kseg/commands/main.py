@@ -37,8 +37,12 @@ _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 def plain_failures(program):
     """While it lasts, what no command can help ends the program without a traceback.
 
-    That is a reader of its output that wants no more, such as head, a full disk, and a working folder that is gone.
+    That is a reader of its output that wants no more, such as head, a full disk, a working folder that is gone, and a
+    character that its output's encoding lacks, which is printed escaped.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where something else takes what is printed
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             os.getcwd()

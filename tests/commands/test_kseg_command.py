@@ -81,6 +81,22 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path, root):
     assert done.stderr == "kseg: error: The working folder no longer exists. Change to another one.\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("-m", "kseg", "configs", "--copy=quickstart", "--output=\u00fc.flags"), 0),  # prints the path
+        (("scripts/evaluate.py", "--model=\u00fc", "--data_dir=x"), 2),
+    ],
+)
+def test_a_character_that_the_output_cannot_encode_is_escaped(arguments, code, tmp_path, root):
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONIOENCODING": "ascii"}
+    arguments = [str(root / part) if part.startswith("scripts/") else part for part in arguments]
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    escaped = "\u00fc".encode("ascii", "backslashreplace").decode()
+    assert done.returncode == code and escaped in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("columns", ["1", "7", "wide"])
 def test_help_takes_a_terminal_of_any_width(columns, monkeypatch, call_script):
     monkeypatch.setenv("COLUMNS", columns)
