@@ -75,18 +75,18 @@ class Groups(NamedTuple):
         return text
 
 
-def check_group_by(by) -> None:
-    """Raise InputError unless `by` says a rule of `groups_of`, whatever the names are."""
+def check_group_by(by, setting: str = "group_by") -> None:
+    """Raise InputError, which names the setting, unless `by` says a rule of `groups_of`, whatever the names are."""
     if not isinstance(by, str) or not by:
-        raise InputError(f"group_by must be drive, block:{BLOCK} or a regular expression, got {by!r}.")
+        raise InputError(f"{setting} must be drive, block:{BLOCK} or a regular expression, got {by!r}.")
     if by.startswith("block:"):
         if not _BLOCKS.fullmatch(by):
-            raise InputError(f"group_by block:N needs a whole number of frames, at least 1, got {by!r}.")
+            raise InputError(f"{setting} block:N needs a whole number of frames, at least 1, got {by!r}.")
     elif by != "drive":
-        _pattern(by)
+        _pattern(by, setting)
 
 
-def groups_of(names, by: str, rule: str) -> Groups:
+def groups_of(names, by: str, rule: str, setting: str = "group_by") -> Groups:
     """Group images by their names.
 
     Args:
@@ -94,24 +94,25 @@ def groups_of(names, by: str, rule: str) -> Groups:
             numbers in their names, into blocks of 25 (a rest of less than half a block stays with the block before); or
             a regular expression, found anywhere in a name, whose first group is the image's group.
         rule: the dataset's, of `kseg.data.datasets.Dataset.drive`.
+        setting: what holds `by`, for the messages.
     Raises:
         InputError: `by` is none of these; a name that does not match; a dataset without a rule.
     """
-    check_group_by(by)
+    check_group_by(by, setting)
     if by != "drive" and not by.startswith("block:"):
-        of = _matched(_pattern(by).search, names, f"group_by {by}")
+        of = _matched(_pattern(by, setting).search, names, f"{setting} {by}")
         if "" in of:
             raise InputError(
-                f"group_by {by} must find the group in every name, but finds nothing in {names[of.index('')]!r}."
+                f"{setting} {by} must find the group in every name, but finds nothing in {names[of.index('')]!r}."
             )
         return Groups(by, tuple(of), _drives_shown(names, rule))
     if not rule:
         raise InputError(
-            f"group_by {by} needs a dataset whose names tell the drives, and this one has no rule for that. Give a "
+            f"{setting} {by} needs a dataset whose names tell the drives, and this one has no rule for that. Give a "
             "regular expression whose first group is the drive."
         )
     size = _BLOCKS.fullmatch(by)
-    found = _matched(_pattern(rule).fullmatch, names, f"group_by {by}, whose rule for a drive is {rule},")
+    found = _matched(_pattern(rule).fullmatch, names, f"{setting} {by}, whose rule for a drive is {rule},")
     drives = [drive or UNNAMED for drive in found]
     of = _blocks(names, drives, int(size[1])) if size else drives
     return Groups(by, tuple(of), tuple(sorted(set(drives))))
@@ -148,15 +149,15 @@ def check_rule(rule) -> None:
         raise InputError(f"drive must be a regular expression with a group, got {str(rule)[:60]!r}") from None
 
 
-def _pattern(text: str) -> re.Pattern:
+def _pattern(text: str, setting: str = "group_by") -> re.Pattern:
     try:
         pattern = re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
-        must = f"group_by must be drive, block:{BLOCK} or a regular expression"
+        must = f"{setting} must be drive, block:{BLOCK} or a regular expression"
         raise InputError(f"{must}, got {text!r}: {error}.") from None
     if not pattern.groups:
         raise InputError(
-            f"group_by is drive, block:{BLOCK} or a regular expression with a group in brackets, got {text!r}."
+            f"{setting} is drive, block:{BLOCK} or a regular expression with a group in brackets, got {text!r}."
         )
     return pattern
 

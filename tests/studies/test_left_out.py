@@ -86,6 +86,10 @@ def test_ten_groups_settle_a_difference():
     [
         ({"flags": {}}, 'model small has keep=best. Give flags = {keep = "last"}.'),
         ({"leave_out": "(t)rain"}, "leave_out needs two groups of train or more, but (t)rain gives 1"),
+        ({"leave_out": "drives"}, "leave_out is drive, block:25 or a regular expression with a group in brackets"),
+        ({"leave_out": "("}, "leave_out must be drive, block:25 or a regular expression, got '('"),
+        ({"leave_out": "block:x"}, "leave_out block:N needs"),
+        ({"leave_out": "(nope)"}, "leave_out (nope) must match every name"),
         ({"group_by": "drive"}, "group_by has no use with leave_out"),
         ({"pilot": "runs/pilot"}, "pilot has no use with leave_out"),
         ({"paired": False}, "leave paired out"),

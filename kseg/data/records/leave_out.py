@@ -56,7 +56,7 @@ def groups_to_leave_out(manifest, by):
     where = manifest.data_dir
     if not manifest.checksums:
         raise InputError(f"leave_out needs records with a {MANIFEST}, which {where} has not. Prepare the data anew.")
-    groups = groups_of(manifest.split("train").names, by, manifest.drive)
+    groups = groups_of(manifest.split("train").names, by, manifest.drive, "leave_out")
     if len(groups.names) < 2:
         raise InputError(f"leave_out needs two groups of train or more, but {by} gives {len(groups.names)} in {where}.")
     return groups
