@@ -7,7 +7,6 @@ or the edge of the image. Predictions outside the classes form one more class.
 import math
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from kseg.io.errors import InputError
 from kseg.io.files import write_json
@@ -83,6 +82,8 @@ def _within(points, classes, targets, target_classes, distance):
     """Say which points (n, 2) have a target (m, 2) of their class within a Euclidean distance: bool (n,)."""
     if not len(points) or not len(targets):
         return np.zeros(len(points), bool)
+    from scipy.spatial import cKDTree  # here: it takes half a second, and a refused command needs none
+
     apart = 2.0 * distance + 2  # along a third axis: no other class is within reach
     tree = cKDTree(np.column_stack([targets, apart * target_classes]), balanced_tree=False, compact_nodes=False)
     query = np.column_stack([points, apart * classes])

@@ -1,7 +1,6 @@
 """Does a model swallow objects? Objects found by class and size, what swallowed the others, errors near boundaries."""
 
 import numpy as np
-from scipy import ndimage
 
 from kseg.io.errors import InputError
 from kseg.io.files import write_json
@@ -27,6 +26,8 @@ def image_objects(truth, valid, instances=None):
     """
     number = np.zeros(truth.shape, np.int64)
     if instances is None:
+        from scipy import ndimage  # here: it takes half a second, and a refused command needs none
+
         count = 0
         boxes = ndimage.find_objects(np.where(valid, truth.astype(np.int32) + 1, 0))
         for class_id, box in enumerate(boxes):
@@ -166,6 +167,8 @@ class ObjectScores:
         boundary = boundary_pixels(truth, valid)
         distance = np.full(truth.shape, np.inf)
         if boundary.any():
+            from scipy import ndimage
+
             distance = ndimage.distance_transform_edt(~boundary)
         wrong = valid & (truth != prediction)
         for row, pixels in zip(self._distance, (valid, wrong), strict=True):

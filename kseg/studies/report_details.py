@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 from kseg.io.text import agreeing_digits
 from kseg.metrics.objects import OUTSIDE, bin_names
@@ -119,7 +118,7 @@ def group_rows(scored):
 def _over_seeds(scores):
     if len(scores) < 2 or np.ptp(scores) == 0:
         return {"low": None, "high": None}
-    half = stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
+    half = intervals.student().ppf((1 + LEVEL) / 2, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
     return within_shares(scores.mean() - half, scores.mean() + half)
 
 

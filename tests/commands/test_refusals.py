@@ -289,6 +289,27 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     assert frameworks == [] and not (tmp_path / "new").exists()
 
 
+def test_what_needs_no_statistics_is_refused_before_scipy_is_imported(tmp_path):
+    """SciPy's statistics take longer to import than all else that these commands need to see what is wrong."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "q.flags").write_text("--batch_size=2\n")
+    cases = [
+        (("study", "folder"), "folder"),
+        (("study", "q.flags"), "q.flags"),
+        (("study", "camvid"), "There is no record folder data/camvid."),
+        (("compare", "--verify=folder"), "folder holds no report"),
+        (
+            ("evaluate", "--audit", "--mean=.7532,.0041,5", "--mean=.7480,.0052,1"),
+            "two runs or more, got 0.748, 0.0052",
+        ),
+    ]
+    program = COMMANDS.replace('{"keras", ', '{"keras", "scipy", ')
+    found, imported = answers(program, json.dumps([arguments for arguments, _ in cases]), folder=tmp_path)
+    for (code, said), (arguments, text) in zip(found, cases, strict=True):
+        assert code == 2 and text in said, (arguments, said)
+    assert imported == []
+
+
 def test_an_export_says_before_any_framework_is_imported_what_is_not_installed(tmp_path):
     with zipfile.ZipFile(tmp_path / "whole.keras", "w") as archive:
         archive.writestr("config.json", b"{}")

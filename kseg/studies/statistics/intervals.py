@@ -12,7 +12,6 @@ import dataclasses
 import functools
 
 import numpy as np
-from scipy import stats
 
 from kseg.io.errors import InputError, check_whole
 
@@ -124,6 +123,13 @@ class Groups:
         return cls(len(truth), max(float(1 / squares.mean()), 2.0))
 
 
+def student():
+    """Return SciPy's Student's t, imported when it is needed: it takes a second, and a refused command needs none."""
+    from scipy import stats
+
+    return stats.t
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """A score or difference with its standard error, and the degrees of freedom of Student's t for its interval."""
@@ -145,20 +151,20 @@ class Estimate:
 
     @functools.cached_property
     def _half(self):
-        return float(stats.t.ppf((1 + self.level) / 2, self.df)) * self.error
+        return float(student().ppf((1 + self.level) / 2, self.df)) * self.error
 
     def above(self, bound: float) -> float:
         """Return the one-sided p of "not above the bound"."""
         if self.error == 0:
             return float(self.value <= bound)
-        return float(stats.t.sf((self.value - bound) / self.error, self.df))
+        return float(student().sf((self.value - bound) / self.error, self.df))
 
     @property
     def p(self) -> float:
         """Two-sided p of "no difference"."""
         if self.error == 0:
             return float(self.value == 0)
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.df))
+        return float(2 * student().sf(abs(self.value) / self.error, self.df))
 
     def p_equivalent(self, margin: float) -> float:
         """Return the p of two one-sided tests (Schuirmann 1987): small where the value lies within -margin..margin."""

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import numpy as np
-from scipy import stats
 
 from kseg.data.groups import FEW
 from kseg.io.errors import InputError
@@ -38,6 +37,8 @@ def power(components, seeds, groups, *, paired=True, difference=0.01, level=LEVE
     variance, df = components.variance(seeds, groups, paired)
     if variance == 0:
         return 1.0
+    from scipy import stats  # here: it takes a second, and a refused command needs none
+
     bound = stats.t.ppf((1 + level) / 2, df)
     shift = difference / np.sqrt(variance)
     edge = bound * np.sqrt(stats.chi2.ppf(_MIDDLES, df) / df)

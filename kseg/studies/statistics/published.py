@@ -4,9 +4,8 @@ import dataclasses
 import math
 import numbers
 
-from scipy import stats
-
 from kseg.io.errors import InputError
+from kseg.studies.statistics.intervals import student
 
 HIGH = 0.05  # the paper's bound for a high probability of a false claim
 
@@ -92,7 +91,7 @@ def judge(first, second):
     if error == 0:
         raise InputError("One of the two standard deviations must be above 0: without a spread there is no chance.")
     df = min(first.runs, second.runs) - 1
-    return Ranking(first, second, float(stats.t.sf(abs(first.mean - second.mean) / error, df)))
+    return Ranking(first, second, float(student().sf(abs(first.mean - second.mean) / error, df)))
 
 
 def _digits(probability):

@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy import stats
 
 from kseg.studies.statistics.intervals import LEVEL, check_paired
 
@@ -53,6 +52,8 @@ def seed_test(first, second, *, paired):
         kind = "independent"
         data = (first, second)
         statistic = _difference_of_means
+    from scipy import stats  # here: it takes a second, and a refused command needs none
+
     done = stats.permutation_test(
         data,
         statistic,
@@ -107,6 +108,8 @@ def superiority(first, second, *, paired, level=LEVEL):
         gaps = first - second
     else:
         gaps = first[:, None] - second
+    from scipy import stats
+
     value = float(np.mean(gaps > 0) + np.mean(gaps == 0) / 2)
     pairs = min(len(first), len(second))
     wins = value * pairs
