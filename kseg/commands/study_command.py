@@ -104,19 +104,24 @@ def main():
 def check():
     """Judge the flags of each model of a study as `kseg train` does before it imports Keras.
 
-    Standard input has the JSON list [[model's name, flags], ...]; standard output gets {name: {flag: value}} of
-    --keep and --batch_size. The first fault ends it, on standard error. `kseg.study` starts this in a process of its
-    own.
+    Standard input has the JSON list [[model's name, records' name, whether a run is to begin, flags], ...]; standard
+    output gets {model's name: {flag: value}} of --keep and --batch_size. The first fault ends it, on standard error.
+    `kseg.study` starts this in a process of its own.
     """
+    from kseg.training.launch import check_run
+
     found = {}
-    for name, given in json.load(sys.stdin):
+    for name, data, begins, given in json.load(sys.stdin):
+        where = f"model {name} cannot be trained"
         args = command_line.new_flags(__name__)
         train_command.define_run(args)
         try:
             args(["kseg train", *command_line.expand_flagfiles(given)])
-            settings, _ = train_command.checked_settings_and_options(args)
+            settings, options = train_command.checked_settings_and_options(args)
+            where += f" on {data}"
+            check_run(args.model, args.data_dir, options, settings, begins=begins)
         except (flags.Error, InputError) as error:  # of a file whose keys have no dashes
-            sys.exit(str(InputError(f"model {name} cannot be trained: {command_line.shown(error)}")))
+            sys.exit(str(InputError(f"{where}: {command_line.shown(error)}")))
         found[name] = {"keep": settings.keep, "batch_size": settings.batch_size}
     json.dump(found, sys.stdout)
 

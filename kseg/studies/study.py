@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import kseg
-from kseg.data.augmentation.plan import check_batch
 from kseg.data.groups import groups_of
 from kseg.data.records.leave_out import groups_to_leave_out, leave_one_out
 from kseg.data.records.manifest import load_manifest, record_files
@@ -23,6 +22,7 @@ from kseg.io.files import StrPath, locked, reading, write_json
 from kseg.io.hash_list import write_hashes
 from kseg.io.outputs import refuse_inputs
 from kseg.io.progress import Waiting
+from kseg.runs.workdir import RunFolder
 from kseg.studies.budgets import share_of
 from kseg.studies.engines import ENGINES, check_installed, options_of
 from kseg.studies.engines.job import Job
@@ -223,7 +223,7 @@ def _known_costs(output):
 def _check(plan):
     """Raise InputError for what a plan wants and cannot be, before anything is written: in seconds, and without Keras.
 
-    Records without the splits or groups; flags and options that do not exist.
+    Records without the splits or groups; all that `kseg.training.launch.check_run` refuses.
     """
     for data in plan.data:
         manifest = load_manifest(data.data_dir)
@@ -242,23 +242,32 @@ def _check(plan):
 
 def _check_models(plan):
     steps = ("--epochs=0", "--train_steps=1")  # their number is known when the models are measured
-    trained = [model for model in plan.models if not model.file]
-    given = [[model.name, [*train_flags(plan, model, plan.data[0]), *steps]] for model in trained]
+    pairs = [(model, data) for model in plan.models if not model.file for data in plan.data]
+    given = [
+        [model.name, data.name, _begins(plan, model, data), [*train_flags(plan, model, data), *steps]]
+        for model, data in pairs
+    ]
     done = subprocess.run(PROGRAMS["check"], input=json.dumps(given).encode(), capture_output=True, check=False)
     if done.returncode:
         raise InputError(done.stderr.decode(errors="replace").strip())
-    # With leave_out there is less to train on.
-    counts = [] if plan.leave_out else [len(load_manifest(data.data_dir).split("train")) for data in plan.data]
     for name, flags in json.loads(done.stdout).items():
         if plan.budget.kind == "images":
             share_of(plan.budget, flags, name)
-        for count in counts:
-            check_batch(count, flags["batch_size"])
         if plan.leave_out and flags["keep"] == "best":
             raise InputError(
                 f"With leave_out the weights must not be chosen by the images that are scored, but model {name} has "
                 'keep=best. Give flags = {keep = "last"}.'
             )
+
+
+def _begins(plan, model, data):
+    """Whether a run of a model on records is to begin: it needs the files that its weights begin with."""
+    output = pathlib.Path(plan.output)
+    return any(
+        RunFolder(_workdir(output, model, data, seed)).never_saved
+        and not all(counts_path(output, model.name, data.name, seed, split).exists() for split in data.splits)
+        for seed in plan.seeds
+    )
 
 
 def _check_unchanged(output, plan, known):

@@ -102,6 +102,28 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     because it has another type than it must have, is judged later.
     """
     options = {} if model_options is None else model_options
+    folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
+    folder.check_is_folder()
+    manifest = check_run(model, data_dir, options, settings, begins=folder.never_saved)
+    if not folder.finished:
+        check_writable(folder.workdir.absolute(), "workdir")
+    stored = folder.stored_or_none()
+    if manifest is None or stored is None or not isinstance(options, dict):
+        return
+    backend = stored.get("backend", "")
+    with contextlib.suppress(TypeError, KeyError):  # options that JSON does not take; records without this split
+        wanted = describe(model, data_dir, options, strategy, settings, manifest.digest, backend)
+        folder.check(wanted, len(manifest.splits["train"]), silent=True)
+
+
+def check_run(model, data_dir, options, settings, *, begins):
+    """Refuse, of what `refuse_early` does, all that no workdir is needed for.
+
+    Args:
+        begins: whether the run has no checkpoint yet: it needs the files of init_from and encoder_weights.
+    Returns:
+        the records' manifest, or None where there is none that can be read.
+    """
     multiple = 1
     if isinstance(model, str) and "kseg.models" not in sys.modules:  # else MODELS may hold more, and is asked later
         check_model_name(model, MODEL_FILES)
@@ -110,25 +132,26 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
             check_model_options(model, named, options_in_source(model))
             multiple = size_multiple(model, named)
     chosen_loggers(settings.logger)
-    folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
-    folder.check_is_folder()
-    if not folder.finished:
-        check_writable(folder.workdir.absolute(), "workdir")
     if size := settings.crop or settings.size:
         check_divides(*size, multiple)
     if settings.init_from and isinstance(options, dict) and options.get("encoder_weights"):
         raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")
-    if settings.init_from and folder.never_saved:  # else a checkpoint has the weights
+    if settings.init_from and begins:  # else a checkpoint has the weights
         check_own_weights(settings.init_from)
-    if isinstance(options, dict) and folder.never_saved:
+    if isinstance(options, dict) and begins:
         check_encoder_options(options)
-    stored = folder.stored_or_none()
     if not isinstance(data_dir, (str, os.PathLike)) or not os.path.exists(os.path.join(data_dir, MANIFEST)):
-        return
+        return None
     try:
         manifest = load_manifest(data_dir)
     except InputError:  # told when all that the arguments themselves say has been judged
-        return
+        return None
+    _check_records(manifest, data_dir, settings, multiple)
+    return manifest
+
+
+def _check_records(manifest, data_dir, settings, multiple):
+    """Refuse settings that do not fit records; multiple: of what height and width must be multiples."""
     label_set = manifest.info.label_set(settings.label_set)
     if isinstance(parse_class_weights(settings.class_weights), list):
         class_weights(settings.class_weights, None, label_set.num_classes)
@@ -140,12 +163,6 @@ def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
             size = manifest.splits["train"].common_size()
             if settings.crop is None:
                 check_divides(*size, multiple)
-    if stored is None or not isinstance(options, dict):
-        return
-    backend = stored.get("backend", "")
-    with contextlib.suppress(TypeError, KeyError):  # options that JSON does not take; records without this split
-        wanted = describe(model, data_dir, options, strategy, settings, manifest.digest, backend)
-        folder.check(wanted, len(manifest.splits["train"]), silent=True)
 
 
 def choose_for_run(model, workdir, model_options, onednn):

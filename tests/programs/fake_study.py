@@ -56,7 +56,7 @@ def folder():
 
 
 def check():
-    keeps = {name: flag_values(given).get("keep", "best") for name, given in json.load(sys.stdin)}
+    keeps = {name: flag_values(given).get("keep", "best") for name, _, _, given in json.load(sys.stdin)}
     json.dump({name: {"keep": keep, "batch_size": BATCH} for name, keep in keeps.items()}, sys.stdout)
 
 

@@ -1,6 +1,7 @@
 """`kseg.study` with trainings that only pretend: what is run, repeated, refused, reported."""
 
 import csv
+import io
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import kseg
+from kseg.commands import study_command
 from kseg.io.errors import InputError
 from kseg.io.files import locked
 from kseg.studies import study as study_module
@@ -23,7 +25,7 @@ from kseg.studies.engines import ENGINES
 from kseg.studies.engines.local import run_local
 from kseg.studies.run_lock import busy
 from kseg.studies.statistics import compare
-from kseg.studies.study_plan import read_plan
+from kseg.studies.study_plan import read_plan, train_flags
 from kseg.studies.study_report import report
 
 
@@ -348,6 +350,16 @@ def test_a_model_that_cannot_be_built_stops_the_study_before_any_training(calls,
             {"budget": {"kind": "images", "value": 3}, "flags": {"batch_size": 4}},
             "The budget of 3 images must pay for one step at least, but a step of small takes 4.",
         ),
+        (
+            {"flags": {"height": 65, "width": 96}},  # U-Net halves four times
+            f"model small cannot be trained on tiny: Height and width must be multiples of {2**4}, got 65x96.",
+        ),
+        (
+            {"flags": {"crop_height": 32, "crop_width": 40}},
+            f"on tiny: Height and width must be multiples of {2**4}, got 32x40",
+        ),
+        ({"models": [{"name": "unet", "options": {"encoder": "vgg"}}]}, "model unet cannot be trained on tiny: "),
+        ({"flags": {"init_from": "no/run"}}, "model small cannot be trained on tiny: No model at no/run"),
         ({"flags": {"batch_size": 4000}}, "A batch of 4000 needs at least as many training images, got "),
     ],
 )
@@ -357,12 +369,30 @@ def test_a_mistake_in_the_plan_leaves_no_file(plan, tmp_path, change, message):
     with pytest.raises(InputError) as error:
         kseg.study(plan)
     assert str(error.value).startswith("The study: ") and message in str(error.value)
+    assert "kseg train" not in str(error.value) and "--" not in str(error.value)
     source = tmp_path / "study.toml"
     toml({**plan, "models": [{"name": "unet"}], "data": [{"name": "tiny", "data_dir": "nowhere"}]}, source)
     with pytest.raises(InputError, match="nowhere") as error:
         kseg.study(source)
     assert str(error.value).startswith(f"{source}: ")
     assert not pathlib.Path(plan["output"]).exists()
+
+
+def test_runs_that_all_have_a_checkpoint_need_not_what_they_started_from(plan, capsys, monkeypatch):
+    plan = read_plan({**plan, "models": [{"name": "unet"}], "flags": {"init_from": "no/run", "batch_size": 2}})
+    (model,), (data,) = plan.models, plan.data
+    output = pathlib.Path(plan.output)
+    given = [*train_flags(plan, model, data), "--train_steps=1"]
+    for seed in plan.seeds:
+        assert study_module._begins(plan, model, data)
+        (output / "runs" / "unet" / "tiny" / f"seed-{seed}" / "checkpoints" / "step-1").mkdir(parents=True)
+    assert not study_module._begins(plan, model, data)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps([["unet", "tiny", False, given]])))
+    study_command.check()
+    assert json.loads(capsys.readouterr().out) == {"unet": {"keep": "best", "batch_size": 2}}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps([["unet", "tiny", True, given]])))
+    with pytest.raises(SystemExit, match="model unet cannot be trained on tiny: No model at no/run"):
+        study_command.check()
 
 
 @pytest.mark.parametrize(("engine", "package"), [("ray", "ray"), ("slurm", "submitit")])
