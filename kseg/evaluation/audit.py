@@ -187,14 +187,16 @@ def _weighted_jaccard(p):
 
 
 def _checked(row, digits):
+    shown = ", ".join(map(str, row)) if isinstance(row, (list, tuple)) else repr(row)
     try:
         values = [float(value) for value in row]
     except (TypeError, ValueError) as error:
-        raise InputError(f"A row must be five numbers, got {row!r}.") from error
+        raise InputError(f"A row must be five numbers, got {shown}.") from error
     if len(values) != len(SCORE_NAMES) or not all(0 <= value <= 1 for value in values):
-        raise InputError(f"A row must be five shares of 1 ({', '.join(SCORE_NAMES)}), got {row!r}.")
+        hint = " Divide percentages by 100." if any(1 < value <= 100 for value in values) else ""
+        raise InputError(f"A row must be five shares of 1 ({', '.join(SCORE_NAMES)}), got {shown}.{hint}")
     if any(abs(round(value, digits) - value) > 1e-9 for value in values):
-        raise InputError(f"The numbers of a row must have at most {digits} decimals, got {row!r}. Raise digits.")
+        raise InputError(f"The numbers of a row must have at most {digits} decimals, got {shown}. Raise digits.")
     return dict(zip(SCORE_NAMES, values, strict=True))
 
 

@@ -138,7 +138,10 @@ def test_perfect_scores_leave_the_class_count_open():
     [
         ([], "at least one row"),
         ([(0.9, 0.8, 0.7)], "five shares of 1"),
-        ([(98.92, 89.12, 99.43, 89.12, 83.77)], "five shares of 1"),
+        (
+            [("98.92", "89.12", "99.43", "89.12", "83.77")],  # as the command reads them
+            r"five shares of 1 \(.*\), got 98\.92, 89\.12, 99\.43, 89\.12, 83\.77\. Divide percentages by 100\.$",
+        ),
         ([("a",) * 5], "five numbers"),
         ([(0.98921, 0.8912, 0.9943, 0.8912, 0.8377)], "at most 4 decimals"),
         ([(float("nan"),) * 5], "five shares of 1"),
