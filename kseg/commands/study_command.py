@@ -10,6 +10,7 @@ the file. The same command continues a study that was interrupted. Exit code 1: 
 --report compares what is finished, in seconds, and trains nothing.
 """
 
+import difflib
 import json
 import re
 import signal
@@ -120,6 +121,11 @@ def check():
             settings, options = train_command.checked_settings_and_options(args)
             where += f" on {data}"
             check_run(args.model, args.data_dir, options, settings, begins=begins)
+        except flags.UnrecognizedFlagError as error:
+            typed = any(flag.startswith(f"--{error.flagname}=") for flag in given)
+            near = difflib.get_close_matches(error.flagname, list(args), 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            sys.exit(f"{where}: {'flags' if typed else 'its flagfile'} has no {error.flagname!r}.{hint}")
         except (flags.Error, InputError) as error:  # of a file whose keys have no dashes
             sys.exit(str(InputError(f"{where}: {command_line.shown(error)}")))
         found[name] = {"keep": settings.keep, "batch_size": settings.batch_size}

@@ -337,7 +337,11 @@ def test_a_model_that_cannot_be_built_stops_the_study_before_any_training(calls,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"flags": {"learnin_rate": 0.1}}, "model small cannot be trained: Unknown command line flag 'learnin_rate'"),
+        (
+            {"flags": {"learnin_rate": 0.1}},
+            "model small cannot be trained: flags has no 'learnin_rate'. Did you mean learning_rate?",
+        ),
+        ({"flags": {"qqqq": 1}}, "model small cannot be trained: flags has no 'qqqq'."),
         ({"flags": {"height": "high"}}, "height must be a whole number, got 'high'"),
         ({"flags": {"learning_rate": "high"}}, "learning_rate must be a number, got 'high'"),
         (
