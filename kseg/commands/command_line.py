@@ -137,6 +137,8 @@ def _flagfile_lines(file, shown):
             f"Cannot read flagfile {shown}: {getattr(error, 'strerror', None) or error}. Give a file, or the name of "
             "one of kseg's own configs, which `kseg configs` lists."
         ) from error
+    if file.suffix == ".toml" and "[[models]]" in map(str.strip, lines):
+        raise flags.Error(f"{shown} is a study, not a flagfile. Run kseg study {shown}")
     result = []
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):

@@ -28,6 +28,8 @@ else:
 
 SECONDS = ("seconds", "gpu-seconds")  # of the CPU, of a GPU
 BUDGETS = ("multiply-adds", "images", *SECONDS)
+PLAN = "study.json"  # in a study's folder
+_WHAT = "A study is a TOML file: docs/how-to/studies.md."
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")  # of a folder
 # What the study itself sets, and what would make a run shorter than its budget.
 _TAKEN = ("model", "model_options", "flagfile", "data_dir", "dataset", "workdir", "seed", "epochs", "train_steps")
@@ -109,16 +111,29 @@ def read_plan(source):
     where = "The study"
     table = source
     if not isinstance(source, collections.abc.Mapping):
+        if not isinstance(source, (str, os.PathLike)):
+            raise InputError(f"A study must be the path of a TOML file, or a dict of its keys, got {source!r}.")
         where = checked_path(source, "study")
-        with reading(where), open(find_config(where, "studies"), "rb") as file:
-            try:
-                table = tomllib.loads(file.read().decode("utf-8-sig"))
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise InputError(f"{where} is not TOML: {error}.") from error
+        table = _table(where)
     try:
         return _plan(plain(dict(table)))
     except InputError as error:
         raise error_in(where, error) from error
+
+
+def _table(where):
+    """Return what a study's file holds; InputError, with what such a file is, for anything else."""
+    path = find_config(where, "studies")
+    if path.is_dir():
+        hint = f" To report on the study in this folder: kseg study --report={where}" if (path / PLAN).exists() else ""
+        raise InputError(f"{where} is a folder. {_WHAT}{hint}")
+    if path.suffix == ".flags":
+        raise InputError(f"{where} is a flagfile, for kseg train --flagfile={where}\n{_WHAT}")
+    with reading(where), open(path, "rb") as file:
+        try:
+            return tomllib.loads(file.read().decode("utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{where} is not TOML: {error}. {_WHAT}") from error
 
 
 def _plan(table):

@@ -23,8 +23,8 @@ from kseg.studies.statistics.power import budget
 from kseg.studies.statistics.variance import components, linearised
 from kseg.studies.statistics.verdict import EQUIVALENCE, Comparison
 from kseg.studies.study_page import write_study_page
+from kseg.studies.study_plan import PLAN
 
-PLAN = "study.json"
 _SOURCE = ("model", "data", "seed", "manifest_sha256", "weights_sha256", "flags_sha256", "kseg_version")
 COSTS = "costs.json"
 # What the statistics need of a study's folder, and what the report adds; their sha256 in sha256.txt.

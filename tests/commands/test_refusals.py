@@ -293,9 +293,17 @@ def test_what_needs_no_statistics_is_refused_before_scipy_is_imported(tmp_path):
     """SciPy's statistics take longer to import than all else that these commands need to see what is wrong."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "q.flags").write_text("--batch_size=2\n")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "study.json").touch()
+    (tmp_path / "bad.toml").write_text("name = streets\n")
+    is_toml = "A study is a TOML file: docs/how-to/studies.md."
     cases = [
-        (("study", "folder"), "folder"),
-        (("study", "q.flags"), "q.flags"),
+        (("study", "folder"), f"folder is a folder. {is_toml}\n"),
+        (("study", "output"), f"{is_toml} To report on the study in this folder: kseg study --report=output\n"),
+        (("study", "q.flags"), f"q.flags is a flagfile, for kseg train --flagfile=q.flags\n{is_toml}\n"),
+        (("study", "quickstart"), "quickstart.flags is a flagfile, for kseg train --flagfile="),
+        (("study", "bad.toml"), is_toml),
+        (("train", "--flagfile=studies/streets"), "streets.toml is a study, not a flagfile. Run kseg study "),
         (("study", "camvid"), "There is no record folder data/camvid."),
         (("compare", "--verify=folder"), "folder holds no report"),
         (

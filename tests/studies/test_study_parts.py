@@ -106,6 +106,11 @@ def test_a_bad_plan_is_refused_with_its_place(tmp_path, old, new, message):
     assert str(error.value).startswith(str(path)) and message in str(error.value)
 
 
+def test_what_is_neither_a_path_nor_a_table_is_refused():
+    with pytest.raises(InputError, match="must be the path of a TOML file, or a dict of its keys, got None"):
+        read_plan(None)
+
+
 @pytest.mark.parametrize(
     ("limit", "steps", "spent", "left"),
     [
