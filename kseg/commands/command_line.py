@@ -263,11 +263,10 @@ def models_of(text):
 
 def check_models(*models):
     """Refuse paths of models (or lists of those) that are not there, before anything imports Keras."""
-    from kseg.inference.model_paths import described_model
+    from kseg.inference.model_paths import described_models
 
     for model in models:
-        for path in model if isinstance(model, list) else [model]:
-            described_model(path)
+        described_models(model)
 
 
 def check_scored(args, *models):

@@ -18,7 +18,7 @@ from kseg.inference.ensemble import AveragingModel
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel, label_set_of
 from kseg.inference.looks import ONE_LOOK
-from kseg.inference.model_paths import described_model, unfinished_run, weights_file
+from kseg.inference.model_paths import check_differ, described_model, unfinished_run, weights_file
 from kseg.inference.outside import alone
 from kseg.inference.outside.carried_files import carried_table
 from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, SEEDS, TFLITE, WEB, seed_runs
@@ -143,9 +143,7 @@ def as_model(model, looks=ONE_LOOK):
         ValueError: anything else; a list of models that have no mean (`ensemble.AveragingModel`).
     """
     if isinstance(model, (list, tuple)):
-        twice = next((one for one in model if isinstance(one, (str, os.PathLike)) and model.count(one) > 1), None)
-        if twice is not None:
-            raise InputError(f"Models of an ensemble must differ, but {twice} was given twice.")
+        check_differ(model)
         return AveragingModel([as_model(one) for one in model], looks)
     if isinstance(model, (str, os.PathLike)):
         if unfinished := unfinished_run(model):

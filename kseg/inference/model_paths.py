@@ -1,5 +1,6 @@
 """What is at the path that a user calls a model: found, and refused, before anything imports Keras."""
 
+import os
 import pathlib
 import zipfile
 
@@ -43,6 +44,21 @@ def described_model(path, offered=_MODELS):
     return described
 
 
+def check_differ(models):
+    """Raise InputError for a path that is twice in a list of models: it would count twice in their mean."""
+    twice = next((one for one in models if isinstance(one, (str, os.PathLike)) and models.count(one) > 1), None)
+    if twice is not None:
+        raise InputError(f"Models of an ensemble must differ, but {twice} was given twice.")
+
+
+def described_models(model):
+    """Return the description of each model of a path or a list, as `described_model` does; a list names none twice."""
+    models = model if isinstance(model, list) else [model]
+    described = [described_model(path) for path in models]
+    check_differ(models)
+    return described
+
+
 def check_own_weights(path):
     """As `described_model`, but refuse all that `init_from` does not take: it needs a run folder or a .keras file."""
     described = described_model(path, offered=_OWN)
@@ -51,9 +67,8 @@ def check_own_weights(path):
 
 
 def check_labels_images(model):
-    """As `described_model`, of a path or a list; refuse a folder of label maps too: it cannot label other images."""
-    for path in model if isinstance(model, list) else [model]:
-        described = described_model(path)
+    """As `described_models`; refuse a folder of label maps too: it cannot label other images."""
+    for described in described_models(model):
         if described.kind == LABEL_MAPS:
             raise InputError(
                 f"{described.file} holds PNG files alone: as a model it is a folder of label maps, which has "

@@ -112,6 +112,11 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("evaluate", f"--model={records}", data), f"{records} is a record folder: it holds images, and no model"),
         (("evaluate", f"--model={run.parent}", data), f"Give one of the runs in it, such as {run}."),
         (("evaluate", f"--model={run},", data), "--model has a comma too many"),
+        (("evaluate", f"{model},{pair[1]}", data, f"{output}.json"), "Models of an ensemble must differ, but"),
+        (
+            ("predict", f"{model},{pair[1]}", f"--images={root}/docs/pictures", output),
+            f"Models of an ensemble must differ, but {pair[1]} was given twice",
+        ),
         (
             ("predict", f"--model={tmp_path}/maps", f"--images={root}/docs/pictures", output),
             "it is a folder of label maps, which has predictions of its own images and of no others",
