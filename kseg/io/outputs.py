@@ -79,3 +79,20 @@ def check_writable(folder: pathlib.Path, what="output") -> None:
         raise FileAccessError(f"{there} must be a folder, but is {found}. Choose another {what}.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise FileAccessError(f"You may not write in {there}. Choose another {what}.")
+    if there != folder:
+        _check_takes_folders(there, what)
+
+
+def _check_takes_folders(there, what):
+    """Raise FileAccessError unless a folder can be made in one whose owner may: not in /proc, whose content is made up.
+
+    Only making one shows it. It has another name than the folder that is wanted, which another process may make now.
+    """
+    tried = there / f".tmp-{os.getpid()}-folder"
+    try:
+        tried.mkdir()
+        tried.rmdir()
+    except FileNotFoundError:
+        raise FileAccessError(f"No folder can be made in {there}. Choose another {what}.") from None
+    except OSError as error:
+        raise FileAccessError(f"No folder can be made in {there}: {error.strerror}. Choose another {what}.") from error
