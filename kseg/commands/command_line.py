@@ -262,19 +262,26 @@ def models_of(text):
 
 
 def check_models(*models):
-    """Refuse paths of models (or lists of those) that are not there, before anything imports Keras."""
+    """Return the description of each path of models (or lists of those); refuse those that are not there.
+
+    That is for before anything imports Keras.
+    """
     from kseg.inference.model_paths import described_models
 
-    for model in models:
-        described_models(model)
+    return [described for model in models for described in described_models(model)]
 
 
 def check_scored(args, *models):
-    """As `check_models`; refuse records without the split, the label set or the groups that are asked for, too."""
+    """As `check_models`; refuse records without the split, the label set or the groups that are asked for, too.
+
+    And folders of label maps that are not those of the split's images.
+    """
     from kseg.data.groups import check_group_by, groups_of
     from kseg.data.pipeline.examples import Examples
+    from kseg.inference.outside.file_kinds import LABEL_MAPS
+    from kseg.inference.outside.map_files import files_of_split
 
-    check_models(*models)
+    described = check_models(*models)
     grouping = "group_by" in args and args.group_by
     if grouping:
         check_group_by(args.group_by)
@@ -282,6 +289,9 @@ def check_scored(args, *models):
         scored = Examples(args.data_dir, args.split, label_set=args.label_set)
         if grouping:
             groups_of(scored.split.names, args.group_by, scored.manifest.drive)
+        for one in described:
+            if one.kind == LABEL_MAPS:
+                files_of_split(one.file, scored.split)
 
 
 def require(flag_values, *names):

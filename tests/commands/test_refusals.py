@@ -199,6 +199,8 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("evaluate", model, data, f"--map={root}/LICENSE"), "must be a .toml or .json file"),
         (("evaluate", model, data, "--protocol=cityscapes"), "needs records of Cityscapes that hold its regular ids"),
         (("compare", "no/run", "no/other", data, output), "No model at no/run"),
+        (("compare", pair[1], f"{tmp_path}/maps", data, output), "images have none: "),
+        (("evaluate", f"--model={tmp_path}/maps", data, f"{output}.json"), "; 1 file of no image: a.png."),
         (
             ("compare", *pair, data, output, "--split=tset"),
             "no split 'tset'",

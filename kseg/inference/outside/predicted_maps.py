@@ -1,20 +1,18 @@
 """A folder of predicted label maps as a contestant: any tool's, as PNG files named like the images."""
 
-import pathlib
-
 import numpy as np
 
-from kseg.data.datasets.listing import read_bytes, walk_files
+from kseg.data.datasets.listing import read_bytes
 from kseg.data.labels import IGNORE_LABEL, INVALID_LABEL
 from kseg.inference.finite import image_names
-from kseg.inference.label_marks import CLASSES_FILE, mark_of
+from kseg.inference.label_marks import mark_of
 from kseg.inference.label_model import LabelModel
 from kseg.inference.outside.class_map import NO_CLASS
+from kseg.inference.outside.map_files import SHOWN, files_of_split
 from kseg.io.errors import InputError
 from kseg.io.images import decode_label, header
 from kseg.io.text import count_text, first_names, size_text
 
-_SHOWN = 5
 _NO_COLOURS = "write label ids, not colours"
 
 
@@ -51,7 +49,7 @@ class PredictedMaps(LabelModel):
                 sizes than the labels', ids that the contestant does not have; ids that could be the data's own or
                 training ids.
         """
-        paths = self._paths(split)
+        paths = files_of_split(self._folder, split)
         ids = self._described.keys.get("ids") or self._ids_in(paths)
         table = self._table(label_set, class_map, ids)
         doubtful = ()
@@ -113,24 +111,6 @@ class PredictedMaps(LabelModel):
         said = ids or self._described.names or class_map
         return not said and (label_set.table[: label_set.num_classes] != np.arange(label_set.num_classes)).any()
 
-    def _paths(self, split):
-        folder = pathlib.Path(self._folder)
-        files = {str(pathlib.Path(path).relative_to(folder)): path for path in walk_files(str(folder))}
-        wanted = [f"{name}.png" for name in split.names]
-        missing = [name for name in wanted if name not in files]
-        extra = sorted(set(files) - {*wanted, CLASSES_FILE})
-        problems = []
-        if missing:
-            problems.append(f"{len(missing)} of {len(wanted)} images have none: {first_names(missing, _SHOWN)}")
-        if extra:
-            problems.append(f"{count_text(len(extra), 'file')} of no image: {first_names(extra, _SHOWN)}")
-        if problems:
-            raise InputError(
-                f"{folder} must hold a label map for each image of split {split.name} and nothing else, named like "
-                f"{wanted[0]}, but {'; '.join(problems)}."
-            )
-        return [files[name] for name in wanted]
-
     def _check(self, split, paths, table, doubtful):
         """Raise InputError for files that cannot be scored; all are read, so that nothing fails half way.
 
@@ -155,23 +135,23 @@ class PredictedMaps(LabelModel):
             for number in ids:
                 if table[number] < 0:
                     unknown.setdefault(number, path)
-        problems = [*damaged[:_SHOWN]]
-        if more := damaged[_SHOWN:]:
+        problems = [*damaged[:SHOWN]]
+        if more := damaged[SHOWN:]:
             problems.append(f"and {len(more)} more")
         if sizes:
-            problems.append(f"{count_text(len(sizes), 'label map')} of another size: {first_names(sizes, _SHOWN)}")
+            problems.append(f"{count_text(len(sizes), 'label map')} of another size: {first_names(sizes, SHOWN)}")
         if unknown:
             shown = [f"{number} ({path})" for number, path in sorted(unknown.items())]
             advice = ""
             if doubtful and set(unknown) <= doubtful:
                 advice = f'. If they are training ids, write ids = "training" into {self._place()}'
             problems.append(
-                f"ids that are not among those of the data or description: {first_names(shown, _SHOWN)}{advice}"
+                f"ids that are not among those of the data or description: {first_names(shown, SHOWN)}{advice}"
             )
         if problems:
             raise InputError("\n".join([f"The label maps of {self._folder} cannot be scored:", *problems]))
         if doubtful and found <= doubtful:
-            shown = first_names(sorted(found), _SHOWN)
+            shown = first_names(sorted(found), SHOWN)
             raise InputError(
                 f"The ids in {self._folder} ({shown}) can be training ids or the dataset's own, which are of other "
                 f'classes. Write ids = "own" or ids = "training" into {self._place()}.'
