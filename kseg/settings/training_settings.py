@@ -300,7 +300,11 @@ class Settings:
         for rows, columns in (("height", "width"), ("crop_height", "crop_width")):
             pair = getattr(self, rows), getattr(self, columns)
             if (pair[0] is None) != (pair[1] is None):
-                raise InputError(f"Give both --{rows} and --{columns} or neither, got {pair[0]} and {pair[1]}.")
+                given, absent = (rows, columns) if pair[1] is None else (columns, rows)
+                raise InputError(
+                    f"Give both --{rows} and --{columns} or neither, got --{given}={getattr(self, given)} without "
+                    f"--{absent}."
+                )
             if pair[0] and pair[0] * pair[1] > MAX_PIXELS:
                 raise InputError(
                     f"--{rows} times --{columns} must be at most {MAX_PIXELS:,} pixels, got {pair[0]}x{pair[1]}."
