@@ -130,7 +130,7 @@ def test_a_run_of_deeplabv3_goes_on_whatever_its_option_is_called(files, tmp_pat
 def test_options_of_earlier_names_build_what_they_built():
     model = kseg.build_model("deeplabv3", (32, 32, 3), 3, **OLD_OPTIONS)
     assert model.weights[0].path.startswith("block1_conv1")
-    with pytest.raises(kseg.InputError, match="'deeplabv3' has no option backbone. Its options are encoder,"):
+    with pytest.raises(kseg.InputError, match="'deeplabv3' has no option backbone. Its options are 'encoder',"):
         kseg.build_model("deeplabv3", (32, 32, 3), 3, backbone="vgg16", encoder="vgg16")
     with pytest.raises(kseg.InputError, match="'fpn' has no option backbone"):
         kseg.build_model("fpn", (32, 32, 3), 3, backbone="vgg16")

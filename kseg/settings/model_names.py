@@ -160,7 +160,12 @@ def check_model_options(name, options, known):
     """
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise InputError(f"Model {name!r} has no option {', '.join(unknown)}. Its options are {', '.join(known)}.")
+        others = [model for model in MODEL_FILES if unknown[0] in options_in_source(model)]
+        having = f" Models with {unknown[0]} are {', '.join(others)}." if others else ""
+        raise InputError(
+            f"Model {name!r} has no option {', '.join(unknown)}.{having} Its options are "
+            f"{', '.join(map(repr, known))}."  # in quotes, for not every one is a flag of a command
+        )
     for option, value in options.items():
         _check_option(option, value, known[option])
 

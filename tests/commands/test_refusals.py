@@ -10,7 +10,7 @@ import pytest
 
 from kseg.data.records.manifest import load_manifest
 from kseg.runs.workdir import RunFolder, describe
-from kseg.settings import make_settings
+from kseg.settings import MODEL_FILES, make_settings, options_in_source
 
 COMMANDS = """
 import contextlib, importlib, io, json, sys
@@ -87,6 +87,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     photos.mkdir()
     (photos / "classes.json").touch()
     prepare = ("prepare", "--dataset=synthetic")
+    with_encoder = [name for name in MODEL_FILES if "encoder" in options_in_source(name)]
     half = tmp_path / "half"  # records of something else, of a process that was killed
     half.mkdir()
     (half / "source.json").write_bytes((records / "source.json").read_bytes())
@@ -238,6 +239,10 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         ((*train, new, "--epochs=1", "--init_from=no/run"), "No model at no/run"),
         ((*train, new, "--epochs=1", "--momentum=0.5"), "--momentum has no effect with --optimizer=adam"),
         ((*train, new, "--epochs=1", "--height=64"), "neither, got --height=64 without --width."),
+        (
+            ("train", "--model=segnet", data, new, "--epochs=1", "--encoder=resnet50"),
+            f"has no option encoder. Models with encoder are {', '.join(with_encoder)}. Its options are 'base_filters'",
+        ),
         ((*train, new, "--epochs=1", "--encodr=vgg16"), "Unknown command line flag 'encodr'"),
         ((*train, new, "--epochs=1", "--accumulate_steps=3"), "--batch_size must be a multiple of --accumulate_steps"),
         ((*train, new, "--epochs=1", "--label_set=nosuch"), "has no label set 'nosuch'"),

@@ -187,7 +187,7 @@ def test_a_new_model_is_one_builder_and_one_line(monkeypatch, tmp_path):
     )
     assert model.name == "stripes" and model.get_layer("blur").kernel_size == (3, 1) and len(history) == 1
     assert kseg.evaluate(tmp_path / "run", tmp_path / "records").images == 2
-    with pytest.raises(ValueError, match="has no option blurr. Its options are base_filters, blur"):
+    with pytest.raises(ValueError, match="has no option blurr. Its options are 'base_filters', 'blur"):
         build_model("stripes", (16, 24, 3), 2, blurr=3)
     with pytest.raises(ValueError, match="blur must be a whole number of at least 1, got 0"):
         build_model("stripes", (16, 24, 3), 2, blur=0)

@@ -212,7 +212,7 @@ def test_build_model_says_what_there_is():
     with pytest.raises(ValueError, match="Unknown model 'segmet'. Choose one of .*segnet, segnet_aspp"):
         models.build_model("segmet", (32, 32, 3), 4)
     with pytest.raises(
-        ValueError, match="no option rate. Its options are base_filters, depth, decoder, unpooling, rates,"
+        ValueError, match="no option rate. Its options are 'base_filters', 'depth', 'decoder', 'unpooling', 'rates',"
     ):
         models.build_model("segnet_aspp", (32, 32, 3), 4, rate=3)
     with pytest.raises(ValueError, match="num_classes must be a whole number of at least 2, got 1"):
