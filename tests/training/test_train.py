@@ -371,7 +371,10 @@ def test_the_average_is_what_is_scored_and_saved(records, tmp_path):
         ({}, "either epochs or train_steps"),
         ({"epochs": 1, "optimizer": "lion"}, "adam, adamw, sgd"),
         ({"epochs": 1, "height": 32}, "both height and width"),
-        ({"epochs": 1, "crop_width": 32}, "both crop_height and crop_width or neither, got crop_width=32 without crop_height."),
+        (
+            {"epochs": 1, "crop_width": 32},
+            "both crop_height and crop_width or neither, got crop_width=32 without crop_height.",
+        ),
         ({"epochs": 1, "num_outputs": 255}, "num_outputs must be at most 254"),
         ({"epochs": 1, "keep": "first"}, "keep must be one of best, last, lowest_loss"),
         ({"epochs": 1, "label_resize": "bilinear"}, "label_resize must be one of nearest, smooth"),
