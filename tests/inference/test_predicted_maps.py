@@ -118,7 +118,7 @@ def spoil(folder, name, do):
 PROBLEMS = [
     (lambda f: (f / "val_1.png").unlink(), r"1 of 2 images have none: val_1.png"),
     (lambda f: (f / "val_7.png").write_bytes((f / "val_0.png").read_bytes()), r"1 file of no image: val_7.png"),
-    (lambda f: (f / "notes.txt").write_text("x"), r"and not PNG files alone \(notes.txt\): it is no model"),
+    (lambda f: (f / "notes.txt").write_text("x"), r"and not PNG files alone \(it holds notes.txt\): it is no model"),
     (lambda f: Image.new("L", (24, 17)).save(f / "val_0.png"), r"1 label map of another size: .*\(24x17, not 24x16\)"),
     (lambda f: (f / "val_0.png").write_bytes((f / "val_0.png").read_bytes()[:60]), "cannot be scored:\n.*val_0.png"),
     (lambda f: Image.new("L", (24, 16), 12).save(f / "val_0.png"), r"ids that are not among .*: 12 \(.*val_0.png\)"),
@@ -239,10 +239,21 @@ def test_a_map_that_cannot_be_is_refused(pairs, names, message):
         ClassMap.of(pairs, "The map").ids(names, CAMVID)
 
 
-@pytest.mark.parametrize("table", [{}, {"road": 3}, {"road": ["Road"]}, {"road": {"a": "b"}}])
-def test_a_map_is_a_table_of_names(table):
-    with pytest.raises(kseg.InputError, match="must map classes of the contestant"):
+@pytest.mark.parametrize(
+    ("table", "got"),
+    [
+        ({}, "nothing"),
+        ({"wall": "Building", "road": 3}, "road = 3"),
+        ({"road": ["Road"]}, "road = ['Road']"),
+        ({"road": {"a": "b"}}, "road = {'a': 'b'}"),
+        ({"classes": ["x"] * 1000}, r"classes = \['x', 'x', .* \.\.\."),
+    ],
+)
+def test_a_map_is_a_table_of_names(table, got):
+    with pytest.raises(kseg.InputError, match="must map classes of the contestant") as error:
         ClassMap.of(table, "The map")
+    assert re.search(rf"got {got if '.*' in got else re.escape(got)}\.$", str(error.value))
+    assert len(str(error.value)) < 300
 
 
 def test_a_map_says_what_counts_as_wrong_and_what_nothing_becomes(caplog):

@@ -23,6 +23,7 @@ else:
 
 NO_CLASS = IGNORE_LABEL  # a predicted id that is none of the data's classes: it counts as wrong
 _SHOWN = 8
+_MOST = 100  # characters of what a file holds in place of a class
 _LOG = logging.getLogger("kseg")
 
 
@@ -57,9 +58,12 @@ class ClassMap:
     def of(cls, table: Any, where: str) -> ClassMap:
         """The map that a table says; InputError for one that cannot be."""
         if not table or not all(isinstance(value, str) for value in table.values()):
+            wrong = next(
+                (f"{key} = {value!r}" for key, value in table.items() if not isinstance(value, str)), "nothing"
+            )
             raise InputError(
                 f'{where} must map classes of the contestant to classes of the data, such as {{"wall" = "Building"}}, '
-                f'with "" for none, got {table!r}.'
+                f'with "" for none, got {wrong if len(wrong) <= _MOST else wrong[:_MOST] + " ..."}.'
             )
         return cls({composed(str(key)): composed(value) for key, value in table.items()}, where)
 
