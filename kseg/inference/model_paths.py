@@ -4,6 +4,7 @@ import os
 import pathlib
 import zipfile
 
+from kseg.data.datasets.image_folders import holds_dataset
 from kseg.data.records.manifest import MANIFEST
 from kseg.inference.hub import local_path
 from kseg.inference.label_marks import CLASSES_FILE
@@ -125,9 +126,11 @@ def weights_file(path, offered=_MODELS):
             )
         if (path / MANIFEST).exists():
             raise InputError(f"{path} is a record folder: it holds images, and no model. {offered}")
+        if holds_dataset(path):
+            raise InputError(f"{path} is a dataset's folder: it holds images and labels, and no model. {offered}")
         others = [file for file in sorted(path.iterdir()) if not _is_of_label_maps(file)]
         runs = [file for file in others if (file / FLAGS_FILE).exists()]
-        other = f" ({others[0].name})" if others else ""
+        other = f" (it holds {others[0].name})" if others else ""
         hint = f"Give one of the runs in it, such as {runs[0]}." if runs else offered
         raise InputError(
             f"{path} holds neither saved_model.pb nor {kept.name}, and not PNG files alone{other}: it is no model, no "

@@ -77,6 +77,7 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.jpg", b"")
     (tmp_path / "old.keras").write_bytes(b"\x89HDF\r\n\x1a\n and more")
+    (run / "notes.json").write_text("{}")
     (tmp_path / "maps").mkdir()
     (tmp_path / "empty").mkdir()
     (tmp_path / "maps" / "a.png").touch()
@@ -111,7 +112,12 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("evaluate", f"--model={tmp_path}/photos.zip", data), "photos.zip is a zip, but damaged or not a .keras file"),
         (("evaluate", f"--model={tmp_path}/old.keras", data), "old.keras begins as an HDF5 file"),
         (("evaluate", f"--model={records}", data), f"{records} is a record folder: it holds images, and no model"),
+        (
+            ("evaluate", f"--model={records.parent}/source", data),
+            f"{records.parent}/source is a dataset's folder: it holds images and labels, and no model. Give",
+        ),
         (("evaluate", f"--model={run.parent}", data), f"Give one of the runs in it, such as {run}."),
+        (("evaluate", f"--model={run}/notes.json", data), f"Give the folder of the run, {run}."),
         (("evaluate", f"--model={run},", data), "--model has a comma too many"),
         (("evaluate", f"{model},{pair[1]}", data, f"{output}.json"), "Models of an ensemble must differ, but"),
         (
@@ -198,6 +204,10 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
             "holds neither leftImg8bit",
         ),
         (("evaluate", model, data, f"--map={root}/LICENSE"), "must be a .toml or .json file"),
+        (
+            ("evaluate", model, data, f"--map={records.parent}/source/classes.json"),
+            "with \"\" for none, got classes = [{'id': 0, 'name'",
+        ),
         (("evaluate", model, data, "--protocol=cityscapes"), "needs records of Cityscapes that hold its regular ids"),
         (("compare", "no/run", "no/other", data, output), "No model at no/run"),
         (("compare", pair[1], f"{tmp_path}/maps", data, output), "images have none: "),

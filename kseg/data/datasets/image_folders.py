@@ -96,6 +96,15 @@ def read_split_folders(root, info: DatasetInfo, required: tuple[str, ...], colou
     return Source(info, root, splits, tuple(one_line_each(problems)), colours, tuple(notes), unlabelled, drawn or {})
 
 
+def holds_dataset(root) -> bool:
+    """Whether a folder has the images and the labels of a split, each in a folder of their own."""
+    try:
+        candidates, _ = _find_folders(os.fspath(root))
+    except InputError:  # what cannot be read: a circle of links
+        return False
+    return any(all((split, kind) in candidates for kind in _KINDS) for split in _SPLITS)
+
+
 def _find_folders(root: str):
     """Return ((split, kind) -> folders that could be it; split -> folders of its name in which none is)."""
     candidates = collections.defaultdict(list)

@@ -13,6 +13,7 @@ from kseg.data.labels import IGNORE_LABEL, LabelSet
 from kseg.inference.outside.class_map import ClassMap, read_table
 from kseg.inference.outside.file_kinds import DESCRIPTION, KSEG, LABEL_MAPS, kind_of, model_in
 from kseg.io.errors import InputError, MissingFileError, is_whole
+from kseg.runs.workdir import FLAGS_FILE
 
 RANGES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)}  # factor, shift of a pixel's value
 LAYOUTS = ("NHWC", "NCHW")
@@ -86,6 +87,8 @@ def _file(path, table):
         raise InputError(f"{path}: file must be the path of the contestant, got {file!r}.")
     file = path.parent / os.path.expanduser(file)
     if not file.exists():
+        if "file" not in table and (path.parent / FLAGS_FILE).exists():
+            raise InputError(f"{path} is a file of a run, and no model. Give the folder of the run, {path.parent}.")
         raise MissingFileError(f"{path} describes {file}, which is not there. Its key file must say where it is.")
     return file
 

@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+from kseg.data.datasets.image_folders import holds_dataset
 from kseg.data.datasets.listing import walk_files
 from kseg.inference.label_marks import CLASSES_FILE
 from kseg.io.files import reading
@@ -82,6 +83,8 @@ def _kind_of_folder(path):
     if seed_runs(path):
         return SEEDS
     found = KSEG
+    if holds_dataset(path):
+        return KSEG
     with reading(path):
         for name in walk_files(str(path)):
             if name == str(path / CLASSES_FILE):
