@@ -5,7 +5,10 @@ import unicodedata
 
 
 def users_json(content: str | bytes):
-    """Return the JSON that a person wrote; ValueError also for a key that an object has twice (json takes the last)."""
+    """Return the JSON that a person wrote; ValueError also for a key that an object has twice (json takes the last).
+
+    And for brackets that are nested more deeply than Python can follow.
+    """
 
     def table(pairs):
         keys = [key for key, _ in pairs]
@@ -13,7 +16,10 @@ def users_json(content: str | bytes):
             raise ValueError(f"the key {json.dumps(twice[0], ensure_ascii=False)} is there twice in one object")
         return dict(pairs)
 
-    return json.loads(content, object_pairs_hook=table)
+    try:
+        return json.loads(content, object_pairs_hook=table)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
 
 
 def composed(name: str) -> str:

@@ -178,6 +178,16 @@ def test_unknown_colours_are_named_and_counted(tmp_path):
         decoded(folder.read(root), "train")[0]
 
 
+@pytest.mark.parametrize(("grey", "advised"), [(0, True), (1, True), (2, False), (255, False)])
+def test_grey_ids_where_colours_should_be_are_told(grey, advised, tmp_path):
+    classes = [{"name": "sky", "color": [10, 20, 30]}, {"name": "road", "color": [40, 50, 60]}]  # ids 0 and 1
+    root = make_folder(tmp_path, classes={"classes": classes, "labels": "color"}, splits=("train",))
+    save(root / "train/labels/train0.png", np.full((H, W), grey, np.uint8))
+    with pytest.raises(ValueError, match=rf"does not have: \({grey}, {grey}, {grey}\) in {H * W} pixels") as error:
+        decoded(folder.read(root), "train")
+    assert ('; these look like ids, which "labels": "ids" in classes.json reads' in str(error.value)) == advised
+
+
 def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
     classes = {"classes": [{"id": i, "name": f"c{i}"} for i in range(4)]}
     root = make_folder(tmp_path, classes=classes, splits=("train",))
@@ -228,7 +238,7 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ('{"classes": [{"id": 1, "name": "a"}], "void": ["255"]}', r"\"void\" must be a list .*, got \['255'\]"),
         ('{"classes": [{"id": 1, "name": "a"}], "labels": ["ids"]}', '"ids" or "color"'),
         ('{"classes": [{"id": 1, "name": "a"}], "name": 3}', '"name" must be text'),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "not JSON, or not clear: its brackets are nested too deeply"),
         ('{"classes": [{"id": 1, "name": "a", "id": 2}]}', 'the key "id" is there twice in one object'),
         (
             '{"classes": [{"id": 1, "name": "a", "color": [9, 9, 9]}, {"id": 2, "name": "b", "color": [9, 9, 9]}]}',
@@ -246,6 +256,15 @@ def test_bad_classes_file(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
         folder.read(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_classes_file_with_other_capitals_is_named(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "classes.json").rename(tmp_path / "Classes.JSON")
+    if (tmp_path / "classes.json").exists():
+        pytest.skip("this file system ignores case")
+    with pytest.raises(FileNotFoundError, match=r"no .*classes.json. Classes.JSON is there: rename it to classes.json"):
+        folder.read(tmp_path)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -254,7 +254,7 @@ def read(source, classes: str | None = None) -> Source:
 def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int, int] | None, dict[int, Colour]]:
     """Return (DatasetInfo, packed colour -> id or None, id -> colour that is given) of a file; ValueError if wrong."""
     if not os.path.isfile(path):
-        raise MissingFileError(f"There is no {path}. Write {_WANTED} there.")
+        raise MissingFileError(f"There is no {path}. {_like(path) or f'Write {_WANTED} there'}.")
     with reading(path), open(path, "rb") as file:
         content = file.read()
     if not content.strip():
@@ -269,6 +269,14 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
         return _parse(data, name)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _like(path: str) -> str:
+    """Return a sentence on a file whose name differs from a path's by capitals alone; "" if there is none."""
+    folder, name = os.path.split(path)
+    there = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
+    found = next((other for other in there if other.lower() == name.lower()), None)
+    return f"{found} is there: rename it to {name}" if found else ""
 
 
 def _parse(data, name: str):

@@ -290,5 +290,8 @@ def _ids_of_colours(rgb: np.ndarray, colours: Mapping[int, int], what: str) -> n
         shown = first_names(
             [f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {count_text(n, 'pixel')}" for v, n in wrong], most=5
         )
-        raise InputError(f"{what}: colours that classes.json does not have: {shown}")
+        advice = ""
+        if {v for v, _ in wrong} <= {grey * 0x010101 for grey in colours.values()}:
+            advice = '; these look like ids, which "labels": "ids" in classes.json reads'
+        raise InputError(f"{what}: colours that classes.json does not have: {shown}{advice}")
     return np.array([colours[int(v)] for v in values], np.uint8)[inverse].reshape(packed.shape)
