@@ -5,12 +5,14 @@ import glob
 import itertools
 import os
 import pathlib
+import zipfile
 
 from kseg.data.datasets.listing import is_left_out, walk_files
 from kseg.inference.label_marks import is_label_map
-from kseg.inference.videos import is_label_video
+from kseg.inference.videos import NEEDS_PYAV, is_installed, is_label_video
 from kseg.io.errors import InputError
-from kseg.io.images import HEIC_EXTENSIONS, IMAGE_EXTENSIONS, NO_HEIC
+from kseg.io.files import reading
+from kseg.io.images import HEIC_EXTENSIONS, IMAGE_EXTENSIONS, NO_HEIC, SIGNATURES
 from kseg.io.text import count_text, first_names
 from kseg.io.users_text import composed
 
@@ -64,6 +66,9 @@ def list_images(patterns):
             left_out |= {os.path.abspath(path): line for path, line in others.items()}
         else:
             found = {path: pathlib.Path(path).stem for path in _matches(pattern)}
+        if unplayed := _unplayed(pattern, found):
+            left_out |= {os.path.abspath(path): f"{path}: {NEEDS_PYAV}" for path in unplayed}
+            found = {path: name for path, name in found.items() if path not in unplayed}
         own = {path for path in found if path != pattern and _is_own(path)}
         written |= {os.path.abspath(path): path for path in sorted(own)}
         found = {path: name for path, name in found.items() if path not in own}
@@ -80,6 +85,35 @@ def list_images(patterns):
     if unmatched:
         raise InputError(" ".join([*_faults(unmatched, folders, list(left_out.values())), *notes, _ADVICE]))
     return Inputs(sorted(images.values()), folders, list(left_out.values()), notes)
+
+
+def _unplayed(pattern, found):
+    """Return the videos among what a pattern or folder gave that PyAV is missing for, if it gave others than those."""
+    clips = [path for path in found if path != pattern and is_video(path)]
+    return [] if len(clips) == len(found) or is_installed() else clips
+
+
+def check_kinds(paths):
+    """Raise InputError if no file of some is an image or a video, by its name or its first bytes.
+
+    Where others are among them they are read, and those that are none are told as damaged.
+    """
+    if not paths or any(is_video(path) or _may_be_image(path) for path in paths):
+        return
+    advice = " Unpack the zip, and give its folder." if any(map(zipfile.is_zipfile, paths)) else ""
+    if any(str(path).lower().endswith(HEIC_EXTENSIONS) for path in paths):
+        advice = f" {NO_HEIC}."
+    raise InputError(
+        f"Neither an image nor a video: {first_names(paths, _MOST_NAMES)}. Images are PNG, JPEG, WebP, TIFF and BMP; "
+        f"videos end with {', '.join(VIDEO_EXTENSIONS)}.{advice}"
+    )
+
+
+def _may_be_image(path):
+    if str(path).lower().endswith(IMAGE_EXTENSIONS) or not os.path.isfile(path):  # a pipe gives its bytes once
+        return True
+    with reading(path), open(path, "rb") as file:
+        return file.read(8).startswith(SIGNATURES)
 
 
 def _is_own(path):

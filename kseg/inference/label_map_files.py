@@ -154,6 +154,19 @@ def save_label_map(path, picture, mark=None):
         Image.fromarray(picture).save(temporary, pnginfo=text)
 
 
+def check_classes(output, facts):
+    """Return whether OUTPUT/classes.json is there; InputError if it says something else than would be written."""
+    path = output / CLASSES_FILE
+    if not os.path.lexists(path):
+        return False
+    if _without_version(_read(path)) != _without_version(facts):
+        raise InputError(
+            f"{path} is there already and says something else than what would be written: label maps there hold other "
+            "ids or classes, or the file is not kseg's. Choose another output folder."
+        )
+    return True
+
+
 def save_classes(output, facts):
     """Write which ids the label maps in a folder hold, with names and colours, as OUTPUT/classes.json.
 
@@ -164,14 +177,9 @@ def save_classes(output, facts):
     Raises:
         InputError: a file of that name that says something else; it stays.
     """
-    path = output / CLASSES_FILE
-    if os.path.lexists(path):
-        if _without_version(_read(path)) != _without_version(facts):
-            raise InputError(
-                f"{path} is there already and says something else than what would be written: label maps there hold "
-                "other ids or classes, or the file is not kseg's. Choose another output folder."
-            )
+    if check_classes(output, facts):
         return None
+    path = output / CLASSES_FILE
     write_json(path, facts)
     return path
 

@@ -11,7 +11,7 @@ from kseg.inference.compatibility import check_outputs
 from kseg.inference.ensemble import largest_disagreement
 from kseg.inference.input_files import is_video
 from kseg.inference.label_ids import label_ids
-from kseg.inference.label_map_files import USUAL, save_classes, save_label_map
+from kseg.inference.label_map_files import USUAL, check_classes, save_classes, save_label_map
 from kseg.inference.label_model import label_set_of
 from kseg.inference.loading import as_model
 from kseg.inference.looks import ONE_LOOK
@@ -55,6 +55,7 @@ class Labelling:
         self._progress = progress
         self._damaged = []
         self._labelled = 0
+        self._folder = None
 
     def run(self, images, outputs, folder, read, left_out=()):
         """Label images and videos and write their files.
@@ -69,8 +70,9 @@ class Labelling:
         self._note(self._ids.note)
         for line in left_out:
             self._leave_out(line)
-        if "labels" in self._kinds and (path := save_classes(folder, self._ids.facts)):
-            self._say(path)
+        self._folder = folder
+        if "labels" in self._kinds:
+            check_classes(folder, self._ids.facts)
         jobs = [(image, files) for (image, _), files in zip(images, outputs, strict=True)]
         clips = [job for job in jobs if is_video(job[0])]
         pictures = [job for job in jobs if not is_video(job[0])]
@@ -118,7 +120,7 @@ class Labelling:
             yield batch
 
     def _label_images(self, batch):
-        self._labelled += len(batch)
+        self._count(len(batch))
         images = [pixels for pixels, _, _ in batch]
         for (pixels, _, files), ids, measured in zip(
             batch, *self._label(images, [image for _, image, _ in batch]), strict=True
@@ -130,6 +132,12 @@ class Labelling:
                 save_label_map(path, picture, self._ids.mark if kind == "labels" else None)
                 self._say(path)
                 del picture
+
+    def _count(self, number):
+        """Count what is to be labelled; classes.json is written before the first, and so not where there is none."""
+        if not self._labelled and "labels" in self._kinds and (path := save_classes(self._folder, self._ids.facts)):
+            self._say(path)
+        self._labelled += number
 
     def _label(self, images, names):
         """Return class ids uint8 (B, H, W), and for each image what is measured, {kind: (H, W)}."""
@@ -157,7 +165,7 @@ class Labelling:
             writers = {}
             legend = None
             for frames in _grouped(video.read(), self._batch_size):
-                self._labelled += len(frames)
+                self._count(len(frames))
                 images = [pixels for pixels, *_ in frames]
                 if not writers:
                     writers = {kind: stack.enter_context(self._writer(video, kind, files[kind])) for kind in files}

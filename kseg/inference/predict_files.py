@@ -6,7 +6,7 @@ import pathlib
 
 from kseg.data.pipeline.examples import Examples
 from kseg.inference import videos
-from kseg.inference.input_files import is_video
+from kseg.inference.input_files import check_kinds, is_video
 from kseg.inference.label_map_files import USUAL, check_inside, check_replaceable, output_paths
 from kseg.inference.looks import ONE_LOOK, ONE_MODEL
 from kseg.inference.model_paths import described_model, model_files
@@ -61,8 +61,9 @@ def write_label_maps(model, images, output, *, folders=(), left_out=(), wanted=U
     written = _checked_outputs(images, output, wanted, [*paths, *folders, *model_files(model)])
     for path in paths:
         check_image(path)
-    if any(map(is_video, paths)):
-        videos.check_installed()
+    check_kinds(paths)
+    if clip := next(filter(is_video, paths), None):
+        videos.check_installed(clip)
     from kseg.inference.labelling import Labelling
 
     labelling = Labelling(model, wanted=wanted, looks=looks, **options)

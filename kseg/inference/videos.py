@@ -13,6 +13,7 @@ import numpy as np
 from kseg.io.errors import InputError
 from kseg.io.files import reading, replacing
 
+NEEDS_PYAV = "videos need PyAV: pip install 'kseg[video]'"
 _DEFAULT_RATE = fractions.Fraction(25)  # where a file does not say how many frames a second it has
 _SLACK = fractions.Fraction(1, 2)  # seconds that a file may end before what its header says, if FFmpeg finds no error
 _CODECS = {
@@ -23,12 +24,19 @@ _MADE_BY = "kseg "  # how the comment in a video begins
 _BT_709 = 1  # how players take RGB out of the colours of a video
 
 
-def check_installed():
-    """Raise InputError where PyAV is not installed."""
+def is_installed():
+    """Whether PyAV is installed."""
     try:
         import av  # noqa: F401
-    except ImportError as error:
-        raise InputError("Videos need PyAV: pip install 'kseg[video]'.") from error
+    except ImportError:
+        return False
+    return True
+
+
+def check_installed(path):
+    """Raise InputError, which names a video, where PyAV is not installed."""
+    if not is_installed():
+        raise InputError(f"{path}: {NEEDS_PYAV}. Or leave the video out.")
 
 
 class VideoReader:

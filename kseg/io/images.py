@@ -43,7 +43,7 @@ BROKEN = (  # what Pillow raises for bytes that are no image, or a damaged one
     zlib.error,
 )
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO 23008-12, annex B
 _IMAGE_MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "PA", "RGBX", "CMYK", "YCbCr")  # Pillow converts them to RGB
 _LOG = logging.getLogger("kseg")
@@ -91,7 +91,7 @@ def _header(data: bytes, what: str, most: int = MAX_PIXELS) -> Image.Image:
         raise InputError(f"{what}: {pixels:,} pixels, but {_limit(pixels, most)}") from None
     except BROKEN:
         why = "not a PNG, JPEG, WebP, TIFF or BMP file"
-        if data.startswith(_SIGNATURES):
+        if data.startswith(SIGNATURES):
             why = "truncated or damaged"
         raise InputError(f"{what}: {why} ({len(data)} bytes)") from None
     _check_size(image.size, what, most)

@@ -175,6 +175,11 @@ def test_commands_refuse_before_any_framework_is_imported(records, run, tmp_path
         (("train", "--model=unet", f"--data_dir={root}/LICENSE", new, "--epochs=1"), "LICENSE is a file"),
         (("evaluate", model, "--data_dir=no/data"), "There is no record folder no/data"),
         (("predict", "--model=no/run", f"--images={root}/README.md", output), "No model at no/run"),
+        (
+            ("predict", model, f"--images={tmp_path}/photos.zip", output),
+            "photos.zip. Images are PNG, JPEG, WebP, TIFF and",
+        ),
+        (("predict", model, f"--images={tmp_path}/photos.zip", output), "Unpack the zip, and give its folder."),
         (("predict", "--model=no/run", data, "--split=val", output), "No model at no/run"),
         (
             ("predict", f"--model={run}", f"--images={root}/LICENSE", output, "--write=colour"),

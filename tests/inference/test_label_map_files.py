@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image, PngImagePlugin
 
 import kseg
 from kseg.data.datasets import cityscapes
-from kseg.inference.input_files import list_images
+from kseg.inference import input_files
+from kseg.inference.input_files import check_kinds, list_images
 from kseg.inference.label_ids import label_ids
 from kseg.inference.label_map_files import KINDS, output_paths
 from kseg.inference.predict_files import predict_files
@@ -158,7 +160,38 @@ def test_a_folder_keeps_its_sub_folders(tree):
     assert list_images(["p"]).folders == ["p"]
 
 
-def test_files_of_a_folder_that_are_no_images_are_named_and_the_others_taken(tree):
+@pytest.mark.parametrize("pattern", ["p/seq1", "p/seq1/*"])
+def test_a_video_among_others_is_left_out_where_pyav_is_missing(pattern, tree, monkeypatch):
+    pathlib.Path("p/seq1/clip.mp4").touch()
+    images = list_images(["p/seq1"]).images
+    monkeypatch.setitem(sys.modules, "av", None)
+    inputs = list_images([pattern])
+    assert {path for path, _ in inputs.images} == {path for path, _ in images} - {"p/seq1/clip.mp4"} != set()
+    assert inputs.left_out == ["p/seq1/clip.mp4: videos need PyAV: pip install 'kseg[video]'"]
+    for alone in ("p/seq1/clip.mp4", "p/seq1/*.mp4"):  # a video that was asked for is refused by name, later
+        inputs = list_images([alone])
+        assert ([path for path, _ in inputs.images], inputs.left_out) == (["p/seq1/clip.mp4"], [])
+
+
+def test_nothing_is_written_where_nothing_can_be_labelled(run_folder, tmp_path, call_script):
+    (tmp_path / "a.png").write_bytes(damaged_png())
+    arguments = (f"--model={run_folder}", f"--images={tmp_path}/a.png", f"--output={tmp_path}/out")
+    code, out, error = call_script("predict", *arguments)
+    assert code == 1 and "nothing could be labelled" in error and out == "" and not (tmp_path / "out").exists()
+
+
+def test_an_image_is_known_by_its_first_bytes_too(tmp_path):
+    photograph(tmp_path / "a.png").rename(tmp_path / "camera.dat")
+    (tmp_path / "notes.txt").write_text("no image")
+    check_kinds([tmp_path / "camera.dat"])
+    check_kinds([tmp_path / "notes.txt", tmp_path / "camera.dat"])  # the rest is labelled
+    check_kinds([tmp_path / "notes.txt", tmp_path / "a.mp4"])
+    with pytest.raises(InputError, match="Neither an image nor a video: .*notes.txt. Images are PNG, "):
+        check_kinds([tmp_path / "notes.txt"])
+
+
+def test_files_of_a_folder_that_are_no_images_are_named_and_the_others_taken(tree, monkeypatch):
+    monkeypatch.setattr(input_files, "is_installed", lambda: True)  # PyAV, which no file is opened with here
     pathlib.Path("p/seq1/clip.mp4").touch()  # a video is welcome
     for name in ("clip.gif", "IMG_1.HEIC", "plain"):
         pathlib.Path("p/seq1", name).touch()

@@ -206,5 +206,5 @@ def test_videos_of_odd_sides_keep_their_size(tmp_path):
 def test_without_pyav_one_line_says_what_to_install(model, tmp_path, monkeypatch):
     write_video(tmp_path / "p.mp4", [0])
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"pip install 'kseg\[video\]'"):
+    with pytest.raises(InputError, match=r"p.mp4: videos need PyAV: pip install 'kseg\[video\]'. Or leave the video"):
         predict_files(model, [tmp_path / "p.mp4"], tmp_path / "out")
