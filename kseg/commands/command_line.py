@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import sys
+import textwrap
 import traceback
 import warnings
 
@@ -33,6 +34,8 @@ _EXCLUDE = ("epochs", "train_steps")  # flags of which a run has one
 _NUMBERS = {"invalid literal for int": "whole number", "could not convert string to float": "number"}
 _NO_NUMBER = re.compile(rf"^flag --(\w+)=(.*): ({'|'.join(_NUMBERS)})\b.*$", re.DOTALL)
 _BROKEN_PATH = re.compile(r" (\(?docs/[\w/-]*-)\n( +)")  # absl folds its text at hyphens too
+_BROKEN_VALUES = re.compile(r"^(.*)<([\w|]*\n[\w|\n ]*)>:\s*", re.MULTILINE)  # and a long list of them anywhere
+_REPEATED = re.compile(r";(\s+)repeat\s+this\s+option\s+to\s+specify\s+a\s+list\s+of\s+values")
 _NO_BOOLEAN = re.compile(r"^flag --(\w+)=.*: \('Non-boolean argument to boolean flag', (.*)\)$", re.DOTALL)
 
 
@@ -365,7 +368,7 @@ def _parsed(arguments, flag_values):
 def _start(run, flag_values, takes_arguments, program):
     try:
         arguments = expand_flagfiles(sys.argv[1:])
-        if {"--help", "-h", "-help"} & set(arguments):
+        if any(argument == "-h" or re.match("--?help(=|$)", argument) for argument in arguments):
             print(_help(flag_values, sys.modules[run.__module__].__doc__, program))
             return
         rest = _parsed([program, *arguments], flag_values)[1:]
@@ -397,12 +400,38 @@ def _help(flag_values, text, program):
     for module in flag_values.flags_by_module_dict():
         title = "Flags" if module.startswith(("kseg.", "__main__")) else module  # flags of no group of their own
         _, _, flags_text = flag_values.module_help(module).partition(":\n")
-        groups.setdefault(title, []).append(_BROKEN_PATH.sub(r"\n\2\1", flags_text.strip("\n")))
-    lines = [text.rstrip()]
+        groups.setdefault(title, []).append(_mended(flags_text.strip("\n")))
+    lines = [_folded(text.rstrip())]
     for title, parts in groups.items():
         lines += ["", f"{title}:", *parts]
-    lines += ["", _FLAGFILE_HELP]
+    lines += ["", _folded(_FLAGFILE_HELP)]
     return as_typed("\n".join(lines))
+
+
+def _mended(text):
+    """Return absl's text of flags without breaks in the paths of pages and in words, and in kseg's English."""
+    text = _BROKEN_VALUES.sub(_between_values, _BROKEN_PATH.sub(r"\n\2\1", text))
+    return _REPEATED.sub(r"\1Repeat the flag to give several.", text)
+
+
+def _between_values(found):
+    """Return the broken list of an enum's values in lines that end after a value."""
+    lines = [found[1] + "<"]
+    for value in re.findall(r"\w+\|?", re.sub(r"\n +", "", found[2])):
+        if len(lines[-1]) + len(value) + len(">:") > flags.get_help_width():
+            lines.append("    ")
+        lines[-1] += value
+    return "\n".join(lines) + ">:\n    "
+
+
+def _folded(text):
+    """Return a docstring with its paragraphs as wide as the terminal; indented examples stay as they are."""
+    width = flags.get_help_width()
+    parts = text.split("\n\n")
+    for place, part in enumerate(parts):
+        if not part.startswith(" ") and max(map(len, part.split("\n"))) > width:
+            parts[place] = textwrap.fill(part, width, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(parts)
 
 
 def _wide_enough(columns):

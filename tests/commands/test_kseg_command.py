@@ -114,6 +114,24 @@ def test_help_breaks_no_path_of_a_page(command, columns, monkeypatch, call_scrip
         assert page.rstrip(".,:") in ("docs/",) or page.rstrip(".,:").endswith(".md"), page
 
 
+@pytest.mark.parametrize("command", main.COMMANDS)
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_help_breaks_no_value_and_folds_all_but_the_examples(command, columns, monkeypatch, call_script):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(command_line, "as_typed", str)  # which may lengthen what is folded
+    code, out, _ = call_script(command, "--help")
+    module = importlib.import_module(f"kseg.commands.{main.COMMANDS[command]}")
+    assert code == 0 and ".;" not in out
+    for name in module.FLAGS:
+        for value in getattr(module.FLAGS[name].parser, "enum_values", None) or []:
+            assert re.search(rf"[<| ]{value}[|>]", out), value
+    parts = module.__doc__.split("\n\n")
+    assert all(example.rstrip() in out for example in parts if example.startswith(" "))
+    assert out.split()[: len(module.__doc__.split())] == module.__doc__.split()  # no word is lost or broken
+    for line in out.split("\n\nFlags:")[0].split("\n"):
+        assert len(line) <= int(columns) or line.startswith(" ") or " " not in line, line
+
+
 @pytest.mark.parametrize("backend", ["nonsense", "torch"])
 def test_a_backend_that_kseg_does_not_take_is_refused(backend, monkeypatch, tmp_path, root):
     monkeypatch.setenv("KERAS_BACKEND", backend)
@@ -154,7 +172,9 @@ def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(monkeypatch):
 
 def test_a_command_is_the_same_code_as_its_script(root, tmp_path):
     code, out, _ = kseg("train", "--help", cwd=tmp_path, root=root)
-    assert code == 0 and out.startswith(train_command.__doc__) and "kseg train --flagfile=quickstart" in out
+    assert code == 0 and out.startswith(train_command.__doc__.split("\n")[0])
+    assert "\n    kseg train --flagfile=quickstart\n" in out
+    assert kseg("train", "--help=x", cwd=tmp_path, root=root) == (code, out, "")
     code, _, error = kseg("train", "--learning_rat=1", cwd=tmp_path, root=root)
     assert code == 2 and error.startswith("kseg train: error: Unknown command line flag 'learning_rat'")
     (tmp_path / "mine.flags").write_text("--learning_rat=1\n")
