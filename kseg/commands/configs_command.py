@@ -21,7 +21,7 @@ from kseg.settings.configs import config_files, config_text, configs_folder, rea
 
 FLAGS = command_line.new_flags(__name__)
 flags.DEFINE_string("copy", None, "Name of the config to copy.", flag_values=FLAGS)
-flags.DEFINE_string("output", None, "File to copy it to; empty: a file of its name in this folder.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "File or FOLDER/ to copy it to; empty: a file of its name here.", flag_values=FLAGS)
 
 
 def run(args):
@@ -29,7 +29,7 @@ def run(args):
     if args.copy is None:
         if args.output is not None:
             raise flags.Error("--output goes with --copy.")
-        print("\n".join(_lines(config_files())))
+        print(command_line.as_typed("\n".join(_lines(config_files()))))
         return
     print(copy_config(args.copy, args.output))
 
@@ -43,7 +43,9 @@ def copy_config(name, output=None):
     files = config_files()
     if name not in files:
         raise InputError(f"There is no config {name!r}. The configs are {', '.join(files)}.")
-    path = pathlib.Path(checked_path(output, "output")) if output else pathlib.Path(files[name].name)
+    path = pathlib.Path(checked_path(output, "output") if output else "", files[name].name)
+    if output and not output.endswith("/"):
+        path = path.parent
     if os.path.lexists(path):
         raise InputError(f"{path} is there already. Choose another file with --output.")
     write_atomic(str(path), _of_a_copy(config_text(files[name]), files[name], path).encode())
@@ -64,7 +66,9 @@ def _lines(files):
         yield ""
         yield from textwrap.wrap(f"{name}: {found.model} on {found.dataset}", width, subsequent_indent="  ")
         if found.measured:
-            yield from textwrap.wrap(found.measured, width, initial_indent="    ", subsequent_indent="    ")
+            yield from textwrap.wrap(
+                found.measured, width, initial_indent=" " * 4, subsequent_indent=" " * 4, break_on_hyphens=False
+            )
 
 
 def main():

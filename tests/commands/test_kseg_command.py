@@ -278,6 +278,8 @@ def test_copying_replaces_nothing(clone):
     assert (clone / "a.flags").read_text() == "mine"
     with pytest.raises(InputError, match="no config 'b'. The configs are a, studies/s"):
         configs_command.copy_config("b")
+    assert configs_command.copy_config("a", "nofolder/") == pathlib.Path("nofolder/a.flags")
+    assert (clone / "nofolder/a.flags").is_file()
     configs_command.copy_config("studies/s", "new/folder/other.toml")
     assert (clone / "new/folder/other.toml").read_text().endswith('name = "segnet"\n')
 
