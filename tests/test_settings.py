@@ -10,7 +10,7 @@ import tiny
 
 import kseg
 from kseg.settings import Augmentation, Resize, Settings, make_settings, without_effect
-from kseg.training.build import check_model
+from kseg.training.arguments import check_model
 from kseg.training.schedules import Schedule, learning_rate
 
 

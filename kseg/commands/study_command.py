@@ -109,6 +109,7 @@ def check():
     output gets {model's name: {flag: value}} of --keep and --batch_size. The first fault ends it, on standard error.
     `kseg.study` starts this in a process of its own.
     """
+    from kseg.training.arguments import check_model
     from kseg.training.launch import check_run
 
     found = {}
@@ -120,6 +121,7 @@ def check():
             args(["kseg train", *command_line.expand_flagfiles(given)])
             settings, options = train_command.checked_settings_and_options(args)
             where += f" on {data}"
+            options = check_model(args.model, options)
             check_run(args.model, args.data_dir, options, settings, begins=begins)
         except flags.UnrecognizedFlagError as error:
             typed = any(flag.startswith(f"--{error.flagname}=") for flag in given)

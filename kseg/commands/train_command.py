@@ -135,9 +135,7 @@ def run(args):
     to_draw = args.dataset == "synthetic" and not os.path.exists(f"{args.data_dir}/dataset.json")
     if to_draw and size[0] and not one_of_group:  # a mistake shows before any street is drawn
         from kseg.inference.compatibility import check_batch_norm
-        from kseg.training.build import check_model
 
-        check_model(args.model, options)
         narrow = {name: value for name, value in options.items() if name != "encoder_weights"}
         built = kseg.build_model(args.model, (*size, 3), 2, **narrow)
         check_batch_norm(built, settings.batch_size // settings.accumulate_steps, settings.crop)

@@ -1,6 +1,5 @@
 """Checks that a model, its data and its settings fit together, made before anything is written."""
 
-import os
 import warnings
 
 import keras
@@ -13,18 +12,6 @@ from kseg.io.errors import InputError, check_divides, warn_user
 from kseg.layers.preprocessing import preprocess_layer
 
 MAX_CLASSES = 255  # ids that a label map of 8 bits tells from void
-
-
-def check_arguments(data_dir, workdir, callbacks):
-    """Raise ValueError unless these fit `kseg.train`: paths of two folders, a list of Keras callbacks."""
-    for name, path in (("data_dir", data_dir), ("workdir", workdir)):
-        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-            raise InputError(f"{name} must be the path of a folder, got {path!r}.")
-    if not isinstance(callbacks, (list, tuple)):
-        raise InputError(f"callbacks must be a list of keras.callbacks.Callback objects, got {callbacks!r}.")
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise InputError(f"callbacks must hold keras.callbacks.Callback objects, got {callback!r} among them.")
 
 
 def check_classes(model, label_set, data, outputs=None):

@@ -1,7 +1,6 @@
 """The model of a training run: built for the run's sizes and classes, given what it must carry, and checked."""
 
 import contextlib
-import inspect
 import json
 
 import keras
@@ -11,7 +10,7 @@ from kseg import losses
 from kseg.export.exported_facts import carried
 from kseg.inference.compatibility import check_classes, check_graph, check_input, check_weights
 from kseg.inference.loading import DAMAGED, why_not_loaded
-from kseg.io.errors import InputError, plain
+from kseg.io.errors import InputError
 from kseg.io.progress import say
 from kseg.layers.preprocessing import preprocess_layer
 from kseg.models import MODELS, build_model, options_of
@@ -56,45 +55,6 @@ def build_optimizer(settings, total_steps, epoch_steps=1, encoder=()):
 
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-
-
-def check_model(model, options):
-    """Return the options as JSON types; ValueError unless `build_for_run` takes these as its first two arguments."""
-    if isinstance(model, keras.Model) or not (isinstance(model, str) or callable(model)):
-        raise InputError(
-            "model must be a name of kseg.MODELS or a function without arguments that builds a keras.Model, got "
-            f"{model!r}."
-        )
-    if not isinstance(model, str):
-        _check_no_arguments(model)
-    options = plain(options)
-    if not isinstance(options, (dict, type(None))) or not all(isinstance(name, str) for name in options or ()):
-        raise InputError(f"model_options must be a dict of the builder's options by name, got {options!r}.")
-    try:
-        json.dumps(options, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"model_options must hold finite numbers, text, True, False, None, and lists and dicts of these, got "
-            f"{options!r} ({error})."
-        ) from error
-    if taken := {"name", "input_shape", "num_classes"} & set(options or ()):
-        raise InputError(f"The run itself sets {', '.join(sorted(taken))}. Leave it out of model_options.")
-    if options and not isinstance(model, str):
-        raise InputError(f"model_options are for a model given by name, got {options} with a function.")
-    return options or {}
-
-
-def _check_no_arguments(function):
-    try:
-        inspect.signature(function).bind()
-    except TypeError as error:  # Python's own of an argument that is missing
-        name = getattr(function, "__name__", type(function).__name__)
-        raise InputError(
-            f"model must be a function without arguments, but {name} needs some ({error}). Give one that calls it, "
-            f"such as lambda: {name}(...), or for a model of kseg its name."
-        ) from error
-    except ValueError:  # a callable that does not say what it takes
-        return
 
 
 def build_for_run(model, options, settings, split, size, resumed=False):

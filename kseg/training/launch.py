@@ -13,8 +13,8 @@ from kseg.data.augmentation.plan import check_batch
 from kseg.data.class_weights import class_weights
 from kseg.data.records.manifest import MANIFEST, NO_VALIDATION, load_manifest
 from kseg.inference.model_paths import check_own_weights
-from kseg.io.errors import InputError, check_divides, is_whole, plain
-from kseg.io.files import StrPath, checked_path
+from kseg.io.errors import InputError, check_divides, is_whole
+from kseg.io.files import StrPath, checked_path, is_url, list_files
 from kseg.io.outputs import check_writable
 from kseg.io.progress import announce_keras
 from kseg.io.runtime import choose_kernels
@@ -31,6 +31,7 @@ from kseg.settings import (
     parse_class_weights,
     size_multiple,
 )
+from kseg.training.arguments import check_arguments, check_model, check_strategy
 from kseg.training.logs import chosen_loggers
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ def train(
     """
     settings = make_settings(**settings)
     refuse_early(model, data_dir, workdir, model_options, strategy, settings)
+    check_arguments(data_dir, workdir, callbacks)
+    check_strategy(strategy)
+    if not is_url(data_dir):
+        list_files(os.fspath(data_dir))
     choose_for_run(model, workdir, model_options, settings.onednn)
     announce_keras()
     from kseg.training import train
@@ -95,23 +100,22 @@ def train(
 def refuse_early(model, data_dir, workdir, model_options, strategy, settings):
     """Refuse what needs neither Keras nor TensorFlow to be seen: they take many seconds to import.
 
-    A model or an option that does not exist, a size that the model cannot take, a run in the workdir with other
-    settings, a workdir that holds something else or cannot be written, a missing file of init_from or encoder_weights,
-    a label set that the records do not have, class weights of another number of classes, fewer images than a batch,
-    images of several sizes and no size to train at, a logger that is not installed. Whatever is not judged here,
-    because it has another type than it must have, is judged later.
+    Something that is no model, a model or an option that does not exist, a size that the model cannot take, a run in
+    the workdir with other settings, a workdir that holds something else or cannot be written, a missing file of
+    init_from or encoder_weights, a label set that the records do not have, class weights of another number of classes,
+    fewer images than a batch, images of several sizes and no size to train at, a logger that is not installed.
     """
-    options = {} if model_options is None else model_options
+    options = check_model(model, model_options)
     folder = RunFolder(pathlib.Path(checked_path(workdir, "workdir")))
     folder.check_is_folder()
     manifest = check_run(model, data_dir, options, settings, begins=folder.never_saved)
     if not folder.finished:
         check_writable(folder.workdir.absolute(), "workdir")
     stored = folder.stored_or_none()
-    if manifest is None or stored is None or not isinstance(options, dict):
+    if manifest is None or stored is None:
         return
     backend = stored.get("backend", "")
-    with contextlib.suppress(TypeError, KeyError):  # options that JSON does not take; records without this split
+    with contextlib.suppress(KeyError):  # records without this split
         wanted = describe(model, data_dir, options, strategy, settings, manifest.digest, backend)
         folder.check(wanted, len(manifest.splits["train"]), silent=True)
 
@@ -120,25 +124,25 @@ def check_run(model, data_dir, options, settings, *, begins):
     """Refuse, of what `refuse_early` does, all that no workdir is needed for.
 
     Args:
-        begins: whether the run has no checkpoint yet: it needs the files of init_from and encoder_weights.
+        options: as `arguments.check_model` returns them. begins: whether the run has no checkpoint yet: it needs the
+            files of init_from and encoder_weights.
     Returns:
         the records' manifest, or None where there is none that can be read.
     """
     multiple = 1
     if isinstance(model, str) and "kseg.models" not in sys.modules:  # else MODELS may hold more, and is asked later
         check_model_name(model, MODEL_FILES)
-        if isinstance(options, dict) and all(isinstance(key, str) for key in options):
-            named = plain(current_options(model, options))
-            check_model_options(model, named, options_in_source(model))
-            multiple = size_multiple(model, named)
+        named = current_options(model, options)
+        check_model_options(model, named, options_in_source(model))
+        multiple = size_multiple(model, named)
     chosen_loggers(settings.logger)
     if size := settings.crop or settings.size:
         check_divides(*size, multiple)
-    if settings.init_from and isinstance(options, dict) and options.get("encoder_weights"):
+    if settings.init_from and options.get("encoder_weights"):
         raise InputError("encoder_weights and init_from both set the encoder's weights. Give one of them.")
     if settings.init_from and begins:  # else a checkpoint has the weights
         check_own_weights(settings.init_from)
-    if isinstance(options, dict) and begins:
+    if begins:
         check_encoder_options(options)
     if not isinstance(data_dir, (str, os.PathLike)) or not os.path.exists(os.path.join(data_dir, MANIFEST)):
         return None

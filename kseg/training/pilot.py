@@ -9,7 +9,8 @@ import keras
 from kseg.data.pipeline.load import open_split
 from kseg.io.errors import InputError
 from kseg.models import costs
-from kseg.training.build import build_for_run, check_model
+from kseg.training.arguments import check_model
+from kseg.training.build import build_for_run
 from kseg.training.train import train
 
 STEPS = 10  # that are timed

@@ -11,7 +11,8 @@ from kseg import losses
 from kseg.inference.predictor import predictor
 from kseg.io.progress import Waiting
 from kseg.models import build_model, costs
-from kseg.training.build import build_optimizer, check_model, precision, training_parts
+from kseg.training.arguments import check_model
+from kseg.training.build import build_optimizer, precision, training_parts
 from kseg.training.screen import precision_of
 from kseg.training.trainers import make_trainer
 

@@ -11,7 +11,7 @@ from kseg.data.checks.record_faults import quick_check
 from kseg.data.pipeline.load import open_split
 from kseg.data.records.manifest import NO_VALIDATION
 from kseg.export.exported_facts import carried
-from kseg.inference.compatibility import check_arguments, check_batch_norm, check_output
+from kseg.inference.compatibility import check_batch_norm, check_output
 from kseg.inference.loading import load_model, with_label_set
 from kseg.inference.predictor import predictor
 from kseg.io.errors import InputError, as_written
@@ -23,11 +23,11 @@ from kseg.runs import checkpoints
 from kseg.runs.checkpoints import TrainState
 from kseg.runs.workdir import RunFolder, describe
 from kseg.settings import make_settings
+from kseg.training.arguments import check_arguments, check_model
 from kseg.training.build import (
     build_for_run,
     build_optimizer,
     check_loads,
-    check_model,
     make_terms,
     own_architecture,
     precision,

@@ -385,3 +385,39 @@ def test_python_is_refused_as_early_and_in_its_own_words(records, run, tmp_path)
     for said, (arguments, text) in zip(found, cases, strict=True):
         assert text in said and "--" not in said, (arguments, said)
     assert frameworks == [] and not (tmp_path / "new").exists()
+
+
+CALLS = """
+import json, sys
+import kseg
+found = []
+for call in json.loads(sys.argv[1]):
+    try:
+        eval(call)
+    except kseg.InputError as error:
+        found.append(str(error))
+print(json.dumps([found, sorted({"keras", "tensorflow"} & set(sys.modules))]))
+"""
+
+
+def check_calls(cases, folder):
+    """Check that calls, as Python texts, are refused with such messages, and before any framework is imported."""
+    found, frameworks = answers(CALLS, json.dumps(list(cases)), folder=folder)
+    for said, (call, text) in zip(found, cases.items(), strict=True):
+        assert text in said, (call, said)
+    assert frameworks == []
+
+
+def test_train_judges_its_other_arguments_as_early(records, tmp_path):
+    data = repr(str(records))
+    cases = {
+        f"kseg.train(None, {data}, 'new', epochs=1)": "model must be a name of kseg.MODELS or a function",
+        f"kseg.train(lambda n: n, {data}, 'new', epochs=1)": "model must be a function without arguments",
+        f"kseg.train('unet', {data}, 'new', epochs=1, model_options='{{}}')": "model_options must be a dict",
+        f"kseg.train('unet', {data}, 'new', epochs=1, callbacks=[print])": "callbacks must hold keras.callbacks",
+        f"kseg.train('unet', {data}, 'new', epochs=1, strategy='all')": "strategy must be one of auto, one",
+        "kseg.train('unet', None, 'new', epochs=1)": "data_dir must be the path of a folder, got None",
+        "kseg.train('unet', 'data/nothere', 'new', epochs=1)": "There is no record folder data/nothere.",
+    }
+    check_calls(cases, tmp_path)
+    assert not (tmp_path / "new").exists()

@@ -4,9 +4,8 @@ import keras
 
 from kseg.io.errors import InputError
 from kseg.settings.training_settings import check_accumulation
+from kseg.training.arguments import check_strategy
 from kseg.training.distribution.cluster import check_alone
-
-STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
 
 def make_trainer(strategy, batch_size, deterministic=False, accumulate_steps=1):
@@ -21,8 +20,7 @@ def make_trainer(strategy, batch_size, deterministic=False, accumulate_steps=1):
         ValueError: unknown strategy; devices or passes that do not divide the batch; a backend without a trainer;
             a group of workers in TF_CONFIG without "multiworker", or none with it.
     """
-    if strategy not in STRATEGIES:
-        raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+    check_strategy(strategy)
     check_accumulation(batch_size, accumulate_steps)
     backend = keras.backend.backend()
     if strategy != "multiworker":
