@@ -28,7 +28,7 @@ _MODULES = {
     "compare": "kseg.reports.comparison",
     "study": "kseg.studies.study",
     "predict": "kseg.inference.predict",
-    "load_model": "kseg.inference.loading",
+    "load_model": "kseg.inference.model_loading",
     "export_model": "kseg.export.export_model",
     "export_saved_model": "kseg.export.export_model",
     "InputError": "kseg.io.errors",
@@ -63,7 +63,7 @@ if TYPE_CHECKING:  # what editors and type checkers read instead of the table; a
     from kseg.evaluation.temperature import calibrate as calibrate
     from kseg.export.export_model import export_model as export_model
     from kseg.export.export_model import export_saved_model as export_saved_model
-    from kseg.inference.loading import load_model as load_model
+    from kseg.inference.model_loading import load_model as load_model
     from kseg.inference.predict import predict as predict
     from kseg.io.errors import InputError as InputError
     from kseg.models import MODELS as MODELS

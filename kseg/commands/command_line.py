@@ -279,22 +279,13 @@ def check_scored(args, *models):
 
     And folders of label maps that are not those of the split's images.
     """
-    from kseg.data.groups import check_group_by, groups_of
-    from kseg.data.pipeline.examples import Examples
-    from kseg.inference.outside.file_kinds import LABEL_MAPS
-    from kseg.inference.outside.map_files import files_of_split
+    from kseg.data.records_asked import check_asked
+    from kseg.inference.outside.map_files import check_label_maps
 
     described = check_models(*models)
-    grouping = "group_by" in args and args.group_by
-    if grouping:
-        check_group_by(args.group_by)
-    if "label_space" not in args or not args.label_space:  # else reading what the folder holds takes long
-        scored = Examples(args.data_dir, args.split, label_set=args.label_set)
-        if grouping:
-            groups_of(scored.split.names, args.group_by, scored.manifest.drive)
-        for one in described:
-            if one.kind == LABEL_MAPS:
-                files_of_split(one.file, scored.split)
+    label_space, group_by = (args[name].value if name in args else None for name in ("label_space", "group_by"))
+    split = check_asked(args.data_dir, args.split, args.label_set, label_space, group_by)
+    check_label_maps(described, split)
 
 
 def require(flag_values, *names):

@@ -13,15 +13,12 @@ import numpy as np
 from PIL.Image import Image as PillowImage
 
 from kseg.data.labels import IGNORE_LABEL
-from kseg.data.pipeline.load import open_split
+from kseg.data.records_asked import check_asked
 from kseg.evaluation import PROTOCOLS
-from kseg.evaluation.fischer2021_protocol import stored_label_resize
-from kseg.inference.compatibility import check_classes, warn_of_other_records
-from kseg.inference.fitting import check_own_classes, fitted
 from kseg.inference.label_marks import mark_of, to_training_ids
-from kseg.inference.label_model import class_names, reads_of
-from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks
+from kseg.inference.model_paths import described_models
+from kseg.inference.outside.map_files import check_label_maps
 from kseg.inference.read_image import read_image
 from kseg.io.errors import InputError, warn_user
 from kseg.io.files import StrPath, checked_path, reading
@@ -138,11 +135,19 @@ def evaluate(
         )
     if not of_records and not chosen.takes_pairs:
         raise InputError(f'Protocol "{protocol}" needs a record folder: pairs lack regular ids and instance maps.')
-    if of_records and "label_resize" in chosen.options:
-        options.setdefault("label_resize", stored_label_resize(model))
     looks = Looks(tile, scales, flip)
     if protocol == "fischer2021" and not looks.single:
         raise InputError('tile, scales and flip are not of protocol "fischer2021", which looks as its authors do.')
+    described = described_models(model)
+    if of_records:
+        check_label_maps(described, check_asked(data, split, label_set, label_space, group_by))
+    from kseg.evaluation.fischer2021_protocol import stored_label_resize  # here: these import Keras
+    from kseg.inference.fitting import check_own_classes
+    from kseg.inference.label_model import class_names
+    from kseg.inference.loading import as_model
+
+    if of_records and "label_resize" in chosen.options:
+        options.setdefault("label_resize", stored_label_resize(model))
     model = as_model(model, looks)
     if not of_records:
         check_own_classes(model)
@@ -164,6 +169,8 @@ def with_reads(scores, model):
     """Return scores that say what computed them; those of protocols whose files are others' stay as they are."""
     if not hasattr(scores, "reads"):
         return scores
+    from kseg.inference.label_model import reads_of
+
     return dataclasses.replace(scores, reads=reads_of(model))
 
 
@@ -200,6 +207,10 @@ def open_for(model, data_dir, split="val", label_set=None, label_space=None, cla
     Raises:
         ValueError: unknown split or label set, or the model's classes are not the data's.
     """
+    from kseg.data.pipeline.load import open_split  # here: these import Keras
+    from kseg.inference.compatibility import check_classes, warn_of_other_records
+    from kseg.inference.fitting import fitted
+
     source = open_split(data_dir, split, label_set, label_space)
     warn_of_other_records(model, source.manifest, data_dir)
     model = fitted(model, source, class_map)

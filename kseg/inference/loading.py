@@ -18,7 +18,7 @@ from kseg.inference.ensemble import AveragingModel
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel, label_set_of
 from kseg.inference.looks import ONE_LOOK
-from kseg.inference.model_paths import check_differ, described_model, unfinished_run, weights_file
+from kseg.inference.model_paths import check_differ, described_model, no_model, unfinished_run, weights_file
 from kseg.inference.outside import alone
 from kseg.inference.outside.carried_files import carried_table
 from kseg.inference.outside.file_kinds import KSEG, LABEL_MAPS, ONNX, SAVED_MODEL, SEEDS, TFLITE, WEB, seed_runs
@@ -27,7 +27,6 @@ from kseg.inference.outside.predicted_maps import PredictedMaps
 from kseg.inference.outside.runtimes import open_file, runtime_errors
 from kseg.inference.resizing import at_label_size
 from kseg.io.errors import InputError, warn_user
-from kseg.io.files import StrPath
 from kseg.io.hash_list import sha256_of_content
 from kseg.io.zips import check_unpacked
 
@@ -40,22 +39,8 @@ _UNREGISTERED = re.compile(r"Could not locate (class|function) '([^']+)'")
 REGISTER = "the decorator @keras.saving.register_keras_serializable()"
 
 
-def load_model(path: StrPath) -> keras.Model | LabelModel:
-    """Load a run folder (the weights it kept), a .keras file, the seeds of a study, or a contestant from outside.
-
-    A folder that holds runs seed-0, seed-1, ..., as OUTPUT/runs/MODEL/DATA of a study does, is the mean of their
-    probabilities. From outside comes a SavedModel folder, an ONNX or TFLite file, or a folder of predicted label maps.
-    Every export of kseg's is loaded into its own runtime, a web export into Chromium.
-    hf://USER/NAME is any of them on the Hugging Face Hub (`kseg.inference.hub`). What they are is read from their
-    content; what they do not show stands in a description (`kseg.inference.outside.description`).
-
-    Args:
-        path: str or path, of the model or of its description.
-    Returns:
-        keras.Model, or a `LabelModel`, which has no layers but evaluates alike.
-    Raises:
-        FileNotFoundError: nothing there. ValueError: not a model, a damaged file, or one of which more must be known.
-    """
+def load_model(path):
+    """`kseg.load_model`, which says what the argument is, where Keras may be imported."""
     described = described_model(path)
     if described.kind == KSEG:
         model = _load_own(described.file)
@@ -151,7 +136,7 @@ def as_model(model, looks=ONE_LOOK):
         model = load_model(model)
     if not isinstance(model, LabelModel):
         if not isinstance(model, keras.Model):
-            raise InputError(f"model must be a keras.Model or the path of one, or a list of those, got {model!r}.")
+            raise no_model(model)
         check_shapes(model)
     return model if looks.single else AveragingModel([model], looks)
 

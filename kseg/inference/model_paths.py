@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 import zipfile
 
 from kseg.data.datasets.image_folders import holds_dataset
@@ -45,6 +46,22 @@ def described_model(path, offered=_MODELS):
     return described
 
 
+def described_models(model):
+    """Return the description of each path of a model or a list of them, as `described_model` does; none may be twice.
+
+    A keras.Model is passed over. Anything else is refused while Keras is not imported, so that nothing can be one.
+    """
+    models = model if isinstance(model, (list, tuple)) else [model]
+    described = []
+    for one in models:
+        if isinstance(one, (str, os.PathLike)):
+            described.append(described_model(one))
+        elif "keras" not in sys.modules:
+            raise no_model(one)
+    check_differ(models)
+    return described
+
+
 def check_differ(models):
     """Raise InputError for a path that is twice in a list of models: it would count twice in their mean."""
     twice = next((one for one in models if isinstance(one, (str, os.PathLike)) and models.count(one) > 1), None)
@@ -52,12 +69,9 @@ def check_differ(models):
         raise InputError(f"Models of an ensemble must differ, but {twice} was given twice.")
 
 
-def described_models(model):
-    """Return the description of each model of a path or a list, as `described_model` does; a list names none twice."""
-    models = model if isinstance(model, list) else [model]
-    described = [described_model(path) for path in models]
-    check_differ(models)
-    return described
+def no_model(given):
+    """Return the InputError for something that is given as a model and is none."""
+    return InputError(f"model must be a keras.Model or the path of one, or a list of those, got {given!r}.")
 
 
 def check_own_weights(path):

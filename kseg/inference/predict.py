@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from PIL.Image import Image as PillowImage
 
-from kseg.inference.compatibility import check_outputs
 from kseg.inference.label_ids import label_ids
-from kseg.inference.loading import as_model
 from kseg.inference.looks import Looks
-from kseg.inference.predictor import MEASURES, measuring_predictor
+from kseg.inference.model_paths import described_models
 from kseg.inference.read_image import check_image, most_pixels, read_image
 from kseg.io.errors import InputError
 from kseg.io.files import StrPath
@@ -99,6 +97,11 @@ def predict(
     named = [(one, f"image {i} (counted from 0)") for i, one in enumerate(image)] if many else [(image, "the image")]
     for one, name in named:
         check_image(one, name)
+    described_models(model)
+    from kseg.inference.compatibility import check_outputs  # here: these import Keras
+    from kseg.inference.loading import as_model
+    from kseg.inference.predictor import MEASURES, measuring_predictor
+
     model = as_model(model, looks)
     check_outputs(model)
     found = label_ids(model, ids)

@@ -421,3 +421,25 @@ def test_train_judges_its_other_arguments_as_early(records, tmp_path):
     }
     check_calls(cases, tmp_path)
     assert not (tmp_path / "new").exists()
+
+
+def test_what_reads_a_model_refuses_what_is_none_as_early(records, tmp_path):
+    data = repr(str(records))
+    with zipfile.ZipFile(tmp_path / "whole.keras", "w") as archive:
+        archive.writestr("config.json", b"{}")
+    (tmp_path / "a.png").touch()
+    cases = {
+        "kseg.load_model(None)": "model must be the path of a file or folder, got None",
+        "kseg.load_model('runs/nope')": "No model at runs/nope",
+        "kseg.predict('runs/nope', 'a.png')": "No model at runs/nope",
+        "kseg.predict(['whole.keras', 'runs/nope'], 'a.png')": "No model at runs/nope",
+        "kseg.predict(3, 'a.png')": "model must be a keras.Model or the path of one, or a list of those, got 3",
+        "kseg.predict('whole.keras', 'nope.png')": "There is no nope.png.",
+        f"kseg.evaluate('runs/nope', {data})": "No model at runs/nope",
+        f"kseg.evaluate(None, {data})": "model must be a keras.Model or the path of one, or a list of those, got None",
+        "kseg.evaluate('whole.keras', 'data/nothere')": "There is no record folder data/nothere.",
+        f"kseg.evaluate('whole.keras', {data}, split='tset')": "no split 'tset'",
+        f"kseg.evaluate('whole.keras', {data}, label_set='nosuch')": "has no label set 'nosuch'",
+        f"kseg.evaluate('whole.keras', {data}, group_by='(')": "a regular expression, got",
+    }
+    check_calls(cases, tmp_path)

@@ -4,10 +4,18 @@ import pathlib
 
 from kseg.data.datasets.listing import walk_files
 from kseg.inference.label_marks import CLASSES_FILE
+from kseg.inference.outside.file_kinds import LABEL_MAPS
 from kseg.io.errors import InputError
 from kseg.io.text import count_text, first_names
 
 SHOWN = 5
+
+
+def check_label_maps(described, split):
+    """Refuse, as `files_of_split` does, each described folder of label maps; split: None where it is not known yet."""
+    for one in described:
+        if one.kind == LABEL_MAPS and split is not None:
+            files_of_split(one.file, split)
 
 
 def files_of_split(folder, split):
