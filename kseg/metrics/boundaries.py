@@ -10,6 +10,7 @@ import numpy as np
 
 from kseg.io.errors import InputError
 from kseg.io.files import write_json
+from kseg.metrics.confusion import check_integers
 
 F1_TOLERANCE = 0.0075  # of the image's diagonal, as SegNet
 IOU_DISTANCE = 0.005  # of the diagonal: 2 % (46 pixels at 2048x1024), meant for instance masks, swallows poles whole
@@ -27,8 +28,7 @@ def checked_pair(truth, prediction, num_classes):
     prediction = np.asarray(prediction)
     if truth.ndim != 2 or truth.shape != prediction.shape or not truth.size:
         raise InputError(f"Need truth and prediction (H, W) of one size, got {truth.shape} and {prediction.shape}.")
-    if truth.dtype.kind not in "iu" or prediction.dtype.kind not in "iu":
-        raise InputError(f"Class ids must be integers, got {truth.dtype} and {prediction.dtype}. Cast them.")
+    check_integers(truth, prediction)
     if not 1 <= num_classes <= 254:
         raise InputError(f"Between 1 and 254 classes can be scored, got {num_classes}.")
     valid = (truth >= 0) & (truth < num_classes)

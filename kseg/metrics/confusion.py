@@ -23,8 +23,7 @@ def confusion_matrix(
     predictions = np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise InputError(f"Predictions must have the labels' shape {labels.shape}, got {predictions.shape}.")
-    if labels.dtype.kind not in "iu" or predictions.dtype.kind not in "iu":
-        raise InputError(f"Class ids must be integers, got {labels.dtype}, {predictions.dtype}. Cast them.")
+    check_integers(labels, predictions)
     if labels.dtype == np.uint8 and num_classes < 256:
         return _byte_matrix(labels, predictions, num_classes, ignore_label)
     counted = labels != ignore_label
@@ -35,6 +34,16 @@ def confusion_matrix(
     columns = num_classes + 1
     cells = np.bincount(truth * columns + predicted, minlength=num_classes * columns)
     return cells.reshape(num_classes, columns), int(np.count_nonzero(counted)) - truth.size
+
+
+def check_integers(truth, prediction):
+    """Raise InputError unless both arrays hold integers; it names the one that does not."""
+    for name, ids in (("truth", truth), ("prediction", prediction)):
+        if ids.dtype.kind in "iu":
+            continue
+        whole = ids.dtype.kind in "fb" and bool((np.isfinite(ids) & (ids == np.floor(ids))).all())
+        advice = "Cast it to integers." if whole else "Its values are not all whole numbers: give class ids."
+        raise InputError(f"Class ids must be integers, got {ids.dtype} for the {name}. {advice}")
 
 
 def _byte_matrix(labels, predictions, num_classes, ignore_label):
