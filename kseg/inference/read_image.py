@@ -10,6 +10,8 @@ from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading
 from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image, upright_rgb
 
+_OF_LISTS = " A list is one of several images: give one of numbers as numpy.array(image, 'uint8')."
+
 
 def most_pixels(looks):
     """Return how many pixels an image may have that is looked at so (Looks)."""
@@ -54,8 +56,9 @@ def read_image(image, name="the image", most=MAX_PIXELS):
     if array.dtype == object:
         raise InputError(f"An image must be a path or uint8 (H, W, 3) RGB, got {type(image).__name__} for {name}.")
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
-        got = f"{array.dtype} of shape {array.shape} for {name}"
-        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {got}.{_advice(array)}")
+        got = f"{array.dtype} of shape {array.shape}" if hasattr(image, "__array__") else type(image).__name__
+        advice = _OF_LISTS if isinstance(image, (list, tuple)) else _advice(array)
+        raise InputError(f"An image must be uint8 (H, W, 3) RGB, got {got} for {name}.{advice}")
     return array
 
 
@@ -63,8 +66,12 @@ def _advice(array):
     """Return how to make an image of an array that looks like one; "" for all others."""
     if array.ndim == 4 and array.shape[0] == 1:
         return " Give image[0]: one image, no batch."
+    if array.ndim == 4 and len(array):
+        return " It looks like a batch: give its images one by one, or kseg.predict their list, list(image)."
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
         return " Give image.transpose(1, 2, 0): channels last."
+    if array.ndim == 3 and array.shape[2] == 4:
+        return " Give image[:, :, :3]: without alpha."
     if array.ndim == 2:
         return " Give numpy.stack([image] * 3, axis=-1) for a grey image."
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in "fiu" or not array.size:
