@@ -60,7 +60,7 @@ def test_what_is_built_has_the_configs_and_the_pages_that_messages_name(root, tm
     assert len(named) > 5 and all((built / page).is_file() for page in named)
     # From there a message names the file itself; from the clone, which has docs/ beside the package, it does not.
     message = "See docs/how-to/contestants.md."
-    code = f"from kseg.settings.configs import with_pages; print(with_pages({message!r}))"
+    code = f"from kseg.io.errors import InputError; print(InputError({message!r}))"  # as Python shows an error
     shown = {}
     for place in (tmp_path / "lib", root):
         environment = {**os.environ, "PYTHONPATH": str(place)}

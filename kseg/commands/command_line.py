@@ -16,11 +16,12 @@ from absl import flags
 
 from kseg.commands.main import COMMANDS, WITHOUT_SCRIPT, plain_failures
 from kseg.io.errors import DamagedInputError, InputError, speaking_flags
+from kseg.io.pages import with_pages
 from kseg.io.progress import announce_keras
 from kseg.io.tensorflow_log import show_tensorflow_log
 from kseg.io.text import listed
 from kseg.settings import GROUPS, read_flag_line
-from kseg.settings.configs import find_config, with_pages
+from kseg.settings.configs import find_config
 
 _FLAGFILE_HELP = """\
 --flagfile=FILE reads flags from a file, a line each, or from one of kseg's own configs by its name (`kseg configs`).

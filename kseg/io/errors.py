@@ -9,9 +9,12 @@ import re
 import sys
 import warnings
 
+from kseg.io.pages import with_pages
+
 # What somebody is told to type into a shell: its flags stay flags in Python too.
 _SHELL = r"(?:python scripts/|scripts/\w+\.py |pip |kseg \w+ --|\bpredict --)[^\n]*"
 _FLAG = re.compile(rf"({_SHELL})|(?<![\w='\"/-])--(?=[a-z]\w)")
+_PREPARE = re.compile(r"(?<!or )\bkseg prepare\b(?! --)")
 _commands = []  # of the command that runs: what finds the names of its flags that have no dashes
 
 
@@ -34,8 +37,13 @@ def speaking_flags(names):
 
 
 def as_written(text):
-    """Return a text with the settings in it as its reader writes them: --name in a command, name in Python."""
+    """Return a text with the settings in it as its reader writes them: --name in a command, name in Python.
+
+    Pages of docs/ are files of this installation, and in Python the function that prepares records is named too.
+    """
+    text = with_pages(text)
     if not _commands:
+        text = _PREPARE.sub("kseg.prepare_dataset or kseg prepare", text)
         return _FLAG.sub(lambda found: found[1] or "", text)
     return _commands[-1].sub(lambda found: found[1] or f"--{found[0]}", text)
 

@@ -7,7 +7,6 @@ import re
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 SUFFIXES = (".flags", ".toml")
 _NONE_TO_START = ("shared/", "contestants/")  # parts of others, and descriptions of models from outside
-_PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")
 _INCLUDE = re.compile(r"^--flagfile=(.+)$", re.MULTILINE)
 
 
@@ -27,19 +26,6 @@ def configs_folder():
     if inside.is_dir():
         return inside
     return _PACKAGE.parent / "configs"
-
-
-def with_pages(text):
-    """Return a text in which the pages that it names (docs/how-to/export.md) are files of this installation.
-
-    In a clone, where docs/ is beside the package, it stays as it is.
-    """
-
-    def placed(page):
-        path = _PACKAGE / page[0]
-        return str(path) if path.is_file() else page[0]
-
-    return _PAGE.sub(placed, text)
 
 
 def with_commands(text):

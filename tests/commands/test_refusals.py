@@ -417,7 +417,7 @@ def test_train_judges_its_other_arguments_as_early(records, tmp_path):
         f"kseg.train('unet', {data}, 'new', epochs=1, callbacks=[print])": "callbacks must hold keras.callbacks",
         f"kseg.train('unet', {data}, 'new', epochs=1, strategy='all')": "strategy must be one of auto, one",
         "kseg.train('unet', None, 'new', epochs=1)": "data_dir must be the path of a folder, got None",
-        "kseg.train('unet', 'data/nothere', 'new', epochs=1)": "There is no record folder data/nothere.",
+        "kseg.train('unet', 'data/nothere', 'new', epochs=1)": "Make one with kseg.prepare_dataset or kseg prepare.",
     }
     check_calls(cases, tmp_path)
     assert not (tmp_path / "new").exists()

@@ -79,3 +79,15 @@ def test_messages_name_settings_as_the_reader_writes_them(written, in_python, in
         with errors.speaking_flags(["epochs", "train_steps", "batch_size", "loss"]):
             assert str(error) == in_a_command
         assert str(error) == in_python
+
+
+def test_python_is_told_of_the_function_that_prepares_records_and_a_shell_of_the_command():
+    text = "Make one with kseg prepare."
+    in_python = "Make one with kseg.prepare_dataset or kseg prepare."
+    error = errors.InputError(text)
+    assert str(error) == in_python
+    assert str(errors.error_in("a", error)) == f"a: {in_python}"  # said once, however often it is passed on
+    typed = "Type:\nkseg prepare --dataset=folder --source=a"
+    assert str(errors.InputError(typed)) == typed
+    with errors.speaking_flags(["data_dir"]):
+        assert str(error) == text
