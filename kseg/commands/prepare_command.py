@@ -13,8 +13,8 @@ Every frame is checked first. If there are problems, they are listed, one line f
 
 `kseg prepare --check=DIR` reads a whole record folder. It counts the pixels of each class and suggests class weights.
 It looks for damaged records, labels whose ids are not the stated ones, smoothed or blank labels, objects drawn with
-255 though 255 is void, and images that two splits share. It draws augmented samples. The exit code is 2 if anything is wrong, 0 if there
-are at most warnings.
+255 though 255 is void, and images that two splits share. It draws augmented samples. The exit code is 2 if anything is
+wrong, 0 if there are at most warnings.
 """
 
 import os

@@ -255,7 +255,13 @@ def test_the_tables_of_the_baselines():
     seen = {}
     for study, models in (
         ("baselines", {"R2U-Net": "r2unet", "SegNet-ASPP": "segnet_aspp", FOUR_POOLINGS: "segnet_aspp_shallower"}),
-        ("baselines_longer", {f"{FOUR_POOLINGS}, batches of two": "segnet_aspp"}),
+        (
+            "baselines_longer",
+            {
+                f"{FOUR_POOLINGS}, batches of two": "segnet_aspp",
+                f"{FOUR_POOLINGS}, batches of two, auxiliary loss": "segnet_aspp_auxiliary2",
+            },
+        ),
     ):
         scored = compared(STUDIES / study)
         splits = {split: scored.runs["camvid", split] for split in ("val", "test")}
