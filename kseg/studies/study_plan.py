@@ -305,7 +305,9 @@ def _check_flags(flags, what):
         raise InputError(f"{what} must be a table of text, numbers, true and false, got {flags!r}.")
     taken = [name for name in flags if name in _TAKEN]
     if taken:
-        raise InputError(f"{what} must leave out {taken[0]}: the study sets it (never: {', '.join(_TAKEN)}).")
+        raise InputError(
+            f"{what} must not set {taken[0]}, which the study itself sets, as it does {', '.join(_TAKEN)}."
+        )
 
 
 def train_flags(plan, contestant, records):

@@ -140,7 +140,7 @@ def test_what_is_wrong_in_the_tutorials_layout_is_said_as_in_others(tmp_path):
         camvid.read(root)
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "trainannot")
-    with pytest.raises(FileNotFoundError, match="no train/images .*or trainannot beside train"):
+    with pytest.raises(FileNotFoundError, match="no train/images: .*their labels in trainannot"):
         camvid.read(root)
 
 

@@ -310,14 +310,14 @@ def test_what_is_taken_for_what_is_said(tmp_path):
 def test_no_split_says_what_is_there_and_what_may_be(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
     (tmp_path / "photos").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no train/images .*it holds photos/.*val: val, valid, validation"):
+    with pytest.raises(FileNotFoundError, match=r"no train/images: it holds photos/.*val: val, valid, validation"):
         image_folders.read(tmp_path)
     some = make_camvid(tmp_path / "some", val=0)
     with pytest.raises(
-        FileNotFoundError, match=r"no val/images .*it holds train/. Training needs a validation split: "
+        FileNotFoundError, match=r"no val/images: it holds train/. .* Training needs a validation split: "
     ):
         camvid.read(some)
-    with pytest.raises(FileNotFoundError, match=f"no train/images .* Give the folder above it, {some}. These"):
+    with pytest.raises(FileNotFoundError, match=f"no train/images: .* Give the folder above it, {some}. These"):
         camvid.read(some / "train")
 
 

@@ -220,7 +220,8 @@ def _no_split(root: str, split: str) -> str:
     elif split == "val":
         what_to_do = " Training needs a validation split: move some of the images, and their labels, to val."
     return (
-        f"{root} has no {split}/images (or images/{split}, or {split}annot beside {split}), it holds {there}."
+        f"{root} has no {split}/images: it holds {there}. The images may also be in images/{split}, or in "
+        f"{split} with their labels in {split}annot."
         f"{what_to_do} These folder names work, in any case: {known}."
     )
 
