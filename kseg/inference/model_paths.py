@@ -1,5 +1,6 @@
 """What is at the path that a user calls a model: found, and refused, before anything imports Keras."""
 
+import glob
 import os
 import pathlib
 import sys
@@ -127,7 +128,9 @@ def weights_file(path, offered=_MODELS):
         return path
     kept = RunFolder(path).stored_model()
     if not kept.exists():
-        seeds = [seed for depth in range(1, 4) for seed in path.glob("*/" * depth + "seed-*")]
+        # glob.glob passes over a folder that goes meanwhile; Path.glob raises.
+        root = glob.escape(str(path))
+        seeds = [pathlib.Path(seed) for n in range(1, 4) for seed in glob.glob(os.path.join(root, "*/" * n + "seed-*"))]
         if contestants := sorted({run.parent for run in seeds if (run / FLAGS_FILE).exists()}):
             raise InputError(
                 f"{path} holds the seeds of {count_text(len(contestants), 'contestant')} of a study: give the folder "

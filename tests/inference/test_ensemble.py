@@ -174,6 +174,9 @@ def test_folders_that_are_not_of_the_seeds_of_one_contestant(study, files, tmp_p
         kseg.load_model(study)
     with pytest.raises(ValueError, match="holds the seeds of 1 contestant"):
         kseg.load_model(study / "runs" / "unet")
+    shutil.copytree(study, tmp_path / "a[1] {x}*")  # no pattern
+    with pytest.raises(ValueError, match=r"a\[1\] {x}\*/runs/unet/camvid\."):
+        kseg.load_model(tmp_path / "a[1] {x}*")
     as_run(tmp_path / "seed-1", files[0])
     (as_run(tmp_path / "seed-2", files[1]) / "scores.json").unlink()
     with pytest.raises(ValueError, match="have not finished: seed-2"):
