@@ -43,9 +43,9 @@ def copy_config(name, output=None):
     files = config_files()
     if name not in files:
         raise InputError(f"There is no config {name!r}. The configs are {', '.join(files)}.")
-    path = pathlib.Path(checked_path(output, "output") if output else "", files[name].name)
-    if output and not output.endswith("/"):
-        path = path.parent
+    path = pathlib.Path(checked_path(output, "output") if output else files[name].name)
+    if output and output.endswith("/"):
+        path /= files[name].name
     if os.path.lexists(path):
         raise InputError(f"{path} is there already. Choose another file with --output.")
     write_atomic(str(path), _of_a_copy(config_text(files[name]), files[name], path).encode())

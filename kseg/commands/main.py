@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import difflib
 import errno
 import importlib
 import importlib.util
@@ -10,6 +9,7 @@ import os
 import sys
 
 import kseg
+from kseg.io.text import did_you_mean
 
 COMMANDS = {
     "prepare": "prepare_command",
@@ -87,8 +87,7 @@ def _main(arguments):
         return
     name = arguments[0]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, [*COMMANDS, "--help", "--version"], 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, [*COMMANDS, "--help", "--version"])
         print(f"kseg: error: unknown command {name!r}.{hint} Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"kseg {name}", *arguments[1:]]

@@ -10,7 +10,6 @@ the file. The same command continues a study that was interrupted. Exit code 1: 
 --report compares what is finished, in seconds, and trains nothing.
 """
 
-import difflib
 import json
 import re
 import signal
@@ -20,6 +19,7 @@ from absl import flags
 
 from kseg.commands import command_line, train_command
 from kseg.io.errors import InputError, MissingFileError
+from kseg.io.text import did_you_mean
 from kseg.settings.configs import config_files, find_config, with_commands
 from kseg.studies.engines import ENGINES
 
@@ -125,8 +125,7 @@ def check():
             check_run(args.model, args.data_dir, options, settings, begins=begins)
         except flags.UnrecognizedFlagError as error:
             typed = any(flag.startswith(f"--{error.flagname}=") for flag in given)
-            near = difflib.get_close_matches(error.flagname, list(args), 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(error.flagname, args)
             sys.exit(f"{where}: {'flags' if typed else 'its flagfile'} has no {error.flagname!r}.{hint}")
         except (flags.Error, InputError) as error:  # of a file whose keys have no dashes
             sys.exit(str(InputError(f"{where}: {command_line.shown(error)}")))

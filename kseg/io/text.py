@@ -1,5 +1,6 @@
 """Sizes, lists of names and differences as messages show them; names that addresses hold."""
 
+import difflib
 import re
 
 from kseg.io.errors import InputError
@@ -11,6 +12,12 @@ def size_text(array_or_size) -> str:
     """Return "WIDTHxHEIGHT" of an array or a (height, width)."""
     height, width = getattr(array_or_size, "shape", array_or_size)[:2]
     return f"{width}x{height}"
+
+
+def did_you_mean(word: str, known) -> str:
+    """Return " Did you mean unet?" for a word that is much like one of the known; else ""."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def bytes_text(count: float) -> str:

@@ -1,7 +1,6 @@
 """The models by name, for what must know them without importing Keras. `kseg.models.MODELS` has the builders."""
 
 import ast
-import difflib
 import functools
 import numbers
 import os
@@ -10,6 +9,7 @@ import zipfile
 
 from kseg.io.errors import InputError, MissingFileError, check_whole, is_whole
 from kseg.io.files import reading
+from kseg.io.text import did_you_mean
 
 # The file of kseg/models in which each builder is. Builder and model have one name.
 MODEL_FILES = {
@@ -103,10 +103,9 @@ def check_encoder_name(encoder):
     """Raise InputError unless a text, or what stands in its place, names an encoder."""
     if encoder in ENCODER_NAMES or (is_hub(encoder) and encoder != HUB):
         return
-    near = difflib.get_close_matches(str(encoder).lower(), ENCODER_NAMES, 1)
     raise InputError(
         f"encoder must be one of {', '.join(ENCODER_NAMES)}, hub:PRESET or, in Python, a keras.Model with "
-        f"pyramid_outputs, got {encoder!r}.{f' Did you mean {near[0]}?' if near else ''}"
+        f"pyramid_outputs, got {encoder!r}.{did_you_mean(str(encoder).lower(), ENCODER_NAMES)}"
     )
 
 
