@@ -443,3 +443,17 @@ def test_what_reads_a_model_refuses_what_is_none_as_early(records, tmp_path):
         f"kseg.evaluate('whole.keras', {data}, group_by='(')": "a regular expression, got",
     }
     check_calls(cases, tmp_path)
+
+
+def test_build_model_refuses_names_options_and_shapes_as_early(tmp_path):
+    shape = "(64, 96, 3)"
+    cases = {
+        f"kseg.build_model('unett', {shape}, 5)": "Unknown model 'unett'. Choose one of deeplabv3, ",
+        f"kseg.build_model('unet', {shape}, 5, depht=3)": "Model 'unet' has no option depht.",
+        f"kseg.build_model('unet', {shape}, 5, depth='3')": "depth must be a whole number of at least 1, got '3'.",
+        f"kseg.build_model('unet', {shape}, 5, encoder='vgg')": "got 'vgg'. Did you mean vgg16?",
+        f"kseg.build_model('fpn', {shape}, 5, encoder_weights='no.pth')": "No encoder weights at no.pth.",
+        "kseg.build_model('unet', (64, 96), 5)": "input_shape must be (height, width, 3)",
+        f"kseg.build_model('unet', {shape}, 1)": "num_classes must be a whole number of at least 2, got 1.",
+    }
+    check_calls(cases, tmp_path)
