@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg.commands import command_line, train_command
+from kseg.commands import flagfiles, train_command
 from kseg.data.datasets import camvid, cityscapes
 from kseg.losses import loss_terms
 from kseg.models import MODELS, build_model, options_of
@@ -34,7 +34,7 @@ def parse():
 
     def parse(name):
         forget()
-        train_command.FLAGS(["train.py", *command_line.expand_flagfiles([f"--flagfile={CONFIGS / name}"])])
+        train_command.FLAGS(["train.py", *flagfiles.expand_flagfiles([f"--flagfile={CONFIGS / name}"])])
         given = types.SimpleNamespace(**{flag: train_command.FLAGS[flag].value for flag in train_command.FLAGS})
         assert given.data_dir and given.workdir
         values = {field: getattr(given, field) for field in Settings.__dataclass_fields__}

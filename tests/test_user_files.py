@@ -17,7 +17,7 @@ from PIL import Image
 from scenes import make_camvid
 from test_prepare import content, prepare
 
-from kseg.commands import command_line, train_command
+from kseg.commands import flagfiles, train_command
 from kseg.data.records import manifest
 from kseg.io import files
 from kseg.io.errors import InputError
@@ -535,9 +535,7 @@ def test_every_text_survives_a_flagfile(tmp_path):
         assert read_flag_line(line) == ("data_dir", text) and line.splitlines() == [line]
     lines = [f"{flag_line('data_dir', text)}\n" for text in texts]
     (tmp_path / "all.flags").write_text("".join(lines), encoding="utf-8")
-    assert command_line.expand_flagfiles([f"--flagfile={tmp_path}/all.flags"]) == [
-        f"--data_dir={text}" for text in texts
-    ]
+    assert flagfiles.expand_flagfiles([f"--flagfile={tmp_path}/all.flags"]) == [f"--data_dir={text}" for text in texts]
 
 
 def test_every_text_survives_the_settings_of_a_run(tmp_path):
@@ -554,7 +552,7 @@ def test_every_text_survives_the_settings_of_a_run(tmp_path):
         assert json.loads(stored["model_options"]) == options
         for flag in train_command.FLAGS:
             train_command.FLAGS[flag].unparse()
-        train_command.FLAGS(["train.py", *command_line.expand_flagfiles([f"--flagfile={folder.workdir / FLAGS_FILE}"])])
+        train_command.FLAGS(["train.py", *flagfiles.expand_flagfiles([f"--flagfile={folder.workdir / FLAGS_FILE}"])])
         assert make_settings(**{name: train_command.FLAGS[name].value for name in vars(settings)}) == settings
         assert (train_command.FLAGS["data_dir"].value or "") == text
 
@@ -573,6 +571,6 @@ def test_flag_files_of_before_read_as_they_did(tmp_path):
 def test_what_is_quoted_wrongly_is_an_error_of_its_line(tmp_path, value):
     (tmp_path / FLAGS_FILE).write_text(f"--model=unet\n--data_dir:={value}\n")
     with pytest.raises(flags.Error, match="flags.txt:2: After := the value must be JSON text in double quotes"):
-        command_line.expand_flagfiles([f"--flagfile={tmp_path / FLAGS_FILE}"])
+        flagfiles.expand_flagfiles([f"--flagfile={tmp_path / FLAGS_FILE}"])
     with pytest.raises(InputError, match="flags.txt is damaged. After := the value"):
         RunFolder(tmp_path).stored_or_none()

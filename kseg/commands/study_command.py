@@ -17,7 +17,7 @@ import sys
 
 from absl import flags
 
-from kseg.commands import command_line, train_command
+from kseg.commands import command_line, flagfiles, train_command
 from kseg.io.errors import InputError, MissingFileError
 from kseg.io.text import did_you_mean
 from kseg.settings.configs import config_files, find_config, with_commands
@@ -118,7 +118,7 @@ def check():
         args = command_line.new_flags(__name__)
         train_command.define_run(args)
         try:
-            args(["kseg train", *command_line.expand_flagfiles(given)])
+            args(["kseg train", *flagfiles.expand_flagfiles(given)])
             settings, options = train_command.checked_settings_and_options(args)
             where += f" on {data}"
             options = check_model(args.model, options)

@@ -14,7 +14,7 @@ import tiny
 from absl import flags
 
 from kseg.commands import command_line, compare_command, evaluate_command, train_command
-from kseg.commands.command_line import expand_flagfiles
+from kseg.commands.flagfiles import expand_flagfiles
 
 SCRIPTS = (
     "prepare_data.py",

@@ -10,7 +10,7 @@ import sys
 import pytest
 from absl import flags
 
-from kseg.commands import command_line, configs_command, main, train_command
+from kseg.commands import command_line, configs_command, flagfiles, main, train_command
 from kseg.io.errors import InputError
 from kseg.models import MODELS, options_of
 from kseg.settings import COMPUTED, GROUPS, MODEL_FILES, Settings, options_in_source
@@ -144,7 +144,7 @@ def test_a_backend_that_kseg_does_not_take_is_refused(backend, monkeypatch, tmp_
 def test_flags_may_begin_with_a_byte_order_mark(tmp_path):
     file = tmp_path / "windows.flags"
     file.write_bytes("--model=unet\r\n--epochs=2\r\n".encode("utf-8-sig"))
-    assert command_line.expand_flagfiles([f"--flagfile={file}"]) == ["--model=unet", "--epochs=2"]
+    assert flagfiles.expand_flagfiles([f"--flagfile={file}"]) == ["--model=unet", "--epochs=2"]
 
 
 def test_help_lists_the_commands_and_imports_no_framework(root, tmp_path):
@@ -235,12 +235,12 @@ def test_options_are_read_from_the_source_of_each_builder():
 def test_a_config_is_found_by_name_and_a_file_of_that_path_wins(clone):
     expected = ["--model=unet", "--dataset=camvid", "--epochs=1", "--epochs=2"]
     for name in ("a", "a.flags", "configs/a.flags"):
-        assert command_line.expand_flagfiles([f"--flagfile={name}"]) == expected
+        assert flagfiles.expand_flagfiles([f"--flagfile={name}"]) == expected
     assert config_files.find_config("s", "studies") == config_files.find_config("studies/s.toml")
     (clone / "a").write_text("--model=mine\n")
-    assert command_line.expand_flagfiles(["--flagfile=a"]) == ["--model=mine"]
+    assert flagfiles.expand_flagfiles(["--flagfile=a"]) == ["--model=mine"]
     with pytest.raises(flags.Error, match="Cannot read flagfile b: .*kseg configs"):
-        command_line.expand_flagfiles(["--flagfile=b"])
+        flagfiles.expand_flagfiles(["--flagfile=b"])
 
 
 def test_configs_are_listed_with_what_they_say_of_themselves(clone):
@@ -259,7 +259,7 @@ def test_a_copied_config_needs_no_other_file(clone):
     assert configs_command.copy_config("a") == pathlib.Path("a.flags")
     (clone / "package").rename(clone / "gone")
     expected = ["--model=unet", "--dataset=camvid", "--epochs=1", "--epochs=2"]
-    assert command_line.expand_flagfiles(["--flagfile=a.flags"]) == expected
+    assert flagfiles.expand_flagfiles(["--flagfile=a.flags"]) == expected
 
 
 def test_a_copy_names_the_commands_of_an_installed_kseg_and_itself(root, tmp_path, monkeypatch):

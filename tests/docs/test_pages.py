@@ -13,7 +13,7 @@ from absl import flags
 from doc_blocks import LANGUAGES, NEEDS, PAGES, ROOT
 
 import kseg
-from kseg.commands import command_line, train_command
+from kseg.commands import flagfiles, train_command
 from kseg.commands.main import COMMANDS
 from kseg.settings import MODEL_FILES, check_model_name, check_model_options, current_options, options_in_source
 
@@ -48,7 +48,7 @@ def _parse(words):
     """Read a command's flags as the command does; checks the settings of a training run too."""
     module = _module(words[0])
     written_by_kseg = ("--flagfile=runs/", "--flagfile=mine")  # no file of the repository
-    arguments = command_line.expand_flagfiles([word for word in words[1:] if not word.startswith(written_by_kseg)])
+    arguments = flagfiles.expand_flagfiles([word for word in words[1:] if not word.startswith(written_by_kseg)])
     module.FLAGS.unparse_flags()
     for flag in module.FLAGS:
         module.FLAGS[flag].unparse()

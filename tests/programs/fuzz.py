@@ -27,7 +27,7 @@ from mutations import generator, mend_png, mutate, mutate_json, mutate_lines, mu
 from PIL import Image
 from torch_files import write_state_dict
 
-from kseg.commands import command_line, train_command
+from kseg.commands import command_line, flagfiles, train_command
 from kseg.data.pipeline.examples import Examples
 from kseg.data.records import manifest as records
 from kseg.data.records.prepare import prepare_dataset
@@ -223,7 +223,7 @@ class Fuzz:
         path = self._damaged(self.flags, random, mutate_lines)
         values = train_command.FLAGS
         try:
-            arguments = command_line.expand_flagfiles([f"--flagfile={path}"])
+            arguments = flagfiles.expand_flagfiles([f"--flagfile={path}"])
             must(not values(["train.py", *arguments])[1:], "an argument that is no flag")
             settings = make_settings(**{name: values[name].value for name in vars(make_settings(epochs=1))})
         finally:

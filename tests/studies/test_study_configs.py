@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from kseg.commands import command_line, train_command
+from kseg.commands import flagfiles, train_command
 from kseg.models import build_model, costs
 from kseg.studies.budgets import share_of
 from kseg.studies.study_plan import read_plan, train_flags
@@ -19,7 +19,7 @@ def test_a_study_is_read_and_its_models_are_built(path, monkeypatch):
     plan = read_plan(path)
     for model in plan.models:
         flags = [*train_flags(plan, model, plan.data[0]), "--workdir=x", "--epochs=0", "--train_steps=1"]
-        train_command.FLAGS(["train.py", *command_line.expand_flagfiles(flags)])
+        train_command.FLAGS(["train.py", *flagfiles.expand_flagfiles(flags)])
         settings, options = train_command.settings_and_options(train_command.FLAGS)
         assert options.items() >= model.options.items() and settings.patience == 0
         options.pop("encoder_weights", None)  # a file that is not here

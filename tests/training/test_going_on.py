@@ -14,7 +14,7 @@ import tiny
 
 import kseg
 from kseg import layers, metrics
-from kseg.commands import command_line
+from kseg.commands import flagfiles
 from kseg.export.proof import ExportError
 from kseg.models import MODELS
 from kseg.models.pretrained import weights
@@ -79,7 +79,7 @@ def test_a_finished_run_that_is_made_longer_is_the_longer_run(whole, records, tm
     lines = flags(workdir)
     assert lines[lines.index("--epochs=3") - 1] == "# until step 4: --train_steps=4"
     assert RunFolder(workdir).stored() == RunFolder(whole).stored()
-    longer, other = (command_line.expand_flagfiles([f"--flagfile={folder}/flags.txt"]) for folder in (workdir, whole))
+    longer, other = (flagfiles.expand_flagfiles([f"--flagfile={folder}/flags.txt"]) for folder in (workdir, whole))
     assert longer == other and "--epochs=3" in longer
 
 
