@@ -92,8 +92,7 @@ class Labelling:
                 with video:
                     self._label_video(video, files, bar)
         if self._damaged:
-            which = "damaged or no image" if left_out else "damaged"
-            count = f"{len(self._damaged)} of {len(images) + len(left_out)} inputs are {which}"
+            count = f"{len(self._damaged)} of {len(images) + len(left_out)} inputs cannot be read"
             rest = f"what could be labelled is in {folder}"
             if not self._labelled:
                 rest = "nothing could be labelled"

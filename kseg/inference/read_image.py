@@ -1,5 +1,6 @@
 """An image as people give it: an array, a path, the bytes of a file, Pillow's own."""
 
+import glob
 import os
 import pathlib
 
@@ -10,6 +11,7 @@ from kseg.io.errors import InputError, MissingFileError
 from kseg.io.files import checked_path, reading
 from kseg.io.images import MAX_PIXELS, MAX_TILED_PIXELS, decode_image, upright_rgb
 
+_MANY = "Give a list of files, such as sorted(glob.glob('photos/*.jpg')); the command kseg predict takes folders too."
 _OF_LISTS = " A list is one of several images: give one of numbers as numpy.array(image, 'uint8')."
 
 
@@ -25,8 +27,11 @@ def check_image(image, name="the image"):
     """
     if isinstance(image, (str, os.PathLike)):
         image = checked_path(image, "image")
+        if os.path.isdir(image):
+            raise InputError(f"An image must be a file, but {image} is a folder. {_MANY}")
         if not os.path.exists(image):
-            raise MissingFileError(f"There is no {image}.")
+            advice = f" {_MANY}" if glob.has_magic(os.fspath(image)) else ""
+            raise MissingFileError(f"There is no {image}.{advice}")
     elif not isinstance(image, (bytes, bytearray, PillowImage)):
         read_image(image, name)
 

@@ -80,7 +80,7 @@ class NotFiniteError(InputError, FloatingPointError):
 
 
 class DamagedInputError(InputError):
-    """Some of many inputs are damaged; all others were processed."""
+    """Some of many inputs cannot be read; all others were processed."""
 
 
 class LostProcessError(ConnectionError, ChildProcessError, InputError):

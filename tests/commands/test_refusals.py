@@ -435,6 +435,8 @@ def test_what_reads_a_model_refuses_what_is_none_as_early(records, tmp_path):
         "kseg.predict(['whole.keras', 'runs/nope'], 'a.png')": "No model at runs/nope",
         "kseg.predict(3, 'a.png')": "model must be a keras.Model or the path of one, or a list of those, got 3",
         "kseg.predict('whole.keras', 'nope.png')": "There is no nope.png.",
+        "kseg.predict('whole.keras', '*.jpg')": "There is no *.jpg. Give a list of files, such as sorted(glob.glob(",
+        "kseg.predict('whole.keras', '.')": "An image must be a file, but . is a folder. Give a list of files, such as",
         f"kseg.evaluate('runs/nope', {data})": "No model at runs/nope",
         f"kseg.evaluate(None, {data})": "model must be a keras.Model or the path of one, or a list of those, got None",
         "kseg.evaluate('whole.keras', 'data/nothere')": "There is no record folder data/nothere.",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -265,6 +266,12 @@ def test_a_classes_file_with_other_capitals_is_named(tmp_path):
         pytest.skip("this file system ignores case")
     with pytest.raises(FileNotFoundError, match=r"no .*classes.json. Classes.JSON is there: rename it to classes.json"):
         folder.read(tmp_path)
+
+
+def test_a_split_given_as_the_dataset_is_told_where_the_classes_are(tmp_path):
+    make_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"train/classes.json. {re.escape(str(tmp_path))} has one: give that"):
+        folder.read(tmp_path / "train")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

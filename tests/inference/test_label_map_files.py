@@ -231,7 +231,7 @@ def test_the_rest_of_a_folder_is_labelled(run_folder, tmp_path, call_script):
     (tmp_path / "p" / "IMG_1.gif").write_bytes(b"GIF89a")
     arguments = (f"--model={run_folder}", f"--images={tmp_path}/p", f"--output={tmp_path}/out")
     code, _, error = call_script("predict", *arguments)
-    assert code == 1 and "1 of 2 inputs are damaged or no image" in error and "IMG_1.gif: neither" in error
+    assert code == 1 and "1 of 2 inputs cannot be read" in error and "IMG_1.gif: neither" in error
     assert (tmp_path / "out" / "IMG_1.png").exists()
 
 
@@ -384,7 +384,7 @@ def test_a_damaged_image_does_not_stop_the_others(run_folder, model, tmp_path, c
     assert out.splitlines() == [f"{tmp_path}/out/{name}" for name in names]
     assert error.startswith(f"left out: {paths[1]}: truncated or damaged")
     first, *bad = error[error.index("predict.py: error: ") :].splitlines()
-    assert first == f"predict.py: error: 2 of 4 inputs are damaged; what could be labelled is in {tmp_path}/out:"
+    assert first == f"predict.py: error: 2 of 4 inputs cannot be read; what could be labelled is in {tmp_path}/out:"
     assert [line.partition(": ")[0] for line in bad] == [str(paths[1]), str(paths[3])]
     assert set(files_of(tmp_path / "out")) == set(names)
     expected = kseg.predict(model, paths[2])

@@ -140,7 +140,7 @@ def test_a_damaged_video_is_labelled_as_far_as_it_goes(name, model, tmp_path):
         cut = data[: len(data) // 2] + bytes(1000) + data[len(data) // 2 + 1000 :]
     path = tmp_path / name
     path.write_bytes(cut)
-    with pytest.raises(DamagedInputError, match=r"1 of 2 inputs are damaged.*\n.*frames were labelled") as caught:
+    with pytest.raises(DamagedInputError, match=r"1 of 2 inputs cannot be read.*\n.*frames were labelled") as caught:
         predict_files(model, [path, whole], tmp_path / "out")
     count = len(read_video(tmp_path / "out" / f"{path.stem}.mkv")[0])
     assert f"{count} of 60 frames were labelled" in str(caught.value)
@@ -185,7 +185,7 @@ def test_what_is_no_video_is_left_out(model, tmp_path, call_script):
         with pytest.raises(InputError, match=f"{name}: damaged or not a video"):
             VideoReader(tmp_path / name)
     code, out, error = call_script("predict", f"--model={model}", f"--images={tmp_path}", f"--output={tmp_path}-out")
-    assert code == 1 and "2 of 3 inputs are damaged" in error
+    assert code == 1 and "2 of 3 inputs cannot be read" in error
     assert out.splitlines() == [f"{tmp_path}-out/{name}" for name in ("classes.json", "p.mkv", "color/p.mp4")]
 
 

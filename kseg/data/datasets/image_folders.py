@@ -273,11 +273,17 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
 
 
 def _like(path: str) -> str:
-    """Return a sentence on a file whose name differs from a path's by capitals alone; "" if there is none."""
+    """Return a sentence on a file that may be meant by a path of nothing; "" if there is none.
+
+    Its name differs by capitals alone, or it is in the folder above.
+    """
     folder, name = os.path.split(path)
     there = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
     found = next((other for other in there if other.lower() == name.lower()), None)
-    return f"{found} is there: rename it to {name}" if found else ""
+    if found:
+        return f"{found} is there: rename it to {name}"
+    above = os.path.dirname(folder)
+    return f"{above} has one: give that folder" if os.path.isfile(os.path.join(above, name)) else ""
 
 
 def _parse(data, name: str):
