@@ -99,7 +99,11 @@ def _check_place(path, exporter, format, layout):
         checked_name(path.name)
     if not exporter.suffix or layout == "server":
         if path.suffix in _SUFFIXES:
-            raise InputError(f"The output is a folder, so its name must not end in {path.suffix}, got {path}.")
+            other = next((name for name, one in EXPORTERS.items() if one.suffix == path.suffix), None)
+            advice = f" Format {other} writes such a file." if other and layout == "plain" else ""
+            raise InputError(
+                f"Format {format} writes a folder, whose name must not end in {path.suffix}, got {path}.{advice}"
+            )
         check_own(pathlib.Path(os.path.realpath(path)), own_paths(exporter), CLASSES)
         return
     if path.suffix != exporter.suffix:

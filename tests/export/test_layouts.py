@@ -144,7 +144,7 @@ def test_an_earlier_export_is_replaced_and_nothing_else(model, tmp_path):
     ("name", "format", "message"),
     [
         ("a b", "onnx", "name must be letters, digits"),
-        ("a.onnx", "onnx", r"is a folder, so its name must not end in \.onnx"),
+        ("a.onnx", "onnx", r"Format onnx writes a folder, whose name must not end in \.onnx"),
         ("a", "litert", r"No server takes format litert .* savedmodel \(TensorFlow Serving\), onnx \(Triton"),
         ("a", "web", "No server takes format web"),
     ],
