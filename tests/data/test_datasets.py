@@ -239,7 +239,7 @@ def test_palette_and_low_bit_labels_give_the_stored_numbers(tmp_path):
         ('{"classes": [{"id": 1, "name": "a"}], "void": ["255"]}', r"\"void\" must be a list .*, got \['255'\]"),
         ('{"classes": [{"id": 1, "name": "a"}], "labels": ["ids"]}', '"ids" or "color"'),
         ('{"classes": [{"id": 1, "name": "a"}], "name": 3}', '"name" must be text'),
-        ("[" * 100_000, "not JSON, or not clear: its brackets are nested too deeply"),
+        ("[" * 100_000, "cannot be read as JSON: its brackets are nested too deeply"),
         ('{"classes": [{"id": 1, "name": "a", "id": 2}]}', 'the key "id" is there twice in one object'),
         (
             '{"classes": [{"id": 1, "name": "a", "color": [9, 9, 9]}, {"id": 2, "name": "b", "color": [9, 9, 9]}]}',
@@ -270,8 +270,12 @@ def test_a_classes_file_with_other_capitals_is_named(tmp_path):
 
 def test_a_split_given_as_the_dataset_is_told_where_the_classes_are(tmp_path):
     make_folder(tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"train/classes.json. {re.escape(str(tmp_path))} has one: give that"):
-        folder.read(tmp_path / "train")
+    make_folder(tmp_path / "below" / "mydata")
+    for given, meant in (("train", tmp_path), ("below", tmp_path / "below" / "mydata")):
+        with pytest.raises(
+            FileNotFoundError, match=f"{given}/classes.json. {re.escape(str(meant))} has one: give that"
+        ):
+            folder.read(tmp_path / given)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

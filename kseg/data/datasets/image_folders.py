@@ -265,7 +265,7 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON, or not clear: {error}.") from None
+        raise InputError(f"{path}: cannot be read as JSON: {error}.") from None
     try:
         return _parse(data, name)
     except InputError as error:
@@ -275,15 +275,16 @@ def read_classes(path: str, name: str = "folder") -> tuple[DatasetInfo, dict[int
 def _like(path: str) -> str:
     """Return a sentence on a file that may be meant by a path of nothing; "" if there is none.
 
-    Its name differs by capitals alone, or it is in the folder above.
+    Its name differs by capitals alone, or it is in the folder above, or in the only folder below that has one.
     """
     folder, name = os.path.split(path)
     there = sorted(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else []
     found = next((other for other in there if other.lower() == name.lower()), None)
     if found:
         return f"{found} is there: rename it to {name}"
-    above = os.path.dirname(folder)
-    return f"{above} has one: give that folder" if os.path.isfile(os.path.join(above, name)) else ""
+    near = [os.path.dirname(folder), *(os.path.join(folder, other) for other in there)]
+    having = [other for other in near if os.path.isfile(os.path.join(other, name))]
+    return f"{having[0]} has one: give that folder" if len(having) == 1 else ""
 
 
 def _parse(data, name: str):
