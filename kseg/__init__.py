@@ -78,7 +78,8 @@ else:  # hidden from them, for whom it would make any name one of kseg's
             return getattr(importlib.import_module(_MODULES[name]), name)
         if name in _SUBMODULES:
             return importlib.import_module(f"kseg.{name}")
-        raise AttributeError(f"module 'kseg' has no attribute {name!r}")
+        hint = ". kseg.export_model exports a model" if name == "export" else ""
+        raise AttributeError(f"module 'kseg' has no attribute {name!r}{hint}", name=name, obj=sys.modules[__name__])
 
 
 def __dir__():
