@@ -147,15 +147,15 @@ def check_models(*models):
 def check_scored(args, *models):
     """As `check_models`; refuse records without the split, the label set or the groups that are asked for, too.
 
-    And folders of label maps that are not those of the split's images.
+    And models of other classes, and folders of label maps that are not those of the split's images.
     """
     from kseg.data.records_asked import check_asked
-    from kseg.inference.outside.map_files import check_label_maps
+    from kseg.inference.model_checks import check_fit
 
     described = check_models(*models)
     label_space, group_by = (args[name].value if name in args else None for name in ("label_space", "group_by"))
-    split = check_asked(args.data_dir, args.split, args.label_set, label_space, group_by)
-    check_label_maps(described, split)
+    scored = check_asked(args.data_dir, args.split, args.label_set, label_space, group_by)
+    check_fit(described, scored, args.data_dir, args["map"].value if "map" in args else None)
 
 
 def require(flag_values, *names):

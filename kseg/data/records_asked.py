@@ -5,7 +5,7 @@ from kseg.data.pipeline.examples import Examples
 
 
 def check_asked(data_dir, split, label_set=None, label_space=None, group_by=None):
-    """Return the manifest's split; refuse records without it, the label set or the groups that are asked for.
+    """Return the `Examples` of a split; refuse records without it, the label set or the groups that are asked for.
 
     With a label_space it returns None and looks at no records: reading what such a folder holds takes long.
 
@@ -18,4 +18,4 @@ def check_asked(data_dir, split, label_set=None, label_space=None, group_by=None
     scored = Examples(data_dir, split, label_set=label_set)
     if group_by:
         groups_of(scored.split.names, group_by, scored.manifest.drive)
-    return scored.split
+    return scored

@@ -17,10 +17,10 @@ from kseg.data.records_asked import check_asked
 from kseg.evaluation import PROTOCOLS
 from kseg.inference.label_marks import mark_of, to_training_ids
 from kseg.inference.looks import Looks
+from kseg.inference.model_checks import check_fit, check_scales
 from kseg.inference.model_paths import described_models
-from kseg.inference.outside.map_files import check_label_maps
-from kseg.inference.read_image import read_image
-from kseg.io.errors import InputError, warn_user
+from kseg.inference.read_image import check_image, read_image
+from kseg.io.errors import InputError, MissingFileError, warn_user
 from kseg.io.files import StrPath, checked_path, reading
 from kseg.io.images import decode_label
 
@@ -140,7 +140,10 @@ def evaluate(
         raise InputError('tile, scales and flip are not of protocol "fischer2021", which looks as its authors do.')
     described = described_models(model)
     if of_records:
-        check_label_maps(described, check_asked(data, split, label_set, label_space, group_by))
+        check_fit(described, check_asked(data, split, label_set, label_space, group_by), data, class_map)
+    else:
+        _check_pairs(data)
+    check_scales(described, looks)
     from kseg.evaluation.fischer2021_protocol import stored_label_resize  # here: these import Keras
     from kseg.inference.fitting import check_own_classes
     from kseg.inference.label_model import class_names
@@ -218,20 +221,37 @@ def open_for(model, data_dir, split="val", label_set=None, label_space=None, cla
     return model, source
 
 
-def _pairs(data, count):
-    """Give the pairs (image, label) of an iterable, files decoded. count: of the model's classes."""
+def _check_pairs(data):
+    """Refuse what is no iterable of pairs (image, label); of a list all that can be refused without reading a file."""
     if not isinstance(data, collections.abc.Iterable) or isinstance(data, (bytes, bytearray)):
         raise InputError(f"data must be a record folder or an iterable of (image, label), got {data!r}.")
+    if isinstance(data, (list, tuple)):
+        if not data:
+            raise InputError("There must be at least one image to score, got 0.")
+        for number, pair in enumerate(data):
+            image, label = _checked_pair(number, pair)
+            if isinstance(image, (str, os.PathLike)):
+                check_image(image)
+            if isinstance(label, (str, os.PathLike)) and not os.path.exists(label):
+                raise MissingFileError(f"There is no {label}.")
+
+
+def _checked_pair(number, pair):
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        given = f"{len(pair)} things" if isinstance(pair, (tuple, list)) else type(pair).__name__
+        raise InputError(
+            f"Data must be pairs (image, label), arrays or paths of files, got {given} for image {number} (counted "
+            "from 0)."
+        )
+    return pair
+
+
+def _pairs(data, count):
+    """Give the pairs (image, label) of an iterable, files decoded. count: of the model's classes."""
     if hasattr(data, "cardinality") and int(data.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
         raise InputError("data must end, but this dataset repeats for ever. Leave out its repeat(), or take(n) of it.")
     for number, pair in enumerate(data):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            given = f"{len(pair)} things" if isinstance(pair, (tuple, list)) else type(pair).__name__
-            raise InputError(
-                f"Data must be pairs (image, label), arrays or paths of files, got {given} for image {number} (counted "
-                "from 0)."
-            )
-        image, label = pair
+        image, label = _checked_pair(number, pair)
         if isinstance(image, (str, os.PathLike, PillowImage)):
             image = read_image(image, f"image {number} (counted from 0)")
         if isinstance(label, (str, os.PathLike)):

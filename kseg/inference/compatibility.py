@@ -8,6 +8,7 @@ import numpy as np
 from kseg.inference.finite import first_not_finite
 from kseg.inference.label_model import class_count, label_set_of
 from kseg.inference.loading import check_shapes
+from kseg.inference.model_checks import check_known_classes, classes_error
 from kseg.io.errors import InputError, check_divides, warn_user
 from kseg.layers.preprocessing import preprocess_layer
 
@@ -22,24 +23,11 @@ def check_classes(model, label_set, data, outputs=None):
     """
     known = label_set_of(model)
     channels = class_count(model)
-    count = channels
+    count = len(known["classes"]) if known else channels
     if known:
-        count = len(known["classes"])
-    if count != label_set.num_classes:
-        advice = "Choose the label set that the model was trained on" + (f": {known['name']}" if known else "")
-        if known and known["name"] == label_set.name:
-            shown = ", ".join(known["classes"][:3])
-            advice = f"The model was trained on others ({shown}, ...). Choose data of its classes"
-        raise InputError(
-            f"The model has {count} classes, label set {label_set.name} of {data} has {label_set.num_classes}. "
-            f"{advice}; or say in a class map which class is which (docs/how-to/contestants.md)."
-        )
-    if known and list(known["classes"]) != list(label_set.classes):
-        first = next((a, b) for a, b in zip(known["classes"], label_set.classes, strict=True) if a != b)
-        raise InputError(
-            f"The model's classes ({known['name']}) are not those of label set {label_set.name} of {data}: "
-            f"{first[0]!r} against {first[1]!r} at the same id. Say by a map which class is which."
-        )
+        check_known_classes(known, label_set, data)
+    elif count != label_set.num_classes:
+        raise classes_error("The model", count, label_set, data, "Choose the label set that it was trained on")
     if channels < count or outputs not in (None, channels):
         raise InputError(
             f"The model has {channels} outputs, but {outputs or count} are needed for the {count} classes of label set "

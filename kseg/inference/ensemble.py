@@ -10,7 +10,7 @@ from kseg.inference import windows
 from kseg.inference.finite import all_finite, check_logits
 from kseg.inference.label_model import LabelModel, class_count, class_names, label_set_of, reads_of
 from kseg.inference.logits import logits_at, scaled
-from kseg.inference.looks import ONE_LOOK, ONE_MODEL
+from kseg.inference.looks import ONE_LOOK, ONE_MODEL, one_size_error
 from kseg.inference.predictor import compiled_for
 from kseg.inference.resizing import at_label_size, resized
 from kseg.io.errors import InputError
@@ -251,12 +251,7 @@ def _check(model, looks, multiple):
             )
         return
     if None not in model.input_shape[1:3]:
-        height, width = model.input_shape[1:3]
-        size = f"{width}x{height}"
-        raise InputError(
-            f"--scales other than 1 need a model of free size, but {model.name} takes images of {size} alone. Train "
-            "one with --crop_height and --crop_width."
-        )
+        raise one_size_error(model.name, *model.input_shape[1:3])
 
 
 def _check_same_classes(models):

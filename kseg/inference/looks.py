@@ -52,6 +52,14 @@ class Looks:
         return self.tile is None and self.scales == (1.0,) and not self.flip
 
 
+def one_size_error(name, height, width):
+    """Return the InputError for scales other than 1 with a Keras model that takes images of one size."""
+    return InputError(
+        f"--scales other than 1 need a model of free size, but {name} takes images of {width}x{height} alone. Train "
+        "one with --crop_height and --crop_width."
+    )
+
+
 def _shown(scales):
     """Return scales as both a command and Python may have them."""
     if not isinstance(scales, (tuple, list)):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from PIL.Image import Image as PillowImage
 
-from kseg.inference.label_ids import label_ids
+from kseg.inference.label_ids import check_ids, label_ids
 from kseg.inference.looks import Looks
+from kseg.inference.model_checks import check_scales
 from kseg.inference.model_paths import described_models
 from kseg.inference.read_image import check_image, most_pixels, read_image
 from kseg.io.errors import InputError
@@ -97,7 +98,12 @@ def predict(
     named = [(one, f"image {i} (counted from 0)") for i, one in enumerate(image)] if many else [(image, "the image")]
     for one, name in named:
         check_image(one, name)
-    described_models(model)
+    check_ids(ids)
+    check_scales(described_models(model), looks)
+    most = most_pixels(looks)
+    if not many:  # a file that cannot be read is refused before the model is loaded
+        path = str(image) if isinstance(image, (str, pathlib.Path)) else "the image"
+        named = [(read_image(image, "the image", most), path)]
     from kseg.inference.compatibility import check_outputs  # here: these import Keras
     from kseg.inference.loading import as_model
     from kseg.inference.predictor import MEASURES, measuring_predictor
@@ -110,7 +116,6 @@ def predict(
     asked = {"confidence": return_confidence, "disagreement": return_disagreement}
     measures = [name for name in MEASURES if asked[name]]
     label = measuring_predictor(model, measures)
-    most = most_pixels(looks)
 
     def predict_one(one, name):
         pixels = read_image(one, name, most)

@@ -9,7 +9,8 @@ from kseg.inference import videos
 from kseg.inference.input_files import check_kinds, is_video
 from kseg.inference.label_map_files import USUAL, check_inside, check_replaceable, output_paths
 from kseg.inference.looks import ONE_LOOK, ONE_MODEL
-from kseg.inference.model_paths import described_model, model_files
+from kseg.inference.model_checks import check_scales
+from kseg.inference.model_paths import described_models, model_files
 from kseg.inference.outside.file_kinds import SEEDS
 from kseg.inference.read_image import check_image, most_pixels, read_image
 from kseg.io.errors import InputError
@@ -57,13 +58,13 @@ def write_label_maps(model, images, output, *, folders=(), left_out=(), wanted=U
         As `predict_files`.
     """
     paths = [path for path, _ in images]
-    _check_several(model, wanted)
     written = _checked_outputs(images, output, wanted, [*paths, *folders, *model_files(model)])
     for path in paths:
         check_image(path)
     check_kinds(paths)
     if clip := next(filter(is_video, paths), None):
         videos.check_installed(clip)
+    _check_model(model, wanted, looks)
     from kseg.inference.labelling import Labelling
 
     labelling = Labelling(model, wanted=wanted, looks=looks, **options)
@@ -72,14 +73,16 @@ def write_label_maps(model, images, output, *, folders=(), left_out=(), wanted=U
     return [files[wanted.kinds[0]] for files in written]
 
 
-def write_split_label_maps(model, data_dir, split, output, *, label_space=None, wanted=USUAL, **options):
+def write_split_label_maps(
+    model, data_dir, split, output, *, label_space=None, wanted=USUAL, looks=ONE_LOOK, **options
+):
     """Do what `predict_files` does for every image of a split of a record folder.
 
     OUTPUT/SPLIT/NAME.png and OUTPUT/color/SPLIT/NAME.png are written, so that splits with equal names do not meet.
 
     Args:
         model, output: as in `predict_files`. data_dir, split, label_space: as in `kseg.load_dataset`. wanted: as in
-            `write_label_maps`. options: looks, batch_size and progress of `labelling.Labelling`.
+            `write_label_maps`. looks: Looks. options: batch_size and progress of `labelling.Labelling`.
     Returns:
         list of the label maps' paths.
     Raises:
@@ -92,20 +95,21 @@ def write_split_label_maps(model, data_dir, split, output, *, label_space=None, 
     for text, name in images:
         check_inside(name, f"{text} of {data_dir}")
     folders = [] if is_url(data_dir) else [data_dir]
-    _check_several(model, wanted)
+    _check_model(model, wanted, looks)
     written = _checked_outputs(images, output, wanted, [*folders, *model_files(model)])
     from kseg.inference.labelling import Labelling
 
-    labelling = Labelling(model, wanted=wanted, **options)
+    labelling = Labelling(model, wanted=wanted, looks=looks, **options)
     labelling.run(images, written, pathlib.Path(output), lambda text: source[numbers[text]][0])
     return [files[wanted.kinds[0]] for files in written]
 
 
-def _check_several(model, wanted):
-    """Raise InputError for the disagreement of one model, if its path shows that it is one."""
-    path = isinstance(model, (str, os.PathLike)) and model
-    if path and "disagreement" in wanted.kinds and described_model(path).kind != SEEDS:
+def _check_model(model, wanted, looks):
+    """Raise InputError for what the files of a model show that it cannot give: the disagreement of one, scales."""
+    described = described_models(model)
+    if "disagreement" in wanted.kinds and isinstance(model, (str, os.PathLike)) and described[0].kind != SEEDS:
         raise InputError(ONE_MODEL)
+    check_scales(described, looks)
 
 
 def _checked_outputs(images, output, wanted, inputs):

@@ -443,8 +443,45 @@ def test_what_reads_a_model_refuses_what_is_none_as_early(records, tmp_path):
         f"kseg.evaluate('whole.keras', {data}, split='tset')": "no split 'tset'",
         f"kseg.evaluate('whole.keras', {data}, label_set='nosuch')": "has no label set 'nosuch'",
         f"kseg.evaluate('whole.keras', {data}, group_by='(')": "a regular expression, got",
+        "kseg.evaluate('whole.keras', [])": "There must be at least one image to score, got 0.",
+        "kseg.evaluate('whole.keras', ['a.png'])": "Data must be pairs (image, label), arrays or paths",
+        "kseg.evaluate('whole.keras', [('a.png', 'no.png')])": "There is no no.png.",
+        "kseg.evaluate('whole.keras', [('no.png', 'a.png')])": "There is no no.png.",
+        "kseg.predict('whole.keras', 'a.png', ids='foo')": "ids must be dataset or train, got 'foo'.",
+        "kseg.predict('whole.keras', 'a.png')": "a.png: empty (0 bytes)",
     }
     check_calls(cases, tmp_path)
+
+
+def test_what_a_run_says_of_its_size_and_classes_is_judged_as_early(records, tmp_path):
+    label_set = {"name": "train_ids", "classes": ["road", "sky"]}
+    layers = [
+        {"registered_name": None, "config": {"batch_shape": [None, 64, 96, 3]}},
+        {"registered_name": "kseg>Preprocess", "config": {"label_set": label_set}},
+    ]
+    with zipfile.ZipFile(tmp_path / "small.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps({"config": {"name": "unet", "layers": layers}}))
+    (tmp_path / "a.png").touch()
+    data, classes = repr(str(records)), len(load_manifest(records).info.label_set("train_ids").classes)
+    other = f"small.keras has 2 classes, but label set train_ids of {records} has {classes}. It was trained on others "
+    scales = "--scales other than 1 need a model of free size, but unet takes images of 96x64 alone."
+    cases = {
+        f"kseg.evaluate('small.keras', {data})": other + "(road, sky). Choose data of its classes",
+        "kseg.evaluate('small.keras', [('a.png', 'a.png')], scales=(0.5, 1))": scales.removeprefix("--"),
+        "kseg.predict('small.keras', 'a.png', scales=[0.5, 1])": scales.removeprefix("--"),
+    }
+    check_calls(cases, tmp_path)
+    typed = [
+        ("evaluate", ["--model=small.keras", f"--data_dir={records}"], other),
+        ("compare", ["small.keras", "b.keras", f"--data_dir={records}", "--output=report"], other),
+        ("predict", ["--model=small.keras", "--images=a.png", "--output=labels", "--scales=0.5,1"], scales),
+    ]
+    (tmp_path / "b.keras").write_bytes((tmp_path / "small.keras").read_bytes())
+    cases = [[name, *arguments] for name, arguments, _ in typed]
+    found, frameworks = answers(COMMANDS, json.dumps(cases), folder=tmp_path)
+    for (code, said), (*given, text) in zip(found, typed, strict=True):
+        assert code == 2 and text in said, (given, said)
+    assert frameworks == []
 
 
 def test_build_model_refuses_names_options_and_shapes_as_early(tmp_path):

@@ -141,7 +141,7 @@ def test_outputs_beyond_the_classes_are_false_negatives(records, tmp_path):
 
 
 def test_classes_must_fit(records):
-    with pytest.raises(ValueError, match="model has 4 classes, label set train_ids .* has 3"):
+    with pytest.raises(ValueError, match="model has 4 classes, but label set train_ids .* has 3"):
         kseg.evaluate(brightness_model(classes=4), records)
     model = brightness_model(classes=4)
     names = ["road", "car", "sky", "bus"]
@@ -186,7 +186,7 @@ def test_groups_are_scored_as_their_images_alone(records, tmp_path, call_script)
 def test_groups_that_cannot_be_are_refused(records, call_script):
     model = brightness_model()
     with pytest.raises(kseg.InputError, match="pairs have no names"):
-        kseg.evaluate(model, [], group_by="drive")
+        kseg.evaluate(model, [(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))], group_by="drive")
     with pytest.raises(kseg.InputError, match='group_by needs protocol "standard", got .fischer2021'):
         kseg.evaluate(model, records, protocol="fischer2021", group_by="drive")
     with pytest.raises(kseg.InputError, match="does not match 'val_0'"):

@@ -216,7 +216,7 @@ def test_a_model_of_ksegs_is_joined_by_a_map_too(records, cam, tmp_path):
         np.testing.assert_array_equal(found.confusion_matrix, expected)
     describe(path, f"map = {{{', '.join(f'{a} = {json.dumps(b)}' for a, b in joined.items())}}}")
     np.testing.assert_array_equal(kseg.evaluate(path, cam).confusion_matrix, expected)
-    with pytest.raises(kseg.InputError, match="The model has 3 classes, label set train_ids of .* has 11"):
+    with pytest.raises(kseg.InputError, match="The model has 3 classes, but label set train_ids of .* has 11"):
         kseg.evaluate(model, cam)
 
 
