@@ -5,8 +5,9 @@ import pathlib
 from kseg.data.records.manifest import record_files
 from kseg.inference.hub import hub_name, on_hub
 from kseg.inference.model_paths import model_files
+from kseg.inference.outside.file_kinds import SEED, seed_runs
 from kseg.io.errors import InputError
-from kseg.io.files import checked_path
+from kseg.io.files import checked_path, reading
 from kseg.io.outputs import refuse_inputs
 from kseg.reports.page.output_folder import check_folder
 
@@ -42,18 +43,33 @@ def _named(models):
 
 
 def short_names(paths):
-    """Return name -> path: the last parts of each path, as few as make the names differ."""
+    """Return name -> path: the last parts of each path, as few as say which model it is and make the names differ."""
     parts = [_parts(path) for path in paths]
     twice = next((path for path, own in zip(paths, parts, strict=True) if parts.count(own) > 1), None)
     if twice is not None:
         raise InputError(f"Models must be different, but {twice} was given twice.")
-    plain = {"best.keras", "last.keras", "saved_model"}  # every run has those: their folder says more
-    least = 1 + any(part[-1] in plain for part in parts)
-    count = next(n for n in range(least, 1 + max(map(len, parts))) if len({part[-n:] for part in parts}) == len(parts))
-    return {"/".join(part[-count:]): path for part, path in zip(parts, paths, strict=True)}
+    least = [_least(path, own) for path, own in zip(paths, parts, strict=True)]
+    for more in range(max(map(len, parts))):
+        names = ["/".join(own[-(count + more) :]) for own, count in zip(parts, least, strict=True)]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, paths, strict=True))
 
 
 def _parts(path):
     if on_hub(path):
         return tuple(hub_name(path).split("/"))
     return pathlib.Path(path).absolute().parts
+
+
+def _least(path, parts):
+    """Return how many of the last parts of a path say which model it is.
+
+    In a study that is MODEL/DATA for the folder of the seeds, and MODEL/DATA/seed-0 for one of its runs.
+    """
+    least = 1 + (parts[-1] in {"best.keras", "last.keras", "saved_model"})  # every run has those
+    if SEED.fullmatch(parts[-least]):
+        return least + 2
+    folder = pathlib.Path(path)
+    with reading(folder):
+        return least + (not on_hub(path) and folder.is_dir() and bool(seed_runs(folder)))

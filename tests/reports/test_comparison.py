@@ -250,9 +250,27 @@ def test_names_are_as_short_as_they_can_be(tmp_path):
 
     assert short("runs/a", "runs/b") == ["a", "b"]
     assert short("x/run", "y/run") == ["x/run", "y/run"]
-    assert short("runs/a/saved_model", "runs/b") == ["a/saved_model", "runs/b"]
+    assert short("runs/a/saved_model", "runs/b") == ["a/saved_model", "b"]
     with pytest.raises(ValueError, match="given twice"):
         short("runs/a", "runs/b", "runs/a")
+
+
+def test_the_runs_of_a_study_are_called_by_their_model_and_data(tmp_path):
+    """A study has OUTPUT/runs/MODEL/DATA/seed-N: neither DATA nor seed-N says which model it is."""
+    for model in ("unet", "fpn"):
+        run = tmp_path / "study" / "runs" / model / "mydata" / "seed-0"
+        run.mkdir(parents=True)
+        (run / "flags.txt").touch()
+
+    def short(*paths):
+        return list(short_names([tmp_path / path for path in paths]))
+
+    unet, fpn = "study/runs/unet/mydata", "study/runs/fpn/mydata"
+    assert short("runs/first", unet) == ["first", "unet/mydata"]
+    assert short(unet, fpn) == ["unet/mydata", "fpn/mydata"]
+    assert short("runs/first", f"{unet}/seed-0") == ["first", "unet/mydata/seed-0"]
+    assert short(f"{unet}/seed-0/best.keras", unet) == ["unet/mydata/seed-0/best.keras", "unet/mydata"]
+    assert short("mydata", unet, "study/mydata") == [f"{tmp_path.name}/mydata", "runs/unet/mydata", "study/mydata"]
 
 
 def test_what_cannot_be_compared_is_refused_and_leaves_nothing(models, records, tmp_path):

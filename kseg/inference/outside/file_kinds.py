@@ -24,7 +24,7 @@ _TEXTS = ("", ".md", ".txt", ".json", ".yaml", ".yml", ".toml")  # what people p
 _MOST_FIELDS = 10_000  # of an ONNX file's outermost message: a dozen, and one for each import and function
 _GRAPH = 7  # the field of ModelProto that only a model has
 _VERSION = 1
-_SEED = re.compile(r"seed-(\d+)")  # the folder of a run in a study
+SEED = re.compile(r"seed-(\d+)")  # the folder of a run in a study
 
 
 def kind_of(path):
@@ -97,7 +97,7 @@ def _kind_of_folder(path):
 
 def seed_runs(folder):
     """Return the run folders of a study's contestant in its folder, by their seeds: seed-0, seed-1, ..."""
-    found = {int(name[1]): path for path in folder.iterdir() if (name := _SEED.fullmatch(path.name))}
+    found = {int(name[1]): path for path in folder.iterdir() if (name := SEED.fullmatch(path.name))}
     return [found[seed] for seed in sorted(found) if (found[seed] / FLAGS_FILE).exists()]
 
 
