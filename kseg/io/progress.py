@@ -56,7 +56,7 @@ def progress_bar(description, total, done=0, unit="images", shown=True, stays=Tr
     On a terminal it is tqdm's bar. Where standard error is a file or a pipe, a bar would leave thousands of fragments:
     there it is a `ProgressLines`. With `shown` False it counts in silence. One that does not stay is gone when it has
     ended, because what comes next says how it went. With `warm` the first update takes longer than the others, for it
-    compiles: rate and time left are judged without it.
+    compiles: rate and time left are judged without it. What stays at the end has the rate and the time of the whole.
     """
     if not shown:
         return tqdm(disable=True)
@@ -68,11 +68,12 @@ def progress_bar(description, total, done=0, unit="images", shown=True, stays=Tr
 
 
 class _WarmBar(tqdm):
-    """A bar whose clock begins when the first update has ended."""
+    """A bar whose clock begins when the first update has ended, and that ends with the time of all."""
 
     def __init__(self, **options):
         super().__init__(smoothing=0, **options)  # the mean rate: an average that forgets would remember the first
         self._cold = True
+        self._opened = self.initial, self.start_t
 
     def update(self, n=1):
         shown = super().update(n)
@@ -81,6 +82,10 @@ class _WarmBar(tqdm):
             self.initial = self.n
             self.start_t = self._time()
         return shown
+
+    def close(self):
+        self.initial, self.start_t = self._opened
+        super().close()
 
 
 class ProgressLines:
@@ -94,7 +99,8 @@ class ProgressLines:
         self._clock = clock
         self._stays = stays
         self._first = done
-        self._begin = self._opened = clock()
+        self._begin = clock()
+        self._opened = self._first, self._begin
         self._cold = warm
         self._postfix = ""
         self._written = self._begin
@@ -103,8 +109,9 @@ class ProgressLines:
         return self
 
     def __exit__(self, kind, *error):
+        self._first, self._begin = self._opened
         if kind is None and self.n > self._first and self._stays:
-            self._write(f", {tqdm.format_interval(self._clock() - self._opened)} in all")
+            self._write(f", {tqdm.format_interval(self._clock() - self._begin)} in all")
 
     def set_postfix(self, values, refresh=True):
         """Take texts or numbers by name for the lines to come; `refresh` is tqdm's."""

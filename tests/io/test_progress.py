@@ -98,8 +98,16 @@ def test_the_time_of_a_first_update_that_compiles_is_not_counted(capsys):
     assert written == [
         "predict: 1/100 images",
         "predict: 61/100 images, 2/s, 00:19 left",  # 60 in 30 s, 39 to go
-        "predict: 63/100 images, 1.55/s, 01:40 in all",  # 62 in 40 s
+        "predict: 63/100 images, 0.63/s, 01:40 in all",  # the whole: 63 in 100 s
     ]
+
+
+def test_a_single_update_that_compiles_has_a_last_line(capsys):
+    clock = Clock()
+    with progress.ProgressLines("predict", 4, clock=clock, warm=True) as lines:
+        clock.now = 8
+        lines.update(4)
+    assert capsys.readouterr().err == "predict: 4/4 images, 0.5/s, 00:08 in all\n"
 
 
 def test_a_bar_begins_its_clock_after_such_an_update(monkeypatch, capsys):
@@ -112,6 +120,9 @@ def test_a_bar_begins_its_clock_after_such_an_update(monkeypatch, capsys):
         bar.update(60)
         shown = bar.format_dict
         assert (shown["n"], shown["initial"], shown["elapsed"], shown["rate"]) == (61, 1, 30, None)  # 60 in 30 s
+        bar._time = lambda: begin + 122
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "61/100 [02:02<" in last and "2.00s/ images]" in last  # the whole: 122 s for 61
 
 
 def test_the_pace_of_an_epoch():
