@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import subprocess
 import sys
 
 import numpy as np
@@ -575,6 +576,24 @@ def test_a_name_that_is_no_utf8_is_one_clear_line_and_nothing_is_written(tmp_pat
         prepare_dataset("folder", root, tmp_path / "out", workers=1, progress=False)
     expected = "\\xe9t\\xe9: the file name is not UTF-8; rename the file"
     assert str(error.value).splitlines()[1:] == [expected] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have file names in UTF-8 whatever the locale")
+def test_where_python_reads_file_names_as_ascii_that_is_blamed_and_no_name(tmp_path):
+    root = make_folder(tmp_path / "own")
+    for folder in ("images", "labels"):
+        place = root / "train" / folder
+        os.rename(place / "train0.png", place / "straße.png")
+    program = "import sys; from kseg.data.records.prepare import prepare_dataset as prepare\n"
+    program += "try: prepare('folder', *sys.argv[1:], workers=1, progress=False)\n"
+    program += "except ValueError as error: print(ascii(str(error).splitlines()[1:]))"
+    call = [sys.executable, "-c", program, str(root), str(tmp_path / "out")]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+    fault = "Python reads file names as ascii here, not as UTF-8; set PYTHONUTF8=1 and start again"
+    assert done.stdout.strip() == ascii([f"straße: {fault}"]) and not (tmp_path / "out").exists()
+    subprocess.run(call, env=environment | {"PYTHONUTF8": "1"}, check=True)  # the advice
+    assert "straße" in records.load_manifest(tmp_path / "out").split("train").names
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):

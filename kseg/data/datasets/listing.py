@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -271,14 +272,21 @@ def same_in_two_splits(splits: Mapping[str, tuple[Frame, ...]]) -> list[Problem]
 
 
 def names_without_utf8(frames: Iterable[Frame]) -> list[Problem]:
-    """Return a problem for every name that is no UTF-8, as old archives unpack them: records hold names as UTF-8."""
+    """Return a problem for every name that Python cannot read as UTF-8: records hold names as UTF-8.
+
+    Old archives unpack such names. Where Python's own encoding of file names is another, a name may be right.
+    """
     problems = []
     for frame in frames:
         try:
             frame.name.encode()
         except UnicodeEncodeError:
             shown = os.fsencode(frame.name).decode(errors="backslashreplace")
-            problems.append(Problem("no UTF-8", f"{shown}: the file name is not UTF-8; rename the file"))
+            fault = "the file name is not UTF-8; rename the file"
+            if os.fsencode(frame.name) == shown.encode():
+                encoding = sys.getfilesystemencoding()
+                fault = f"Python reads file names as {encoding} here, not as UTF-8; set PYTHONUTF8=1 and start again"
+            problems.append(Problem(f"no UTF-8: {fault}", f"{shown}: {fault}"))
     return problems
 
 
