@@ -180,8 +180,8 @@ def test_the_parts_that_settings_hand_out():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workdir": ""}, "workdir must be the path of a file or folder, got ''"),
-        ({"workdir": None}, "workdir must be the path of a file or folder, got None"),
+        ({"workdir": ""}, "workdir must be the path of a folder, got ''"),
+        ({"workdir": None}, "workdir must be the path of a folder, got None"),
         ({"data_dir": None}, "data_dir must be the path of a folder, got None"),
         ({"data_dir": ""}, "data_dir must be the path of a folder, got ''"),
         ({"callbacks": print}, "callbacks must be a list of keras.callbacks.Callback objects, got <built-in"),
@@ -205,10 +205,11 @@ def test_the_parts_that_settings_hand_out():
 )
 def test_an_argument_of_another_kind_is_refused(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "records").mkdir()
     common = {"model": tiny.build_tiny, "data_dir": "records", "workdir": "run", "epochs": 1}
     with pytest.raises(kseg.InputError, match=message):
         kseg.train(**{**common, **arguments})
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["records"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,8 @@ def test_an_argument_of_another_kind_is_refused(arguments, message, tmp_path, mo
         ("--flip=maybe", "flip"),
         ('--model_options={"depth": NaN}', "depth must be a whole number of at least 1, got nan"),
         ('--model_options={"initializer": NaN}', "model_options must hold finite numbers"),
-        ("--train_steps=3", "Give either --epochs or --train_steps"),
+        ("--train_steps=3", "Give either --epochs or --train_steps, got --epochs=1 and --train_steps=3."),
+        ("--epochs=0", "Give either --epochs or --train_steps, above 0: nothing says how long to train."),
         ("--on_conflict=new", "Unknown command line flag 'on_conflict'"),
     ],
 )

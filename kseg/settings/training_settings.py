@@ -291,9 +291,13 @@ class Settings:
                 raise InputError(f"{field.name} must be at most {upper}, got {value!r}.")
         weighted = parse_class_weights(self.class_weights) != "none"
         parse_loss(self.loss, weighted, self.focal_gamma, self.top_k_share)
-        if bool(self.epochs) == bool(self.train_steps):
-            given = f"--epochs={self.epochs} and --train_steps={self.train_steps}" if self.epochs else "0 for both"
-            raise InputError(f"Give either --epochs or --train_steps, got {given}.")
+        if not (self.epochs or self.train_steps):
+            raise InputError("Give either --epochs or --train_steps, above 0: nothing says how long to train.")
+        if self.epochs and self.train_steps:
+            raise InputError(
+                f"Give either --epochs or --train_steps, got --epochs={self.epochs} and "
+                f"--train_steps={self.train_steps}."
+            )
         check_accumulation(self.batch_size, self.accumulate_steps)
         from kseg.io.images import MAX_PIXELS  # here, for --help needs no NumPy
 

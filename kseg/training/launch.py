@@ -76,12 +76,10 @@ def train(
         SystemExit (code 143), KeyboardInterrupt: after SIGTERM or Ctrl-C, when the current step is in a checkpoint;
             during the last export when that, and with it the run, is finished.
     """
+    _check_given(model, data_dir, workdir, model_options, callbacks)
     settings = make_settings(**settings)
     refuse_early(model, data_dir, workdir, model_options, strategy, settings)
-    check_arguments(data_dir, workdir, callbacks)
     check_strategy(strategy)
-    if not is_url(data_dir):
-        list_files(os.fspath(data_dir))
     choose_for_run(model, workdir, model_options, settings.onednn)
     announce_keras()
     from kseg.training import train
@@ -95,6 +93,17 @@ def train(
         callbacks=callbacks,
         **vars(settings),
     )
+
+
+def _check_given(model, data_dir, workdir, model_options, callbacks):
+    """Refuse what is no model, no path or no record folder: all settings are for a model and records that are there."""
+    check_model(model, model_options)
+    if isinstance(model, str):
+        loaded = vars(sys.modules.get("kseg.models", object)).get("MODELS")  # a user's own builder may be there too
+        check_model_name(model, loaded or MODEL_FILES)
+    check_arguments(data_dir, workdir, callbacks)
+    if not is_url(data_dir):
+        list_files(os.fspath(data_dir))
 
 
 def refuse_early(model, data_dir, workdir, model_options, strategy, settings):

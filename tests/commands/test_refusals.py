@@ -372,7 +372,7 @@ def test_a_study_of_ours_says_how_to_prepare_its_records(tmp_path):
 def test_python_is_refused_as_early_and_in_its_own_words(records, run, tmp_path):
     new = str(tmp_path / "new")
     cases = [
-        ((new, {}), "Give either epochs or train_steps, got 0 for both."),
+        ((new, {}), "Give either epochs or train_steps, above 0: nothing says how long to train."),
         ((new, {"epochs": 1, "init_from": "no/run"}), "No model at no/run"),
         ((new, {"epochs": 1, "momentum": 0.5}), "momentum has no effect with optimizer=adam"),
         ((new, {"epochs": 1, "optimizer": "adamw"}), "optimizer=adamw needs a weight_decay above 0"),
@@ -418,6 +418,8 @@ def test_train_judges_its_other_arguments_as_early(records, tmp_path):
         f"kseg.train('unet', {data}, 'new', epochs=1, strategy='all')": "strategy must be one of auto, one",
         "kseg.train('unet', None, 'new', epochs=1)": "data_dir must be the path of a folder, got None",
         "kseg.train('unet', 'data/nothere', 'new', epochs=1)": "Make one with kseg.prepare_dataset or kseg prepare.",
+        f"kseg.train('unett', {data}, 'new')": "Unknown model 'unett'",  # the length is asked for last
+        "kseg.train('unet', 'data/nothere', 'new')": "There is no record folder data/nothere.",
     }
     check_calls(cases, tmp_path)
     assert not (tmp_path / "new").exists()
