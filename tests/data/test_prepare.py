@@ -168,6 +168,11 @@ def test_processes_and_shards_change_no_record(tmp_path):
 def test_bad_options_are_errors_before_anything_is_read(tmp_path):
     for options, message in (
         ({"dataset": "photos"}, "no dataset 'photos'. Choose one of: cityscapes, camvid, "),
+        (
+            {"dataset": "foldr"},
+            r"camvid, folder\. Did you mean folder\? A command draws synthetic streets: kseg prepare",
+        ),
+        ({"dataset": "synthetic"}, r"camvid, folder\. A command draws .*: kseg prepare --dataset=synthetic --output="),
         ({"store_size": (0, 4)}, "a height and a width in pixels"),
         ({"store_size": (8,)}, "a height and a width in pixels"),
         ({"image_format": "bmp"}, '"png" or "jpeg"'),

@@ -31,7 +31,7 @@ from kseg.io.files import (
 )
 from kseg.io.outputs import refuse_inputs
 from kseg.io.parallel import Workers
-from kseg.io.text import count_text
+from kseg.io.text import count_text, did_you_mean
 from kseg.io.tfrecord import SHARD_NAME
 
 FRAMES_PER_SHARD = 128
@@ -140,7 +140,11 @@ def _write(listed, output, options, origin, tasks, workers, progress) -> None:
 def _check_options(dataset, store_size, image_format, count, workers) -> None:
     known = [name for name, entry in DATASETS.items() if entry.download]  # streets are drawn first
     if dataset not in known:
-        raise InputError(f"There is no dataset {dataset!r}. Choose one of: {', '.join(known)}.")
+        meant = did_you_mean(str(dataset).lower(), known)
+        raise InputError(
+            f"kseg.prepare_dataset has no dataset {dataset!r}. Choose one of: {', '.join(known)}.{meant} A "
+            "command draws synthetic streets: kseg prepare --dataset=synthetic --output=RECORD_FOLDER"
+        )
     pair = isinstance(store_size, (tuple, list)) and len(store_size) == 2
     if store_size is not None and not (pair and all(is_whole(s) and s > 0 for s in store_size)):
         raise InputError(f"The store size must be a height and a width in pixels, got {store_size!r}.")
