@@ -62,10 +62,6 @@ def run(args):
             f"--model must be one model, got {args.model!r}. Export the models of an ensemble one by one."
         )
     command_line.check_models(args.model)
-    from kseg.export.checked_output import checked_output
-
-    asked = [args.model, args.output, args.format, args.quantize, args.layout, args.data_dir, args.calibration_data]
-    checked_output(*asked)
     from kseg.export.export_model import export_model, summary
 
     path = export_model(

@@ -8,10 +8,11 @@ import numpy as np
 from kseg.data.groups import shown_groups
 from kseg.data.sampling import evenly_spread
 from kseg.evaluation.standard_protocol import score_batches
-from kseg.export.export_model import QUICK_IMAGES, export_saved_model
+from kseg.export.export_model import export_saved_model
 from kseg.export.exported_facts import carried
 from kseg.export.proof import ExportError
 from kseg.export.proof_images import of_split
+from kseg.export.writing import QUICK_IMAGES
 from kseg.inference.finite import image_names
 from kseg.inference.loading import load_model, with_label_set
 from kseg.inference.predictor import predictor

@@ -451,6 +451,8 @@ def test_what_reads_a_model_refuses_what_is_none_as_early(records, tmp_path):
         "kseg.evaluate('whole.keras', [('no.png', 'a.png')])": "There is no no.png.",
         "kseg.predict('whole.keras', 'a.png', ids='foo')": "ids must be dataset or train, got 'foo'.",
         "kseg.predict('whole.keras', 'a.png')": "a.png: empty (0 bytes)",
+        "kseg.export_model('runs/nope', 'export')": "No model at runs/nope",
+        "kseg.export_model('whole.keras', 'x.onnx')": "Format savedmodel writes a folder, whose name must not end in",
     }
     check_calls(cases, tmp_path)
 
