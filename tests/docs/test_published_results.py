@@ -23,6 +23,7 @@ NAMES = {
     "SegNet-ASPP": "segnet_aspp",
     "SegNet-ASPP, pyramid at 1/8": "segnet_aspp_stride8",
     "SegNet, bilinear instead of positions": "segnet_bilinear",
+    "SegNet-ASPP, auxiliary loss": "segnet_aspp_auxiliary",
 }
 
 
@@ -39,12 +40,13 @@ def streets():
     return compared(STUDIES / "streets").table
 
 
-def test_the_tables_of_the_streets(streets):
-    (section,) = streets["sections"]
+def assert_table_of_the_streets(heading, study):
+    """The table below a heading of results.md has all models of a study, with its numbers."""
+    (section,) = study["sections"]
     found = {row["model"]: row for row in section["scores"]}
-    images = {row["model"]: row["images_seen"] for row in streets["costs"]}
+    images = {row["model"]: row["images_seen"] for row in study["costs"]}
     objects = {row["model"]: row["value"] for row in section["objects"]["sizes"][0]["models"]}
-    table = rows_of("docs/reference/results.md", "The study of the streets")
+    table = rows_of("docs/reference/results.md", heading)
     assert {NAMES[name] for name in table} == set(found)
     for name, (seen, mean, interval, ends, share) in table.items():
         row = found[NAMES[name]]
@@ -53,6 +55,11 @@ def test_the_tables_of_the_streets(streets):
         runs = row["runs"].values()
         expected = (row["mean_iou"], row["low"], row["high"], min(runs), max(runs), objects[NAMES[name]])
         assert [float(value) for value in values] == pytest.approx(expected, abs=0.0006), name
+    return found, images
+
+
+def test_the_tables_of_the_streets(streets):
+    found, images = assert_table_of_the_streets("The study of the streets", streets)
     shown = rows_of("README.md", "Which model is better?")
     assert set(shown) == {"U-Net", "R2U-Net", "SegNet", "SegNet-ASPP"}
     for name, (mean, interval, seen) in shown.items():
@@ -68,7 +75,7 @@ def test_the_table_of_the_learning_rates():
     table = re.search(r"^\| learning rate .*\n(?:\|.*\n)+", text, re.MULTILINE).group()
     runs = compared(STUDIES / "streets_rates").runs["streets_rates", "val"]
     found = {name: mean_iou(next(iter(of.values())).counts.sum(axis=0)) for name, of in runs.items()}
-    assert len(found) == 3 * len(NAMES)
+    assert len(found) == 3 * sum(f"{name}_01" in found for name in NAMES.values()) == 18
     for name, *cells in cells_of(table):
         rates = [found[f"{NAMES[name]}_{rate}"] for rate in ("01", "03", "10")]
         assert [float(cell.strip("*")) for cell in cells] == pytest.approx(rates, abs=0.0006), name
@@ -113,6 +120,22 @@ def test_the_verdict_of_the_streets(streets):
     for (first, second), pair in results.items():
         within = {first, second} <= segnets or {first, second} == {"unet", "r2unet"}
         assert (pair["result"] == "better") != within, (first, second)
+
+
+def test_the_longer_runs_of_the_streets():
+    study = compared(STUDIES / "streets_longer").table
+    found, _ = assert_table_of_the_streets("Three times the budget", study)
+    (section,) = study["sections"]
+    text = " ".join((ROOT / "docs/reference/results.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    order = ["r2unet", "segnet_aspp_auxiliary", "segnet_aspp"]
+    assert list(found) == order and len(section["pairs"]) == 3
+    for pair in section["pairs"]:
+        difference, low, high = (f"{pair[key]:+.3f}" for key in ("difference", "low", "high"))
+        assert order.index(pair["first"]) < order.index(pair["second"]) and pair["result"] == "better"
+        assert any(f"difference {difference} ({level}{low} to {high})" in text for level in ("", "95 % interval "))
+    shares = [f"{found[name]['mean_iou']:.2f}" for name in ("r2unet", "segnet_aspp", "segnet_aspp_auxiliary")]
+    assert "R2U-Net has {}, SegNet-ASPP {} and, with an auxiliary loss, {}".format(*shares) in readme
 
 
 @pytest.mark.parametrize("study", sorted(path.name for path in STUDIES.iterdir()))
