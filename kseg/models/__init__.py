@@ -15,7 +15,6 @@ from kseg.io.errors import InputError, check_whole, is_whole, plain
 from kseg.settings import (
     MODEL_FILES,
     check_encoder_name,
-    check_encoder_options,
     check_model_name,
     check_model_options,
     current_options,
@@ -66,7 +65,8 @@ def build_model(
     input_shape, num_classes, options = plain((input_shape, num_classes, options))
     options = current_options(name, options)
     check_model_options(name, options, options_of(name) if loaded else options_in_source(name))
-    check_encoder_options(options)
+    if isinstance(options.get("encoder"), str):
+        check_encoder_name(options["encoder"])
     sizes = tuple(input_shape)[:2] if isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 else (0, 0)
     if any(size is not None and not (is_whole(size) and size >= 1) for size in sizes) or input_shape[2] != 3:
         raise InputError(f"input_shape must be (height, width, 3), sizes positive or None, got {input_shape!r}.")

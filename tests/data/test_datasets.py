@@ -269,13 +269,14 @@ def test_a_classes_file_with_other_capitals_is_named(tmp_path):
 
 
 def test_a_split_given_as_the_dataset_is_told_where_the_classes_are(tmp_path):
-    make_folder(tmp_path)
-    make_folder(tmp_path / "below" / "mydata")
-    for given, meant in (("train", tmp_path), ("below", tmp_path / "below" / "mydata")):
+    one, below = tmp_path / "one", tmp_path / "two" / "mydata"
+    make_folder(one)
+    make_folder(below)
+    for given, meant in ((one / "train", one), (below.parent, below)):
         with pytest.raises(
             FileNotFoundError, match=f"{given}/classes.json. {re.escape(str(meant))} has one: give that"
         ):
-            folder.read(tmp_path / given)
+            folder.read(given)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -290,9 +290,9 @@ def test_a_video_is_labelled_frame_by_frame(opened, model, tmp_path):
     opened.find_element("id", "video-file").send_keys(str(tmp_path / "drive.webm"))
     wait(opened, lambda: opened.execute_script("return ksegPage.video?.currentTime > 0"), 60)
     click(opened, "#play")  # pauses
-    means = []
+    shown = [scene.mean((0, 1)) for scene in smooth(2, size=(72, 96))]
     at = "const { video } = ksegPage; return video.seeking ? -1 : video.currentTime / video.duration"
-    for place in (0, 900):  # of 1000: a frame of either scene
+    for place, scene in zip((0, 900), shown, strict=True):  # of 1000: a frame of either scene
         opened.execute_script(
             """const time = document.getElementById('time');
             time.value = arguments[0];
@@ -301,12 +301,15 @@ def test_a_video_is_labelled_frame_by_frame(opened, model, tmp_path):
         )
         wait(opened, lambda place=place: abs(opened.execute_script(at) - place / 1000) < 0.05, 60)
         opened.execute_script("ksegPage.found = []")
-        wait(opened, lambda: opened.execute_script("return ksegPage.found.length"), 60)
-        agreement, frame = labelled_frame(opened, model)
-        assert agreement >= 0.995 and frame.shape == (72, 96, 3)
-        means.append(frame.mean((0, 1)))
-    shown = [scene.mean((0, 1)) for scene in smooth(2, size=(72, 96))]
-    np.testing.assert_allclose(means, shown, atol=12)  # of 255: the codec blurs and rounds
+
+        def is_labelled(scene=scene):  # the frame before may still have been on its way
+            if not opened.execute_script("return ksegPage.found.length"):
+                return False
+            agreement, frame = labelled_frame(opened, model)
+            assert agreement >= 0.995 and frame.shape == (72, 96, 3)
+            return np.abs(frame.mean((0, 1)) - scene).max() <= 12  # of 255: the codec blurs and rounds
+
+        wait(opened, is_labelled, 60)
     click(opened, "#stop")
     assert opened.execute_script("return ksegPage.video === null && document.getElementById('video-buttons').hidden")
     Image.fromarray(smooth(1)[0]).save(tmp_path / "one.png")
@@ -325,7 +328,7 @@ def test_a_camera_and_webgpu_label_as_keras_does(page, model, tmp_path):
             assert labelled_frame(browser, model)[0] >= 0.995
         browser.execute_script("ksegPage.found = []")
         click(browser, "#camera")
-        wait(browser, lambda: browser.execute_script("return ksegPage.found.length"), 120)
+        wait(browser, lambda: browser.execute_script("return ksegPage.found.length"), 300)
         assert labelled_frame(browser, model)[0] >= 0.995
         track = "return ksegPage.video.srcObject.getTracks()[0]"
         browser.execute_script(track.replace("return", "window.track ="))
