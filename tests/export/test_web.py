@@ -328,7 +328,7 @@ def test_a_camera_and_webgpu_label_as_keras_does(page, model, tmp_path):
             assert labelled_frame(browser, model)[0] >= 0.995
         browser.execute_script("ksegPage.found = []")
         click(browser, "#camera")
-        wait(browser, lambda: browser.execute_script("return ksegPage.found.length"), 300)
+        wait(browser, lambda: browser.execute_script("return ksegPage.found.length"), 120)
         assert labelled_frame(browser, model)[0] >= 0.995
         track = "return ksegPage.video.srcObject.getTracks()[0]"
         browser.execute_script(track.replace("return", "window.track ="))
