@@ -37,10 +37,20 @@ def __getattr__(name):
 
 def _builders():
     """Return `MODELS`; its builders, and Keras with them, are imported at the first call."""
-    if "MODELS" not in globals():
+    if not builders_loaded():
         modules = {file: importlib.import_module(f"kseg.models.{file}") for file in MODEL_FILES.values()}
         globals()["MODELS"] = {name: getattr(modules[file], name) for name, file in MODEL_FILES.items()}
     return globals()["MODELS"]
+
+
+def builders_loaded():
+    """Whether `MODELS` is there already, in which a user's own builder may be."""
+    return "MODELS" in globals()
+
+
+def check_name(name):
+    """Raise InputError unless a name is one of `MODELS`, where a user's own builder may be; it imports none."""
+    check_model_name(name, globals().get("MODELS", MODEL_FILES))
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -60,11 +70,10 @@ def build_model(
     Returns: keras.Model, RGB 0..255 (B, H, W, 3) -> float32 logits (B, H, W, num_classes).
     Raises: ValueError for an unknown model or option (it lists them), a bad shape, class count or value of an option.
     """
-    loaded = globals().get("MODELS")  # a user's own builder may be there too
-    check_model_name(name, loaded or MODEL_FILES)
+    check_name(name)
     input_shape, num_classes, options = plain((input_shape, num_classes, options))
     options = current_options(name, options)
-    check_model_options(name, options, options_of(name) if loaded else options_in_source(name))
+    check_model_options(name, options, options_of(name) if builders_loaded() else options_in_source(name))
     if isinstance(options.get("encoder"), str):
         check_encoder_name(options["encoder"])
     sizes = tuple(input_shape)[:2] if isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 else (0, 0)

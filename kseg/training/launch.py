@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,11 @@ from kseg.io.files import StrPath, checked_path, is_url, list_files
 from kseg.io.outputs import check_writable
 from kseg.io.progress import announce_keras
 from kseg.io.runtime import choose_kernels
+from kseg.models import builders_loaded, check_name
 from kseg.runs.workdir import RunFolder, describe
 from kseg.settings import (
-    MODEL_FILES,
     WIDTH,
     check_encoder_options,
-    check_model_name,
     check_model_options,
     current_options,
     make_settings,
@@ -99,8 +97,7 @@ def _check_given(model, data_dir, workdir, model_options, callbacks):
     """Refuse what is no model, no path or no record folder: all settings are for a model and records that are there."""
     check_model(model, model_options)
     if isinstance(model, str):
-        loaded = vars(sys.modules.get("kseg.models", object)).get("MODELS")  # a user's own builder may be there too
-        check_model_name(model, loaded or MODEL_FILES)
+        check_name(model)
     check_arguments(data_dir, workdir, callbacks)
     if not is_url(data_dir):
         list_files(os.fspath(data_dir))
@@ -139,8 +136,8 @@ def check_run(model, data_dir, options, settings, *, begins):
         the records' manifest, or None where there is none that can be read.
     """
     multiple = 1
-    if isinstance(model, str) and "kseg.models" not in sys.modules:  # else MODELS may hold more, and is asked later
-        check_model_name(model, MODEL_FILES)
+    if isinstance(model, str) and not builders_loaded():  # else MODELS may hold more, and is asked later
+        check_name(model)
         named = current_options(model, options)
         check_model_options(model, named, options_in_source(model))
         multiple = size_multiple(model, named)
